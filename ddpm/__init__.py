@@ -1,0 +1,1 @@
+"""Denoising diffusion probabilistic models: the mathematics, the U-Net and the loops."""
