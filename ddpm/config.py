@@ -11,7 +11,7 @@ Precision = Literal["auto", "bf16", "float32"]
 Prediction = Literal["epsilon", "x_start", "mean"]
 Variance = Literal["fixed_small", "fixed_large"]
 
-_FORBID_EXTRA: dict[str, Any] = {"extra": "forbid"}
+_CLOSED: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 class ConfigError(ValueError):
@@ -53,7 +53,7 @@ class UNetConfig:
         dropout: Probability of dropout in each residual block, in [0, 1).
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID_EXTRA
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CLOSED
 
     channels: int = 128
     channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
@@ -102,7 +102,7 @@ class DiffusionConfig:
             variational bound.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID_EXTRA
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CLOSED
 
     num_timesteps: int = 1000
     betas: Literal["linear", "cosine"] = "linear"
@@ -141,7 +141,7 @@ class TrainingConfig:
         seed: Seed of the initial weights, the order of the images, t, the noise and the dropout.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID_EXTRA
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CLOSED
 
     num_steps: int
     global_batch_size: int = 128
@@ -191,7 +191,7 @@ class SamplingConfig:
         trajectory: Number of the first images whose way from x_T to x_0 is kept as a film strip.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID_EXTRA
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CLOSED
 
     method: Literal["ddpm", "ddim"] = "ddpm"
     num_steps: int = 1000
@@ -211,6 +211,4 @@ class SamplingConfig:
             value = getattr(self, field)
             _require(value >= 0, field, value, "0 or more")
         _require(self.seed < 2**63, "seed", self.seed, "below 2**63")
-        _require(
-            self.method == "ddim" or self.eta == 0.0, "eta", self.eta, "0 with method ddpm"
-        )
+        _require(self.method == "ddim" or self.eta == 0.0, "eta", self.eta, "0 with method ddpm")

@@ -1,0 +1,142 @@
+"""Every error that the orchestrator raises on purpose.
+
+::
+
+    OrchestratorError                  exit code 1
+    |-- BadInputError                  exit code 2: a job file, an option or an id is wrong
+    |   `-- SpecConflictError          the same id was submitted with another spec
+    |-- JobNotFoundError               exit code 102
+    |-- InvalidTransitionError         a move that the table of states does not hold
+    |-- StoreError
+    |   |-- ObjectNotFoundError        no object at that key
+    |   |-- ConditionFailedError       a put-if-absent or If-Match did not hold: read again
+    |   |-- StoreUnavailableError      no answer, or an answer of 5xx
+    |   `-- StoreRefusedError          credentials or rights refused
+    |-- LeaseLostError                 another orchestrator acts now
+    |-- AttemptSupersededError         the record names a later attempt than this process
+    |-- CheckpointError                a checkpoint is torn, damaged or of another format
+    |-- DatasetError                   an image, array or archive cannot be used
+    |-- RayUnavailableError            the Jobs API does not answer or refuses
+    |-- TrackingError                  MLflow does not answer or refuses
+    `-- StackError                     a part of the embedded stack did not start or stop
+
+Every message is one line that says what, where and what to do. Constructor arguments are handed
+to `Exception` unchanged, so that an error crosses a process boundary as what it is.
+"""
+
+from typing import ClassVar
+
+
+class OrchestratorError(Exception):
+    """Something that the reader of the message can act on."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class BadInputError(OrchestratorError):
+    """A job file, an option or an id is wrong; the message names the place."""
+
+    exit_code = 2
+
+
+class SpecConflictError(BadInputError):
+    """A job id was used again with another spec."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+
+    def __str__(self) -> str:
+        return (
+            f"job {self.args[0]} exists with another spec; "
+            "submit under a new --id, or with the spec it was made of"
+        )
+
+
+class JobNotFoundError(OrchestratorError):
+    """No job has that id or name."""
+
+    exit_code = 102
+
+    def __init__(self, job: str) -> None:
+        super().__init__(job)
+
+    def __str__(self) -> str:
+        return f"no job is called {self.args[0]!r}; see `ddpmctl list --all`"
+
+
+class InvalidTransitionError(OrchestratorError):
+    """A job was asked to make a move that the table of states does not hold."""
+
+    def __init__(self, job_id: str, start: str, finish: str) -> None:
+        super().__init__(job_id, start, finish)
+
+    def __str__(self) -> str:
+        job_id, start, finish = self.args
+        return f"job {job_id} is {start} and cannot become {finish}"
+
+
+class StoreError(OrchestratorError):
+    """The object store did not do what was asked."""
+
+
+class ObjectNotFoundError(StoreError):
+    """No object stands at a key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+
+    def __str__(self) -> str:
+        return f"the store has no object {self.args[0]}"
+
+
+class ConditionFailedError(StoreError):
+    """A conditional write found another state than the one it was decided from."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+
+    def __str__(self) -> str:
+        return f"object {self.args[0]} was written by somebody else in between"
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached, or answers that it cannot serve."""
+
+
+class StoreRefusedError(StoreError):
+    """The store refuses the credentials or the right to do this."""
+
+
+class LeaseLostError(OrchestratorError):
+    """This orchestrator's lease has run out or belongs to another one."""
+
+
+class AttemptSupersededError(OrchestratorError):
+    """The job has moved on: this process belongs to an attempt that is over."""
+
+    def __init__(self, job_id: str, attempt: int) -> None:
+        super().__init__(job_id, attempt)
+
+    def __str__(self) -> str:
+        job_id, attempt = self.args
+        return f"attempt {attempt} of job {job_id} is not the current one"
+
+
+class CheckpointError(OrchestratorError):
+    """A checkpoint is torn, damaged or of a format that this version does not read."""
+
+
+class DatasetError(BadInputError):
+    """An image, array or archive cannot be used; the message names the file."""
+
+
+class RayUnavailableError(OrchestratorError):
+    """The Ray Jobs API does not answer or refuses."""
+
+
+class TrackingError(OrchestratorError):
+    """MLflow does not answer or refuses."""
+
+
+class StackError(OrchestratorError):
+    """A part of the embedded stack did not start or stop."""

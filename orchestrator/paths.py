@@ -1,0 +1,172 @@
+"""Every object key in one place; all are relative to the store's prefix."""
+
+import re
+from dataclasses import dataclass
+
+from orchestrator.errors import BadInputError
+
+MAX_JOB_ID_LENGTH = 40
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+QUEUE = "queue/"
+INBOX = "inbox/"
+JOBS = "jobs/"
+TRACKING = "tracking/"
+DATASETS = "datasets/"
+INDEX = "index.json"
+LEASE = "orchestrator/lease.json"
+CONFIG = "orchestrator/config.json"
+
+
+def check_name(what: str, name: str, max_length: int = MAX_JOB_ID_LENGTH) -> str:
+    """Return `name` if it can stand in a key.
+
+    Args:
+        what: What the name is of, for the message.
+        name: The name.
+        max_length: Longest length allowed.
+
+    Raises:
+        BadInputError: It has other characters than a-z, 0-9 and inner hyphens, or is too long.
+    """
+    if _NAME.fullmatch(name) is None or "--" in name:
+        raise BadInputError(
+            f"{what} {name!r} is not usable: use a-z, 0-9 and single hyphens between them"
+        )
+    if len(name) > max_length:
+        raise BadInputError(f"{what} {name!r} has {len(name)} characters; {max_length} at most")
+    return name
+
+
+def queue_marker(job_id: str) -> str:
+    """Key of the mark that a job has not ended."""
+    return f"{QUEUE}{job_id}"
+
+
+def tracking_marker(job_id: str) -> str:
+    """Key of the mark that MLflow has not been told everything about a job."""
+    return f"{TRACKING}{job_id}"
+
+
+def inbox_request(stamp: str, job_id: str, attempt: int, verb: str) -> str:
+    """Key of a request to the orchestrator; keys sort by time."""
+    return f"{INBOX}{stamp}-{job_id}-{attempt}-{verb}.json"
+
+
+def dataset_folder(sha256: str) -> str:
+    """Folder of an ingested data set."""
+    return f"{DATASETS}{sha256}/"
+
+
+@dataclass(frozen=True)
+class AttemptPaths:
+    """The keys of one attempt of a job."""
+
+    folder: str
+
+    @property
+    def outcome(self) -> str:
+        """What the driver says it came to; put if absent."""
+        return f"{self.folder}outcome.json"
+
+    @property
+    def heartbeat(self) -> str:
+        """What the driver is doing; overwritten every few seconds."""
+        return f"{self.folder}heartbeat.json"
+
+    @property
+    def stop(self) -> str:
+        """The orchestrator's word that the attempt is to end."""
+        return f"{self.folder}stop.json"
+
+    @property
+    def processes(self) -> str:
+        """Folder with an object for each process of the attempt."""
+        return f"{self.folder}processes/"
+
+    @property
+    def metrics(self) -> str:
+        """Folder of the metric lines."""
+        return f"{self.folder}metrics/"
+
+    @property
+    def logs(self) -> str:
+        """Folder of the logs: `<role>-<rank>/<seq>.log`."""
+        return f"{self.folder}logs/"
+
+    def data(self, unique: str) -> str:
+        """Folder of data objects under a unique name, invisible until a commit names them."""
+        return f"{self.folder}data/{unique}/"
+
+    @property
+    def partial(self) -> str:
+        """Folder of chains that were told to stop."""
+        return f"{self.folder}partial/"
+
+
+@dataclass(frozen=True)
+class JobPaths:
+    """The keys of one job."""
+
+    job_id: str
+
+    @property
+    def folder(self) -> str:
+        """Everything of the job."""
+        return f"{JOBS}{self.job_id}/"
+
+    @property
+    def spec(self) -> str:
+        """What was asked; put if absent."""
+        return f"{self.folder}spec.json"
+
+    @property
+    def record(self) -> str:
+        """What happened; moved with If-Match."""
+        return f"{self.folder}record.json"
+
+    @property
+    def events(self) -> str:
+        """Folder of the events."""
+        return f"{self.folder}events/"
+
+    def event(self, number: int) -> str:
+        """Key of one event; put if absent."""
+        return f"{self.events}{number:06d}.json"
+
+    @property
+    def checkpoints(self) -> str:
+        """Folder of the checkpoint commits."""
+        return f"{self.folder}checkpoints/"
+
+    def checkpoint(self, step: int) -> str:
+        """Key of one checkpoint's commit; put if absent."""
+        return f"{self.checkpoints}step-{step:09d}.json"
+
+    @property
+    def samples(self) -> str:
+        """Folder of the shard commits."""
+        return f"{self.folder}samples/"
+
+    def shard(self, index: int) -> str:
+        """Key of one shard's commit; put if absent."""
+        return f"{self.samples}shard-{index:06d}.json"
+
+    @property
+    def manifest(self) -> str:
+        """Key of a sample set's manifest; put when all shards are in."""
+        return f"{self.samples}manifest.json"
+
+    @property
+    def decisions(self) -> str:
+        """What was decided once for the job since it changes bits; put if absent."""
+        return f"{self.folder}decisions.json"
+
+    @property
+    def tracking_cursor(self) -> str:
+        """How far MLflow has been told."""
+        return f"{self.folder}tracking.json"
+
+    def attempt(self, number: int) -> AttemptPaths:
+        """Keys of one attempt."""
+        return AttemptPaths(f"{self.folder}attempts/{number}/")

@@ -1,0 +1,199 @@
+"""What a job can be, which moves are legal, and the record that holds it.
+
+The state says what, the reason says why. `TRANSITIONS` is the only place that knows the legal
+moves; a record moves through `JobRecord.moved_to` and nowhere else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from orchestrator.errors import InvalidTransitionError
+
+
+class JobState(StrEnum):
+    """What a job is."""
+
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job stays as it is unless somebody retries it."""
+        return self in ENDED
+
+    @property
+    def has_processes(self) -> bool:
+        """Whether processes of the job may be alive."""
+        return self in (JobState.STARTING, JobState.RUNNING, JobState.STOPPING)
+
+
+class Reason(StrEnum):
+    """Why a job is what it is."""
+
+    WAITING_FOR_CAPACITY = "WAITING_FOR_CAPACITY"
+    WAITING_FOR_MODEL = "WAITING_FOR_MODEL"
+    PREEMPTED = "PREEMPTED"
+    WORKER_LOST = "WORKER_LOST"
+    NODE_LOST = "NODE_LOST"
+    DRIVER_LOST = "DRIVER_LOST"
+    CLUSTER_LOST = "CLUSTER_LOST"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    DIVERGED = "DIVERGED"
+    BAD_INPUT = "BAD_INPUT"
+    USER_CODE = "USER_CODE"
+    TIMED_OUT = "TIMED_OUT"
+    CANCELLED_BY_USER = "CANCELLED_BY_USER"
+    RETRIED_BY_USER = "RETRIED_BY_USER"
+
+
+_S = JobState
+ENDED = frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED})
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    _S.QUEUED: frozenset({_S.STARTING, _S.CANCELLED, _S.FAILED}),
+    _S.STARTING: frozenset({_S.RUNNING, _S.STOPPING}),
+    _S.RUNNING: frozenset({_S.SUCCEEDED, _S.STOPPING}),
+    # Only here are a job's processes proven gone, so only from here may it be queued again.
+    _S.STOPPING: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.FAILED: frozenset({_S.QUEUED}),
+    _S.CANCELLED: frozenset({_S.QUEUED}),
+    _S.SUCCEEDED: frozenset(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptRecord:
+    """What one attempt of a job came to.
+
+    Attributes:
+        number: 1 for the first.
+        started_at: When it was admitted, by the store's clock.
+        ended_at: When its processes were proven gone; None while it runs.
+        reason: Why it ended; None while it runs and when it succeeded.
+        progress: Steps in the last committed checkpoint, or images in committed shards.
+        node_ids: Ray nodes that it ran on.
+        failed_node_ids: Nodes that are to blame for its end.
+    """
+
+    number: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    reason: Reason | None = None
+    progress: int = 0
+    node_ids: tuple[str, ...] = ()
+    failed_node_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What an attempt was given; fixed at the first admission where it changes bits.
+
+    Attributes:
+        workers_by_node: Ray node id to the number of workers there.
+        cpus_per_worker: CPUs, and so threads, of each worker.
+        gpus_per_worker: GPUs of each worker.
+    """
+
+    workers_by_node: Mapping[str, int]
+    cpus_per_worker: int
+    gpus_per_worker: float
+
+    @property
+    def num_workers(self) -> int:
+        """Workers over all nodes."""
+        return sum(self.workers_by_node.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """What happened to a job so far, as the store holds it.
+
+    Attributes:
+        job_id: Its id.
+        kind: "train", "sample", ...
+        name: Its name; several jobs may share one.
+        queue: The queue whose quota it counts against.
+        priority: 0..100.
+        state: What it is.
+        reason: Why it is that.
+        message: One line for a reader, or "".
+        submitted_at: When it was submitted, by the store's clock like all times here.
+        changed_at: When it came into this state.
+        not_before: No attempt starts before that time (back-off).
+        stop_target: While STOPPING: what it becomes once its processes are gone.
+        attempt: Number of the current or last attempt; 0 before the first.
+        attempts: One entry an attempt, oldest first.
+        placement: What the current or last attempt was given.
+        decisions: What was decided once for the job since it changes bits.
+        model: For a sample job: the checkpoint that was resolved, once.
+        run_id: Its MLflow run, once there is one.
+        handled_requests: Keys of the inbox that this record already answers.
+        fence: Fencing number of the orchestrator that wrote this.
+    """
+
+    job_id: str
+    kind: str
+    name: str
+    queue: str
+    priority: int
+    state: JobState
+    submitted_at: datetime
+    changed_at: datetime
+    reason: Reason | None = None
+    message: str = ""
+    not_before: datetime | None = None
+    stop_target: JobState | None = None
+    attempt: int = 0
+    attempts: tuple[AttemptRecord, ...] = ()
+    placement: Placement | None = None
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
+    handled_requests: tuple[str, ...] = ()
+    fence: int = 0
+
+    def moved_to(
+        self,
+        state: JobState,
+        *,
+        at: datetime,
+        reason: Reason | None = None,
+        message: str = "",
+        stop_target: JobState | None = None,
+    ) -> Self:
+        """Return the record in another state.
+
+        Args:
+            state: The new state.
+            at: The time of the move, by the store's clock.
+            reason: Why.
+            message: One line for a reader.
+            stop_target: What follows STOPPING; needed for that state alone.
+
+        Raises:
+            InvalidTransitionError: `TRANSITIONS` does not hold the move.
+        """
+        if state not in TRANSITIONS[self.state]:
+            raise InvalidTransitionError(self.job_id, self.state, state)
+        return replace(
+            self,
+            state=state,
+            changed_at=at,
+            reason=reason,
+            message=message,
+            stop_target=stop_target if state is JobState.STOPPING else None,
+        )
+
+    def with_attempt(self, **changes: Any) -> Self:
+        """Return the record with the last attempt's entry changed."""
+        *earlier, last = self.attempts
+        return replace(self, attempts=(*earlier, replace(last, **changes)))
