@@ -1,0 +1,313 @@
+"""The object store behind everything: conditional writes, whole objects, the store's own clock."""
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from orchestrator.errors import (
+    BadInputError,
+    ConditionFailedError,
+    ObjectNotFoundError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
+_CONDITION_FAILED = {"412", "409", "PreconditionFailed", "ConditionalRequestConflict"}
+_REFUSED = {
+    "401",
+    "403",
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+}
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a listing tells of an object; the time is the store's."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object with its body; the times are the store's.
+
+    Attributes:
+        key: Its key.
+        body: Its bytes.
+        etag: What `if_match` compares with.
+        modified_at: When it was written.
+        read_at: When it was read.
+    """
+
+    key: str
+    body: bytes
+    etag: str
+    modified_at: datetime
+    read_at: datetime
+
+    @property
+    def age(self) -> timedelta:
+        """How long ago it was written, by the store's clock alone."""
+        return self.read_at - self.modified_at
+
+
+class ObjectStore(Protocol):
+    """Whole objects under keys, with conditional writes.
+
+    Every method raises `StoreUnavailableError` or `StoreRefusedError` when the store does not
+    answer or does not let us in.
+    """
+
+    uri: str
+
+    def get(self, key: str) -> StoredObject:
+        """Return an object. Raises: ObjectNotFoundError."""
+
+    def put(
+        self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> str:
+        """Write an object and return its ETag. Raises: ConditionFailedError."""
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Copy an object to a local file. Raises: ObjectNotFoundError."""
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Copy a local file to an object, in parts where it is large."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; removing an absent one is no error."""
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose key begins with `prefix`, sorted by key."""
+
+    def list_folders(self, prefix: str) -> list[str]:
+        """Return the sorted names of the folders directly below `prefix` (which ends in /)."""
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object."""
+
+    def now(self) -> datetime:
+        """Return the time by the store's clock."""
+
+
+class S3Store:
+    """An `ObjectStore` on an S3-compatible server; keys are below a prefix of one bucket."""
+
+    def __init__(self, client: "S3Client", bucket: str, prefix: str) -> None:
+        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._clock_offset = timedelta(0)
+        self._clock_read_at = float("-inf")
+
+    def get(self, key: str) -> StoredObject:
+        """Return an object. Raises: ObjectNotFoundError."""
+        with self._translated(key):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            body = answer["Body"].read()
+        read_at = self._note_clock(answer)
+        return StoredObject(key, body, answer["ETag"], answer["LastModified"], read_at)
+
+    def put(
+        self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None
+    ) -> str:
+        """Write an object and return its ETag. Raises: ConditionFailedError."""
+        condition: dict[str, Any] = {}
+        if if_absent:
+            condition["IfNoneMatch"] = "*"
+        if if_match is not None:
+            condition["IfMatch"] = if_match
+        with self._translated(key, conditional=bool(condition)):
+            answer = self._client.put_object(
+                Bucket=self._bucket, Key=self._prefix + key, Body=body, **condition
+            )
+        self._note_clock(answer)
+        return answer["ETag"]
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Copy an object to a local file. Raises: ObjectNotFoundError."""
+        with self._translated(key):
+            self._client.download_file(self._bucket, self._prefix + key, str(path))
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Copy a local file to an object, in parts where it is large."""
+        with self._translated(key):
+            self._client.upload_file(str(path), self._bucket, self._prefix + key)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; removing an absent one is no error."""
+        with self._translated(key):
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose key begins with `prefix`, sorted by key."""
+        found: list[ObjectInfo] = []
+        with self._translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                found += [
+                    ObjectInfo(
+                        item["Key"][len(self._prefix) :],
+                        item["Size"],
+                        item["ETag"],
+                        item["LastModified"],
+                    )
+                    for item in page.get("Contents", [])
+                ]
+        # Some stores do not list in byte order.
+        yield from sorted(found, key=lambda info: info.key)
+
+    def list_folders(self, prefix: str) -> list[str]:
+        """Return the sorted names of the folders directly below `prefix` (which ends in /)."""
+        start = len(self._prefix) + prefix.rfind("/") + 1
+        with self._translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/"
+            )
+            return sorted(
+                item["Prefix"][start:].rstrip("/")
+                for page in pages
+                for item in page.get("CommonPrefixes", [])
+            )
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object."""
+        try:
+            with self._translated(key):
+                self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    def now(self) -> datetime:
+        """Return the time by the store's clock, from the newest answer within the last minute."""
+        if monotonic() - self._clock_read_at > 60:
+            with self._translated(""):
+                self._note_clock(
+                    self._client.list_objects_v2(
+                        Bucket=self._bucket, Prefix=self._prefix + "queue/", MaxKeys=1
+                    )
+                )
+        return datetime.now(UTC) + self._clock_offset
+
+    def _note_clock(self, answer: Any) -> datetime:
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        local = datetime.now(UTC)
+        remote = parsedate_to_datetime(date) if date else local
+        # The header has whole seconds: within one, the local clock is the better one.
+        offset = remote - local
+        self._clock_offset = offset if abs(offset) > timedelta(seconds=1.5) else timedelta(0)
+        self._clock_read_at = monotonic()
+        return local + self._clock_offset
+
+    @contextmanager
+    def _translated(self, key: str, conditional: bool = False) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        try:
+            yield
+        except ClientError as error:
+            raise self._translation(error, key, conditional) from error
+        except NoCredentialsError as error:
+            raise StoreRefusedError(
+                f"no credentials for the store {self.uri}: set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            ) from error
+        except (BotoCoreError, Boto3Error) as error:
+            cause = error.__context__
+            if isinstance(cause, ClientError):
+                raise self._translation(cause, key, conditional) from error
+            raise StoreUnavailableError(
+                f"the store {self.uri} at {self._endpoint} does not answer ({_one_line(error)}); "
+                "check AWS_ENDPOINT_URL_S3, or run `ddpmctl up`"
+            ) from error
+
+    @property
+    def _endpoint(self) -> str:
+        return self._client.meta.endpoint_url
+
+    def _translation(self, error: Any, key: str, conditional: bool) -> Exception:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+        if code == "NoSuchBucket":
+            return BadInputError(f"the store has no bucket {self._bucket!r}; make it first")
+        if conditional and {code, status} & (_CONDITION_FAILED | _NOT_FOUND):
+            return ConditionFailedError(key)
+        if {code, status} & _NOT_FOUND:
+            return ObjectNotFoundError(key)
+        if {code, status} & _REFUSED:
+            return StoreRefusedError(
+                f"the store {self.uri} refuses {error.operation_name} ({code}); "
+                "check the credentials in AWS_ACCESS_KEY_ID / AWS_PROFILE and their rights"
+            )
+        return StoreUnavailableError(f"the store {self.uri} failed: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def parse_store_uri(uri: str) -> tuple[str, str]:
+    """Return bucket and prefix of an s3:// URI.
+
+    Raises:
+        BadInputError: It is not of the form s3://bucket/prefix.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        raise BadInputError(f"DDPMCTL_STORE must look like s3://bucket/prefix, not {uri!r}")
+    return parts.netloc, parts.path.strip("/")
+
+
+def open_store(uri: str) -> S3Store:
+    """Return the store at s3://bucket/prefix; credentials and endpoint come from AWS_*.
+
+    Raises:
+        BadInputError: The URI is malformed.
+    """
+    bucket, prefix = parse_store_uri(uri)
+    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    return S3Store(_s3_client(os.getpid(), settings), bucket, prefix)
+
+
+@functools.lru_cache(maxsize=2)
+def _s3_client(pid: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":
+    # Keyed by the process, since a forked one must not share sockets, and by what configures it.
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "max_attempts": 4},
+        max_pool_connections=32,
+        user_agent_extra="ddpmctl",
+    )
+    try:
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        return boto3.session.Session(region_name=region).client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise BadInputError(f"the AWS_* settings are not usable: {_one_line(error)}") from error
