@@ -1,0 +1,144 @@
+"""Reads YAML 1.2 job files: plain values, and the line of each one for messages.
+
+A document is never executed: no tags, no class names, and a bound on size and on what its aliases
+unfold to. The same key twice is an error.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from orchestrator.errors import BadInputError
+
+MAX_SIZE_BYTES = 256 * 1024
+_MAX_VALUES = 20_000
+
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file.
+
+    Attributes:
+        source: Its path as the user gave it.
+        value: The top-level mapping, in plain Python types.
+        lines: Line number (from 1) of each value, by its way from the top.
+    """
+
+    source: str
+    value: dict[str, Any]
+    lines: Mapping[Location, int]
+
+    def where(self, location: Location) -> str:
+        """Return "file:line" of a value, or of the nearest one around it."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        line = self.lines.get(location)
+        return f"{self.source}:{line}" if line else self.source
+
+
+def load_document(path: Path) -> Document:
+    """Read a job file.
+
+    Raises:
+        BadInputError: It cannot be read, is too large, is no YAML 1.2 or no mapping.
+    """
+    return parse_document(_read(path), str(path))
+
+
+def parse_document(text: str, source: str) -> Document:
+    """Parse a job file's text; `source` is what messages call it.
+
+    Raises:
+        BadInputError: It is no YAML 1.2 or no mapping.
+    """
+    try:
+        root = YAML(typ="rt", pure=True).load(text)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        key = re.search(r'duplicate key "([^"]*)"', error.problem or "")
+        raise BadInputError(
+            f"{source}:{line}: key {key.group(1) if key else ''!r} stands twice; remove one"
+        ) from error
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadInputError(f"{source}:{line}: no valid YAML: {error.problem}") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise BadInputError(f"{source}: no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(root, CommentedMap):
+        raise BadInputError(f"{source}: a job file is a mapping that begins with `kind:`")
+    lines: dict[Location, int] = {(): 1}
+    return Document(source, _Plain(source, lines).of(root, ()), lines)
+
+
+def parse_value(text: str) -> Any:
+    """Return the plain value of one YAML scalar or flow collection, as `--set` takes it.
+
+    Raises:
+        BadInputError: It is no YAML.
+    """
+    return parse_document(f"value: {text}\n", f"--set value {text!r}").value["value"]
+
+
+def _read(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MAX_SIZE_BYTES:
+            raise BadInputError(f"{path}: {size} bytes; a job file has {MAX_SIZE_BYTES} at most")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{path}: not a text file in UTF-8") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BadInputError(f"{path}: cannot be read: {reason}") from error
+
+
+class _Plain:
+    """Turns ruamel's nodes into plain values and notes their lines."""
+
+    def __init__(self, source: str, lines: dict[Location, int]) -> None:
+        self._source = source
+        self._lines = lines
+        self._count = 0
+
+    def of(self, node: Any, location: Location) -> Any:
+        self._count += 1
+        if self._count > _MAX_VALUES:
+            raise BadInputError(f"{self._source}: more than {_MAX_VALUES} values; not a job file")
+        if isinstance(node, CommentedMap):
+            return {self._key(key, location): self._child(node, key, location) for key in node}
+        if isinstance(node, CommentedSeq):
+            return [self._child(node, index, location) for index in range(len(node))]
+        return self._scalar(node, location)
+
+    def _key(self, key: Any, location: Location) -> str:
+        if not isinstance(key, str):
+            where = f"{self._source}:{self._lines.get(location, 1)}"
+            raise BadInputError(f"{where}: key {key!r} is not a word; quote it or mend it")
+        return str(key)
+
+    def _child(self, parent: Mapping[Any, Any] | Sequence[Any], key: Any, at: Location) -> Any:
+        location = (*at, key)
+        position = parent.lc.data.get(key) if parent.lc.data else None  # type: ignore[union-attr]
+        if position is not None:
+            self._lines[location] = position[0] + 1
+        return self.of(parent[key], location)
+
+    def _scalar(self, node: Any, location: Location) -> Any:
+        if isinstance(node, TaggedScalar):
+            line = self._lines.get(location, 1)
+            raise BadInputError(
+                f"{self._source}:{line}: tag {node.tag.value} is not allowed in a job file"
+            )
+        for kind in (bool, int, float, str):
+            if isinstance(node, kind):
+                return kind(node)
+        return None if node is None else str(node)

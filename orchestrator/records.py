@@ -1,0 +1,230 @@
+"""Reads and moves job records, appends events, and carries requests to the orchestrator."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from orchestrator import paths
+from orchestrator.errors import ConditionFailedError, JobNotFoundError, ObjectNotFoundError
+from orchestrator.paths import JobPaths
+from orchestrator.spec import Job, spec_from_json
+from orchestrator.state import JobRecord, JobState
+from orchestrator.storage import ObjectStore, StoredObject
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to a job.
+
+    Attributes:
+        at: When, by the store's clock.
+        message: One line for a reader.
+        state: The state that the job came into, if the event is a move.
+        reason: Why.
+        attempt: The attempt it belongs to.
+        number: Its place in the job's history, from 1; 0 before it is written.
+    """
+
+    at: datetime
+    message: str
+    state: str | None = None
+    reason: str | None = None
+    attempt: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks the orchestrator to do with a job.
+
+    Attributes:
+        job_id: The job.
+        verb: "cancel" or "retry".
+        attempt: The attempt that the user saw: a later one is not meant.
+        at: When it was asked.
+        details: Options of the verb.
+        key: Where it lies in the inbox.
+    """
+
+    job_id: str
+    verb: str
+    attempt: int
+    at: datetime
+    details: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class VersionedRecord:
+    """A record and the ETag that the next move must match."""
+
+    record: JobRecord
+    etag: str
+
+
+_RECORD: TypeAdapter[JobRecord] = TypeAdapter(JobRecord)
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+
+
+def encode_record(record: JobRecord) -> bytes:
+    """Return a record as JSON."""
+    value = {"format_version": FORMAT_VERSION, **_RECORD.dump_python(record, mode="json")}
+    return json.dumps(value, indent=1).encode()
+
+
+def decode_record(body: bytes) -> JobRecord:
+    """Return a record from JSON; keys of later versions are ignored."""
+    return _RECORD.validate_json(body)
+
+
+def record_as_json(record: JobRecord) -> dict[str, Any]:
+    """Return a record in plain JSON types."""
+    value: dict[str, Any] = _RECORD.dump_python(record, mode="json")
+    return value
+
+
+class RecordStore:
+    """The jobs' records, events and requests in an object store.
+
+    Args:
+        store: Where they lie.
+        guard: Called before each write; raises when this process must not write any more.
+        fence: Fencing number that moves carry.
+    """
+
+    def __init__(
+        self, store: ObjectStore, guard: Callable[[], None] = lambda: None, fence: int = 0
+    ) -> None:
+        self.store = store
+        self._guard = guard
+        self._fence = fence
+
+    def spec(self, job_id: str) -> Job:
+        """Return what was asked. Raises: JobNotFoundError."""
+        try:
+            return spec_from_json(self.store.get(JobPaths(job_id).spec).body)
+        except ObjectNotFoundError as error:
+            raise JobNotFoundError(job_id) from error
+
+    def read(self, job_id: str) -> VersionedRecord:
+        """Return the record; a spec without one reads as QUEUED. Raises: JobNotFoundError."""
+        try:
+            stored = self.store.get(JobPaths(job_id).record)
+        except ObjectNotFoundError:
+            return VersionedRecord(self._first_record(job_id), "")
+        return VersionedRecord(decode_record(stored.body), stored.etag)
+
+    def _first_record(self, job_id: str) -> JobRecord:
+        try:
+            stored = self.store.get(JobPaths(job_id).spec)
+        except ObjectNotFoundError as error:
+            raise JobNotFoundError(job_id) from error
+        spec = spec_from_json(stored.body)
+        return JobRecord(
+            job_id=job_id,
+            kind=spec.kind,
+            name=spec.name,
+            queue=spec.queue,
+            priority=spec.priority,
+            state=JobState.QUEUED,
+            submitted_at=stored.modified_at,
+            changed_at=stored.modified_at,
+        )
+
+    def write(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:
+        """Put a record in the place of the one that it was decided from.
+
+        Raises:
+            ConditionFailedError: Somebody wrote in between: read and decide again.
+            LeaseLostError: This orchestrator acts no more.
+        """
+        self._guard()
+        record = replace(record, fence=self._fence)
+        key, body = JobPaths(record.job_id).record, encode_record(record)
+        if current.etag:
+            etag = self.store.put(key, body, if_match=current.etag)
+        else:
+            etag = self.store.put(key, body, if_absent=True)
+        return VersionedRecord(record, etag)
+
+    def move(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:
+        """Write a record that changed its state, and the event that tells of it.
+
+        Raises:
+            ConditionFailedError: Somebody wrote in between: read and decide again.
+            LeaseLostError: This orchestrator acts no more.
+        """
+        moved = self.write(current, record)
+        self.append_event(
+            record.job_id,
+            Event(
+                at=record.changed_at,
+                message=record.message,
+                state=record.state,
+                reason=record.reason,
+                attempt=record.attempt,
+            ),
+        )
+        return moved
+
+    def append_event(self, job_id: str, event: Event) -> Event:
+        """Write an event under the next free number and return it with that number."""
+        self._guard()
+        folder = JobPaths(job_id)
+        number = sum(1 for _ in self.store.list_objects(folder.events))
+        while True:
+            number += 1
+            numbered = replace(event, number=number)
+            try:
+                self.store.put(folder.event(number), _EVENT.dump_json(numbered), if_absent=True)
+            except ConditionFailedError:
+                continue
+            return numbered
+
+    def events(self, job_id: str, after: int = 0) -> list[Event]:
+        """Return the events with a number above `after`, in order."""
+        folder = JobPaths(job_id)
+        listed = self.store.list_objects(folder.events)
+        keys = [info.key for info in listed if info.key > folder.event(after)]
+        return [_EVENT.validate_json(self.store.get(key).body) for key in keys]
+
+    def post_request(self, request: Request) -> str:
+        """Put a request into the inbox and return its key."""
+        stamp = request.at.strftime("%Y%m%d%H%M%S%f") + "-" + secrets.token_hex(3)
+        key = paths.inbox_request(stamp, request.job_id, request.attempt, request.verb)
+        self.store.put(key, _REQUEST.dump_json(replace(request, key=key)), if_absent=True)
+        return key
+
+    def requests(self) -> Iterator[Request]:
+        """Yield the requests that wait, oldest first."""
+        for info in self.store.list_objects(paths.INBOX):
+            try:
+                yield _REQUEST.validate_json(self.store.get(info.key).body)
+            except ObjectNotFoundError:
+                continue
+
+    def queued_ids(self) -> list[str]:
+        """Return the ids of the jobs that have not ended."""
+        return [info.key.removeprefix(paths.QUEUE) for info in self.store.list_objects(paths.QUEUE)]
+
+
+def read_json(store: ObjectStore, key: str) -> tuple[dict[str, Any], StoredObject] | None:
+    """Return a JSON object and how it was stored, or None where there is none."""
+    try:
+        stored = store.get(key)
+    except ObjectNotFoundError:
+        return None
+    return json.loads(stored.body), stored
+
+
+def event_as_json(event: Event) -> dict[str, Any]:
+    """Return an event in plain JSON types."""
+    return {**asdict(event), "at": event.at.isoformat()}

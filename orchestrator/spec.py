@@ -1,0 +1,316 @@
+"""What a user asks for: the job files' fields, their defaults and their checks.
+
+`load_spec` turns a file into a frozen object or one located, one-line error. The defaults of the
+mathematics live in `ddpm.config`; those of the orchestration live here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
+from orchestrator.documents import Document, load_document, parse_value
+from orchestrator.errors import BadInputError
+from orchestrator.retry import RetryPolicy
+from orchestrator.spec_errors import located_error
+
+MAX_NAME_LENGTH = 19  # a job id is the name, a time (15) and four random letters
+
+_WORD = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+Name = Annotated[str, StringConstraints(pattern=_WORD, max_length=MAX_NAME_LENGTH)]
+Gpus = Annotated[float, Field(ge=0, le=64)] | Literal["auto"]
+Cpus = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+
+
+class _Closed(BaseModel):
+    """Base of all input: frozen, nothing unknown, nothing converted by guess."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DatasetSpec(_Closed):
+    """The images to train on.
+
+    Attributes:
+        source: `digits`, a path, or an s3:// URI: a folder or tar of PNG/JPEG, .npz, .npy, IDX.
+        holdout_fraction: Share of the images kept for evaluation.
+    """
+
+    source: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    holdout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class CheckpointSpec(_Closed):
+    """When checkpoints are committed and how many are kept."""
+
+    every_steps: Annotated[int, Field(ge=1)] = 500
+    keep: Annotated[int, Field(ge=1, le=1000)] = 3
+
+
+class TrackingSpec(_Closed):
+    """What MLflow is told.
+
+    Attributes:
+        experiment: MLflow experiment.
+        registered_model: Name under which the trained model is registered; None is the job's name.
+        log_every_steps: Steps between two metric lines.
+        sample_every_steps: Steps between two sample grids; 0 for none.
+        num_sample_images: Images of a grid.
+        sample_steps: DDIM steps of a grid's images.
+    """
+
+    experiment: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "ddpmctl"
+    registered_model: Name | None = None
+    log_every_steps: Annotated[int, Field(ge=1)] = 10
+    sample_every_steps: Annotated[int, Field(ge=0)] = 1000
+    num_sample_images: Annotated[int, Field(ge=1, le=1024)] = 64
+    sample_steps: Annotated[int, Field(ge=1)] = 50
+
+
+class EvaluationSpec(_Closed):
+    """The bits per dimension at the end of a training.
+
+    Attributes:
+        num_images: Held-out images; 0 switches the evaluation off.
+        num_timesteps: Timesteps drawn for the estimate, stratified over the T.
+    """
+
+    num_images: Annotated[int, Field(ge=0)] = 256
+    num_timesteps: Annotated[int, Field(ge=1)] = 100
+
+
+class TrainResources(_Closed):
+    """The workers of a training."""
+
+    num_workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    gpus_per_worker: Gpus = "auto"
+    cpus_per_worker: Cpus = "auto"
+
+
+class WorkerRange(_Closed):
+    """How many workers a fleet may have."""
+
+    min: Annotated[int, Field(ge=1, le=4096)] = 1
+    max: Annotated[int, Field(ge=1, le=4096)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) must not be below min ({self.min})")
+        return self
+
+
+def _as_range(value: object) -> object:
+    return {"min": value, "max": value} if type(value) is int else value
+
+
+class SampleResources(_Closed):
+    """The workers of a sampling fleet: a number, or a least and a largest one."""
+
+    num_workers: Annotated[WorkerRange, BeforeValidator(_as_range)] = WorkerRange()
+    gpus_per_worker: Gpus = "auto"
+    cpus_per_worker: Cpus = "auto"
+
+
+class NotifySpec(_Closed):
+    """Where the end state is posted.
+
+    Attributes:
+        url_env: Name of the variable, where the orchestrator runs, that holds the https address.
+    """
+
+    url_env: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
+
+
+class ModelRef(_Closed):
+    """The model that a sample job draws from; exactly one of the first three.
+
+    Attributes:
+        job: A training job's id, or a name (its newest job).
+        registered: `name@alias` or `name/version` in MLflow's registry.
+        checkpoint: s3:// URI of a checkpoint's commit object.
+        weights: The moving average, or the raw weights.
+        step: A checkpoint of that step; None for the newest whole one.
+    """
+
+    job: str | None = None
+    registered: str | None = None
+    checkpoint: str | None = None
+    weights: Literal["ema", "model"] = "ema"
+    step: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("job", "registered", "checkpoint") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError("exactly one of job, registered and checkpoint must be given")
+        return self
+
+
+class _Job(_Closed):
+    """What every kind of job has."""
+
+    name: Name
+    queue: Name = "default"
+    priority: Annotated[int, Field(ge=0, le=100)] = 50
+    max_runtime_s: Annotated[float, Field(gt=0)] | None = None
+    preemptible: bool = True
+    retry: RetryPolicy = RetryPolicy()
+    notify: NotifySpec | None = None
+    smoke: bool = False
+
+    @property
+    def spec_hash(self) -> str:
+        """SHA-256 of what was asked: equal for equal requests."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class TrainJob(_Job):
+    """Train a DDPM."""
+
+    kind: Literal["train"]
+    dataset: DatasetSpec
+    model: UNetConfig = UNetConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    training: TrainingConfig
+    checkpoints: CheckpointSpec = CheckpointSpec()
+    tracking: TrackingSpec = TrackingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    resources: TrainResources = TrainResources()
+
+    size_field: ClassVar[str] = "training.num_steps"
+
+    @property
+    def size(self) -> int:
+        """Steps."""
+        return self.training.num_steps
+
+    @property
+    def num_workers(self) -> WorkerRange:
+        """Least and most workers: a training has one size."""
+        return WorkerRange(min=self.resources.num_workers, max=self.resources.num_workers)
+
+    @model_validator(mode="after")
+    def _workers_divide_batch(self) -> Self:
+        batch, workers = self.training.global_batch_size, self.resources.num_workers
+        if batch % workers:
+            raise ValueError(
+                f"training.global_batch_size ({batch}) must be a multiple of "
+                f"resources.num_workers ({workers})"
+            )
+        return self
+
+
+class SampleJob(_Job):
+    """Draw images from a trained model."""
+
+    kind: Literal["sample"]
+    model: ModelRef
+    num_samples: Annotated[int, Field(ge=1, le=10**9)]
+    sampling: SamplingConfig = SamplingConfig()
+    shard_size: Annotated[int, Field(ge=1, le=10**6)] = 1024
+    format: Literal["webdataset", "npy"] = "webdataset"
+    tracking: TrackingSpec = TrackingSpec()
+    resources: SampleResources = SampleResources()
+
+    @property
+    def size(self) -> int:
+        """Images."""
+        return self.num_samples
+
+    @property
+    def num_workers(self) -> WorkerRange:
+        """Least and most workers."""
+        return self.resources.num_workers
+
+    @model_validator(mode="after")
+    def _microbatches_fill_shards(self) -> Self:
+        microbatch = self.sampling.microbatch_size
+        if self.shard_size % microbatch:
+            raise ValueError(
+                f"shard_size ({self.shard_size}) must be a multiple of "
+                f"sampling.microbatch_size ({microbatch})"
+            )
+        return self
+
+
+Job = TrainJob | SampleJob
+KINDS: Mapping[str, type[TrainJob] | type[SampleJob]] = {"train": TrainJob, "sample": SampleJob}
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> Job:
+    """Read and check a job file.
+
+    Args:
+        path: The file.
+        overrides: `a.b=value` each, as `--set` takes them.
+
+    Raises:
+        BadInputError: One line that names file, line and key, and what to do.
+    """
+    document = load_document(path)
+    value = document.value
+    for override in overrides:
+        _override(value, override)
+    return _validated(document, value, path)
+
+
+def spec_from_json(body: bytes) -> Job:
+    """Read a stored spec. Raises: BadInputError."""
+    value = json.loads(body)
+    kind = value.get("kind")
+    if kind not in KINDS:
+        raise BadInputError(f"this version knows no job of kind {kind!r}")
+    try:
+        return KINDS[kind].model_validate_json(body)
+    except ValidationError as error:
+        raise located_error(error, Document("spec.json", value, {}), KINDS[kind]) from error
+
+
+def _validated(document: Document, value: dict[str, Any], path: Path) -> Job:
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        known = " or ".join(KINDS)
+        raise BadInputError(f"{document.where(('kind',))}: kind must be {known}, not {kind!r}")
+    try:
+        job = KINDS[kind].model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise located_error(error, document, KINDS[kind]) from error
+    return _with_absolute_source(job, path)
+
+
+def _with_absolute_source(job: Job, path: Path) -> Job:
+    """Make a data set's path independent of the folder that `submit` is called in."""
+    if not isinstance(job, TrainJob):
+        return job
+    source = job.dataset.source
+    local = path.parent / source
+    if "://" in source or not ("/" in source or "." in source or local.exists()):
+        return job
+    dataset = job.dataset.model_copy(update={"source": str(local.absolute())})
+    return job.model_copy(update={"dataset": dataset})
+
+
+def _override(value: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise BadInputError(f"--set {override!r}: write it as key.key=value")
+    for key in keys[:-1]:
+        value = value.setdefault(key, {})
+        if not isinstance(value, dict):
+            raise BadInputError(f"--set {override!r}: {key} holds no keys")
+    value[keys[-1]] = parse_value(text)
