@@ -11,7 +11,7 @@ Precision = Literal["auto", "bf16", "float32"]
 Prediction = Literal["epsilon", "x_start", "mean"]
 Variance = Literal["fixed_small", "fixed_large"]
 
-_CLOSED: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
+_CLOSED: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False, "strict": True}
 
 
 class ConfigError(ValueError):

@@ -6,7 +6,7 @@ unfold to. The same key twice is an error.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,18 @@ class Document:
         source: Its path as the user gave it.
         value: The top-level mapping, in plain Python types.
         lines: Line number (from 1) of each value, by its way from the top.
+        overrides: The `--set` option that gave a value, by its way from the top.
     """
 
     source: str
     value: dict[str, Any]
     lines: Mapping[Location, int]
+    overrides: dict[Location, str] = field(default_factory=dict)
 
     def where(self, location: Location) -> str:
-        """Return "file:line" of a value, or of the nearest one around it."""
+        """Return "file:line" or the option that a value came from, or the nearest one around it."""
+        if location in self.overrides:
+            return f"--set {self.overrides[location]!r}"
         while location and location not in self.lines:
             location = location[:-1]
         line = self.lines.get(location)
@@ -85,7 +89,10 @@ def parse_value(text: str) -> Any:
     Raises:
         BadInputError: It is no YAML.
     """
-    return parse_document(f"value: {text}\n", f"--set value {text!r}").value["value"]
+    try:
+        return parse_document(f"value: {text}\n", "").value["value"]
+    except BadInputError as error:
+        raise BadInputError(f"{text!r} is no YAML value; quote it") from error
 
 
 def _read(path: Path) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -262,10 +262,9 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Job:
         BadInputError: One line that names file, line and key, and what to do.
     """
     document = load_document(path)
-    value = document.value
     for override in overrides:
-        _override(value, override)
-    return _validated(document, value, path)
+        _override(document, override)
+    return _validated(document, path)
 
 
 def spec_from_json(body: bytes) -> Job:
@@ -280,13 +279,13 @@ def spec_from_json(body: bytes) -> Job:
         raise located_error(error, Document("spec.json", value, {}), KINDS[kind]) from error
 
 
-def _validated(document: Document, value: dict[str, Any], path: Path) -> Job:
-    kind = value.get("kind")
+def _validated(document: Document, path: Path) -> Job:
+    kind = document.value.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         known = " or ".join(KINDS)
         raise BadInputError(f"{document.where(('kind',))}: kind must be {known}, not {kind!r}")
     try:
-        job = KINDS[kind].model_validate_json(json.dumps(value))
+        job = KINDS[kind].model_validate_json(json.dumps(document.value))
     except ValidationError as error:
         raise located_error(error, document, KINDS[kind]) from error
     return _with_absolute_source(job, path)
@@ -304,13 +303,15 @@ def _with_absolute_source(job: Job, path: Path) -> Job:
     return job.model_copy(update={"dataset": dataset})
 
 
-def _override(value: dict[str, Any], override: str) -> None:
+def _override(document: Document, override: str) -> None:
     path, separator, text = override.partition("=")
     keys = path.strip().split(".")
     if not separator or not all(keys):
         raise BadInputError(f"--set {override!r}: write it as key.key=value")
+    value = document.value
     for key in keys[:-1]:
         value = value.setdefault(key, {})
         if not isinstance(value, dict):
             raise BadInputError(f"--set {override!r}: {key} holds no keys")
     value[keys[-1]] = parse_value(text)
+    document.overrides.update({tuple(keys[: end + 1]): override for end in range(len(keys))})

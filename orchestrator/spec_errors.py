@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,8 @@ from ddpm.config import ConfigError
 from orchestrator.documents import Document, Location
 from orchestrator.errors import BadInputError
 
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
 
 def located_error(
     error: ValidationError, document: Document, model: type[BaseModel]
@@ -20,23 +22,30 @@ def located_error(
     """Return the first fault of a job file as one line; further faults are counted."""
     faults = error.errors(include_url=False)
     # A misspelt key often makes another one missing: name the misspelling.
-    faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
+    faults.sort(key=lambda fault: fault["type"] not in _UNKNOWN_KEY)
     fault = faults[0]
     location = _field_location(fault["loc"], model)
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
         location = (*location, cause.field)
-    message = _message(fault, location, model)
+    words = [
+        other["ctx"]["expected"]
+        for other in faults[1:]
+        if other["type"] == "literal_error" and _field_location(other["loc"], model) == location
+    ]
+    message = _message(fault, location, model, words)
     more = len({_field_location(other["loc"], model) for other in faults}) - 1
     rest = f" (and {more} more)" if more else ""
     return BadInputError(f"{document.where(location)}: {message}{rest}")
 
 
-def _message(fault: Any, location: Location, model: type[BaseModel]) -> str:
+def _message(
+    fault: Any, location: Location, model: type[BaseModel], words: Sequence[str] = ()
+) -> str:
     key = ".".join(str(part) for part in location)
     cause = fault.get("ctx", {}).get("error")
     kind = fault["type"]
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+    if kind in _UNKNOWN_KEY:
         known = _field_names(_type_at(location[:-1], model))
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
@@ -50,7 +59,8 @@ def _message(fault: Any, location: Location, model: type[BaseModel]) -> str:
     text = fault["msg"][0].lower() + fault["msg"][1:]
     if kind == "string_pattern_mismatch" and "a-z0-9" in text:
         text = "use a-z, 0-9 and single hyphens between them"
-    return f"{key}: {text.removeprefix('input ')}, not {_shown(fault['input'])}"
+    allowed = " or ".join([text.removeprefix("input "), *words])
+    return f"{key}: {allowed}, not {_shown(fault['input'])}"
 
 
 def _shown(value: object) -> str:
