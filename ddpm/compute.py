@@ -1,0 +1,132 @@
+"""How a job computes: device, precision, compiled or not, memory format, threads.
+
+All of these change bits, so they are decided once per job; the decision is recorded, and every
+later attempt and worker takes it as it stands.
+"""
+
+import dataclasses
+import shutil
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import nn
+
+from ddpm.config import Precision
+
+DeviceKind = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeDecision:
+    """What was decided, once, about how a job computes.
+
+    Attributes:
+        device_kind: "cuda" or "cpu".
+        precision: "bf16" or "float32".
+        compiled: Whether the network goes through torch.compile.
+        channels_last: Whether feature maps are laid out with their channels next to each other.
+        num_threads: CPU threads of one worker.
+        reason: Why, in one line, for people.
+    """
+
+    device_kind: DeviceKind = "cpu"
+    precision: Literal["bf16", "float32"] = "float32"
+    compiled: bool = False
+    channels_last: bool = True
+    num_threads: int = 1
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the decision as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read a decision back; fields that this version does not know are ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process; with CUDA the one that was made current."""
+        if self.device_kind == "cuda":
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("cpu")
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The memory format of the weights of convolutions and of feature maps."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self) -> torch.autocast:
+        """Return a context in which the network computes in the decided precision."""
+        enabled = self.precision == "bf16"
+        return torch.autocast(self.device_kind, dtype=torch.bfloat16, enabled=enabled)
+
+    def place(self, model: nn.Module) -> None:
+        """Move a model to the device and into the memory format, in place."""
+        model.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+
+    def apply_to_process(self) -> None:
+        """Set this process's number of CPU threads."""
+        torch.set_num_threads(self.num_threads)
+
+
+def decide_compute(
+    *,
+    precision: Precision,
+    compile_request: bool | Literal["auto"],
+    num_threads: int,
+    worth_compiling: bool,
+    device_kind: DeviceKind | None = None,
+) -> ComputeDecision:
+    """Decide for this machine; call it once per job.
+
+    Args:
+        precision: What was asked for; "auto" takes bfloat16 where the hardware multiplies it.
+        compile_request: What was asked for; "auto" compiles what is worth it.
+        num_threads: CPU threads of one worker.
+        worth_compiling: Whether the job's work is longer than the compiling.
+        device_kind: None takes CUDA where there is a device.
+    """
+    if device_kind is None:
+        device_kind = "cuda" if torch.cuda.is_available() else "cpu"
+    fast_bf16 = has_fast_bf16(device_kind)
+    fastest: Literal["bf16", "float32"] = "bf16" if fast_bf16 else "float32"
+    reasons = [f"{device_kind} {'has' if fast_bf16 else 'has no'} bf16 matrix units"]
+    obstacle = compile_obstacle(device_kind)
+    wanted = worth_compiling if compile_request == "auto" else compile_request
+    if wanted and obstacle is not None:
+        reasons.append(f"eager, since {obstacle}")
+    elif compile_request == "auto" and not wanted:
+        reasons.append("eager, since the work is shorter than compiling it")
+    return ComputeDecision(
+        device_kind=device_kind,
+        precision=fastest if precision == "auto" else precision,
+        compiled=wanted and obstacle is None,
+        num_threads=num_threads,
+        reason="; ".join(reasons),
+    )
+
+
+def has_fast_bf16(device_kind: DeviceKind) -> bool:
+    """Return whether bfloat16 is multiplied by units that make it faster than float32."""
+    if device_kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported: bool = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return supported
+
+
+def compile_obstacle(device_kind: DeviceKind) -> str | None:
+    """Return why torch.compile can't work on this machine, or None where it can."""
+    if device_kind == "cuda":
+        return None if torch.utils._triton.has_triton() else "there is no Triton"
+    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        return "there is no C++ compiler"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "there are no Python headers"
+    return None

@@ -1,0 +1,226 @@
+"""Images in a memory map, and the order in which training sees them.
+
+The order is a pure function of (seed, step): nothing of it has to be saved, and a worker that
+starts again in the middle of an epoch goes on with the very next image.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddpm.config import ConfigError
+
+_ORDER_STREAM = 1  # keeps the order of the images and the split apart from each other
+_SPLIT_STREAM = 2
+
+
+class ImageDatasetError(ValueError):
+    """A file is not an array of images as training reads them."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images by number, read from a memory map when asked for.
+
+    Attributes:
+        images: (N, H, W, C) uint8, the whole file.
+        members: (M,) int64, which of them belong to this data set.
+    """
+
+    images: NDArray[np.uint8]
+    members: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Map a `.npy` file of (N, H, W, C) uint8 into memory.
+
+        Raises:
+            ImageDatasetError: The file is missing or holds something else.
+        """
+        try:
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ImageDatasetError(str(path), f"can't be read as .npy: {error}") from error
+        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+            found = f"{images.dtype} {images.shape}"
+            raise ImageDatasetError(str(path), f"must hold uint8 (N, H, W, C), not {found}")
+        return cls(images, np.arange(len(images)))
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        height, width, channels = self.images.shape[1:]
+        return channels, height, width
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return images by their number within this data set.
+
+        Args:
+            indices: (B,) int64 in [0, len(self)).
+
+        Returns:
+            (B, H, W, C) uint8, on the CPU.
+        """
+        return torch.from_numpy(self.images[self.members[indices]])
+
+    def split(self, holdout_fraction: float) -> tuple["ImageDataset", "ImageDataset"]:
+        """Return (train, holdout), the same ones whenever the number of images is the same.
+
+        Args:
+            holdout_fraction: In [0, 1); 0 holds nothing out.
+
+        Raises:
+            ConfigError: The fraction is out of range or leaves nothing to train on.
+        """
+        num_holdout = round(len(self) * holdout_fraction)
+        if not (0.0 <= holdout_fraction < 1.0 and num_holdout < len(self)):
+            raise ConfigError("holdout_fraction", holdout_fraction, "in [0, 1), with images left")
+        order = _permutation(len(self), _SPLIT_STREAM, 0, 0)
+        holdout, train = np.sort(order[:num_holdout]), np.sort(order[num_holdout:])
+        return (
+            ImageDataset(self.images, self.members[train]),
+            ImageDataset(self.images, self.members[holdout]),
+        )
+
+
+class BatchOrder:
+    """Which images make up the global batch of each step: every image once an epoch.
+
+    The epochs' permutations are strung together and cut into batches, so that a batch may hold
+    the end of one epoch and the start of the next.
+    """
+
+    def __init__(self, num_images: int, global_batch_size: int, seed: int) -> None:
+        self.num_images = num_images
+        self.global_batch_size = global_batch_size
+        self.seed = seed
+        self._cached_epoch = -1
+        self._cached_permutation = np.empty(0, dtype=np.int64)
+
+    def indices(self, step: int) -> NDArray[np.int64]:
+        """Return the images of step `step`, counted from 0, by position in the global batch.
+
+        Returns:
+            (global_batch_size,) int64 in [0, num_images).
+        """
+        first = step * self.global_batch_size
+        positions = np.arange(first, first + self.global_batch_size)
+        epochs, offsets = np.divmod(positions, self.num_images)
+        indices = np.empty(self.global_batch_size, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            in_epoch = epochs == epoch
+            indices[in_epoch] = self._epoch(int(epoch))[offsets[in_epoch]]
+        return indices
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        if epoch != self._cached_epoch:
+            self._cached_permutation = _permutation(
+                self.num_images, _ORDER_STREAM, self.seed, epoch
+            )
+            self._cached_epoch = epoch
+        return self._cached_permutation
+
+
+def rank_positions(global_batch_size: int, rank: int, world_size: int) -> NDArray[np.int64]:
+    """Return the positions in the global batch that a worker takes.
+
+    Returns:
+        (global_batch_size / world_size,) int64, one run of neighbours.
+
+    Raises:
+        ConfigError: The workers do not divide the global batch.
+    """
+    if global_batch_size % world_size:
+        requirement = f"divisible by the number of workers, {world_size}"
+        raise ConfigError("global_batch_size", global_batch_size, requirement)
+    size = global_batch_size // world_size
+    return np.arange(rank * size, (rank + 1) * size)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Return stored images as the network sees them.
+
+    Args:
+        images: (B, H, W, C) uint8.
+
+    Returns:
+        (B, C, H, W) float32 in [-1, 1], in the memory format channels_last.
+    """
+    return (images.float() / 127.5 - 1.0).permute(0, 3, 1, 2)
+
+
+class BatchReader:
+    """Reads a worker's part of the global batch of each step, one step ahead, in a thread.
+
+    For a CUDA device the images are pinned in the thread and copied without blocking, so that
+    reading and copying overlap with computing.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        order: BatchOrder,
+        positions: NDArray[np.int64],
+        device: torch.device,
+    ) -> None:
+        self._dataset = dataset
+        self._order = order
+        self._positions = positions
+        self._device = device
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch-reader")
+        self._ahead: tuple[int, Future[Tensor]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def images(self, step: int) -> Tensor:
+        """Return this worker's images of a step and begin to read those of the next.
+
+        Returns:
+            (B, H, W, C) uint8 on the device.
+        """
+        ahead = self._ahead
+        if ahead is None or ahead[0] != step:
+            ahead = step, self._pool.submit(self._read, step)
+        self._ahead = step + 1, self._pool.submit(self._read, step + 1)
+        return ahead[1].result().to(self._device, non_blocking=True)
+
+    def _read(self, step: int) -> Tensor:
+        images = self._dataset.read(self._order.indices(step)[self._positions])
+        return images.pin_memory() if self._device.type == "cuda" else images
+
+
+def _permutation(size: int, stream: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return a permutation that is a pure function of the arguments, with any numpy.
+
+    numpy promises that a bit generator's raw numbers never change, but not what `Generator` makes
+    of them; so the order is that of the raw numbers.
+    """
+    keys = np.random.Philox(key=seed, counter=[0, 0, epoch, stream]).random_raw(size)
+    return np.argsort(keys, kind="stable")
