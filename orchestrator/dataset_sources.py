@@ -1,0 +1,111 @@
+"""Where data sets come from: a known name, a path, or an s3:// URI."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from orchestrator.dataset_arrays import Block, ImageStream, is_array_file, open_array_file
+from orchestrator.dataset_files import open_folder, open_store_folder, open_tar
+from orchestrator.errors import DatasetError
+from orchestrator.storage import ObjectStore
+
+DIGITS = "digits"
+# Data sets that come with a package. Their hash is known, so nothing is imported to find them.
+NAMED_SHA256 = {
+    DIGITS: "130bc464515cfdcd2c5c8dc7d8c6d18de76133eb1f1511a2c1881bbf7b828125",
+}
+_BARE_WORD = re.compile(r"[\w-]+")
+
+
+def resolve_source(source: str, folder: Path) -> str:
+    """Return a source that means the same from anywhere.
+
+    Args:
+        source: The name of a known data set, an s3:// URI, or a path.
+        folder: What a relative path is relative to: the job file's folder.
+
+    Raises:
+        DatasetError: It is none of them, or nothing is at the path.
+    """
+    if source in NAMED_SHA256 or source.startswith("s3://"):
+        return source
+    if "://" in source:
+        raise DatasetError(f"data set {source!r}: only paths and s3:// URIs can be read")
+    path = folder / Path(source).expanduser()
+    if path.exists():
+        return str(path.resolve())
+    if _BARE_WORD.fullmatch(source):
+        raise DatasetError(_unknown_name(source))
+    raise DatasetError(f"data set {source!r}: there is no file or folder {path}")
+
+
+def _unknown_name(name: str) -> str:
+    nearest = difflib.get_close_matches(name.lower(), NAMED_SHA256, n=1)
+    if nearest:
+        return f"no data set is called {name!r}; did you mean {nearest[0]!r}?"
+    known = ", ".join(NAMED_SHA256)
+    return f"no data set is called {name!r}; known: {known}; else give a path or an s3:// URI"
+
+
+@contextmanager
+def open_source(
+    source: str, staging: Path, open_bucket: Callable[[str], ObjectStore]
+) -> Iterator[ImageStream]:
+    """Read the images of a source as a stream.
+
+    Args:
+        source: What `resolve_source` returned.
+        staging: Folder for a copy of an archive that lies in a store.
+        open_bucket: Opens an s3:// URI.
+
+    Raises:
+        DatasetError: The source cannot be used; the message names the file.
+    """
+    if source == DIGITS:
+        yield _digits()
+        return
+    if not source.startswith("s3://"):
+        with _open_path(Path(source), source) as stream:
+            yield stream
+        return
+    if not urlsplit(source).netloc:
+        raise DatasetError(f"data set {source!r} must look like s3://bucket/key")
+    folder, _, name = source.rpartition("/")
+    if name and folder != "s3:/" and open_bucket(folder).exists(name):
+        open_bucket(folder).get_file(name, staging / "source")
+        with _open_path(staging / "source", source) as stream:
+            yield stream
+        return
+    yield open_store_folder(open_bucket(source))
+
+
+@contextmanager
+def _open_path(path: Path, name: str) -> Iterator[ImageStream]:
+    if path.is_dir():
+        yield open_folder(path)
+    elif not path.is_file():
+        raise DatasetError(f"data set {name}: there is no such file or folder")
+    elif is_array_file(path, name):
+        with open_array_file(path, name) as stream:
+            yield stream
+    else:
+        with open_tar(path, name) as stream:
+            yield stream
+
+
+def _digits() -> ImageStream:
+    """Return the 1,797 handwritten digits of scikit-learn, (8, 8, 1), 0..16 spread to 0..255."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DatasetError(
+            "the data set 'digits' comes with scikit-learn, which is not installed: "
+            "pip install 'ddpmctl[embedded]'"
+        ) from error
+    images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    return ImageStream(len(images), iter([Block(0, images, DIGITS)]))
