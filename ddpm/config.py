@@ -207,8 +207,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "num_steps", "microbatch_size")
-        for field in ("eta", "seed", "trajectory"):
+        for field in ("seed", "trajectory"):
             value = getattr(self, field)
             _require(value >= 0, field, value, "0 or more")
+        _require(0.0 <= self.eta <= 1.0, "eta", self.eta, "in [0, 1]")
         _require(self.seed < 2**63, "seed", self.seed, "below 2**63")
         _require(self.method == "ddim" or self.eta == 0.0, "eta", self.eta, "0 with method ddpm")
