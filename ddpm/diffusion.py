@@ -5,6 +5,7 @@ t = 0 is the first noising step. Images are float32 (B, C, H, W) in [-1, 1]; t i
 [0, T). The formulas are computed with the coefficients of `schedule.py`, cast once to float32.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from ddpm.config import DiffusionConfig, Variance
 from ddpm.schedule import NoiseSchedule, build_schedule
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""Takes x_t (B, C, H, W) float32 and t (B,) int64; returns what the model predicts, as x_t."""
 
 _CAST_COEFFICIENTS = (
     "sqrt_alphas_cumprod",

@@ -8,18 +8,15 @@ of (seed, k, t), a chain that was stopped after any step goes on from its image 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddpm.config import ConfigError, SamplingConfig
-from ddpm.diffusion import GaussianDiffusion
+from ddpm.diffusion import Denoiser, GaussianDiffusion
 from ddpm.noise import Stream, sample_noise
-
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""Takes x_t (B, C, H, W) float32 and t (B,) int64; returns what the model predicts, as x_t."""
 
 
 class ChainState(NamedTuple):
