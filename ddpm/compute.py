@@ -116,7 +116,7 @@ def decide_compute(
 def has_fast_bf16(device_kind: DeviceKind) -> bool:
     """Return whether bfloat16 is multiplied by units that make it faster than float32."""
     if device_kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     supported: bool = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return supported
 
