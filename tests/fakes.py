@@ -1,12 +1,18 @@
 """Stand-ins that behave as the real parts do, for tests that need no server."""
 
+import functools
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from orchestrator.errors import ConditionFailedError, ObjectNotFoundError
+from orchestrator.errors import (
+    ConditionFailedError,
+    ObjectNotFoundError,
+    StoreUnavailableError,
+)
 from orchestrator.storage import ObjectInfo, StoredObject
 
 
@@ -76,3 +82,36 @@ class MemoryStore:
     def now(self) -> datetime:
         """Return the fake time."""
         return self.clock
+
+
+class FaultyStore:
+    """A store that fails at one call, or from that call on, as a network or a crash makes it.
+
+    Args:
+        inner: The store behind it.
+        fail_at: The call that fails, from 1; 0 for none.
+        after: The call is done and only its answer is lost.
+        dead: All later calls fail too, undone.
+    """
+
+    def __init__(
+        self, inner: MemoryStore, fail_at: int, *, after: bool = False, dead: bool = False
+    ) -> None:
+        self.inner = inner
+        self.fail_at = fail_at
+        self.after = after
+        self.dead = dead
+        self.num_calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.inner, name)
+        return functools.partial(self._call, value) if callable(value) else value
+
+    def _call(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        self.num_calls += 1
+        if self.num_calls == self.fail_at and self.after:
+            method(*args, **options)
+        is_dead = self.dead and 0 < self.fail_at < self.num_calls
+        if self.num_calls == self.fail_at or is_dead:
+            raise StoreUnavailableError(f"call {self.num_calls} was lost")
+        return method(*args, **options)
