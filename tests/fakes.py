@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,16 @@ from orchestrator.errors import (
     ConditionFailedError,
     ObjectNotFoundError,
     StoreUnavailableError,
+    TrackingError,
 )
 from orchestrator.storage import ObjectInfo, StoredObject
+from orchestrator.tracking_lines import DatasetLine, ModelLine
+from orchestrator.tracking_server import (
+    METRICS_PER_CALL,
+    LineRefusedError,
+    MetricValue,
+    RunMissingError,
+)
 
 
 class MemoryStore:
@@ -115,3 +124,117 @@ class FaultyStore:
         if self.num_calls == self.fail_at or is_dead:
             raise StoreUnavailableError(f"call {self.num_calls} was lost")
         return method(*args, **options)
+
+
+class MemoryTracking:
+    """A `TrackingServer` that keeps what MLflow keeps, and fails at a chosen call.
+
+    Args:
+        fail_at: The call that fails, from 1; 0 for none.
+        after: The call is done and only its answer is lost.
+    """
+
+    def __init__(self, fail_at: int = 0, *, after: bool = False) -> None:
+        self.fail_at = fail_at
+        self.after = after
+        self.num_calls = 0
+        self.jobs: dict[str, str] = {}
+        self.deleted: set[str] = set()
+        self.metrics: dict[str, set[MetricValue]] = {}
+        self.params: dict[str, dict[str, str]] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+        self.statuses: dict[str, tuple[str, int | None]] = {}
+        self.images: dict[tuple[str, str], bytes] = {}
+        self.datasets: dict[str, set[str]] = {}
+        self.models: list[tuple[str, str, int]] = []
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        self.num_calls += 1
+        fails = self.num_calls == self.fail_at
+        if fails and not self.after:
+            raise TrackingError(f"call {self.num_calls} was lost")
+        yield
+        if fails:
+            raise TrackingError(f"the answer to call {self.num_calls} was lost")
+
+    def experiment(self, name: str) -> str:
+        """Return the id of an experiment."""
+        with self._call():
+            return f"experiment-{name}"
+
+    def find_run(self, experiment_id: str, job_id: str) -> str | None:
+        """Return the id of a job's run."""
+        with self._call():
+            return next((run_id for run_id, job in self.jobs.items() if job == job_id), None)
+
+    def create_run(self, experiment_id: str, job_id: str, start_ms: int) -> str:
+        """Make a run."""
+        with self._call():
+            run_id = f"run-{len(self.jobs) + 1}"
+            self.jobs[run_id] = job_id
+            self.metrics[run_id] = set()
+            self.params[run_id] = {}
+            self.tags[run_id] = {}
+            self.datasets[run_id] = set()
+            self.statuses[run_id] = ("RUNNING", None)
+        return run_id
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove a run."""
+        with self._call():
+            self.deleted.add(run_id)
+
+    def lose_everything(self) -> None:
+        """Forget all runs, as a server whose database is gone."""
+        self.jobs.clear()
+        self.metrics.clear()
+
+    def is_active(self, run_id: str) -> bool:
+        """Tell whether a run takes values."""
+        with self._call():
+            if run_id not in self.jobs:
+                raise RunMissingError(run_id)
+        return run_id not in self.deleted
+
+    def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
+        """Set a run's status."""
+        with self._call():
+            self.statuses[run_id] = (status, end_ms)
+
+    def log_metrics(self, run_id: str, values: Sequence[MetricValue]) -> None:
+        """Add values; equal ones stay one."""
+        with self._call():
+            if len(values) > METRICS_PER_CALL or any(value.name == "refused" for value in values):
+                raise LineRefusedError("not these")
+            self.metrics[run_id] |= set(values)
+
+    def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Add params, which never change."""
+        with self._call():
+            known = self.params[run_id]
+            if any(known.get(name, text) != text for name, text in params.items()):
+                raise LineRefusedError("params do not change")
+            known.update(params)
+
+    def log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        with self._call():
+            self.tags[run_id].update(tags)
+
+    def log_image(self, run_id: str, path: str, png: bytes) -> None:
+        """Keep an image."""
+        with self._call():
+            self.images[run_id, path] = png
+
+    def log_dataset(self, run_id: str, line: DatasetLine) -> None:
+        """Note a data set."""
+        with self._call():
+            self.datasets[run_id].add(line.digest)
+
+    def register_model(self, run_id: str, job_id: str, line: ModelLine) -> None:
+        """Register a model once."""
+        with self._call():
+            entry = (line.name, job_id, line.step)
+            if entry not in self.models:
+                self.models.append(entry)
