@@ -9,8 +9,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,8 +114,8 @@ class Stack:
         with self._locked(on_progress):
             secrets = load_secrets(self._folder)
             state = load_state(self._folder)
-            launcher = Launcher(self._folder, state, on_progress)
             for _ in range(_PORT_TRIES):
+                launcher = Launcher(self._folder, state, on_progress)
                 _choose_ports(state)
                 try:
                     started = _bring_up(launcher, self._parts(secrets, state.ports))
@@ -206,25 +206,21 @@ class Stack:
 
 
 def _bring_up(launcher: Launcher, parts: Sequence[Part]) -> tuple[str, ...]:
-    started: list[str] = []
+    """Bring all parts up, side by side, and return the names of those that were started."""
+    with ThreadPoolExecutor(len(parts)) as pool, ExitStack() as undo:
+        futures = {part.name: pool.submit(launcher.bring_up, part) for part in parts}
+        undo.callback(_abandon, launcher, futures)
+        was_started = {name: future.result() for name, future in futures.items()}
+        undo.pop_all()
+    return tuple(name for name, started in was_started.items() if started)
 
-    def bring_up(part: Part) -> None:
-        if launcher.bring_up(part):
-            started.append(part.name)
 
-    with ThreadPoolExecutor(len(parts)) as pool:
-        futures = [pool.submit(bring_up, part) for part in parts]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            launcher.stop()
-            for future in futures:
-                future.exception()
-            for name in started:
-                launcher.end(name)
-            raise
-    return tuple(part.name for part in parts if part.name in started)
+def _abandon(launcher: Launcher, futures: Mapping[str, Future[bool]]) -> None:
+    """After an error or Ctrl-C, wait for nothing more and end what was started."""
+    launcher.stop()
+    for name, future in futures.items():
+        if future.exception() is None and future.result():
+            launcher.end(name)
 
 
 def _choose_ports(state: StackState) -> None:

@@ -23,7 +23,7 @@ TITLES = {
     "ray": "the Ray head",
     "mlflow": "the MLflow server",
 }
-_GRACE_S = {"store": 10.0, "ray": 12.0, "mlflow": 8.0}
+_GRACE_S = {"store": 10.0, "ray": 4.0, "mlflow": 8.0}
 _START_TIMEOUT_S = 120.0
 _RUNNING_TIMEOUT_S = 20.0  # for a part that ran already: afterwards it is started again
 _POLL_S = 0.1

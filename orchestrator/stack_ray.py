@@ -42,6 +42,7 @@ _FIXED_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_JOB_STOP_WAIT_TIME_S": "30",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # no other node could take over
 }
 _KEPT_SESSIONS = 2
 

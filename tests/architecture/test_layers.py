@@ -60,6 +60,13 @@ ORCHESTRATOR_ORDER = (
     "scheduling",
     "ray_cluster",
     "stack_files",
+    "stack_parts",
+    "stack_seaweed",
+    "stack_ray",
+    "mlflow_gate",
+    "stack_mlflow",
+    "stack_launch",
+    "stack",
 )
 DDPM_MAY_IMPORT = frozenset({"ddpm", "numpy", "torch", "safetensors"}) | sys.stdlib_module_names
 OURS = ("ddpm", "orchestrator")
