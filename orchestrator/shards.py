@@ -102,16 +102,20 @@ class ShardTable:
     takes much longer than the median one.
     """
 
-    def __init__(self, plan: ShardPlan, *, straggler_factor: float = 2.0) -> None:
+    def __init__(
+        self, plan: ShardPlan, *, straggler_factor: float = 2.0, straggler_floor_s: float = 0.0
+    ) -> None:
         """Make a table with nothing done.
 
         Args:
             plan: The shards.
             straggler_factor: A shard is given to a second worker once it takes longer than this
                 many times the median.
+            straggler_floor_s: But not before that many seconds: short shards may have to queue.
         """
         self.plan = plan
         self._straggler_factor = straggler_factor
+        self._straggler_floor_s = straggler_floor_s
         self._committed = bytearray(-(-len(plan) // 8))
         self._next_index = 0
         self._returned: deque[int] = deque()
@@ -265,6 +269,7 @@ class ShardTable:
         if not self._durations_s:
             return None
         limit_s = self._straggler_factor * statistics.median(self._durations_s)
+        limit_s = max(limit_s, self._straggler_floor_s)
         slowest = None
         oldest = now - limit_s
         for index, holders in self._holders.items():

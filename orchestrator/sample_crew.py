@@ -1,0 +1,235 @@
+"""The workers of a fleet as Ray actors: hired where they were placed, replaced when they die."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.sample_studio import StudioSetup
+from orchestrator.sample_worker import Hello, Identity, Orders, SampleWorker, WorkerReport
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 30.0
+_LOOK_FOR_ROOM_EVERY_S = 1.0
+_WITHDRAW_AFTER_S = 60.0
+_CLOSE_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrewPlan:
+    """How many workers, where, and what each needs.
+
+    Attributes:
+        nodes: For each worker that has its place: the Ray node, or "" for any.
+        max_workers: With capacity that nobody uses it grows up to these.
+        cpus: CPUs of each worker.
+        gpus: GPUs of each worker.
+        identity: Whom they work for; None in benchmarks without a store.
+        place_within_s: Without any worker for that long, the fleet gives up.
+    """
+
+    nodes: tuple[str, ...]
+    max_workers: int
+    cpus: float
+    gpus: float = 0.0
+    identity: Identity | None = None
+    place_within_s: float = 300.0
+
+
+@dataclass(kw_only=True, eq=False)
+class CrewMember:
+    """One worker as the driver sees it.
+
+    Attributes:
+        name: Its name in commits and in the table.
+        rank: Its number within the attempt.
+        slot: The place that it fills.
+        hired_at: When it was asked for.
+        hello: What it said when it was ready; None before.
+        report: What it said last; None before.
+        decisions: What it has still to be told.
+        drops: Shards that it has still to be told of.
+        accounted_s: Of its busy seconds, those whose shards came to something.
+    """
+
+    name: str
+    rank: int
+    slot: int
+    actor: Any
+    hired_at: float
+    hello: Hello | None = None
+    report: WorkerReport | None = None
+    decisions: Mapping[str, Any] | None = None
+    drops: list[int] = field(default_factory=list)
+    accounted_s: float = 0.0
+
+    @property
+    def num_undrawn(self) -> int:
+        """Shards that it holds and has not drawn."""
+        return self.report.num_undrawn if self.report else 0
+
+
+class Crew:
+    """Starts actors, carries calls to them, and tells which are dead."""
+
+    def __init__(self, setup: StudioSetup, plan: CrewPlan) -> None:
+        self.members: list[CrewMember] = []
+        self.last_loss = ""
+        self._actor_class = ray.remote(SampleWorker)
+        self._setup = setup
+        self._plan = plan
+        self._closing: dict[Any, Any] = {}
+        self._calls: dict[Any, CrewMember] = {}
+        self._ranks = 0
+        self._deaths = [0] * plan.max_workers
+        self._free_at = [0.0] * plan.max_workers
+        self._looked_at = 0.0
+        self._ready_at = time.monotonic()
+
+    @property
+    def max_workers(self) -> int:
+        """The most that it may have."""
+        return self._plan.max_workers
+
+    @property
+    def place_within_s(self) -> float:
+        """See `CrewPlan`."""
+        return self._plan.place_within_s
+
+    @property
+    def unplaced_s(self) -> float:
+        """Seconds since a worker was ready; 0 while one is."""
+        if any(member.hello for member in self.members):
+            self._ready_at = time.monotonic()
+        return time.monotonic() - self._ready_at
+
+    def hire(self, decisions: Mapping[str, Any] | None) -> None:
+        """Ask for the workers that are missing and may come now."""
+        now = time.monotonic()
+        filled = {member.slot for member in self.members}
+        for slot in range(self._plan.max_workers):
+            if slot in filled or self._free_at[slot] > now:
+                continue
+            if slot < len(self._plan.nodes):
+                self._hire(slot, self._plan.nodes[slot], decisions)
+            elif self._may_grow(now):
+                self._hire(slot, "", decisions)
+                break
+        self._withdraw_unplaced(now)
+
+    def _may_grow(self, now: float) -> bool:
+        """Tell whether there is room that nobody uses; one extra worker is asked at a time."""
+        if now - self._looked_at < _LOOK_FOR_ROOM_EVERY_S:
+            return False
+        self._looked_at = now
+        if any(member.hello is None for member in self.members):
+            return False
+        free = ray.available_resources()
+        return bool(
+            free.get("CPU", 0.0) >= self._plan.cpus and free.get("GPU", 0.0) >= self._plan.gpus
+        )
+
+    def _hire(self, slot: int, node: str, decisions: Mapping[str, Any] | None) -> None:
+        rank, self._ranks = self._ranks, self._ranks + 1
+        identity = self._plan.identity
+        name = f"worker-{rank}"
+        if identity is not None:
+            identity = replace(identity, rank=rank)
+            name = f"{identity.attempt}-worker-{rank}"
+        actor = self._actor_class.options(
+            num_cpus=self._plan.cpus,
+            num_gpus=self._plan.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=_strategy(node),
+        ).remote(self._setup, name, identity)
+        member = CrewMember(name=name, rank=rank, slot=slot, actor=actor, hired_at=time.monotonic())
+        self.members.append(member)
+        self._calls[actor.prepare.remote(decisions)] = member
+
+    def _withdraw_unplaced(self, now: float) -> None:
+        """Give up growing where the room was taken by somebody else in between."""
+        for member in list(self.members):
+            is_extra = member.slot >= len(self._plan.nodes)
+            if is_extra and not member.hello and now - member.hired_at > _WITHDRAW_AFTER_S:
+                self.release(member)
+                self._free_at[member.slot] = now + _LONGEST_PAUSE_S
+
+    def answers(
+        self, timeout_s: float = 0.2
+    ) -> Iterator[tuple[CrewMember, Hello | WorkerReport | None]]:
+        """Yield what workers answered; None for one that is dead.
+
+        Raises:
+            OrchestratorError: What a worker raised.
+        """
+        if not self._calls:
+            time.sleep(timeout_s)
+            return
+        calls = list(self._calls)
+        ready, rest = ray.wait(calls, num_returns=1, timeout=timeout_s)
+        if ready and rest:
+            ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        for call in ready:
+            member = self._calls.pop(call)
+            if member in self.members:
+                yield member, self._answer(call, member)
+
+    def _answer(self, call: Any, member: CrewMember) -> Hello | WorkerReport | None:
+        try:
+            answer: Hello | WorkerReport = ray.get(call)
+        except RayError as error:
+            if isinstance(error, RayTaskError):
+                raise
+            self.last_loss = " ".join(str(error).split())[:300]
+            logger.warning("%s is lost: %s", member.name, self.last_loss)
+            self._deaths[member.slot] += 1
+            pause_s = min(2.0 ** (self._deaths[member.slot] - 1), _LONGEST_PAUSE_S)
+            self._free_at[member.slot] = time.monotonic() + pause_s
+            self.release(member)
+            return None
+        if isinstance(answer, Hello):
+            member.hello = answer
+        elif answer.events:
+            self._deaths[member.slot] = 0
+        return answer
+
+    def send(self, member: CrewMember, orders: Orders) -> None:
+        """Call a worker; its answer comes out of `answers`."""
+        self._calls[member.actor.exchange.remote(orders)] = member
+
+    def release(self, member: CrewMember) -> None:
+        """End a worker; its place is free."""
+        self.members.remove(member)
+        ray.kill(member.actor)
+
+    def retire(self, member: CrewMember) -> None:
+        """End a worker that has nothing left to do, once its log is in the store."""
+        self.members.remove(member)
+        self._closing[member.actor.close.remote()] = member.actor
+
+    def dismiss_unready(self) -> None:
+        """End the workers that have not begun."""
+        for member in [member for member in self.members if member.hello is None]:
+            self.release(member)
+
+    def dismiss(self) -> None:
+        """End all workers."""
+        for member in list(self.members):
+            self.release(member)
+        self._calls.clear()
+        if self._closing:
+            ray.wait(list(self._closing), num_returns=len(self._closing), timeout=_CLOSE_WITHIN_S)
+        for actor in self._closing.values():
+            ray.kill(actor)
+        self._closing.clear()
+
+
+def _strategy(node: str) -> Any:
+    return NodeAffinitySchedulingStrategy(node, soft=True) if node else "DEFAULT"

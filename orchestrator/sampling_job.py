@@ -1,0 +1,297 @@
+"""The driver of one attempt of a sample job: a fleet, the set's proof, and its manifest.
+
+Everything that is done lies in the store as committed shards, so an attempt begins by looking at
+what is there, and its death loses only what was not committed.
+"""
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from orchestrator.attempt import Attempt, register_process, run_attempt
+from orchestrator.errors import BadInputError, StoreError
+from orchestrator.images import film_strip, image_grid
+from orchestrator.metric_writer import MetricWriter
+from orchestrator.outcome import Outcome
+from orchestrator.records import read_json
+from orchestrator.sample_crew import Crew, CrewPlan
+from orchestrator.sample_fleet import Fleet, FleetHooks, WorkersLostError
+from orchestrator.sample_manifest import SetReader, put_manifest, read_manifest
+from orchestrator.sample_model import ResolvedModel, resolve_model
+from orchestrator.sample_partials import newest_partials
+from orchestrator.sample_progress import FleetProgress
+from orchestrator.sample_shards import SampleShards, origin_of
+from orchestrator.sample_studio import StoreSetup
+from orchestrator.sample_worker import Identity
+from orchestrator.shards import Shard, ShardTable, plan_shards
+from orchestrator.spec import SampleJob
+from orchestrator.state import Placement, Reason
+
+logger = logging.getLogger(__name__)
+
+STRAGGLER_FLOOR_S = 3.0
+_DEFAULT_GRACE_S = 30.0
+_READ_WITHIN_S = 3600.0
+
+
+@dataclass(frozen=True)
+class SampleAttempt:
+    """What one attempt of a sample job is made of.
+
+    Attributes:
+        attempt: Its identity.
+        spec: What was asked.
+        placement: What it was given.
+        max_workers: As many as it may grow to.
+        table: The shards.
+        shards: Where they are committed.
+        metrics: Takes numbers and images.
+    """
+
+    attempt: Attempt
+    spec: SampleJob
+    placement: Placement
+    max_workers: int
+    table: ShardTable
+    shards: SampleShards
+    metrics: MetricWriter
+
+    @classmethod
+    def begin(cls, attempt: Attempt, metrics: MetricWriter) -> "SampleAttempt":
+        """Look at what is asked and at what is done."""
+        spec, record = attempt.spec, attempt.record
+        if not isinstance(spec, SampleJob) or record.placement is None:
+            raise BadInputError(f"job {record.job_id} is no placed sample job")
+        plan = plan_shards(spec.num_samples, spec.shard_size)
+        table = ShardTable(plan, straggler_floor_s=STRAGGLER_FLOOR_S)
+        shards = SampleShards(attempt.store, attempt.job)
+        for index in shards.indices():
+            if index < len(plan):
+                table.mark_committed(index)
+        for index, key in newest_partials(attempt.store, attempt.job, attempt.number):
+            table.keep_partial(index, key)
+        return cls(
+            attempt=attempt,
+            spec=spec,
+            placement=record.placement,
+            max_workers=max(spec.num_workers.max, record.placement.num_workers),
+            table=table,
+            shards=shards,
+            metrics=metrics,
+        )
+
+    def draw(self) -> Outcome:
+        """Draw what is missing and declare the set whole, or save and stop."""
+        decisions = read_json(self.attempt.store, self.attempt.job.decisions)
+        with _Proof(self) as proof:
+            if decisions is not None:
+                proof.start(decisions[0])
+            hooks = FleetHooks(
+                decide=lambda proposal: proof.start(self.attempt.decide_once(proposal)),
+                is_committed=self._is_committed,
+                tell=self._tell,
+                tick=lambda fleet: self._tick(fleet, progress, proof),
+            )
+            fleet = Fleet(self.table, self._crew(), hooks, decisions[0] if decisions else None)
+            gpus = self.placement.gpus_per_worker
+            progress = FleetProgress(
+                self.attempt.progress,
+                self.metrics,
+                gpus or self.placement.cpus_per_worker,
+                "gpu" if gpus else "cpu",
+            )
+            fleet.run(self.attempt.stop, self._grace_s)
+            progress.log(fleet)
+            if not self.table.is_complete:
+                return self._stopped()
+            self.attempt.progress.phase = "proving"
+            return self._whole(proof.result())
+
+    def _crew(self) -> Crew:
+        attempt, placement = self.attempt, self.placement
+        nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
+        model = attempt.record.model or self._decided_model()
+        setup = StoreSetup(
+            store_uri=attempt.store.uri,
+            job_id=attempt.record.job_id,
+            attempt=attempt.number,
+            spec=self.spec,
+            model=ResolvedModel.from_json(model),
+            cpus=placement.cpus_per_worker,
+            uses_gpu=placement.gpus_per_worker > 0,
+            num_workers=self.max_workers,
+        )
+        identity = Identity(
+            store_uri=attempt.store.uri,
+            job_id=attempt.record.job_id,
+            attempt=attempt.number,
+            rank=0,
+        )
+        plan = CrewPlan(
+            nodes=tuple(nodes),
+            max_workers=self.max_workers,
+            cpus=placement.cpus_per_worker,
+            gpus=placement.gpus_per_worker,
+            identity=identity,
+        )
+        return Crew(setup, plan)
+
+    def _decided_model(self) -> Mapping[str, Any]:
+        """Return the model of earlier attempts, or look for it; what is decided stands."""
+        decided = read_json(self.attempt.store, self.attempt.job.decisions)
+        if decided is not None:
+            model: Mapping[str, Any] = decided[0]["model"]
+            return model
+        return resolve_model(self.attempt.store, self.spec.model)
+
+    def _is_committed(self, shard: Shard) -> bool:
+        try:
+            return self.attempt.store.exists(self.attempt.job.shard(shard.index))
+        except StoreError as error:
+            logger.warning("shard=%d is drawn again, unseen: %s", shard.index, error)
+            return False
+
+    def _tell(self, message: str) -> None:
+        try:
+            self.attempt.tell(message)
+        except StoreError as error:
+            logger.warning("could not write the event %r: %s", message, error)
+
+    def _tick(self, fleet: Fleet, progress: FleetProgress, proof: "_Proof") -> None:
+        proof.raise_failure()
+        progress.tick(fleet)
+
+    def _grace_s(self) -> float:
+        try:
+            request = self.attempt.stop_request()
+        except StoreError:
+            request = None
+        return request.grace_s if request else _DEFAULT_GRACE_S
+
+    def _stopped(self) -> Outcome:
+        done = self.table.statistics().images_done
+        return Outcome(
+            stopped=True, progress=done, message=f"stopped with {done} images in the store"
+        )
+
+    def _whole(self, reader: SetReader) -> Outcome:
+        store, job = self.attempt.store, self.attempt.job
+        standing = read_manifest(store, job)
+        manifest = {**reader.manifest(), "job_id": self.attempt.record.job_id}
+        if standing is None or standing["set_sha256"] != manifest["set_sha256"]:
+            manifest["decisions"] = (read_json(store, job.decisions) or ({}, None))[0]
+            put_manifest(store, job, manifest)
+        num_images = self.spec.num_samples
+        self.attempt.progress.done = self.attempt.progress.committed = num_images
+        self.metrics.log_tags({"ddpmctl.set_sha256": manifest["set_sha256"]})
+        self._show_images(reader)
+        logger.info("set_sha256=%s over %d images", manifest["set_sha256"], num_images)
+        return Outcome(
+            succeeded=True,
+            progress=num_images,
+            message=f"drew {num_images} images, SHA-256 {manifest['set_sha256']}",
+        )
+
+    def _show_images(self, reader: SetReader) -> None:
+        """Log and store the grid of the first images, and the film of how they came to be."""
+        grid = image_grid(np.concatenate(reader.first_images))
+        self._show("samples/grid.png", grid)
+        frames = list(self._frames())
+        if frames:
+            self._show("film/reverse-chain.png", film_strip(np.concatenate(frames)))
+
+    def _frames(self) -> Iterator[Any]:
+        for shard in self.table.plan:
+            if shard.start >= self.spec.sampling.trajectory:
+                return
+            commit = self.shards.find(shard.index)
+            if commit is not None and commit.frames_key:
+                yield self.shards.read_frames(commit)
+
+    def _show(self, path: str, png: bytes) -> None:
+        name = path.rpartition("/")[2]
+        self.attempt.store.put(f"{self.attempt.job.samples}{name}", png)
+        self.metrics.log_image(path, png, self.spec.num_samples)
+
+
+class _Proof:
+    """The thread that rereads what is committed while the fleet draws."""
+
+    def __init__(self, job: SampleAttempt) -> None:
+        self._job = job
+        self._ended = threading.Event()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="proof")
+        self._reading: Future[bool] | None = None
+        self._reader: SetReader | None = None
+
+    def start(self, decisions: dict[str, Any]) -> dict[str, Any]:
+        """Begin, now that it is decided what the set comes from; return the decisions."""
+        spec, table = self._job.spec, self._job.table
+        first = max(1, min(spec.num_samples, spec.tracking.num_sample_images))
+        self._reader = SetReader(self._job.shards, table.plan, origin_of(decisions), first)
+        self._reading = self._executor.submit(self._reader.follow, table.is_committed, self._ended)
+        return decisions
+
+    def raise_failure(self) -> None:
+        """Raise what the thread met, if it did."""
+        if self._reading is not None and self._reading.done():
+            self._reading.result()
+
+    def result(self) -> SetReader:
+        """Wait until everything is read. Raises: ShardDamagedError."""
+        if self._reader is None or self._reading is None:
+            raise BadInputError("the set is committed, but nothing was decided for it")
+        self._reading.result(timeout=_READ_WITHIN_S)
+        return self._reader
+
+    def __enter__(self) -> "_Proof":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._executor.shutdown(wait=True)
+
+
+def sample(attempt: Attempt) -> Outcome:
+    """Run one attempt of a sample job on the Ray cluster that this process belongs to."""
+    with ExitStack() as resources:
+        resources.enter_context(_ray_cluster())
+        node_id = ray.get_runtime_context().get_node_id()
+        register_process(attempt.store, attempt.paths, "driver", node_id)
+        metrics = resources.enter_context(MetricWriter(attempt.store, attempt.paths))
+        job = SampleAttempt.begin(attempt, metrics)
+        attempt.progress.total, attempt.progress.unit = job.spec.num_samples, "images"
+        metrics.log_params(job.spec.model_dump(mode="json"))
+        try:
+            return job.draw()
+        except WorkersLostError as error:
+            done = job.table.statistics().images_done
+            return Outcome(reason=Reason.WORKER_LOST, message=str(error), progress=done)
+
+
+@contextmanager
+def _ray_cluster() -> Iterator[None]:
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def main() -> int:
+    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    store_uri, job_id, number = sys.argv[1:]
+    return run_attempt(store_uri, job_id, int(number), sample)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
