@@ -1,0 +1,157 @@
+"""Who starts now, and who must make room: `decide`, a pure function of a snapshot and the time.
+
+Jobs are served in the order of `in_line`. Each one in turn
+
+1. starts, if its gang fits now: as many workers as fit, at least its minimum;
+2. or is held a place, if it fits once what is stopping has stopped: nobody behind it gets that;
+3. or evicts, if jobs of lower priority can make room for it;
+4. or waits. The first that waits for capacity gets a reservation: the jobs behind it are started
+   only on what the reservation leaves over, or if they provably end before it begins, or if they
+   are preemptible and of lower priority, so that it can evict them. The first of each queue that
+   waits for its quota gets the same for the quota alone, and holds up no other queue.
+
+One reservation is enough: whoever is first in line is never overtaken to his harm, and everybody
+becomes first in line.
+"""
+
+from collections.abc import Sequence
+
+from orchestrator.ledger import Ask, NodeLedger, QuotaLedger
+from orchestrator.placement import Worker, worker_of
+from orchestrator.preemption import Evictables, choose_victims
+from orchestrator.reservations import clock_of, reserve_nodes, reserve_quota
+from orchestrator.snapshot import (
+    Action,
+    Preempt,
+    QueuedJob,
+    RunningJob,
+    Snapshot,
+    Start,
+    in_line,
+    started_job,
+)
+
+_Size = tuple[float, float, int, frozenset[str], str | None]
+
+
+def decide(snapshot: Snapshot, now: float) -> list[Action]:
+    """Return what to do; nothing once all of it has been asked for (`Snapshot.after`).
+
+    Args:
+        snapshot: Nodes, jobs and quotas as they are.
+        now: Seconds since the epoch, by the store's clock.
+    """
+    actions: list[Action] = []
+    while found := _Round(snapshot, now).run():
+        actions += found
+        snapshot = snapshot.after(found, now)
+    return actions
+
+
+def usable_nodes(job: QueuedJob, nodes: NodeLedger, worker: Worker) -> frozenset[str]:
+    """Return the nodes that a job keeps away from: none if it would then never fit."""
+    if not job.avoided_nodes:
+        return job.avoided_nodes
+    ask = Ask(worker, job.avoided_nodes, passes_nodes=True, passes_quota=True)
+    return job.avoided_nodes if nodes.num_ever(ask) >= job.num_workers_min else frozenset()
+
+
+class _Round:
+    """One walk down the line."""
+
+    def __init__(self, snapshot: Snapshot, now: float) -> None:
+        self.now = now
+        self.queue = snapshot.queue
+        self.running: list[RunningJob] = list(snapshot.running)
+        self.nodes = NodeLedger(snapshot.nodes, snapshot.running)
+        self.quotas = QuotaLedger(snapshot.quotas, snapshot.running)
+        self.evictables = Evictables(snapshot.running, self.nodes)
+        self.actions: list[Action] = []
+        self._avoided: dict[_Size, frozenset[str]] = {}
+        self._waiting: set[tuple[_Size, bool, bool]] = set()
+        self._all_waiting: set[_Size] = set()
+
+    def run(self) -> Sequence[Action]:
+        for job in in_line(self.queue):
+            if job.waits_for is not None or job.not_before > self.now:
+                continue
+            size = (
+                job.cpus_per_worker,
+                job.gpus_per_worker,
+                job.num_workers_min,
+                job.avoided_nodes,
+                job.queue if job.queue in self.quotas.queues else None,
+            )
+            if size not in self._all_waiting:
+                self._serve(job, size)
+        return self.actions
+
+    def _serve(self, job: QueuedJob, size: _Size) -> None:
+        """Find out what to do about a job; what was not possible for its equal before it isn't."""
+        on_nodes, on_quota = self.nodes.reservation, self.quotas.reservation(job.queue)
+        passes_nodes = on_nodes is None or on_nodes.lets_pass(job, self.now)
+        passes_quota = on_quota is None or on_quota.lets_pass(job, self.now)
+        if (size, passes_nodes, passes_quota) in self._waiting:
+            return
+        ask = self._ask(job, size, passes_nodes, passes_quota)
+        if self._start(job, ask) or self._hold(job, ask) or self._evict(job, ask):
+            return
+        self._waiting.add((size, passes_nodes, passes_quota))
+        if passes_nodes and passes_quota:
+            self._all_waiting.add(size)
+        self._reserve(job, ask)
+
+    def _ask(self, job: QueuedJob, size: _Size, passes_nodes: bool, passes_quota: bool) -> Ask:
+        worker = worker_of(job)
+        if size not in self._avoided:
+            self._avoided[size] = usable_nodes(job, self.nodes, worker)
+        return Ask(worker, self._avoided[size], passes_nodes, passes_quota)
+
+    def _start(self, job: QueuedJob, ask: Ask) -> bool:
+        fitting = min(
+            job.num_workers_max, self.nodes.num_now(ask), self.quotas.num_now(job.queue, ask)
+        )
+        if fitting < job.num_workers_min:
+            return False
+        placement = self.nodes.take_now(ask, fitting)
+        self.quotas.take(job.queue, ask, fitting, is_now=True)
+        self.running.append(started_job(job, placement, self.now))
+        self.actions.append(Start(job.job_id, placement))
+        return True
+
+    def _hold(self, job: QueuedJob, ask: Ask) -> bool:
+        fitting = min(
+            job.num_workers_max, self.nodes.num_soon(ask), self.quotas.num_soon(job.queue, ask)
+        )
+        if fitting < job.num_workers_min:
+            return False
+        placement = self.nodes.hold(ask, fitting)
+        self.quotas.take(job.queue, ask, fitting, is_now=False)
+        self.running.append(started_job(job, placement, self.now))
+        return True
+
+    def _evict(self, job: QueuedJob, ask: Ask) -> bool:
+        victims = choose_victims(job, ask, self.nodes, self.quotas, self.evictables)
+        for victim in victims:
+            self.nodes.release(victim)
+            self.quotas.release(victim)
+            self.running.remove(victim)
+            self.actions.append(Preempt(victim.job_id, for_job=job.job_id))
+        self.evictables.remove(victims)
+        return bool(victims) and self._hold(job, ask)
+
+    def _reserve(self, job: QueuedJob, ask: Ask) -> None:
+        """Reserve for the job what it waits for, unless somebody before it waits or it is vain."""
+        if self.nodes.num_ever(ask) < job.num_workers_min:
+            return
+        if self.quotas.num_ever(job.queue, ask) < job.num_workers_min:
+            return
+        freed = self.evictables.quota_below(job.priority, job.queue)
+        if self.quotas.num_soon(job.queue, ask, freed) < job.num_workers_min:
+            if self.quotas.reservation(job.queue) is None:
+                clock = clock_of(self.running, self.now)
+                reserve_quota(job, ask, self.quotas, self.evictables, clock)
+        elif self.nodes.reservation is None:
+            clock = clock_of(self.running, self.now)
+            reservation = reserve_nodes(job, ask, self.nodes, self.evictables, clock)
+            self.quotas.reserve(job.queue, reservation, ask, job.num_workers_min, freed)
