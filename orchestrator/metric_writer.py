@@ -51,15 +51,25 @@ class MetricWriter:
         store: Where to.
         paths: The attempt's keys.
         every_s: Seconds between segments.
+        first_pause_s: Seconds after which a store that failed is tried again, doubled each time.
     """
 
-    def __init__(self, store: ObjectStore, paths: AttemptPaths, *, every_s: float = 1.5) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        paths: AttemptPaths,
+        *,
+        every_s: float = 1.5,
+        first_pause_s: float = 1.0,
+    ) -> None:
         self._store = store
         self._paths = paths
         self._segments = segments(store, paths)
         self._every_s = every_s
+        self._first_pause_s = first_pause_s
         self._changed = threading.Condition()
         self._entries: deque[_Entry] = deque()
+        self._number = 0
         self._num_logged = 0
         self._num_stored = 0
         self._hurry = False
@@ -194,15 +204,15 @@ class MetricWriter:
             self._num_logged += 1
 
     def _run(self) -> None:
-        number, pause_s = 0, 1.0
+        pause_s = self._first_pause_s
         while (batch := self._next_batch()) is not None:
             try:
-                number = self._write(number, batch)
+                self._write(batch)
             except StoreError as error:
                 self._note_failure(error, pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 continue
-            pause_s = 1.0
+            pause_s = self._first_pause_s
             self._note_success(len(batch))
 
     def _next_batch(self) -> list[_Entry] | None:
@@ -213,14 +223,16 @@ class MetricWriter:
                 self._batch_size = min(len(self._entries), _LINES_PER_SEGMENT)
             return None if self._ended else list(islice(self._entries, self._batch_size))
 
-    def _write(self, number: int, batch: list[_Entry]) -> int:
+    def _write(self, batch: list[_Entry]) -> None:
         if not batch:
-            return number
+            return
         for entry in batch:
             if entry.image_key:
                 self._store.put(entry.image_key, entry.image)
         body = b"".join(entry.line + b"\n" for entry in batch)
-        return self._segments.put((number or self._segments.newest()) + 1, body)
+        # The number stays what it is while a put is repeated whose answer was lost.
+        self._number = self._number or self._segments.newest() + 1
+        self._number = self._segments.put(self._number, body) + 1
 
     def _note_failure(self, error: StoreError, pause_s: float) -> None:
         logger.warning("metrics are late, trying again in %.0f s: %s", pause_s, error)
