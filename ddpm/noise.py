@@ -120,11 +120,10 @@ def normals(
     """
     num_values = math.prod(shape)
     words = random_words(seed, stream, major, minor, (num_values + 3) // 4)
-    values: Tensor = box_muller(*words)
-    return values[:, :num_values].reshape(-1, *shape)
+    values: Tensor = torch.ops.ddpm.box_muller(*words)
+    return values[:, :num_values].contiguous().view(-1, *shape)
 
 
-@torch.library.custom_op("ddpm::box_muller", mutates_args=())
 def box_muller(word0: Tensor, word1: Tensor, word2: Tensor, word3: Tensor) -> Tensor:
     """Turn uniform 32-bit words into standard normal numbers (Box & Muller 1958).
 
@@ -147,9 +146,17 @@ def box_muller(word0: Tensor, word1: Tensor, word2: Tensor, word3: Tensor) -> Te
     return pairs.permute(2, 0, 1, 3).to(torch.float32).reshape(word0.shape[0], -1)
 
 
-@box_muller.register_fake
-def _(word0: Tensor, word1: Tensor, word2: Tensor, word3: Tensor) -> Tensor:
+def _box_muller_shape(word0: Tensor, word1: Tensor, word2: Tensor, word3: Tensor) -> Tensor:
     return word0.new_empty((word0.shape[0], 4 * word0.shape[1]), dtype=torch.float32)
+
+
+# `torch.library.custom_op` would do this in one line, but loads the compiler at the first call.
+# The operator lives as long as this name; its class has no types.
+_SCHEMA = "box_muller(Tensor word0, Tensor word1, Tensor word2, Tensor word3) -> Tensor"
+_LIBRARY = torch.library.Library("ddpm", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(_SCHEMA)  # type: ignore[no-untyped-call]
+_LIBRARY.impl("box_muller", box_muller, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+torch.library.register_fake("ddpm::box_muller", _box_muller_shape, lib=_LIBRARY)
 
 
 def sample_noise(
