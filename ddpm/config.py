@@ -11,6 +11,8 @@ Precision = Literal["auto", "bf16", "float32"]
 Prediction = Literal["epsilon", "x_start", "mean"]
 Variance = Literal["fixed_small", "fixed_large"]
 
+MAX_IMAGE_CHANNELS = 4
+
 _CLOSED: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False, "strict": True}
 
 
@@ -85,6 +87,24 @@ class UNetConfig:
             "a divisor of the channels of every level",
         )
         _require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "in [0, 1)")
+
+    def check_image_shape(self, image_shape: tuple[int, int, int]) -> None:
+        """Raise ConfigError unless a U-Net of these sizes takes (C, H, W) images."""
+        channels, height, width = image_shape
+        _require(
+            1 <= channels <= MAX_IMAGE_CHANNELS,
+            "image channels",
+            channels,
+            f"1 to {MAX_IMAGE_CHANNELS}",
+        )
+        levels = len(self.channel_multipliers)
+        divisor = 2 ** (levels - 1)
+        _require(
+            height > 0 and width > 0 and height % divisor == 0 and width % divisor == 0,
+            "image size",
+            f"{height}x{width}",
+            f"divisible by {divisor}, since channel_multipliers has {levels} levels",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

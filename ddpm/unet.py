@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.config import ConfigError, UNetConfig
+from ddpm.config import UNetConfig
+from ddpm.layers import attention, group_norm_silu
 
 _GROUP_NORM_EPS = 1e-6  # as in Ho's code
 _MAX_GROUPS = 32
-_MAX_IMAGE_CHANNELS = 4
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -67,9 +67,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map x (B, C_in, H, W) and the activated embedding (B, E) to (B, C_out, H, W)."""
-        h: Tensor = self.conv1(F.silu(self.norm1(x)))
+        h: Tensor = self.conv1(group_norm_silu(x, self.norm1))
         h = h + self.embedding(embedding)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = self.conv2(self.dropout(group_norm_silu(h, self.norm2)))
         shortcut: Tensor = self.shortcut(x)
         return shortcut + h
 
@@ -90,7 +90,7 @@ class SelfAttention(nn.Module):
         pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, H*W, C), a view in channels_last
         qkv = self.qkv(pixels).unflatten(2, (3, self.num_heads, channels // self.num_heads))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, C/heads)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = attention(q, k, v)
         attended = self.projection(attended.transpose(1, 2).flatten(2))
         residual: Tensor = attended.transpose(1, 2).unflatten(2, (height, width))
         return x + residual
@@ -195,7 +195,7 @@ class UNet(nn.Module):
             seed: Of the initial weights; the global generator is left as it is.
         """
         super().__init__()
-        _check_image_shape(config, image_shape)
+        config.check_image_shape(image_shape)
         self.config = config
         self.image_shape = image_shape
         with torch.device("meta"):  # the weights that torch would draw are never wanted
@@ -280,22 +280,8 @@ class UNet(nn.Module):
         x = self.middle2(self.middle1(skips[-1], embedding), embedding)
         for level in self.up:
             x = level(x, embedding, skips)
-        output: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        output: Tensor = self.conv_out(group_norm_silu(x, self.norm_out))
         return output.float()
-
-
-def _check_image_shape(config: UNetConfig, image_shape: tuple[int, int, int]) -> None:
-    channels, height, width = image_shape
-    if not 1 <= channels <= _MAX_IMAGE_CHANNELS:
-        raise ConfigError("image channels", channels, f"1 to {_MAX_IMAGE_CHANNELS}")
-    levels = len(config.channel_multipliers)
-    divisor = 2 ** (levels - 1)
-    if min(height, width) < divisor or height % divisor or width % divisor:
-        raise ConfigError(
-            "image size",
-            f"{height}x{width}",
-            f"divisible by {divisor}, since channel_multipliers has {levels} levels",
-        )
 
 
 def _draw_weights(model: UNet, generator: torch.Generator) -> None:

@@ -1,0 +1,110 @@
+"""Group normalisation with SiLU, and attention, in the form that is fast where they run.
+
+On a CPU, torch's own group norm is 5 to 20 times slower in channels_last than these few passes,
+and the backward pass of its bfloat16 attention is 3 to 7 times slower than two matrix products.
+On a GPU, and in a compiled network, torch's own operators are taken.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Up to this many pixels the scores of all pairs fit in memory while gradients are kept.
+_MAX_PIXELS_OF_EXPLICIT_ATTENTION = 1024
+
+
+def group_norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Return SiLU(GroupNorm(x)).
+
+    Args:
+        x: (B, C, H, W) float32 or bfloat16.
+        norm: Gives the groups, the weight and the bias.
+
+    Returns:
+        A tensor like x.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or x.dtype == torch.float64:
+        return F.silu(norm(x))
+    y: Tensor = _GroupNormSiLU.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)  # type: ignore[no-untyped-call]
+    return y
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return softmax(q k^T / sqrt(D)) v.
+
+    Args:
+        q: (B, heads, L, D).
+        k: Like q.
+        v: Like q.
+
+    Returns:
+        A tensor like q.
+    """
+    is_explicit = q.device.type == "cpu" and q.requires_grad
+    if not is_explicit or q.shape[2] > _MAX_PIXELS_OF_EXPLICIT_ATTENTION:
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    attended: Tensor = scores.softmax(dim=-1) @ v
+    return attended
+
+
+class _GroupNormSiLU(torch.autograd.Function):
+    """SiLU(x * scale + shift), where scale and shift (B, 1, C) hold all of the normalisation.
+
+    Pixels are laid out as (B, H*W, C), which is a view in channels_last. Everything between the
+    rounding of the input and that of the output is float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float
+    ) -> Tensor:
+        pixels = x.flatten(2).transpose(1, 2).float()
+        mean = _group_mean(pixels.mean(dim=1, keepdim=True), num_groups)
+        # Sums of squares are taken around the mean, or they would cancel where it is large.
+        square = _group_mean((pixels - mean).square_().mean(dim=1, keepdim=True), num_groups)
+        rstd = (square + eps).rsqrt()
+        scale = weight.float() * rstd
+        shift = bias.float() - mean * scale
+        y = F.silu(torch.addcmul(shift, pixels, scale), inplace=True)
+        ctx.save_for_backward(x, weight, mean, rstd, scale, shift)
+        ctx.num_groups = num_groups
+        return _as_image(y, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        x, weight, mean, rstd, scale, shift = ctx.saved_tensors
+        pixels = x.flatten(2).transpose(1, 2).float()
+        z = torch.addcmul(shift, pixels, scale)
+        grad_z = torch.ops.aten.silu_backward(grad_y.flatten(2).transpose(1, 2).float(), z)
+        sum_z = grad_z.sum(dim=1, keepdim=True)
+        sum_zx = torch.mul(grad_z, pixels, out=z).sum(dim=1, keepdim=True)
+        sum_zx_hat = (sum_zx - mean * sum_z) * rstd  # of grad_z times the normalised x
+        num_pixels = pixels.shape[1]
+        mean_z = _group_mean(sum_z * weight, ctx.num_groups) / num_pixels
+        mean_zx_hat = _group_mean(sum_zx_hat * weight, ctx.num_groups) / num_pixels
+        # grad_x = rstd * (weight * grad_z - mean_z - x_hat * mean_zx_hat), in two passes.
+        slope = -rstd * rstd * mean_zx_hat
+        grad_x = torch.addcmul(-rstd * mean_z - slope * mean, pixels, slope, out=z)
+        grad_x.addcmul_(grad_z, scale)
+        return (
+            _as_image(grad_x, x),
+            sum_zx_hat.sum(dim=(0, 1)).to(weight.dtype),
+            sum_z.sum(dim=(0, 1)).to(weight.dtype),
+            None,
+            None,
+        )
+
+
+def _as_image(pixels: Tensor, like: Tensor) -> Tensor:
+    return pixels.to(like.dtype).transpose(1, 2).reshape(like.shape)
+
+
+def _group_mean(channels: Tensor, num_groups: int) -> Tensor:
+    """Give each channel (B, 1, C) the mean of its group."""
+    grouped = channels.reshape(len(channels), 1, num_groups, -1)
+    return grouped.mean(dim=3, keepdim=True).expand_as(grouped).flatten(2)
