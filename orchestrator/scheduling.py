@@ -16,7 +16,7 @@ becomes first in line.
 
 from collections.abc import Sequence
 
-from orchestrator.ledger import Ask, NodeLedger, QuotaLedger
+from orchestrator.ledger import Ask, NodeLedger, QuotaLedger, Reservation
 from orchestrator.placement import Worker, worker_of
 from orchestrator.preemption import Evictables, choose_victims
 from orchestrator.reservations import clock_of, reserve_nodes, reserve_quota
@@ -48,8 +48,28 @@ def decide(snapshot: Snapshot, now: float) -> list[Action]:
     return actions
 
 
-def usable_nodes(job: QueuedJob, nodes: NodeLedger, worker: Worker) -> frozenset[str]:
-    """Return the nodes that a job keeps away from: none if it would then never fit."""
+def kept_for(snapshot: Snapshot, queue: str, now: float) -> list[Reservation]:
+    """Return the reservations that a job of a queue may meet: of nodes, and of its quota.
+
+    Args:
+        snapshot: Nodes, jobs and quotas, with nothing left to decide.
+        queue: The job's queue.
+        now: Seconds since the epoch.
+    """
+    line = _Round(snapshot, now)
+    line.run()
+    found = (line.nodes.reservation, line.quotas.reservation(queue))
+    return [reservation for reservation in found if reservation is not None]
+
+
+def shunned_nodes(job: QueuedJob, nodes: NodeLedger, worker: Worker) -> frozenset[str]:
+    """Return the nodes that a job keeps away from: none if it would then never fit.
+
+    Args:
+        job: The job.
+        nodes: The nodes' ledger.
+        worker: CPUs and GPUs of one worker, in ten-thousandths.
+    """
     if not job.avoided_nodes:
         return job.avoided_nodes
     ask = Ask(worker, job.avoided_nodes, passes_nodes=True, passes_quota=True)
@@ -104,7 +124,7 @@ class _Round:
     def _ask(self, job: QueuedJob, size: _Size, passes_nodes: bool, passes_quota: bool) -> Ask:
         worker = worker_of(job)
         if size not in self._avoided:
-            self._avoided[size] = usable_nodes(job, self.nodes, worker)
+            self._avoided[size] = shunned_nodes(job, self.nodes, worker)
         return Ask(worker, self._avoided[size], passes_nodes, passes_quota)
 
     def _start(self, job: QueuedJob, ask: Ask) -> bool:
