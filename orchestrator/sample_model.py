@@ -9,22 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import paths
 from orchestrator.checkpoint_commit import CheckpointCommit, decode_commit
 from orchestrator.checkpoints import CheckpointStore, LocalCheckpoint
 from orchestrator.errors import (
     BadInputError,
     CheckpointError,
-    JobNotFoundError,
     ObjectNotFoundError,
 )
+from orchestrator.job_lookup import find_job_id
 from orchestrator.paths import JobPaths
 from orchestrator.spec import ModelRef
 from orchestrator.storage import ObjectStore, open_store
 
 logger = logging.getLogger(__name__)
 
-_STAMPED = re.compile(r"-\d{8}-\d{6}-[a-z0-9]+")
 _COMMIT_KEY = re.compile(r"jobs/([a-z0-9-]+)/checkpoints/step-(\d+)\.json")
 
 Registry = Callable[[str], str]
@@ -76,7 +74,7 @@ def resolve_model(
         BadInputError: The reference itself cannot be used.
     """
     if ref.job is not None:
-        found = _of_job(store, find_job(store, ref.job), ref.step)
+        found = _of_job(store, find_job_id(store, ref.job), ref.step)
         return asdict(_described("", found[0], found[1], ref))
     uri = ref.checkpoint
     if uri is None:
@@ -84,23 +82,6 @@ def resolve_model(
             raise BadInputError(f"model.registered: {ref.registered} needs MLFLOW_TRACKING_URI")
         uri = registry(str(ref.registered))
     return asdict(_of_uri(store, uri, ref))
-
-
-def find_job(store: ObjectStore, job: str) -> str:
-    """Return the id of a job from its id or its name (then the newest of that name).
-
-    Raises:
-        JobNotFoundError: There is none.
-    """
-    if _COMMIT_KEY.fullmatch(f"jobs/{job}/checkpoints/step-0.json") is None:
-        raise JobNotFoundError(job)
-    if store.exists(JobPaths(job).spec):
-        return job
-    folders = store.list_folders(f"{paths.JOBS}{job}-")
-    stamped = [name for name in folders if _STAMPED.fullmatch(name.removeprefix(job))]
-    if not stamped:
-        raise JobNotFoundError(job)
-    return max(stamped)
 
 
 def checkpoint_cache() -> Path:

@@ -247,9 +247,12 @@ class SampleShards:
         """Return a shard's commit, or None. Raises: ShardDamagedError."""
         key = self._paths.shard(index)
         try:
-            return ShardCommit.from_json(self._store.get(key).body, key)
+            commit = ShardCommit.from_json(self._store.get(key).body, key)
         except ObjectNotFoundError:
             return None
+        if commit.index != index:
+            raise ShardDamagedError(f"{key} is the commit of shard {commit.index}")
+        return commit
 
     def indices(self) -> Iterator[int]:
         """Yield the numbers of the shards that are committed, ascending."""

@@ -1,0 +1,109 @@
+"""Writes a whole sample set to local files, shard by shard, so that memory does not depend on N."""
+
+import io
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from orchestrator.errors import BadInputError
+from orchestrator.images import encode_png
+from orchestrator.sample_sets import SampleSet
+from orchestrator.storage import ObjectStore
+
+ExportFormat = Literal["npz", "png", "parquet"]
+_NPZ_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def export_samples(
+    store: ObjectStore,
+    job_id: str,
+    export_format: ExportFormat,
+    output: Path,
+    *,
+    overwrite: bool = False,
+) -> int:
+    """Write a job's sample set to local files; every shard is verified on the way.
+
+    Args:
+        store: Where the set is.
+        job_id: The sample job.
+        export_format: "npz" has `arr_0`, (N, H, W, C) uint8, as FID tools take it; "png" is a
+            folder of files named by index; "parquet" has the columns `index` and `png`.
+        output: The file, or for "png" the folder. It appears only when it is whole.
+        overwrite: Replace what is there.
+
+    Returns:
+        Number of images.
+
+    Raises:
+        BadInputError: The set is not whole, or there is something at `output`.
+        ShardDamagedError: A shard is not what was committed.
+    """
+    if output.exists() and not overwrite:
+        raise BadInputError(f"{output} exists; choose another --output, or pass --overwrite")
+    if not output.parent.is_dir():
+        raise BadInputError(f"there is no folder {output.parent} to write {output.name} into")
+    samples = SampleSet(store, job_id)
+    samples.manifest()
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+        part = Path(scratch) / "part"
+        _WRITERS[export_format](samples, part)
+        _replace(output, part)
+    return samples.spec.num_samples
+
+
+def _replace(output: Path, part: Path) -> None:
+    if output.is_dir() and not output.is_symlink():
+        shutil.rmtree(output)
+    part.rename(output)
+
+
+def _write_npz(samples: SampleSet, part: Path) -> None:
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        member = zipfile.ZipInfo("arr_0.npy", date_time=_NPZ_TIME)
+        with archive.open(member, "w", force_zip64=True) as stream:
+            for number, (commit, pixels) in enumerate(samples.verified_shards()):
+                if number == 0:
+                    shape = (samples.spec.num_samples, *commit.image_shape)
+                    stream.write(_npy_header(shape))
+                stream.write(np.ascontiguousarray(pixels).data)
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    description = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(header, description)
+    return header.getvalue()
+
+
+def _write_pngs(samples: SampleSet, part: Path) -> None:
+    part.mkdir()
+    for commit, pixels in samples.verified_shards():
+        for index, image in enumerate(pixels, start=commit.start):
+            (part / f"{index:09d}.png").write_bytes(encode_png(image))
+
+
+def _write_parquet(samples: SampleSet, part: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("index", pa.int64()), ("png", pa.binary())])
+    with pq.ParquetWriter(part, schema, compression="none") as writer:
+        for commit, pixels in samples.verified_shards():
+            columns = {
+                "index": range(commit.start, commit.stop),
+                "png": [encode_png(image) for image in pixels],
+            }
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+_WRITERS: Mapping[ExportFormat, Callable[[SampleSet, Path], None]] = {
+    "npz": _write_npz,
+    "png": _write_pngs,
+    "parquet": _write_parquet,
+}
