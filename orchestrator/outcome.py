@@ -71,6 +71,8 @@ _PEER_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by
 # Errors of libraries that this module must not import, by the names of their classes.
 _BY_NAME = {
     "NonFiniteLossError": Reason.DIVERGED,
+    "CheckpointFormatError": Reason.BAD_INPUT,
+    "ImageDatasetError": Reason.BAD_INPUT,
     "OutOfMemoryError": Reason.OUT_OF_MEMORY,
     "NodeDiedError": Reason.NODE_LOST,
     "ActorDiedError": Reason.WORKER_LOST,

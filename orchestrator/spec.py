@@ -46,10 +46,12 @@ class DatasetSpec(_Closed):
     Attributes:
         source: `digits`, a path, or an s3:// URI: a folder or tar of PNG/JPEG, .npz, .npy, IDX.
         holdout_fraction: Share of the images kept for evaluation.
+        sha256: Hash of the images; `submit` fills it in, and whoever gives it pins them.
     """
 
     source: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
     holdout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
 class CheckpointSpec(_Closed):
@@ -264,7 +266,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Job:
     document = load_document(path)
     for override in overrides:
         _override(document, override)
-    return _validated(document, path)
+    return _validated(document)
 
 
 def spec_from_json(body: bytes) -> Job:
@@ -279,28 +281,15 @@ def spec_from_json(body: bytes) -> Job:
         raise located_error(error, Document("spec.json", value, {}), KINDS[kind]) from error
 
 
-def _validated(document: Document, path: Path) -> Job:
+def _validated(document: Document) -> Job:
     kind = document.value.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         known = " or ".join(KINDS)
         raise BadInputError(f"{document.where(('kind',))}: kind must be {known}, not {kind!r}")
     try:
-        job = KINDS[kind].model_validate_json(json.dumps(document.value))
+        return KINDS[kind].model_validate_json(json.dumps(document.value))
     except ValidationError as error:
         raise located_error(error, document, KINDS[kind]) from error
-    return _with_absolute_source(job, path)
-
-
-def _with_absolute_source(job: Job, path: Path) -> Job:
-    """Make a data set's path independent of the folder that `submit` is called in."""
-    if not isinstance(job, TrainJob):
-        return job
-    source = job.dataset.source
-    local = path.parent / source
-    if "://" in source or not ("/" in source or "." in source or local.exists()):
-        return job
-    dataset = job.dataset.model_copy(update={"source": str(local.absolute())})
-    return job.model_copy(update={"dataset": dataset})
 
 
 def _override(document: Document, override: str) -> None:

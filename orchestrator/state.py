@@ -114,6 +114,23 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResolvedResources:
+    """What a job asks the cluster for, once "auto" has been resolved; fixed at first admission.
+
+    Attributes:
+        min_workers: It does not start with fewer.
+        max_workers: It takes no more.
+        cpus_per_worker: CPUs of each worker.
+        gpus_per_worker: GPUs of each worker.
+    """
+
+    min_workers: int
+    max_workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobRecord:
     """What happened to a job so far, as the store holds it.
 
@@ -130,8 +147,12 @@ class JobRecord:
         changed_at: When it came into this state.
         not_before: No attempt starts before that time (back-off).
         stop_target: While STOPPING: what it becomes once its processes are gone.
+        stop_grace_s: While STOPPING: the time that it has to save its work.
+        avoided_nodes: Nodes that broke its attempts.
+        first_counted_attempt: Attempts before it do not count against the retry budgets.
         attempt: Number of the current or last attempt; 0 before the first.
         attempts: One entry an attempt, oldest first.
+        resources: What it asks the cluster for, fixed at the first admission.
         placement: What the current or last attempt was given.
         decisions: What was decided once for the job since it changes bits.
         model: For a sample job: the checkpoint that was resolved, once.
@@ -152,8 +173,12 @@ class JobRecord:
     message: str = ""
     not_before: datetime | None = None
     stop_target: JobState | None = None
+    stop_grace_s: float = 0.0
+    avoided_nodes: tuple[str, ...] = ()
+    first_counted_attempt: int = 1
     attempt: int = 0
     attempts: tuple[AttemptRecord, ...] = ()
+    resources: ResolvedResources | None = None
     placement: Placement | None = None
     decisions: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -169,6 +194,7 @@ class JobRecord:
         reason: Reason | None = None,
         message: str = "",
         stop_target: JobState | None = None,
+        stop_grace_s: float = 0.0,
     ) -> Self:
         """Return the record in another state.
 
@@ -178,6 +204,7 @@ class JobRecord:
             reason: Why.
             message: One line for a reader.
             stop_target: What follows STOPPING; needed for that state alone.
+            stop_grace_s: Time to save the work in, for STOPPING alone.
 
         Raises:
             InvalidTransitionError: `TRANSITIONS` does not hold the move.
@@ -191,6 +218,7 @@ class JobRecord:
             reason=reason,
             message=message,
             stop_target=stop_target if state is JobState.STOPPING else None,
+            stop_grace_s=stop_grace_s if state is JobState.STOPPING else 0.0,
         )
 
     def with_attempt(self, **changes: Any) -> Self:

@@ -1,0 +1,66 @@
+# Everything a newcomer runs. Each target makes the .venv first if it is not there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Another index for torch, such as https://download.pytorch.org/whl/cpu or .../whl/cu130.
+TORCH_INDEX ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test check format bench bench-fleet bench-queue bench-setup clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt requirements-embedded.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "the venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements-embedded.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[embedded,dev]'
+	@touch $(STAMP)
+
+# The main job on the embedded stack: train on digits, then draw new ones.
+demo: setup
+	$(BIN)/ddpmctl up
+	$(BIN)/ddpmctl submit jobs/train.yaml
+	$(BIN)/ddpmctl submit jobs/sample.yaml
+	$(BIN)/ddpmctl wait digits
+	$(BIN)/ddpmctl wait digits-samples
+	$(BIN)/ddpmctl samples grid digits-samples --output samples/digits.png
+	@echo "The stack goes on running; stop it with $(BIN)/ddpmctl down"
+	@$(BIN)/ddpmctl up
+
+# All tests, against a real Ray, a real S3-compatible server and a real MLflow that they start.
+test: setup
+	$(BIN)/python -m pytest
+
+# The quick look: format, types, layers, fast tests.
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow and not integration and not gpu"
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-setup: setup
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
+
+# Speed against diffusers and against what the machine can do; minutes. Writes bench-speed.json.
+bench: bench-setup
+	$(BIN)/python -m tests.benchmarks.bench_speed
+
+# The sampling fleet against a bare loop, its dispatch rate and memory. Writes bench-fleet.json.
+bench-fleet: setup
+	$(BIN)/python tests/benchmarks/bench_fleet.py
+
+# 10,000 jobs on 4,096 GPUs. Writes bench-queue.json.
+bench-queue: setup
+	$(BIN)/python tests/benchmarks/simulate_queue.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,147 @@
+"""From records to what the scheduler sees, and from "auto" to numbers. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from orchestrator.snapshot import NodeCapacity, QueuedJob, RunningJob
+from orchestrator.spec import Job
+from orchestrator.state import JobRecord, JobState, Placement, Reason, ResolvedResources
+
+MAX_AUTO_CPUS_PER_GPU = 8
+
+
+def resolve_resources(spec: Job, nodes: Sequence[NodeCapacity]) -> ResolvedResources:
+    """Return what a job asks for in numbers.
+
+    "auto" GPUs are one a worker where the cluster has any, else none. "auto" CPUs are a GPU's
+    share of its node, at most 8; without GPUs, as many as let all workers run at once.
+    """
+    workers, resources = spec.num_workers, spec.resources
+    gpus = resources.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1.0 if any(node.gpus >= 1 for node in nodes) else 0.0
+    cpus = resources.cpus_per_worker
+    if cpus == "auto":
+        cpus = _cpus_beside_gpus(gpus, nodes) if gpus else _cpus_alone(workers.max, nodes)
+    return ResolvedResources(
+        min_workers=workers.min,
+        max_workers=workers.max,
+        cpus_per_worker=cpus,
+        gpus_per_worker=float(gpus),
+    )
+
+
+def _cpus_beside_gpus(gpus: float, nodes: Sequence[NodeCapacity]) -> int:
+    shares = [int(node.cpus * gpus / node.gpus) for node in nodes if node.gpus >= gpus]
+    return max(1, min([*shares, MAX_AUTO_CPUS_PER_GPU]))
+
+
+def _cpus_alone(num_workers: int, nodes: Sequence[NodeCapacity]) -> int:
+    largest = max((int(node.cpus) for node in nodes), default=1)
+    for cpus in range(largest, 1, -1):
+        if sum(int(node.cpus) // cpus for node in nodes) >= num_workers:
+            return cpus
+    return 1
+
+
+def _request(record: JobRecord, spec: Job, resources: ResolvedResources) -> dict[str, Any]:
+    return {
+        "job_id": record.job_id,
+        "queue": record.queue,
+        "priority": record.priority,
+        "submitted_at": record.submitted_at.timestamp(),
+        "num_workers_min": resources.min_workers,
+        "num_workers_max": resources.max_workers,
+        "cpus_per_worker": resources.cpus_per_worker,
+        "gpus_per_worker": resources.gpus_per_worker,
+        "max_runtime_s": spec.max_runtime_s,
+        "preemptible": spec.preemptible,
+    }
+
+
+def queued_job(
+    record: JobRecord, spec: Job, nodes: Sequence[NodeCapacity], waits_for: str | None
+) -> QueuedJob:
+    """Return a QUEUED record as the scheduler sees it."""
+    resources = record.resources or resolve_resources(spec, nodes)
+    return QueuedJob(
+        **_request(record, spec, resources),
+        was_preempted=record.reason is Reason.PREEMPTED,
+        not_before=record.not_before.timestamp() if record.not_before else 0.0,
+        avoided_nodes=frozenset(record.avoided_nodes),
+        waits_for=waits_for,
+    )
+
+
+def running_job(
+    record: JobRecord, spec: Job, heartbeat: Mapping[str, Any], now: datetime
+) -> RunningJob:
+    """Return a record with processes as the scheduler sees it."""
+    placement, resources = record.placement, record.resources
+    assert placement is not None, record.job_id  # noqa: S101 - every started record has both
+    assert resources is not None, record.job_id  # noqa: S101
+    rate, done = heartbeat.get("rate_per_s", 0.0), heartbeat.get("done", 0)
+    left_s = (heartbeat.get("total", 0) - done) / rate if rate else None
+    uncommitted = max(0.0, done - heartbeat.get("committed", 0))
+    return RunningJob(
+        **_request(record, spec, resources),
+        placement=placement.workers_by_node,
+        started_at=record.attempts[-1].started_at.timestamp(),
+        progress_since_checkpoint_s=uncommitted / rate if rate else 0.0,
+        stopping=record.state is JobState.STOPPING,
+        expected_end_at=None if left_s is None else now.timestamp() + left_s,
+    )
+
+
+def with_ours_taken(
+    nodes: Sequence[NodeCapacity], records: Iterable[JobRecord]
+) -> list[NodeCapacity]:
+    """Return the nodes with what our jobs hold taken off, also where Ray does not see it yet.
+
+    Ray's count lags behind: a worker that is about to start holds nothing there, one that is about
+    to end still does. So a node has free what is left after all our placements, and no more than
+    what Ray sees free less the workers that only start. That errs on the safe side for seconds.
+    """
+    ours, starting = _Held(), _Held()
+    for record in records:
+        ours.add(record.placement)
+        if record.state is JobState.STARTING:
+            starting.add(record.placement)
+    return [
+        replace(
+            node,
+            free_cpus=_left(node.cpus, node.free_cpus, ours.cpus, starting.cpus, node.node_id),
+            free_gpus=_left(node.gpus, node.free_gpus, ours.gpus, starting.gpus, node.node_id),
+        )
+        for node in nodes
+    ]
+
+
+class _Held:
+    """CPUs and GPUs that placements hold, by node."""
+
+    def __init__(self) -> None:
+        self.cpus: Counter[str] = Counter()
+        self.gpus: dict[str, float] = {}
+
+    def add(self, placement: Placement | None) -> None:
+        if placement is None:
+            return
+        for node_id, count in placement.workers_by_node.items():
+            self.cpus[node_id] += count * placement.cpus_per_worker
+            held = self.gpus.get(node_id, 0.0)
+            self.gpus[node_id] = held + count * placement.gpus_per_worker
+
+
+def _left(
+    total: float,
+    free_by_ray: float,
+    ours: Mapping[str, float],
+    starting: Mapping[str, float],
+    node_id: str,
+) -> float:
+    left = min(total - ours.get(node_id, 0.0), free_by_ray - starting.get(node_id, 0.0))
+    return max(0.0, left)

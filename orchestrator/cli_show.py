@@ -1,0 +1,126 @@
+"""How jobs, plans and events look to a person."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.records import Event
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def bytes_text(size: float) -> str:
+    """Return a size with a unit: 1536 is "1.5 KiB"."""
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration: 3725 is "1h02m"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def progress_text(status: Mapping[str, Any]) -> str:
+    """Return how far a job is: "1200/2000 steps, 14.2/s"."""
+    if not status.get("total"):
+        return f"{status['done']:g}" if status.get("done") else ""
+    text = f"{status['done']:.0f}/{status['total']} {status['unit']}"
+    rate = status.get("rate_per_s")
+    return f"{text}, {rate:.1f}/s" if rate else text
+
+
+def state_text(status: Mapping[str, Any]) -> str:
+    """Return the state, and since when it is unconfirmed if nobody can confirm it."""
+    state = str(status["state"])
+    if status.get("stale"):
+        since = str(status["confirmed_at"])[:19].replace("T", " ")
+        return f"{state}? unconfirmed since {since}"
+    return f"{state} ({status['reason']})" if status.get("reason") else state
+
+
+def job_table(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the jobs as aligned columns."""
+    rows = [("JOB", "KIND", "STATE", "TRY", "PROGRESS", "AGE")]
+    rows += [
+        (
+            str(job["job_id"]),
+            str(job["kind"]),
+            state_text(job),
+            str(job["attempt"]),
+            progress_text(job),
+            duration_text(_age_s(job["submitted_at"])),
+        )
+        for job in jobs
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def describe_job(status: Mapping[str, Any]) -> str:
+    """Return one job in full."""
+    lines = [
+        f"{status['job_id']}  {state_text(status)}",
+        f"  kind      {status['kind']}, queue {status['queue']}, priority {status['priority']}",
+        f"  attempt   {status['attempt']}",
+    ]
+    if status.get("message"):
+        lines.append(f"  message   {status['message']}")
+    if progress_text(status):
+        lines.append(f"  progress  {progress_text(status)}")
+    if status.get("committed"):
+        lines.append(f"  committed {status['committed']:g}")
+    if not status.get("stale") and status["state"] in ("STARTING", "RUNNING"):
+        lines += [f"  worker    {_worker_text(worker)}" for worker in status.get("workers", [])]
+    if status.get("run_id"):
+        lines.append(f"  MLflow    run {status['run_id']}")
+    return "\n".join(lines)
+
+
+def _worker_text(worker: Mapping[str, Any]) -> str:
+    shown = ("rank", "phase", "shard", "step", "done", "rate_per_s")
+    parts = [f"{key} {_short(worker[key])}" for key in shown if worker.get(key) is not None]
+    return ", ".join(parts)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def describe_event(event: Event) -> str:
+    """Return an event as one line."""
+    parts = [event.at.strftime("%Y-%m-%d %H:%M:%S"), f"[{event.attempt}]"]
+    if event.state:
+        parts.append(event.state)
+    if event.reason:
+        parts.append(f"({event.reason})")
+    return " ".join([*parts, event.message]).rstrip()
+
+
+def describe_plan(plan: Mapping[str, Any]) -> str:
+    """Return a plan as aligned lines."""
+    width = max(len(key) for key in plan)
+    return "\n".join(
+        f"{key.replace('_', ' '):<{width}}  {_plan_value(key, value)}"
+        for key, value in plan.items()
+    )
+
+
+def _plan_value(key: str, value: Any) -> str:
+    if "bytes" in key:
+        return bytes_text(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _age_s(time: str) -> float:
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds())

@@ -1,0 +1,281 @@
+"""The orchestrator's loop: look at the store and at Ray, decide, act, and write down what is so.
+
+Nothing is kept in memory that cannot be read back, so the process may die at any line. Every step
+is small and may be taken twice: records move with If-Match, Ray Jobs have one id an attempt, and
+requests are dropped only once a record shows them handled.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from orchestrator import paths
+from orchestrator.admission import queued_job, resolve_resources, running_job, with_ours_taken
+from orchestrator.attempt_control import AttemptControl
+from orchestrator.errors import (
+    BadInputError,
+    ConditionFailedError,
+    JobNotFoundError,
+    RayUnavailableError,
+)
+from orchestrator.job_index import JobIndex, index_entry
+from orchestrator.lease import Lease
+from orchestrator.models import find_model
+from orchestrator.paths import JobPaths
+from orchestrator.ray_cluster import Cluster
+from orchestrator.records import Event, RecordStore, Request, VersionedRecord, read_json
+from orchestrator.requests import handle_request
+from orchestrator.scheduling import decide
+from orchestrator.snapshot import NodeCapacity, QueuedJob, Snapshot, Start
+from orchestrator.spec import Job, SampleJob
+from orchestrator.state import AttemptRecord, JobRecord, JobState, Placement, Reason
+from orchestrator.storage import ObjectStore
+
+PREEMPT_GRACE_S = 60.0
+ORPHAN_AFTER = timedelta(minutes=10)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LiveJob:
+    """A job that has not ended, as the loop remembers it between two rounds."""
+
+    spec: Job
+    current: VersionedRecord
+    heartbeat: dict[str, Any] = field(default_factory=dict)
+    waits_for: str | None = None
+
+    @property
+    def record(self) -> JobRecord:
+        """The record as last read or written."""
+        return self.current.record
+
+
+class Controller:
+    """Moves all jobs of a store, as long as its lease holds.
+
+    Args:
+        store: The truth.
+        cluster: The Ray cluster.
+        lease: Held by this process.
+    """
+
+    def __init__(self, store: ObjectStore, cluster: Cluster, lease: Lease) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._lease = lease
+        self._records = RecordStore(store, lease.guard, lease.fence)
+        self._control = AttemptControl(store, cluster, self._records)
+        self._index = JobIndex(store)
+        self._jobs: dict[str, LiveJob] = {}
+
+    def take_over(self) -> None:
+        """Read all live jobs and write each record anew, so that an earlier orchestrator's fail."""
+        live_ids = self._records.queued_ids()
+        self._index.load(live_ids)
+        for job_id in live_ids:
+            self._adopt(job_id)
+
+    def step(self) -> None:
+        """Look once at everything and take what follows."""
+        self._lease.renew()
+        for job_id in self._records.queued_ids():
+            if job_id not in self._jobs:
+                self._adopt(job_id)
+        for request in self._records.requests():
+            self._handle(request)
+        for job in list(self._jobs.values()):
+            if job.record.state.has_processes:
+                self._guarded(job, self._follow)
+        self._lease.renew()
+        self._schedule()
+        self._write_index()
+
+    def _adopt(self, job_id: str) -> None:
+        try:
+            spec, current = self._records.spec(job_id), self._records.read(job_id)
+        except JobNotFoundError:
+            self._drop_orphan(job_id)
+            return
+        except BadInputError as error:
+            logger.error("job=%s cannot be read: %s", job_id, error)
+            return
+        is_new = not current.etag
+        try:
+            current = self._records.write(current, current.record)
+        except ConditionFailedError:
+            return  # read again in the next round
+        if is_new:
+            told = Event(at=current.record.submitted_at, message="submitted", state="QUEUED")
+            self._records.append_event(job_id, told)
+        self._jobs[job_id] = LiveJob(spec, current)
+
+    def _drop_orphan(self, job_id: str) -> None:
+        """Forget a queue mark whose spec never came: its `submit` died in between."""
+        key = paths.queue_marker(job_id)
+        stored = self._store.get(key)
+        if stored.age > ORPHAN_AFTER:
+            self._store.delete(key)
+
+    def _guarded(self, job: LiveJob, action: Callable[[LiveJob], None]) -> None:
+        """Act on one job so that its trouble does not hold up the others."""
+        try:
+            action(job)
+        except ConditionFailedError:
+            job.current = self._records.read(job.record.job_id)
+        except RayUnavailableError as error:
+            logger.warning("job=%s waits for Ray: %s", job.record.job_id, error)
+
+    def _handle(self, request: Request) -> None:
+        job = self._jobs.get(request.job_id)
+        try:
+            current = job.current if job else self._records.read(request.job_id)
+        except JobNotFoundError:
+            self._store.delete(request.key)
+            return
+        try:
+            if request.key not in current.record.handled_requests:
+                current = handle_request(self._records, current, request, self._store.now())
+        except ConditionFailedError:
+            if job:
+                job.current = self._records.read(request.job_id)
+            return
+        if job:
+            job.current = current
+        elif not current.record.state.has_ended:
+            self._index.revive(request.job_id)
+            self._adopt(request.job_id)
+        self._store.delete(request.key)
+
+    def _follow(self, job: LiveJob) -> None:
+        found = read_json(self._store, self._attempt_paths(job.record).heartbeat)
+        job.heartbeat = found[0] if found else {}
+        job.current = self._control.follow(job.current, job.spec, job.heartbeat)
+
+    @staticmethod
+    def _attempt_paths(record: JobRecord) -> paths.AttemptPaths:
+        return JobPaths(record.job_id).attempt(record.attempt)
+
+    def _schedule(self) -> None:
+        queued = [job for job in self._jobs.values() if job.record.state is JobState.QUEUED]
+        if not queued:
+            return
+        nodes = self._cluster.nodes()
+        snapshot = self.snapshot(nodes)
+        for action in decide(snapshot, self._store.now().timestamp()):
+            job = self._jobs[action.job_id]
+            if isinstance(action, Start):
+                self._guarded(job, partial(self._start, to=action.placement, nodes=nodes))
+            else:
+                self._guarded(job, partial(self._preempt, by=action.for_job))
+
+    def snapshot(self, nodes: list[NodeCapacity]) -> Snapshot:
+        """Return what the scheduler sees."""
+        now = self._store.now()
+        busy = [job for job in self._jobs.values() if job.record.state.has_processes]
+        return Snapshot(
+            queue=[self._queued(job, nodes) for job in self._ready_to_queue()],
+            running=[running_job(job.record, job.spec, job.heartbeat, now) for job in busy],
+            nodes=with_ours_taken(nodes, [job.record for job in busy]),
+            quotas=self._quotas(),
+        )
+
+    def _ready_to_queue(self) -> Iterable[LiveJob]:
+        for job in self._jobs.values():
+            if job.record.state is JobState.QUEUED:
+                self._guarded(job, self._find_model)
+            if job.record.state is JobState.QUEUED:
+                yield job
+
+    def _queued(self, job: LiveJob, nodes: list[NodeCapacity]) -> QueuedJob:
+        return queued_job(job.record, job.spec, nodes, job.waits_for)
+
+    def _quotas(self) -> dict[str, float]:
+        found = read_json(self._store, paths.CONFIG)
+        return dict(found[0].get("quotas", {})) if found else {}
+
+    def _find_model(self, job: LiveJob) -> None:
+        """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
+        if not isinstance(job.spec, SampleJob) or job.record.model:
+            return
+        try:
+            found = find_model(self._store, job.spec.model)
+        except BadInputError as error:
+            failed = job.record.moved_to(
+                JobState.FAILED,
+                at=self._store.now(),
+                reason=Reason.BAD_INPUT,
+                message=str(error),
+            )
+            job.current = self._records.move(job.current, failed)
+            return
+        job.waits_for = found.waits_for
+        if found.waits_for is None:
+            job.current = self._records.write(
+                job.current, replace(job.record, model=found.model, reason=None, message="")
+            )
+        elif job.record.message != f"waits for {found.waits_for}":
+            waiting = replace(
+                job.record,
+                reason=Reason.WAITING_FOR_MODEL,
+                message=f"waits for {found.waits_for}",
+            )
+            job.current = self._records.write(job.current, waiting)
+
+    def _start(self, job: LiveJob, to: Mapping[str, int], nodes: list[NodeCapacity]) -> None:
+        now = self._store.now()
+        resources = job.record.resources or resolve_resources(job.spec, nodes)
+        placement = Placement(
+            workers_by_node=dict(to),
+            cpus_per_worker=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+        )
+        number = job.record.attempt + 1
+        message = (
+            f"attempt {number} with {placement.num_workers} worker(s) of "
+            f"{placement.cpus_per_worker} CPU(s) and {placement.gpus_per_worker:g} GPU(s)"
+        )
+        record = replace(
+            job.record.moved_to(JobState.STARTING, at=now, message=message),
+            attempt=number,
+            attempts=(
+                *job.record.attempts,
+                AttemptRecord(number=number, started_at=now, node_ids=tuple(to)),
+            ),
+            resources=resources,
+            placement=placement,
+            not_before=None,
+        )
+        job.current = self._records.move(job.current, record)
+        self._control.submit(job.record)
+
+    def _preempt(self, job: LiveJob, by: str) -> None:
+        record = job.record.moved_to(
+            JobState.STOPPING,
+            at=self._store.now(),
+            reason=Reason.PREEMPTED,
+            message=f"makes room for {by}",
+            stop_target=JobState.QUEUED,
+            stop_grace_s=PREEMPT_GRACE_S,
+        )
+        job.current = self._records.move(job.current, record)
+
+    def _write_index(self) -> None:
+        """Write the index, and only then take the ended jobs' marks out of the queue."""
+        ended = [job for job in self._jobs.values() if job.record.state.has_ended]
+        for job in ended:
+            self._index.end(index_entry(job.record, job.heartbeat))
+        live = [job for job in self._jobs.values() if not job.record.state.has_ended]
+        self._lease.guard()
+        entries = [index_entry(job.record, job.heartbeat) for job in live]
+        self._index.write(entries, self._now())
+        for job in ended:
+            self._store.delete(paths.queue_marker(job.record.job_id))
+            del self._jobs[job.record.job_id]
+
+    def _now(self) -> datetime:
+        return self._store.now()

@@ -1,0 +1,60 @@
+"""Makes sure, from outside the cluster, that the orchestrator runs."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import RayUnavailableError
+from orchestrator.ray_jobs import RayJobs, RayJobStatus
+from orchestrator.storage import ObjectStore
+from orchestrator.submit import orchestrator_is_alive
+
+ENSURE_TIMEOUT_S = 90.0
+_PACKAGES = Path(__file__).resolve().parent.parent
+
+
+def ensure_orchestrator(store: ObjectStore, say: Callable[[str], None]) -> bool:
+    """Have the cluster run the store's orchestrator; tell whether it had to be started.
+
+    Raises:
+        RayUnavailableError: Ray does not answer, or the orchestrator does not come up.
+    """
+    if orchestrator_is_alive(store):
+        return False
+    say("starting the orchestrator on the Ray cluster")
+    jobs = RayJobs()
+    submission_id = f"ddpmctl-ensure-{secrets.token_hex(4)}"
+    jobs.submit(
+        submission_id,
+        f"python -m orchestrator.orchestrator_actor {store.uri}",
+        metadata={"kind": "ensure"},
+        runtime_env=shipped_code(),
+    )
+    deadline = time.monotonic() + ENSURE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if orchestrator_is_alive(store):
+            return True
+        if _has_failed(jobs, submission_id):
+            break
+        time.sleep(0.25)
+    tail = jobs.logs(submission_id).strip().splitlines()[-1:] or ["no output"]
+    raise RayUnavailableError(f"the orchestrator does not come up on the cluster: {tail[0]}")
+
+
+def shipped_code() -> dict[str, Any]:
+    """Return the runtime environment that carries this code to the cluster, if that is wanted.
+
+    A cluster's image holds the code; with DDPMCTL_SHIP_CODE=1 both packages travel as folders.
+    """
+    if os.environ.get("DDPMCTL_SHIP_CODE") != "1":
+        return {}
+    return {"py_modules": [str(_PACKAGES / name) for name in ("ddpm", "orchestrator")]}
+
+
+def _has_failed(jobs: RayJobs, submission_id: str) -> bool:
+    if jobs.status(submission_id) is not RayJobStatus.ENDED:
+        return False
+    return bool(jobs.message(submission_id)) and "fail" in jobs.message(submission_id).lower()

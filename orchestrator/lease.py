@@ -1,0 +1,145 @@
+"""The lease that makes one orchestrator the one that acts.
+
+The holder renews an object in the store with If-Match; whoever finds it older than its term takes
+it with a higher fencing number. Age is judged by the store's clock alone. A holder that slept past
+its term learns so from `guard`, before it writes anything.
+"""
+
+import json
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psutil
+
+from orchestrator import paths
+from orchestrator.errors import ConditionFailedError, LeaseLostError
+from orchestrator.records import read_json
+from orchestrator.storage import ObjectStore
+
+TERM_S = 20.0
+RENEW_EVERY_S = 3.0
+
+
+@dataclass(frozen=True)
+class LeaseView:
+    """What a reader sees of the lease.
+
+    Attributes:
+        holder: Who holds it: owner, host, pid, version, fence.
+        renewed_at: When it was renewed last, by the store's clock.
+        age: How long ago that was.
+    """
+
+    holder: dict[str, Any]
+    renewed_at: datetime
+    age: timedelta
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether an orchestrator acts now."""
+        return self.age <= timedelta(seconds=TERM_S) and not self.holder.get("released")
+
+
+def read_lease(store: ObjectStore) -> LeaseView | None:
+    """Return the lease, or None where no orchestrator ever ran."""
+    found = read_json(store, paths.LEASE)
+    if found is None:
+        return None
+    holder, stored = found
+    return LeaseView(holder, stored.modified_at, stored.age)
+
+
+class Lease:
+    """One orchestrator's hold on the store.
+
+    Args:
+        store: Where the lease lies.
+        version: Version and code hash of this orchestrator, for readers.
+        term_s: Age from which somebody else may take it.
+    """
+
+    def __init__(self, store: ObjectStore, version: str, term_s: float = TERM_S) -> None:
+        self.fence = 0
+        self._store = store
+        self._term_s = term_s
+        self._etag = ""
+        self._renewed_s = float("-inf")
+        self._holder: dict[str, Any] = {
+            "owner": secrets.token_hex(8),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_created_at": psutil.Process().create_time(),
+            "version": version,
+        }
+
+    def acquire(self) -> bool:
+        """Take the lease if nobody holds it; tell whether this orchestrator holds it now."""
+        found = read_json(self._store, paths.LEASE)
+        fence = 0
+        if found is not None:
+            holder, stored = found
+            fence = int(holder["fence"])
+            if stored.age.total_seconds() <= self._term_s and not _is_over(holder):
+                return False
+        try:
+            self._put(fence + 1, found[1].etag if found else None)
+        except ConditionFailedError:
+            return False
+        return True
+
+    def renew(self) -> None:
+        """Renew the lease if it is time to. Raises: LeaseLostError."""
+        self.guard()
+        if _seconds() - self._renewed_s < RENEW_EVERY_S:
+            return
+        try:
+            self._put(self.fence, self._etag)
+        except ConditionFailedError as error:
+            self._renewed_s = float("-inf")
+            raise LeaseLostError("another orchestrator has taken the lease") from error
+
+    def guard(self) -> None:
+        """Raise LeaseLostError unless this orchestrator holds the lease for certain."""
+        if _seconds() - self._renewed_s > self._term_s:
+            raise LeaseLostError("the lease of this orchestrator has run out")
+
+    def release(self) -> None:
+        """Let the next orchestrator take over at once."""
+        self.guard()
+        self._put(self.fence, self._etag, released=True)
+        self._renewed_s = float("-inf")
+
+    def _put(self, fence: int, etag: str | None, released: bool = False) -> None:
+        started_s = _seconds()  # the term counts from before the write, to be on the safe side
+        value = {**self._holder, "fence": fence, "released": released}
+        body = json.dumps(value).encode()
+        if etag is None:
+            self._etag = self._store.put(paths.LEASE, body, if_absent=True)
+        else:
+            self._etag = self._store.put(paths.LEASE, body, if_match=etag)
+        self.fence = fence
+        self._renewed_s = started_s
+
+
+def _is_over(holder: dict[str, Any]) -> bool:
+    """Tell whether a holder is proven gone: it let go, or its process on this host is dead."""
+    if holder.get("released"):
+        return True
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(int(holder["pid"]))
+        return bool(process.create_time() != holder["process_created_at"])
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _seconds() -> float:
+    """Return a clock that also counts while the process or the machine sleeps."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)

@@ -1,0 +1,171 @@
+"""What follows for a job that has processes, from what is known of them. Pure.
+
+`next_step` looks at a record and at the facts, and answers with one step. The controller takes it
+and looks again in its next loop, so that no step waits for another one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.outcome import Outcome
+from orchestrator.ray_jobs import RayJobStatus
+from orchestrator.state import JobRecord, JobState, Reason
+
+TERMINATE_AFTER_S = 5.0
+KILL_AFTER_S = 10.0
+FINISH_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of an attempt at one moment.
+
+    Attributes:
+        ray: What Ray says of its driver; None if Ray did not answer.
+        outcome: What the driver said; None if nothing yet.
+        phase: What the heartbeat shows; "" before the first one.
+        has_begun: Whether any process of the attempt ever told the store of itself.
+        driver_runs: Whether its driver's process is alive.
+        num_running: Its processes that are alive, the driver among them.
+        running_s: Seconds since the attempt was admitted.
+        in_state_s: Seconds since the record came into its state.
+        ray_message: Why Ray says that the driver failed.
+    """
+
+    ray: RayJobStatus | None
+    outcome: Outcome | None = None
+    phase: str = ""
+    has_begun: bool = False
+    driver_runs: bool = False
+    num_running: int = 0
+    running_s: float = 0.0
+    in_state_s: float = 0.0
+    ray_message: str = ""
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Hand the attempt to Ray (again: the id makes it one)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The attempt works: STARTING becomes RUNNING."""
+
+
+@dataclass(frozen=True)
+class Succeed:
+    """All is done and its processes are gone."""
+
+
+@dataclass(frozen=True)
+class Fail:
+    """The attempt broke: stop what is left of it; the retry policy says what follows."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Tell the attempt to save its work and to end."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """The attempt stopped by itself, its work saved: it goes back into the queue."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Terminate:
+    """Ask Ray to end the driver."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End the processes that are left."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """Its processes are proven gone: STOPPING becomes what it was stopped for."""
+
+
+Step = Submit | Run | Succeed | Fail | Stop | Requeue | Terminate | Kill | Release
+
+
+def next_step(record: JobRecord, facts: Facts, max_runtime_s: float | None) -> Step | None:
+    """Return what follows for a job that is STARTING, RUNNING or STOPPING; None is to wait."""
+    if record.state is JobState.STOPPING:
+        return _while_stopping(record, facts)
+    if facts.outcome is not None:
+        return _after_outcome(record, facts, facts.outcome)
+    broken = _broken(facts)
+    if broken is not None:
+        return broken
+    if record.state is JobState.STARTING and facts.phase not in ("", "starting"):
+        return Run()
+    if max_runtime_s is not None and facts.running_s > max_runtime_s:
+        return Stop(Reason.TIMED_OUT, f"it ran longer than max_runtime_s ({max_runtime_s:g} s)")
+    return None
+
+
+def _broken(facts: Facts) -> Step | None:
+    if facts.ray is None or facts.driver_runs:
+        return None  # Ray's word is a hint: a driver that is alive is not lost
+    if facts.ray is RayJobStatus.ABSENT:
+        if not facts.has_begun:
+            return Submit()
+        return Fail(Reason.CLUSTER_LOST, "the Ray cluster that ran it is gone")
+    if facts.ray is RayJobStatus.ENDED:
+        detail = f": {facts.ray_message}" if facts.ray_message and not facts.has_begun else ""
+        return Fail(Reason.DRIVER_LOST, f"its driver ended without an outcome{detail}")
+    return None
+
+
+def _after_outcome(record: JobRecord, facts: Facts, outcome: Outcome) -> Step | None:
+    if outcome.succeeded:
+        if record.state is JobState.STARTING:
+            return Run()
+        if not _is_gone(facts):
+            return _press(facts, since_s=facts.in_state_s if facts.in_state_s > 60 else 0.0)
+        return Succeed()
+    if outcome.stopped:
+        return Requeue(outcome.message or "it stopped and saved its work")
+    return Fail(outcome.reason or Reason.USER_CODE, outcome.message)
+
+
+def _while_stopping(record: JobRecord, facts: Facts) -> Step | None:
+    if _is_gone(facts):
+        return Release()
+    has_grace = facts.outcome is None and facts.in_state_s < record.stop_grace_s
+    if has_grace and facts.driver_runs:
+        return None
+    return _press(facts, since_s=facts.in_state_s - record.stop_grace_s)
+
+
+def _press(facts: Facts, since_s: float) -> Step | None:
+    """End what does not end by itself, ever harder."""
+    if since_s > KILL_AFTER_S and facts.num_running:
+        return Kill()
+    if since_s > TERMINATE_AFTER_S or facts.outcome is None:
+        return Terminate()
+    return None
+
+
+def _is_gone(facts: Facts) -> bool:
+    driver_ended = facts.ray in (RayJobStatus.ENDED, RayJobStatus.ABSENT)
+    return driver_ended and facts.num_running == 0
+
+
+def blamed_nodes(reason: Reason, outcome: Outcome | None, nodes: Sequence[str]) -> tuple[str, ...]:
+    """Return the nodes that an attempt's end is put down to."""
+    if outcome is not None and outcome.failed_node_ids:
+        return outcome.failed_node_ids
+    alone = reason in (Reason.DRIVER_LOST, Reason.WORKER_LOST, Reason.OUT_OF_MEMORY)
+    return tuple(nodes) if alone and len(nodes) == 1 else ()

@@ -1,0 +1,152 @@
+"""The orchestrator as a named detached Ray actor, and how one makes sure that it runs.
+
+`python -m orchestrator.orchestrator_actor STORE_URI` is what `ddpmctl orchestrator ensure` has the
+cluster run: it finds the actor, or makes it, and ends.
+"""
+
+import hashlib
+import logging
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from orchestrator.code_version import release
+from orchestrator.controller import Controller
+from orchestrator.errors import ConditionFailedError, LeaseLostError, OrchestratorError
+from orchestrator.lease import Lease, read_lease
+from orchestrator.ray_cluster import ProcessRef, RayCluster
+from orchestrator.storage import open_store
+from orchestrator.tracking_loop import carry_until
+
+NAMESPACE = "ddpmctl"
+LOOP_EVERY_S = 1.0
+PING_TIMEOUT_S = 10.0
+REPLACE_TIMEOUT_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+def actor_name(store_uri: str) -> str:
+    """Return the actor's name: one orchestrator a store."""
+    return f"orchestrator-{hashlib.sha256(store_uri.encode()).hexdigest()[:12]}"
+
+
+class OrchestratorActor:
+    """Runs the loop in a thread, so that the actor answers while it works.
+
+    Args:
+        store_uri: The store whose jobs it moves.
+    """
+
+    def __init__(self, store_uri: str) -> None:
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
+        self._store_uri = store_uri
+        self._holds_lease = threading.Event()
+        threading.Thread(target=self._run, name="orchestrator", daemon=True).start()
+        threading.Thread(
+            target=carry_until, args=(store_uri, self._holds_lease), name="tracking", daemon=True
+        ).start()
+
+    def ping(self) -> int:
+        """Return the process id, as a sign of life."""
+        return os.getpid()
+
+    def _run(self) -> None:
+        store, cluster = open_store(self._store_uri), RayCluster()
+        while True:
+            lease = Lease(store, release())
+            try:
+                if lease.acquire():
+                    logger.info("holding the lease of %s, fence %d", self._store_uri, lease.fence)
+                    self._holds_lease.set()
+                    self._lead(Controller(store, cluster, lease))
+            except (LeaseLostError, ConditionFailedError) as error:
+                logger.warning("standing by: %s", error)
+            except OrchestratorError as error:
+                logger.warning("the loop starts over: %s", error)
+            except Exception:
+                # The top of the process: whatever broke the loop, jobs must not stay unattended.
+                logger.exception("the loop starts over")
+            self._holds_lease.clear()
+            time.sleep(LOOP_EVERY_S)
+
+    @staticmethod
+    def _lead(controller: Controller) -> None:
+        controller.take_over()
+        while True:
+            started_at = time.monotonic()
+            controller.step()
+            time.sleep(max(0.05, LOOP_EVERY_S - (time.monotonic() - started_at)))
+
+
+def ensure(store_uri: str) -> None:
+    """Make sure that the orchestrator of a store runs on this cluster, and that it answers."""
+    import ray
+
+    ray.init(address="auto", namespace=NAMESPACE, logging_level=logging.WARNING)
+    deadline = time.monotonic() + REPLACE_TIMEOUT_S
+    while True:
+        actor = _actor(store_uri)
+        try:
+            pid = ray.get(actor.ping.remote(), timeout=PING_TIMEOUT_S)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("the orchestrator does not answer, it is replaced: %s", error)
+            _end(actor, store_uri)
+            time.sleep(1.0)
+        else:
+            logger.info("the orchestrator of %s runs as process %d", store_uri, pid)
+            return
+
+
+def _actor(store_uri: str) -> Any:
+    import ray
+
+    remote = ray.remote(OrchestratorActor).options(
+        name=actor_name(store_uri),
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        max_concurrency=4,
+        num_cpus=0,
+        runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}},
+    )
+    return remote.remote(store_uri)
+
+
+def _end(actor: Any, store_uri: str) -> None:
+    """End an actor that does not answer; a stopped process hears no request, only SIGKILL."""
+    import ray
+
+    ray.kill(actor, no_restart=True)
+    view = read_lease(open_store(store_uri))
+    if view is not None and not view.is_fresh:
+        RayCluster().kill([process_of(view.holder)])
+
+
+def process_of(holder: dict[str, Any]) -> ProcessRef:
+    """Return the process that a lease names."""
+    return ProcessRef(
+        role="orchestrator",
+        pid=int(holder["pid"]),
+        created_at=float(holder["process_created_at"]),
+        node_id=str(holder.get("node_id", "")),
+        host=str(holder["host"]),
+    )
+
+
+def main() -> int:
+    """Entry point of the Ray Job: STORE_URI."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    ensure(sys.argv[1])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""What a job will do, computed without doing it: what `--dry-run` and `submit` print."""
+
+from typing import Any
+
+from ddpm.unet import UNet
+from orchestrator.datasets import DatasetRef
+from orchestrator.spec import Job, TrainJob
+
+_BYTES_PER_PARAMETER = 4 * 4  # model, moving average and two moments, float32
+
+
+def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
+    """Return parameters, steps, checkpoints, bytes and workers of a training."""
+    shape = (dataset.channels, dataset.height, dataset.width)
+    parameters = count_parameters(spec, shape)
+    checkpoint_bytes = parameters * _BYTES_PER_PARAMETER
+    steps, every = spec.training.num_steps, spec.checkpoints.every_steps
+    num_checkpoints = -(-steps // every)
+    held_out = round(dataset.num_images * spec.dataset.holdout_fraction)
+    train_images = dataset.num_images - held_out
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "images": train_images,
+        "held_out_images": held_out,
+        "image_shape": list(shape),
+        "parameters": parameters,
+        "steps": steps,
+        "epochs": round(steps * spec.training.global_batch_size / train_images, 2),
+        "checkpoints": num_checkpoints,
+        "checkpoint_bytes": checkpoint_bytes,
+        "bytes_kept": checkpoint_bytes * min(spec.checkpoints.keep, num_checkpoints),
+        "workers": spec.resources.num_workers,
+        "images_per_worker_and_step": spec.training.global_batch_size // spec.resources.num_workers,
+        "gpus_per_worker": spec.resources.gpus_per_worker,
+    }
+
+
+def count_parameters(spec: TrainJob, image_shape: tuple[int, int, int]) -> int:
+    """Return the number of parameters of a job's network."""
+    model = UNet(spec.model, image_shape)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def plan_sampling(spec: Job) -> dict[str, Any]:
+    """Return images, shards, passes of the network and workers of a sampling."""
+    if isinstance(spec, TrainJob):
+        raise TypeError("a training is planned with its data set")
+    microbatch = spec.sampling.microbatch_size
+    num_microbatches = -(-spec.num_samples // microbatch)
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "images": spec.num_samples,
+        "shards": -(-spec.num_samples // spec.shard_size),
+        "microbatches": num_microbatches,
+        "network_passes": num_microbatches * spec.sampling.num_steps,
+        "workers_min": spec.resources.num_workers.min,
+        "workers_max": spec.resources.num_workers.max,
+        "gpus_per_worker": spec.resources.gpus_per_worker,
+        "model": spec.model.job or spec.model.registered or spec.model.checkpoint,
+    }

@@ -1,0 +1,86 @@
+"""A progress bar on a terminal, plain lines elsewhere, nothing at all for programs."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from orchestrator.cli_show import duration_text, progress_text, state_text
+
+PLAIN_EVERY_S = 10.0
+
+
+class ProgressView:
+    """Shows a job's status again and again.
+
+    Args:
+        silent: Show nothing.
+    """
+
+    def __init__(self, silent: bool) -> None:
+        self._silent = silent
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._said = ""
+        self._said_at = 0.0
+
+    def __enter__(self) -> Self:
+        if not self._silent and sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.fields[state]}"),
+                BarColumn(bar_width=40),
+                TextColumn("{task.fields[progress]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None, state="", progress="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, status: Mapping[str, Any]) -> None:
+        """Show a status."""
+        if self._silent:
+            return
+        state, progress = _state_line(status), _pace_line(status)
+        if self._bar is not None:
+            total, done = status.get("total") or None, status.get("done") or 0
+            self._bar.update(
+                self._task, total=total, completed=done, state=state, progress=progress
+            )
+        else:
+            self._say_plainly(state, progress)
+
+    def _say_plainly(self, state: str, progress: str) -> None:
+        now = time.monotonic()
+        if state == self._said and now - self._said_at < PLAIN_EVERY_S:
+            return
+        self._said, self._said_at = state, now
+        click.echo(f"{state}  {progress}".rstrip(), err=True)
+
+
+def _state_line(status: Mapping[str, Any]) -> str:
+    line = f"{status['job_id']} {state_text(status)}"
+    phase = status.get("phase")
+    is_telling = status["state"] == "RUNNING" and phase not in (None, "running")
+    return f"{line}, {phase}" if is_telling else line
+
+
+def _pace_line(status: Mapping[str, Any]) -> str:
+    rate, total, done = (status.get(key) or 0 for key in ("rate_per_s", "total", "done"))
+    if status["state"] == "QUEUED":
+        return str(status.get("message") or "")
+    left = f", {duration_text((total - done) / rate)} left" if rate and total > done else ""
+    return progress_text(status) + left

@@ -1,0 +1,167 @@
+"""What the orchestrator sees of the Ray cluster that it lives in, and does to it."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psutil
+
+from orchestrator.ray_jobs import RayJobs, RayJobStatus
+from orchestrator.snapshot import NodeCapacity
+
+
+@dataclass(frozen=True)
+class ProcessRef:
+    """A process of an attempt: a pid alone may mean another process later."""
+
+    role: str
+    pid: int
+    created_at: float
+    node_id: str
+    host: str
+
+
+class Cluster(Protocol):
+    """The cluster as the controller needs it."""
+
+    def nodes(self) -> list[NodeCapacity]:
+        """Return the live nodes with what is free on each, by Ray's own count."""
+
+    def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
+        """Start an attempt's driver; starting the same one again changes nothing."""
+
+    def status(self, submission_id: str) -> RayJobStatus:
+        """Return what Ray says of a driver."""
+
+    def message(self, submission_id: str) -> str:
+        """Return why Ray says that a driver failed, or ""."""
+
+    def stop(self, submission_id: str) -> None:
+        """Ask Ray to end a driver."""
+
+    def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
+        """Return the processes that still run."""
+
+    def kill(self, processes: Iterable[ProcessRef]) -> None:
+        """End processes without grace."""
+
+
+class RayCluster:
+    """The `Cluster` that this process, an actor, is connected to."""
+
+    def __init__(self) -> None:
+        import ray
+
+        context = ray.get_runtime_context()
+        self._jobs = RayJobs(context.gcs_address)
+        # An attempt runs the code that the orchestrator runs.
+        shipped = dict(context.runtime_env).get("py_modules")
+        self._runtime_env: dict[str, Any] = {"py_modules": shipped} if shipped else {}
+
+    def nodes(self) -> list[NodeCapacity]:
+        """Return the live nodes with what is free on each, by Ray's own count."""
+        import ray
+        from ray._private.state import available_resources_per_node
+
+        free = available_resources_per_node()
+        nodes = []
+        for node in ray.nodes():
+            if not node["Alive"]:
+                continue
+            node_id, total = node["NodeID"], node["Resources"]
+            left = free.get(node_id, {})
+            nodes.append(
+                NodeCapacity(
+                    node_id=node_id,
+                    cpus=total.get("CPU", 0.0),
+                    gpus=total.get("GPU", 0.0),
+                    free_cpus=left.get("CPU", 0.0),
+                    free_gpus=left.get("GPU", 0.0),
+                )
+            )
+        return nodes
+
+    def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
+        """Start an attempt's driver; starting the same one again changes nothing."""
+        self._jobs.submit(
+            submission_id, entrypoint, metadata=metadata, runtime_env=self._runtime_env
+        )
+
+    def status(self, submission_id: str) -> RayJobStatus:
+        """Return what Ray says of a driver."""
+        return self._jobs.status(submission_id)
+
+    def message(self, submission_id: str) -> str:
+        """Return why Ray says that a driver failed, or ""."""
+        return self._jobs.message(submission_id)
+
+    def stop(self, submission_id: str) -> None:
+        """Ask Ray to end a driver."""
+        self._jobs.stop(submission_id)
+
+    def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
+        """Return the processes that still run."""
+        return self._on_their_hosts(processes, kill=False)
+
+    def kill(self, processes: Iterable[ProcessRef]) -> None:
+        """End processes without grace."""
+        self._on_their_hosts(processes, kill=True)
+
+    def _on_their_hosts(self, processes: Iterable[ProcessRef], kill: bool) -> list[ProcessRef]:
+        """Ask each node about its own processes; those of nodes that are gone are gone."""
+        here: list[ProcessRef] = []
+        elsewhere: dict[str, list[ProcessRef]] = {}
+        for process in processes:
+            if process.host == socket.gethostname():
+                here.append(process)
+            else:
+                elsewhere.setdefault(process.node_id, []).append(process)
+        running = local_processes(here, kill)
+        if elsewhere:
+            running += self._ask_nodes(elsewhere, kill)
+        return running
+
+    def _ask_nodes(self, processes: Mapping[str, list[ProcessRef]], kill: bool) -> list[ProcessRef]:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        alive_nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        ask = ray.remote(num_cpus=0, max_retries=0)(local_processes)
+        answers = [
+            (
+                node_processes,
+                ask.options(
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
+                ).remote(node_processes, kill),
+            )
+            for node_id, node_processes in processes.items()
+            if node_id in alive_nodes
+        ]
+        running: list[ProcessRef] = []
+        for node_processes, answer in answers:
+            try:
+                running += ray.get(answer, timeout=15)
+            except (ray.exceptions.RayError, TimeoutError):
+                # Not proven gone, so still there: asked again in the next loop.
+                running += node_processes
+        return running
+
+
+def local_processes(processes: list[ProcessRef], kill: bool) -> list[ProcessRef]:
+    """Return which of the processes run on this host, ending them if asked to."""
+    running = []
+    for ref in processes:
+        try:
+            process = psutil.Process(ref.pid)
+            is_same = abs(process.create_time() - ref.created_at) < 0.01
+            if not is_same or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if kill:
+                os.kill(ref.pid, signal.SIGKILL)
+            running.append(ref)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    return running

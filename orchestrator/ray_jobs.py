@@ -1,0 +1,115 @@
+"""The Ray Jobs HTTP API: the only way in which a command line reaches a cluster."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+from orchestrator.errors import RayUnavailableError
+
+
+class RayJobStatus(StrEnum):
+    """What Ray says of a job; a hint, never the truth."""
+
+    ABSENT = "ABSENT"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    ENDED = "ENDED"
+
+
+_STATUS = {
+    "PENDING": RayJobStatus.PENDING,
+    "RUNNING": RayJobStatus.RUNNING,
+    "STOPPED": RayJobStatus.ENDED,
+    "SUCCEEDED": RayJobStatus.ENDED,
+    "FAILED": RayJobStatus.ENDED,
+}
+
+
+class RayJobs:
+    """Submits, watches and stops Ray Jobs.
+
+    Args:
+        address: The Jobs API (http://host:port) or a GCS address; None takes RAY_ADDRESS.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address or os.environ.get("RAY_ADDRESS")
+        if not self._address:
+            raise RayUnavailableError("RAY_ADDRESS is not set: name the Jobs API, or `ddpmctl up`")
+        self._client: Any = None
+
+    def submit(
+        self,
+        submission_id: str,
+        entrypoint: str,
+        *,
+        metadata: Mapping[str, str],
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Submit a job; tell whether it is new (an id is used once and for all)."""
+        with self._translated() as client:
+            try:
+                client.submit_job(
+                    submission_id=submission_id,
+                    entrypoint=entrypoint,
+                    metadata=dict(metadata),
+                    runtime_env=dict(runtime_env or {}),
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return False
+                raise
+            return True
+
+    def status(self, submission_id: str) -> RayJobStatus:
+        """Return what Ray says of a job."""
+        with self._translated() as client:
+            try:
+                answer = str(client.get_job_status(submission_id).value)
+            except RuntimeError as error:
+                if "404" in str(error) or "does not exist" in str(error):
+                    return RayJobStatus.ABSENT
+                raise
+        return _STATUS[answer]
+
+    def message(self, submission_id: str) -> str:
+        """Return why Ray says that a job failed, or ""."""
+        with self._translated() as client:
+            return str(client.get_job_info(submission_id).message or "")
+
+    def logs(self, submission_id: str) -> str:
+        """Return what the job's driver printed so far."""
+        with self._translated() as client:
+            return str(client.get_job_logs(submission_id))
+
+    def stop(self, submission_id: str) -> None:
+        """Ask Ray to end a job's driver; an ended or absent one is no error."""
+        with self._translated() as client:
+            try:
+                client.stop_job(submission_id)
+            except RuntimeError as error:
+                if "404" not in str(error) and "does not exist" not in str(error):
+                    raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[Any]:
+        try:
+            if self._client is None:
+                from ray.job_submission import JobSubmissionClient
+
+                self._client = JobSubmissionClient(self._address)
+            yield self._client
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise RayUnavailableError(_advice(str(error), str(self._address))) from error
+
+
+def _advice(text: str, address: str) -> str:
+    line = " ".join(text.split())
+    if "401" in line or "403" in line or "oken" in line:
+        return f"Ray at {address} refuses the token; check RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
+    short = line if len(line) <= 200 else f"{line[:197]}..."
+    return (
+        f"Ray's Jobs API at {address} does not answer ({short}); check RAY_ADDRESS, or `ddpmctl up`"
+    )

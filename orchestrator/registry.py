@@ -1,0 +1,40 @@
+"""Looks a model up in MLflow's registry."""
+
+import os
+
+from orchestrator.errors import BadInputError, TrackingError
+
+COMMIT_TAG = "ddpmctl.commit"
+
+
+def registered_checkpoint(name: str) -> str:
+    """Return the s3:// URI of the checkpoint that `name@alias` or `name/version` points at.
+
+    Raises:
+        BadInputError: There is no such model, or it is none of ours.
+        TrackingError: MLflow does not answer.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise BadInputError(
+            "model.registered needs MLFLOW_TRACKING_URI where the orchestrator runs"
+        )
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    model, at, alias = name.partition("@")
+    try:
+        if at:
+            version = client.get_model_version_by_alias(model, alias)
+        else:
+            model, _, number = name.partition("/")
+            version = client.get_model_version(model, number)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise BadInputError(f"model.registered: MLflow knows no {name}") from error
+        raise TrackingError(f"MLflow at {uri} does not answer: {error.message}") from error
+    commit = version.tags.get(COMMIT_TAG)
+    if commit is None:
+        raise BadInputError(f"model.registered: {name} points at no checkpoint of ddpmctl")
+    return str(commit)

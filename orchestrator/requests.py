@@ -1,0 +1,74 @@
+"""What becomes of a job when a user asks to cancel or to retry it."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from orchestrator import paths
+from orchestrator.records import RecordStore, Request, VersionedRecord
+from orchestrator.state import JobRecord, JobState, Reason
+
+DEFAULT_GRACE_S = 30.0
+_KEPT_KEYS = 8
+
+
+def handle_request(
+    records: RecordStore, current: VersionedRecord, request: Request, now: datetime
+) -> VersionedRecord:
+    """Do what a request asks if it still means this state of the job, and note it as handled.
+
+    A request that came too late (the job has ended, or is queued again already) changes nothing
+    but is noted, so that whoever asked can see that it was read.
+
+    Raises:
+        ConditionFailedError: Somebody else moved the record.
+    """
+    record = current.record
+    moved = _cancelled(record, request, now) if request.verb == "cancel" else None
+    if request.verb == "retry" and record.state in (JobState.FAILED, JobState.CANCELLED):
+        moved = replace(
+            record.moved_to(
+                JobState.QUEUED,
+                at=now,
+                reason=Reason.RETRIED_BY_USER,
+                message="retried: it goes on from its last checkpoint",
+            ),
+            not_before=None,
+            avoided_nodes=(),
+            first_counted_attempt=record.attempt + 1,
+        )
+        # The marks first: a queued record without them would never be seen.
+        records.store.put(paths.queue_marker(record.job_id), b"{}")
+        records.store.put(paths.tracking_marker(record.job_id), b"{}")
+    handled = (*record.handled_requests[-_KEPT_KEYS:], request.key)
+    if moved is None:
+        return records.write(current, replace(record, handled_requests=handled))
+    moved = replace(moved, handled_requests=handled)
+    if moved.state is record.state:
+        return records.write(current, moved)
+    return records.move(current, moved)
+
+
+def _cancelled(record: JobRecord, request: Request, now: datetime) -> JobRecord | None:
+    grace_s = float(request.details.get("grace_s", DEFAULT_GRACE_S))
+    reason, message = Reason.CANCELLED_BY_USER, "cancelled by a user"
+    if record.state is JobState.QUEUED:
+        return record.moved_to(JobState.CANCELLED, at=now, reason=reason, message=message)
+    if record.state in (JobState.STARTING, JobState.RUNNING):
+        return record.moved_to(
+            JobState.STOPPING,
+            at=now,
+            reason=reason,
+            message=message,
+            stop_target=JobState.CANCELLED,
+            stop_grace_s=grace_s,
+        )
+    if record.state is JobState.STOPPING:
+        # It is on its way out already: only what comes after that changes.
+        return replace(
+            record,
+            reason=reason,
+            message=message,
+            stop_target=JobState.CANCELLED,
+            stop_grace_s=min(record.stop_grace_s, grace_s) if record.stop_grace_s else 0.0,
+        )
+    return None

@@ -1,0 +1,205 @@
+"""What the command line does to the store: submit, ask, read, wait."""
+
+import json
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from orchestrator import paths
+from orchestrator.dataset_sources import resolve_source
+from orchestrator.datasets import ingest
+from orchestrator.errors import ConditionFailedError, OrchestratorError, SpecConflictError
+from orchestrator.job_index import index_entry, read_entries
+from orchestrator.job_lookup import find_job_id
+from orchestrator.lease import read_lease
+from orchestrator.paths import JobPaths, check_name
+from orchestrator.records import RecordStore, Request, read_json
+from orchestrator.spec import Job, TrainJob, spec_from_json
+from orchestrator.state import JobState
+from orchestrator.storage import ObjectStore
+
+STALE_AFTER = timedelta(seconds=30)
+POLL_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What came of a submit.
+
+    Attributes:
+        job_id: The job.
+        is_new: False if the same spec was submitted under that id before.
+    """
+
+    job_id: str
+    is_new: bool
+
+
+def with_dataset(spec: Job, folder: Path, store: ObjectStore) -> Job:
+    """Return the spec with its images in the store and pinned by their hash.
+
+    Args:
+        spec: What was asked.
+        folder: Folder of the job file, which relative paths start from.
+        store: Where the images go.
+
+    Raises:
+        DatasetError: The images cannot be used; the message names the file.
+    """
+    if not isinstance(spec, TrainJob):
+        return spec
+    source = resolve_source(spec.dataset.source, folder)
+    cache = Path(tempfile.gettempdir()) / "ddpmctl-cache" / "datasets"
+    ref = ingest(source, store, cache)
+    spec.model.check_image_shape((ref.channels, ref.height, ref.width))
+    dataset = spec.dataset.model_copy(update={"sha256": ref.sha256, "source": source})
+    return spec.model_copy(update={"dataset": dataset})
+
+
+def submit_job(store: ObjectStore, spec: Job, job_id: str | None = None) -> Submission:
+    """Put a job into the queue; the same id with the same spec is the same job.
+
+    Raises:
+        SpecConflictError: The id is taken by another spec.
+        BadInputError: The id cannot be used.
+    """
+    job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
+    job = JobPaths(job_id)
+    # The marks first: should this process die now, they lead to nothing and are swept away.
+    store.put(paths.tracking_marker(job_id), b"{}")
+    store.put(paths.queue_marker(job_id), b"{}")
+    body = json.dumps(spec.model_dump(mode="json"), indent=1).encode()
+    try:
+        store.put(job.spec, body, if_absent=True)
+    except ConditionFailedError:
+        if spec_from_json(store.get(job.spec).body).spec_hash != spec.spec_hash:
+            raise SpecConflictError(job_id) from None
+        return Submission(job_id, is_new=False)
+    return Submission(job_id, is_new=True)
+
+
+def _new_id(name: str, now: datetime) -> str:
+    alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+    ending = "".join(secrets.choice(alphabet) for _ in range(4))
+    return f"{name}-{now:%Y%m%d-%H%M%S}-{ending}"
+
+
+def job_status(store: ObjectStore, job: str) -> dict[str, Any]:
+    """Return one job in full, as `status` shows it.
+
+    Raises:
+        JobNotFoundError: There is none.
+    """
+    job_id = find_job_id(store, job)
+    record = RecordStore(store).read(job_id).record
+    beat = read_json(store, JobPaths(job_id).attempt(record.attempt).heartbeat)
+    heartbeat = beat[0] if beat else {}
+    entry = index_entry(record, heartbeat)
+    confirmed = _with_confirmation(store, [entry])[0]
+    return {
+        **confirmed,
+        "workers": heartbeat.get("workers", []),
+        "committed": heartbeat.get("committed"),
+        "details": heartbeat.get("details", {}),
+        "run_id": record.run_id,
+        "model": dict(record.model),
+        "decisions": dict(record.decisions),
+        "attempts": [
+            {
+                "number": attempt.number,
+                "started_at": attempt.started_at.isoformat(),
+                "ended_at": attempt.ended_at.isoformat() if attempt.ended_at else None,
+                "reason": attempt.reason,
+                "progress": attempt.progress,
+            }
+            for attempt in record.attempts
+        ],
+    }
+
+
+def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[dict[str, Any]]:
+    """Return the jobs, live ones first in line, then the ended ones, the newest first.
+
+    Args:
+        store: Where they are.
+        everything: Also the ended jobs that the index no longer holds.
+    """
+    found = read_json(store, paths.INDEX)
+    live = list(found[0]["live"]) if found else []
+    ended = list(found[0]["ended"]) if found else []
+    known = {entry["job_id"] for entry in live} | {entry["job_id"] for entry in ended}
+    # A job is in the queue's folder before the orchestrator has seen it.
+    unseen = [job for job in RecordStore(store).queued_ids() if job not in known]
+    if everything:
+        folders = store.list_folders(paths.JOBS)
+        unseen += [job for job in folders if job not in known and job not in unseen]
+    for entry in read_entries(store, unseen):
+        if entry is not None:
+            (ended if JobState(entry["state"]).has_ended else live).append(entry)
+    ended.sort(key=lambda entry: entry["changed_at"], reverse=True)
+    return _with_confirmation(store, live) + ended
+
+
+def _with_confirmation(store: ObjectStore, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add whether each state is confirmed: nobody can write a record when all of Ray is dead."""
+    lease = read_lease(store)
+    now = store.now()
+    shown = []
+    for entry in entries:
+        if JobState(entry["state"]).has_ended:
+            shown.append({**entry, "stale": False, "confirmed_at": entry["changed_at"]})
+            continue
+        times = [lease.renewed_at if lease else datetime.fromisoformat(entry["submitted_at"])]
+        if entry["heartbeat_at"] and entry["state"] in (JobState.RUNNING, JobState.STARTING):
+            times.append(datetime.fromisoformat(entry["heartbeat_at"]))
+        confirmed_at = min(times)
+        stale = now - confirmed_at > STALE_AFTER
+        shown.append({**entry, "stale": stale, "confirmed_at": confirmed_at.isoformat()})
+    return shown
+
+
+def request(
+    store: ObjectStore, job_id: str, verb: str, details: dict[str, Any] | None = None
+) -> str:
+    """Ask the orchestrator to do something with a job; return the request's key."""
+    records = RecordStore(store)
+    record = records.read(job_id).record
+    asked = Request(
+        job_id=job_id, verb=verb, attempt=record.attempt, at=store.now(), details=details or {}
+    )
+    return records.post_request(asked)
+
+
+def follow(store: ObjectStore, job_id: str, timeout_s: float | None) -> Iterator[dict[str, Any]]:
+    """Yield the job's status again and again until it has ended or the time is up.
+
+    A store that does not answer for a while is waited for: the job goes on without us.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    failures = 0
+    while True:
+        try:
+            status = job_status(store, job_id)
+            failures = 0
+        except OrchestratorError:
+            failures += 1
+            if failures > 60:
+                raise
+        else:
+            yield status
+            if JobState(status["state"]).has_ended:
+                return
+        if deadline is not None and time.monotonic() >= deadline:
+            return
+        time.sleep(POLL_EVERY_S)
+
+
+def orchestrator_is_alive(store: ObjectStore) -> bool:
+    """Tell whether an orchestrator holds a fresh lease on the store."""
+    lease = read_lease(store)
+    return lease is not None and lease.is_fresh

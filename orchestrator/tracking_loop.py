@@ -1,0 +1,61 @@
+"""Tells MLflow about all jobs, beside the orchestrator's loop: MLflow may be slow or down."""
+
+import logging
+import os
+import threading
+import time
+
+from orchestrator import paths
+from orchestrator.errors import ConditionFailedError, OrchestratorError, TrackingError
+from orchestrator.mlflow_server import open_mlflow
+from orchestrator.storage import ObjectStore, open_store
+from orchestrator.tracking import TrackingCarrier
+
+EVERY_S = 2.0
+PAUSE_AFTER_ERROR_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+def carry_until(store_uri: str, holds_lease: threading.Event) -> None:
+    """Carry what jobs have to say to MLflow for as long as the process lives.
+
+    Args:
+        store_uri: Where the lines are.
+        holds_lease: Set while this orchestrator is the one that acts.
+    """
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not tracking_uri:
+        logger.warning("MLFLOW_TRACKING_URI is not set: metrics stay in the store")
+        return
+    store = open_store(store_uri)
+    while True:
+        holds_lease.wait()
+        try:
+            carrier = TrackingCarrier(store, open_mlflow(tracking_uri))
+            while holds_lease.is_set():
+                carry_all(store, carrier)
+                time.sleep(EVERY_S)
+        except TrackingError as error:
+            logger.warning("metrics wait: %s", error)
+        except OrchestratorError as error:
+            logger.warning("tracking starts over: %s", error)
+        except Exception:
+            # The top of a thread: one job's odd line must not end the tracking of all.
+            logger.exception("tracking starts over")
+        time.sleep(PAUSE_AFTER_ERROR_S)
+
+
+def carry_all(store: ObjectStore, carrier: TrackingCarrier) -> None:
+    """Tell MLflow what is new about each job that it has not been told everything about.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    for info in store.list_objects(paths.TRACKING):
+        job_id = info.key.removeprefix(paths.TRACKING)
+        try:
+            if carrier.carry(job_id).done:
+                store.delete(info.key)
+        except ConditionFailedError:
+            logger.info("job=%s is carried by another process", job_id)

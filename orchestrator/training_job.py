@@ -1,0 +1,93 @@
+"""The driver of one attempt of a training job: Ray Train's worker group, and nothing of its own.
+
+Retries, checkpoints and their verification are ours; Ray Train gives the worker group, the process
+group and the dashboard's page.
+"""
+
+import logging
+import sys
+import tempfile
+from typing import Any
+
+from orchestrator.attempt import Attempt, run_attempt
+from orchestrator.attempt_board import AttemptBoard, BoardReader
+from orchestrator.checkpoints import CheckpointStore
+from orchestrator.outcome import Outcome
+from orchestrator.spec import TrainJob
+from orchestrator.state import Placement
+from orchestrator.training_worker import train_loop
+
+BOARD_POLL_EVERY_S = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+def train(attempt: Attempt) -> Outcome:
+    """Run one attempt of a training job on the Ray cluster that this process belongs to."""
+    import ray
+
+    spec, placement = attempt.spec, attempt.record.placement
+    if not isinstance(spec, TrainJob) or placement is None:
+        raise TypeError(f"job {attempt.record.job_id} is no placed training job")
+    ray.init(logging_level=logging.WARNING)
+    attempt.progress.total, attempt.progress.unit = spec.training.num_steps, "steps"
+    board = ray.remote(num_cpus=0, max_concurrency=4)(AttemptBoard).remote(placement.num_workers)
+    with BoardReader(attempt, board, BOARD_POLL_EVERY_S):
+        trainer(attempt, placement, board).fit()
+    return _outcome(attempt, spec)
+
+
+def trainer(attempt: Attempt, placement: Placement, board: Any) -> Any:
+    """Return the TorchTrainer of an attempt: it never retries and uploads nothing."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    per_worker: dict[str, float] = {"CPU": placement.cpus_per_worker}
+    if placement.gpus_per_worker:
+        per_worker["GPU"] = placement.gpus_per_worker
+    nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={
+            "store_uri": attempt.store.uri,
+            "job_id": attempt.record.job_id,
+            "attempt": attempt.number,
+            "board": board,
+        },
+        torch_config=TorchConfig(backend="nccl" if placement.gpus_per_worker else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=placement.num_workers,
+            use_gpu=placement.gpus_per_worker > 0,
+            resources_per_worker=per_worker,
+            label_selector=[{"ray.io/node-id": node} for node in nodes],
+        ),
+        run_config=RunConfig(
+            name=f"{attempt.record.job_id}-{attempt.number}",
+            storage_path=tempfile.mkdtemp(prefix="ddpmctl-train-"),
+            failure_config=FailureConfig(
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=0
+            ),
+        ),
+    )
+
+
+def _outcome(attempt: Attempt, spec: TrainJob) -> Outcome:
+    """Say what the attempt came to from what is committed, not from what was done."""
+    steps = CheckpointStore(attempt.store, attempt.job).steps()
+    committed = max(steps, default=0)
+    if committed >= spec.training.num_steps:
+        return Outcome(succeeded=True, progress=committed, message=f"trained {committed} steps")
+    return Outcome(
+        stopped=True, progress=committed, message=f"stopped after step {committed}, which is saved"
+    )
+
+
+def main() -> int:
+    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    store_uri, job_id, number = sys.argv[1:]
+    return run_attempt(store_uri, job_id, int(number), train)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
