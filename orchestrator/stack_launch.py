@@ -1,5 +1,6 @@
 """Bringing one part of the embedded stack up, and ending it."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +26,11 @@ TITLES = {
 }
 _GRACE_S = {"store": 10.0, "ray": 4.0, "mlflow": 8.0}
 _START_TIMEOUT_S = 120.0
-_RUNNING_TIMEOUT_S = 20.0  # for a part that ran already: afterwards it is started again
+_RUNNING_TIMEOUT_S = 60.0  # for a part that ran already: afterwards it is started again
+_HASTE_S = 5.0  # what fails sooner than this would fail again
 _POLL_S = 0.1
 _LOG_BYTES = 20 * 1024**2
+_ERROR = re.compile(r"error|fatal|exception|denied|no space|^F\d{4} ", re.IGNORECASE)
 
 
 class PortTakenError(StackError):
@@ -89,10 +92,24 @@ class Launcher:
         return True
 
     def _start(self, part: Part) -> None:
+        for is_last in (False, False, True):
+            started_at = time.monotonic()
+            reason = self._try_to_start(part)
+            took_s = time.monotonic() - started_at
+            if reason is None:
+                self._tell(f"{TITLES[part.name]} is ready ({took_s:.1f} s)")
+                return
+            if is_last or took_s < _HASTE_S or self._stopped.is_set():
+                raise StackError(f"{TITLES[part.name]} {reason}")
+            # Ray gives up when its own parts take 15 s, as they may on a busy machine.
+            self._tell(f"{TITLES[part.name]} {reason}; trying again")
+
+    def _try_to_start(self, part: Part) -> str | None:
+        """Start a part; return why it does not work, or None."""
         log = self._log(part.name)
+        log_start = log.stat().st_size if log.exists() else 0
         part.prepare()
         self._tell(f"starting {TITLES[part.name]}")
-        started_at = time.monotonic()
         leader = start_detached(
             part.command,
             part.environment,
@@ -104,9 +121,13 @@ class Launcher:
             self._state.leaders[part.name] = leader
             self._state.settings[part.name] = part.digest
             save_state(self._folder, self._state)
-        if not self._is_ready_within(part, leader, _START_TIMEOUT_S):
-            self._fail(part, leader, log)
-        self._tell(f"{TITLES[part.name]} is ready ({time.monotonic() - started_at:.1f} s)")
+        if self._is_ready_within(part, leader, _START_TIMEOUT_S):
+            return None
+        how = "stopped while starting" if leader.find() is None else "is not ready in time"
+        self.end(part.name)
+        if taken := [port for port in part.ports if not is_free(port)]:
+            raise PortTakenError(f"port {taken[0]} of {TITLES[part.name]} was taken in between")
+        return f"{how}: {_told_reason(log, log_start)}"
 
     def _is_ready_within(self, part: Part, leader: ProcessIdentity, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -117,15 +138,6 @@ class Launcher:
                 return False
             time.sleep(_POLL_S)
         return False
-
-    def _fail(self, part: Part, leader: ProcessIdentity, log: Path) -> None:
-        how = "stopped while starting" if leader.find() is None else "is not ready in time"
-        self.end(part.name)
-        if self._stopped.is_set():
-            raise StackError(f"{TITLES[part.name]} was not waited for")
-        if taken := [port for port in part.ports if not is_free(port)]:
-            raise PortTakenError(f"port {taken[0]} of {TITLES[part.name]} was taken in between")
-        raise StackError(f"{TITLES[part.name]} {how}: {_last_line(log)}; see {log}")
 
     def _mark(self, name: str) -> str:
         return f"{self._folder.root}:{name}"
@@ -144,6 +156,9 @@ class Launcher:
             self._on_progress(line)
 
 
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    return next((line[:300] for line in reversed(lines) if line), "it said nothing")
+def _told_reason(log: Path, start: int) -> str:
+    """Return the last line since `start` that names an error, or else the last one."""
+    content = log.read_bytes()[start:].decode(errors="replace")
+    lines = [line.strip()[:300] for line in content.splitlines() if line.strip()]
+    telling = [line for line in lines if _ERROR.search(line)] or lines or ["it printed nothing"]
+    return f"{telling[-1]}; see {log}"
