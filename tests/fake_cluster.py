@@ -1,0 +1,65 @@
+"""A cluster whose drivers and processes tests start and end by hand."""
+
+from collections.abc import Iterable, Mapping
+
+from orchestrator.errors import RayUnavailableError
+from orchestrator.ray_cluster import ProcessRef
+from orchestrator.ray_jobs import RayJobStatus
+from orchestrator.snapshot import NodeCapacity
+
+
+class FakeCluster:
+    """A `Cluster` whose drivers and processes tests start and end by hand."""
+
+    def __init__(self, cpus: float = 4, gpus: float = 0) -> None:
+        self.cpus = cpus
+        self.gpus = gpus
+        self.started: dict[str, str] = {}
+        self.statuses: dict[str, RayJobStatus] = {}
+        self.running: set[int] = set()
+        self.stopped: list[str] = []
+        self.is_reachable = True
+
+    def nodes(self) -> list[NodeCapacity]:
+        """Return one node, all free."""
+        return [
+            NodeCapacity(
+                node_id="n1",
+                cpus=self.cpus,
+                gpus=self.gpus,
+                free_cpus=self.cpus,
+                free_gpus=self.gpus,
+            )
+        ]
+
+    def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
+        """Note a driver as started."""
+        self._check()
+        self.started[submission_id] = entrypoint
+        self.statuses.setdefault(submission_id, RayJobStatus.RUNNING)
+
+    def status(self, submission_id: str) -> RayJobStatus:
+        """Return what a test set."""
+        self._check()
+        return self.statuses.get(submission_id, RayJobStatus.ABSENT)
+
+    def message(self, submission_id: str) -> str:
+        """Return nothing."""
+        return ""
+
+    def stop(self, submission_id: str) -> None:
+        """Note the request."""
+        self._check()
+        self.stopped.append(submission_id)
+
+    def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
+        """Return the processes that a test left running."""
+        return [process for process in processes if process.pid in self.running]
+
+    def kill(self, processes: Iterable[ProcessRef]) -> None:
+        """End processes."""
+        self.running -= {process.pid for process in processes}
+
+    def _check(self) -> None:
+        if not self.is_reachable:
+            raise RayUnavailableError("the fake cluster is switched off")

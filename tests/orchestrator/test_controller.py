@@ -1,0 +1,363 @@
+"""The orchestrator's loop, on a store in memory and a cluster that tests move by hand."""
+
+import json
+from datetime import datetime
+
+import pytest
+
+from ddpm.config import TrainingConfig
+from orchestrator import paths
+from orchestrator.controller import Controller
+from orchestrator.errors import ConditionFailedError, LeaseLostError
+from orchestrator.lease import Lease
+from orchestrator.outcome import OUTCOME, Outcome
+from orchestrator.paths import JobPaths
+from orchestrator.ray_jobs import RayJobStatus
+from orchestrator.records import RecordStore, read_json
+from orchestrator.spec import DatasetSpec, ModelRef, SampleJob, TrainJob, TrainResources
+from orchestrator.state import JobRecord, JobState, Reason
+from orchestrator.submit import job_status, list_jobs, request, submit_job
+from tests.fake_cluster import FakeCluster
+from tests.fakes import MemoryStore
+
+
+def train_job(name: str = "a", workers: int = 1, **fields: object) -> TrainJob:
+    """Return a small training job."""
+    return TrainJob(
+        kind="train",
+        name=name,
+        dataset=DatasetSpec(source="digits"),
+        training=TrainingConfig(num_steps=10),
+        resources=TrainResources(num_workers=workers),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+class World:
+    """A store, a cluster and an orchestrator."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.cluster = FakeCluster()
+        self.records = RecordStore(self.store)
+        self.controller = self.new_controller()
+
+    def new_controller(self) -> Controller:
+        """Return an orchestrator that has just taken over."""
+        self.lease = Lease(self.store, "test", term_s=1e9)
+        if not self.lease.acquire():
+            self.store.delete(paths.LEASE)
+            assert self.lease.acquire()
+        controller = Controller(self.store, self.cluster, self.lease)
+        controller.take_over()
+        return controller
+
+    def step(self, times: int = 1) -> None:
+        """Run the loop."""
+        for _ in range(times):
+            self.store.advance(1)
+            self.controller.step()
+
+    def record(self, job_id: str) -> JobRecord:
+        """Read a record."""
+        return self.records.read(job_id).record
+
+    def state(self, job_id: str) -> str:
+        """Read a state."""
+        return str(self.record(job_id).state)
+
+    def begin(self, job_id: str, pid: int = 100) -> None:
+        """Have the current attempt's driver run and beat."""
+        number = self.record(job_id).attempt
+        attempt = JobPaths(job_id).attempt(number)
+        process = {"role": "driver", "pid": pid, "created_at": 1.0, "node_id": "n1", "host": "h"}
+        self.store.put(f"{attempt.processes}driver-{pid}.json", json.dumps(process).encode())
+        self.beat(job_id, committed=0)
+        self.cluster.running.add(pid)
+
+    def beat(self, job_id: str, committed: int) -> None:
+        """Write a heartbeat."""
+        attempt = JobPaths(job_id).attempt(self.record(job_id).attempt)
+        value = {"at": self.store.now().isoformat(), "phase": "running", "committed": committed}
+        self.store.put(attempt.heartbeat, json.dumps(value).encode())
+
+    def end(self, job_id: str, outcome: Outcome | None, pid: int = 100) -> None:
+        """End the current attempt's driver."""
+        number = self.record(job_id).attempt
+        if outcome is not None:
+            self.store.put(JobPaths(job_id).attempt(number).outcome, OUTCOME.dump_json(outcome))
+        self.cluster.statuses[f"{job_id}.{number}"] = RayJobStatus.ENDED
+        self.cluster.running.discard(pid)
+
+
+@pytest.fixture
+def world() -> World:
+    """A world with nothing in it."""
+    return World()
+
+
+def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
+    """The whole path, with an event for each move."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    assert world.state(job_id) == "STARTING"
+    assert f"{job_id}.1" in world.cluster.started
+    world.begin(job_id)
+    world.step()
+    assert world.state(job_id) == "RUNNING"
+    world.end(job_id, Outcome(succeeded=True, progress=10))
+    world.step(2)
+    assert world.state(job_id) == "SUCCEEDED"
+    states = [event.state for event in world.records.events(job_id)]
+    assert states == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
+    assert not world.store.exists(paths.queue_marker(job_id))
+    assert [job["state"] for job in list_jobs(world.store)] == ["SUCCEEDED"]
+
+
+def test_submitting_the_same_id_twice_is_submitting_once(world: World) -> None:
+    """A client that timed out submits again and must not get two jobs."""
+    assert submit_job(world.store, train_job(), "mine").is_new
+    assert not submit_job(world.store, train_job(), "mine").is_new
+    world.step()
+    assert list(world.cluster.started) == ["mine.1"]
+
+
+def test_jobs_that_do_not_fit_together_run_one_after_the_other(world: World) -> None:
+    """The first takes all CPUs; the second waits for its end."""
+    first = submit_job(world.store, train_job("a")).job_id
+    world.store.advance(1)
+    second = submit_job(world.store, train_job("b")).job_id
+    world.step()
+    assert (world.state(first), world.state(second)) == ("STARTING", "QUEUED")
+    world.begin(first)
+    world.step()
+    world.end(first, Outcome(succeeded=True))
+    world.step(2)
+    assert (world.state(first), world.state(second)) == ("SUCCEEDED", "STARTING")
+
+
+def test_a_lost_driver_is_tried_again_from_where_it_was(world: World) -> None:
+    """The next attempt has a new number, after a back-off."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    world.step()
+    world.beat(job_id, committed=5)
+    world.end(job_id, None)
+    world.step(3)
+    record = world.record(job_id)
+    assert record.state is JobState.QUEUED
+    assert record.attempts[0].reason is Reason.DRIVER_LOST
+    assert record.attempts[0].progress == 5
+    world.store.advance(60)
+    world.step()
+    assert world.record(job_id).attempt == 2
+
+
+@pytest.mark.parametrize("reason", [Reason.BAD_INPUT, Reason.DIVERGED, Reason.USER_CODE])
+def test_what_another_attempt_can_not_cure_fails_at_once(world: World, reason: Reason) -> None:
+    """490,000 retries of a job whose input is wrong help nobody."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    world.step()
+    world.end(job_id, Outcome(reason=reason, message="it is so"))
+    world.step(3)
+    record = world.record(job_id)
+    assert (record.state, record.reason) == (JobState.FAILED, reason)
+    assert "it is so" in record.message
+
+
+def test_no_job_is_queued_again_while_a_worker_of_it_lives(world: World) -> None:
+    """Two attempts that write at once is what must never be."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    world.step()
+    attempt = JobPaths(job_id).attempt(1)
+    worker = {"role": "worker-0", "pid": 7, "created_at": 1.0, "node_id": "n1", "host": "h"}
+    world.store.put(f"{attempt.processes}worker-0-7.json", json.dumps(worker).encode())
+    world.cluster.running.add(7)
+    world.end(job_id, None)
+    world.step(3)
+    assert world.state(job_id) == "STOPPING"
+    while 7 in world.cluster.running:
+        assert world.state(job_id) == "STOPPING"
+        world.step()
+    world.step()
+    assert world.state(job_id) == "QUEUED"
+
+
+def test_a_queued_job_is_cancelled_at_once(world: World) -> None:
+    """There is nothing to wait for."""
+    world.cluster.cpus = 0
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    request(world.store, job_id, "cancel")
+    world.step()
+    assert world.state(job_id) == "CANCELLED"
+    assert not list(world.store.list_objects(paths.INBOX))
+
+
+def test_a_running_job_is_told_to_stop_and_cancelled_when_it_is_gone(world: World) -> None:
+    """It gets its grace; CANCELLED means that nothing of it runs."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    world.step()
+    request(world.store, job_id, "cancel", {"grace_s": 20})
+    world.step(2)
+    assert world.state(job_id) == "STOPPING"
+    told = read_json(world.store, JobPaths(job_id).attempt(1).stop)
+    assert told is not None
+    assert told[0]["grace_s"] == 20
+    world.end(job_id, Outcome(stopped=True, progress=4))
+    world.step()
+    assert world.state(job_id) == "CANCELLED"
+
+
+def test_a_cancelled_job_can_be_retried(world: World) -> None:
+    """It goes back into the queue with its attempts counted anew."""
+    world.cluster.cpus = 0
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    request(world.store, job_id, "cancel")
+    world.step()
+    world.cluster.cpus = 4
+    request(world.store, job_id, "retry")
+    world.step(2)
+    assert world.state(job_id) == "STARTING"
+    assert [job["job_id"] for job in list_jobs(world.store)] == [job_id]
+
+
+def test_a_request_is_handled_once_whoever_reads_it(world: World) -> None:
+    """An orchestrator that dies before it drops a request leaves it to be read again."""
+    world.cluster.cpus = 0
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    key = request(world.store, job_id, "cancel")
+    body = world.store.get(key).body
+    world.step()
+    num_events = len(world.records.events(job_id))
+    request(world.store, job_id, "retry")
+    world.step()
+    world.store.put(key, body)
+    world.step()
+    assert world.state(job_id) == "QUEUED"
+    assert len(world.records.events(job_id)) == num_events + 1
+
+
+def test_a_new_orchestrator_goes_on_where_the_old_one_was(world: World) -> None:
+    """Nothing lives in memory only."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    world.controller = world.new_controller()
+    world.step()
+    assert world.state(job_id) == "RUNNING"
+    world.controller = world.new_controller()
+    world.end(job_id, Outcome(succeeded=True))
+    world.controller = world.new_controller()
+    world.step(2)
+    assert world.state(job_id) == "SUCCEEDED"
+
+
+def test_an_orchestrator_that_was_taken_over_changes_nothing(world: World) -> None:
+    """It wakes after the second one acted: its writes must not match."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    old = world.controller
+    world.controller = world.new_controller()
+    before = world.store.get(JobPaths(job_id).record).etag
+    world.begin(job_id)
+    old_jobs = old._jobs[job_id]
+    old._guarded(old_jobs, old._follow)
+    assert world.store.get(JobPaths(job_id).record).etag == before
+    world.step()
+    assert world.state(job_id) == "RUNNING"
+
+
+def test_an_orchestrator_without_its_lease_does_not_write(world: World) -> None:
+    """The guard stands before each write."""
+    job_id = submit_job(world.store, train_job()).job_id
+    current = world.records.read(job_id)
+    lease = Lease(world.store, "late", term_s=0.0)
+    with pytest.raises(LeaseLostError):
+        RecordStore(world.store, lease.guard).write(current, current.record)
+
+
+def test_two_writers_of_one_record_do_not_both_win(world: World) -> None:
+    """A move is made from what was read, or not at all."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    current = world.records.read(job_id)
+    world.records.write(current, current.record)
+    with pytest.raises(ConditionFailedError):
+        world.records.write(current, current.record)
+
+
+def test_an_attempt_that_was_never_handed_to_ray_is_handed_over_later(world: World) -> None:
+    """The orchestrator died, or Ray did not answer, between the record and the submit."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.cluster.is_reachable = False
+    world.step()
+    assert world.state(job_id) == "STARTING"
+    world.cluster.is_reachable = True
+    world.controller = world.new_controller()
+    world.step()
+    assert f"{job_id}.1" in world.cluster.started
+
+
+def test_a_sample_job_waits_for_its_model_and_says_for_what(world: World) -> None:
+    """It may be submitted while the training still runs."""
+    training = submit_job(world.store, train_job("digits")).job_id
+    sampling = submit_job(
+        world.store,
+        SampleJob(kind="sample", name="s", model=ModelRef(job="digits"), num_samples=4),
+    ).job_id
+    world.step()
+    record = world.record(sampling)
+    assert (record.state, record.reason) == (JobState.QUEUED, Reason.WAITING_FOR_MODEL)
+    assert training in record.message
+
+
+def test_a_sample_job_of_a_job_that_left_no_checkpoint_fails_as_bad_input(world: World) -> None:
+    """Waiting longer would not help."""
+    world.cluster.cpus = 0
+    training = submit_job(world.store, train_job("digits")).job_id
+    world.step()
+    request(world.store, training, "cancel")
+    world.step()
+    sampling = submit_job(
+        world.store,
+        SampleJob(kind="sample", name="s", model=ModelRef(job="digits"), num_samples=4),
+    ).job_id
+    world.step(2)
+    assert world.record(sampling).reason is Reason.BAD_INPUT
+
+
+def test_a_state_that_nobody_confirms_is_shown_as_unconfirmed(world: World) -> None:
+    """When all of Ray is dead, no record can be written: readers must say so."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    assert not job_status(world.store, job_id)["stale"]
+    world.store.advance(31)
+    shown = job_status(world.store, job_id)
+    assert shown["stale"]
+    assert datetime.fromisoformat(shown["confirmed_at"]) < world.store.now()
+
+
+def test_a_job_is_listed_before_any_orchestrator_has_seen_it(world: World) -> None:
+    """A spec without a record reads as QUEUED."""
+    job_id = submit_job(world.store, train_job()).job_id
+    assert [(job["job_id"], job["state"]) for job in list_jobs(world.store)] == [(job_id, "QUEUED")]
+
+
+def test_a_mark_without_a_spec_is_swept_away(world: World) -> None:
+    """A `submit` that died halfway leaves no half-made job."""
+    world.store.put(paths.queue_marker("ghost"), b"{}")
+    world.step()
+    assert list_jobs(world.store) == []
+    world.store.advance(3600)
+    world.step()
+    assert not world.store.exists(paths.queue_marker("ghost"))

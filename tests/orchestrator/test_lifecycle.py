@@ -1,0 +1,123 @@
+"""What follows for a job with processes, from what is known of them."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from orchestrator.lifecycle import (
+    Facts,
+    Fail,
+    Kill,
+    Release,
+    Requeue,
+    Run,
+    Stop,
+    Submit,
+    Succeed,
+    Terminate,
+    next_step,
+)  # fmt: skip
+from orchestrator.outcome import Outcome
+from orchestrator.ray_jobs import RayJobStatus
+from orchestrator.state import JobRecord, JobState, Reason
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+R = RayJobStatus
+
+
+def record(state: JobState, grace_s: float = 0.0) -> JobRecord:
+    """Return a record in a state."""
+    return JobRecord(
+        job_id="a", kind="train", name="a", queue="default", priority=50, state=state,
+        submitted_at=NOW, changed_at=NOW, attempt=1, stop_grace_s=grace_s,
+    )  # fmt: skip
+
+
+STARTING, RUNNING, STOPPING = (
+    record(s) for s in (JobState.STARTING, JobState.RUNNING, JobState.STOPPING)
+)
+ALIVE = {"has_begun": True, "driver_runs": True, "num_running": 2}
+
+
+def test_an_attempt_that_ray_never_heard_of_is_submitted() -> None:
+    """The orchestrator may have died between writing the record and telling Ray."""
+    assert next_step(STARTING, Facts(ray=R.ABSENT), None) == Submit()
+
+
+def test_an_attempt_that_had_begun_and_is_absent_lost_its_cluster() -> None:
+    """Ray's table of jobs dies with the head."""
+    step = next_step(RUNNING, Facts(ray=R.ABSENT, has_begun=True), None)
+    assert isinstance(step, Fail)
+    assert step.reason is Reason.CLUSTER_LOST
+
+
+def test_a_driver_that_ended_without_a_word_is_lost() -> None:
+    """An outcome is written before a driver ends; without one it was killed."""
+    step = next_step(RUNNING, Facts(ray=R.ENDED, has_begun=True), None)
+    assert isinstance(step, Fail)
+    assert step.reason is Reason.DRIVER_LOST
+
+
+@pytest.mark.parametrize("ray", [R.ENDED, R.ABSENT, None])
+def test_what_ray_says_of_a_driver_that_is_alive_is_not_believed(ray: R | None) -> None:
+    """One failed call makes Ray call a living job FAILED for good (ray #65025)."""
+    assert next_step(RUNNING, Facts(ray=ray, phase="running", **ALIVE), None) is None
+
+
+def test_no_answer_of_ray_decides_nothing() -> None:
+    """A dashboard that restarts must not end every job."""
+    assert next_step(RUNNING, Facts(ray=None, has_begun=True), None) is None
+
+
+def test_a_job_starts_to_run_with_its_first_step() -> None:
+    """RUNNING means that the work goes on, not that a process was asked for."""
+    assert next_step(STARTING, Facts(ray=R.RUNNING, phase="starting", **ALIVE), None) is None
+    assert next_step(STARTING, Facts(ray=R.RUNNING, phase="running", **ALIVE), None) == Run()
+
+
+def test_a_job_has_succeeded_only_when_its_processes_are_gone() -> None:
+    """Its GPUs are free then, and not before."""
+    done = Outcome(succeeded=True)
+    assert next_step(RUNNING, Facts(ray=R.RUNNING, outcome=done, **ALIVE), None) is None
+    gone = Facts(ray=R.ENDED, outcome=done, has_begun=True)
+    assert next_step(RUNNING, gone, None) == Succeed()
+
+
+def test_a_job_that_finished_unseen_still_moves_through_running() -> None:
+    """The table holds no move from STARTING to SUCCEEDED."""
+    gone = Facts(ray=R.ENDED, outcome=Outcome(succeeded=True), has_begun=True)
+    assert next_step(STARTING, gone, None) == Run()
+
+
+def test_a_driver_that_saved_and_stopped_goes_back_into_the_queue() -> None:
+    """Nothing failed: it costs no budget."""
+    stopped = Facts(ray=R.ENDED, outcome=Outcome(stopped=True, message="saved"), has_begun=True)
+    assert next_step(RUNNING, stopped, None) == Requeue("saved")
+
+
+def test_a_job_past_its_time_is_stopped() -> None:
+    """`max_runtime_s` is what backfill plans with, so it must hold."""
+    step = next_step(RUNNING, Facts(ray=R.RUNNING, running_s=11.0, **ALIVE), 10.0)
+    assert isinstance(step, Stop)
+    assert step.reason is Reason.TIMED_OUT
+
+
+def test_a_job_is_released_only_when_driver_and_workers_are_gone() -> None:
+    """Only from here may it be queued again: nothing of it may still write."""
+    assert next_step(STOPPING, Facts(ray=R.ENDED, num_running=0), None) == Release()
+    worker_left = Facts(ray=R.ENDED, num_running=1, in_state_s=1.0)
+    assert next_step(STOPPING, worker_left, None) != Release()
+    driver_unknown = Facts(ray=None, num_running=0)
+    assert next_step(STOPPING, driver_unknown, None) != Release()
+
+
+def test_a_stopping_job_has_its_grace_then_is_pressed_harder() -> None:
+    """Cancel must end, also for a driver that hangs."""
+    stopping = record(JobState.STOPPING, grace_s=30.0)
+
+    def after(seconds: float) -> object:
+        return next_step(stopping, Facts(ray=R.RUNNING, in_state_s=seconds, **ALIVE), None)
+
+    assert after(29.0) is None
+    assert after(31.0) == Terminate()
+    assert after(60.0) == Kill()
