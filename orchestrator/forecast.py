@@ -9,14 +9,12 @@ from dataclasses import replace
 
 from orchestrator.scheduling import decide
 from orchestrator.snapshot import (
-    NodeCapacity,
     Preempt,
     QueuedJob,
     RunningJob,
     Snapshot,
     Start,
     in_line,
-    request_fields,
 )
 
 MAX_EVENTS = 100
@@ -41,16 +39,17 @@ def estimated_start(snapshot: Snapshot, job_id: str, now: float) -> float | None
             return now
         victims = {action.job_id for action in actions if isinstance(action, Preempt)}
         snapshot = snapshot.after(actions, now)
-        stopping = [job for job in snapshot.running if job.stopping]
+        stopping = {job.job_id for job in snapshot.running if job.stopping}
         if stopping:
-            snapshot = _without(snapshot, stopping, requeued=victims)
+            snapshot = snapshot.without(stopping, requeued=victims)
             continue
         changes_at = _next_change(snapshot, now)
         if changes_at is None:
             return None
         now = changes_at
-        ended = [job for job in snapshot.running if (_end_of(job) or now + 1.0) <= now]
-        snapshot = _without(snapshot, ended, requeued=set())
+        snapshot = snapshot.without(
+            {job.job_id for job in snapshot.running if (_end_of(job) or now + 1.0) <= now}
+        )
     return None
 
 
@@ -70,30 +69,3 @@ def _next_change(snapshot: Snapshot, now: float) -> float | None:
     times = [max(end, now) for end in ends if end is not None]
     times += [job.not_before for job in snapshot.queue if job.not_before > now]
     return min(times, default=None)
-
-
-def _without(snapshot: Snapshot, gone: Sequence[RunningJob], requeued: set[str]) -> Snapshot:
-    """Return the snapshot once some jobs have ended; victims are in the queue again."""
-    ids = {job.job_id for job in gone}
-    victims = [
-        QueuedJob(**request_fields(job), was_preempted=True)
-        for job in gone
-        if job.job_id in requeued
-    ]
-    return replace(
-        snapshot,
-        queue=[*snapshot.queue, *victims],
-        running=[job for job in snapshot.running if job.job_id not in ids],
-        nodes=[_with_freed(node, gone) for node in snapshot.nodes],
-    )
-
-
-def _with_freed(node: NodeCapacity, gone: Sequence[RunningJob]) -> NodeCapacity:
-    freed = [(job, job.placement[node.node_id]) for job in gone if node.node_id in job.placement]
-    if not freed:
-        return node
-    return replace(
-        node,
-        free_cpus=node.free_cpus + sum(n * job.cpus_per_worker for job, n in freed),
-        free_gpus=node.free_gpus + sum(n * job.gpus_per_worker for job, n in freed),
-    )

@@ -4,7 +4,7 @@ All times are seconds since the epoch by the store's clock. CPUs and GPUs are nu
 counts them, fractions allowed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -181,6 +181,26 @@ class Snapshot:
             nodes=_with_taken(self.nodes, started),
         )
 
+    def without(self, gone: Collection[str], requeued: Collection[str] = ()) -> Self:
+        """Return the snapshot once some running jobs have ended and freed what they held.
+
+        Args:
+            gone: Ids of the jobs.
+            requeued: Those of them that were preempted, so that they queue again.
+        """
+        ended = [job for job in self.running if job.job_id in gone]
+        victims = [
+            QueuedJob(**request_fields(job), was_preempted=True)
+            for job in ended
+            if job.job_id in requeued
+        ]
+        return replace(
+            self,
+            queue=[*self.queue, *victims],
+            running=[job for job in self.running if job.job_id not in gone],
+            nodes=_with_taken(self.nodes, ended, sign=-1),
+        )
+
 
 _REQUEST_FIELDS = tuple(entry.name for entry in fields(JobRequest))
 
@@ -208,10 +228,11 @@ def in_line(queue: Iterable[QueuedJob]) -> list[QueuedJob]:
 
 
 def _with_taken(
-    nodes: Sequence[NodeCapacity], started: Sequence[RunningJob]
+    nodes: Sequence[NodeCapacity], jobs: Sequence[RunningJob], sign: int = 1
 ) -> Sequence[NodeCapacity]:
+    """Return the nodes with what the jobs hold taken, or given back (sign -1)."""
     taken: dict[str, tuple[float, float]] = {}
-    for job in started:
+    for job in jobs:
         for node_id, workers in job.placement.items():
             cpus, gpus = taken.get(node_id, (0.0, 0.0))
             taken[node_id] = (
@@ -221,8 +242,8 @@ def _with_taken(
     return [
         replace(
             node,
-            free_cpus=node.free_cpus - taken[node.node_id][0],
-            free_gpus=node.free_gpus - taken[node.node_id][1],
+            free_cpus=node.free_cpus - sign * taken[node.node_id][0],
+            free_gpus=node.free_gpus - sign * taken[node.node_id][1],
         )
         if node.node_id in taken
         else node

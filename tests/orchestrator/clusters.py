@@ -13,7 +13,6 @@ from orchestrator.snapshot import (
     RunningJob,
     Snapshot,
     Start,
-    request_fields,
 )
 
 
@@ -51,18 +50,13 @@ class Cluster:
     def end(self, job_id: str) -> RunningJob:
         """Let a running job end and free what it holds."""
         (job,) = [job for job in self.snapshot.running if job.job_id == job_id]
-        self.snapshot = replace(
-            self.snapshot,
-            running=[other for other in self.snapshot.running if other.job_id != job_id],
-            nodes=[_with_freed(node, job) for node in self.snapshot.nodes],
-        )
+        self.snapshot = self.snapshot.without({job_id})
         return job
 
     def stop_all(self) -> None:
         """Let everything that is stopping stop, and queue it again as a victim."""
-        for job in [job for job in self.snapshot.running if job.stopping]:
-            self.end(job.job_id)
-            self.submit(QueuedJob(**request_fields(job), was_preempted=True))
+        stopping = {job.job_id for job in self.snapshot.running if job.stopping}
+        self.snapshot = self.snapshot.without(stopping, requeued=stopping)
 
     @property
     def running(self) -> set[str]:
@@ -73,15 +67,6 @@ class Cluster:
     def queued(self) -> set[str]:
         """Ids of the jobs in the queue."""
         return {job.job_id for job in self.snapshot.queue}
-
-
-def _with_freed(node: NodeCapacity, job: RunningJob) -> NodeCapacity:
-    workers = job.placement.get(node.node_id, 0)
-    return replace(
-        node,
-        free_cpus=node.free_cpus + workers * job.cpus_per_worker,
-        free_gpus=node.free_gpus + workers * job.gpus_per_worker,
-    )
 
 
 @st.composite

@@ -12,7 +12,7 @@ from orchestrator.scheduling import decide
 from orchestrator.snapshot import Preempt, QueuedJob, Snapshot, Start
 from tests.orchestrator.clusters import Cluster, clusters, node, queued_jobs
 
-thorough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def job(job_id: str, gpus: float = 1.0, **changes: object) -> QueuedJob:
