@@ -221,7 +221,7 @@ class QuotaLedger:
 
     def missing(self, queue: str, ask: Ask, num_workers: int) -> int:
         """Return what the queue's jobs must give back for so many workers, at least 0."""
-        if queue not in self._balances:
+        if queue not in self._balances or ask.worker[1] == 0:
             return 0
         return max(num_workers * ask.worker[1] - self._balances[queue].soon, 0)
 

@@ -2,9 +2,10 @@
 
 10,000 jobs of mixed sizes on 4,096 GPUs in nodes of 4, 8 and 16, with the scheduler of
 `orchestrator.scheduling` and with plain first come, first served. Everything follows from the seed.
-Reports, for each: how much of the GPUs was used while jobs waited, the time
-until everything had ended, waiting time by priority, preemptions; and how long one decision took
-with the whole queue before it.
+Reports, for each: how much of the GPUs was used while jobs waited, the time until everything had
+ended, waiting time by priority, preemptions; and how long one decision takes with the whole queue
+before it. A decision waits for nothing, so its time is that of its thread on the processor, which
+a busy machine does not change.
 """
 
 import argparse
@@ -300,7 +301,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--scale", type=float, default=1.0, help="1 is 4,096 GPUs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("build/bench-queue.json"))
+    parser.add_argument("--output", type=Path, default=Path("bench-queue.json"))
     options = parser.parse_args()
     nodes = cluster_nodes(options.scale)
     results: dict[str, Any] = {

@@ -103,7 +103,8 @@ def clusters(draw: st.DrawFn) -> Cluster:
             )
         )
     ]
-    cluster = Cluster(nodes, draw(st.sampled_from([{}, {"team": 4.0}, {"team": 3.0}])))
+    quotas: list[dict[str, float]] = [{}, {"team": 4.0}, {"team": 3.0}]
+    cluster = Cluster(nodes, draw(st.sampled_from(quotas)))
     for number in range(draw(st.integers(1, 12))):
         cluster.submit(draw(queued_jobs(f"j{number:02d}")))
         happens = draw(st.sampled_from(["nothing", "nothing", "step", "stop", "end"]))
@@ -115,8 +116,13 @@ def clusters(draw: st.DrawFn) -> Cluster:
             cluster.end(draw(st.sampled_from(sorted(cluster.running))))
         cluster.now += draw(st.sampled_from([0.0, 30.0, 300.0]))
     progress_s = draw(st.lists(st.sampled_from([0.0, 5.0, 60.0]), min_size=12, max_size=12))
+    nodes_left = list(cluster.snapshot.nodes)
+    if len(nodes_left) > 1 and draw(st.booleans()):
+        nodes_left.pop()
     cluster.snapshot = replace(
         cluster.snapshot,
+        nodes=nodes_left,
+        quotas=draw(st.sampled_from([cluster.snapshot.quotas, *quotas])),
         running=[
             replace(job, progress_since_checkpoint_s=lost_s)
             for job, lost_s in zip(cluster.snapshot.running, progress_s, strict=False)
