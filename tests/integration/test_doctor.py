@@ -1,0 +1,33 @@
+"""`doctor` finds the embedded stack in good health, and sees what ails it."""
+
+from orchestrator.doctor import diagnose
+from orchestrator.stack import StackInfo
+from orchestrator.storage import open_store
+
+
+def test_embedded_stack_is_in_good_health(stack_info: StackInfo) -> None:
+    """The stack that we ship must keep every promise that we ask of others."""
+    findings = diagnose()
+    assert [finding for finding in findings if not finding.ok] == []
+    assert {finding.part for finding in findings} == {"store", "ray", "mlflow"}
+    store = open_store(stack_info.environment["DDPMCTL_STORE"])
+    assert list(store.list_objects("doctor/")) == []
+
+
+def test_wrong_credentials_are_seen_by_each_part(stack_info: StackInfo) -> None:
+    """Each part names its own variable, so that the reader knows where to look."""
+    wrong = {
+        **stack_info.environment,
+        "AWS_SECRET_ACCESS_KEY": "guess",
+        "RAY_AUTH_TOKEN": "guess",
+        "MLFLOW_TRACKING_TOKEN": "guess",
+    }
+    findings = diagnose(wrong)
+    assert [(one.part, one.ok) for one in findings] == [
+        ("store", False),
+        ("ray", False),
+        ("mlflow", False),
+    ]
+    remedies = " ".join(finding.remedy for finding in findings)
+    for name in ("AWS_ACCESS_KEY_ID", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_TOKEN"):
+        assert name in remedies
