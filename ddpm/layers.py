@@ -26,10 +26,17 @@ def group_norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     Returns:
         A tensor like x.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or x.dtype == torch.float64:
+    if _takes_native_norm(x):
         return F.silu(norm(x))
-    y: Tensor = _GroupNormSiLU.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)  # type: ignore[no-untyped-call]
-    return y
+    return _apply(x, norm, activated=True)
+
+
+def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Return GroupNorm(x); arguments as for `group_norm_silu`."""
+    if _takes_native_norm(x):
+        y: Tensor = norm(x)
+        return y
+    return _apply(x, norm, activated=False)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -51,8 +58,19 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attended
 
 
-class _GroupNormSiLU(torch.autograd.Function):
-    """SiLU(x * scale + shift), where scale and shift (B, 1, C) hold all of the normalisation.
+def _takes_native_norm(x: Tensor) -> bool:
+    return x.device.type != "cpu" or torch.compiler.is_compiling() or x.dtype == torch.float64
+
+
+def _apply(x: Tensor, norm: nn.GroupNorm, activated: bool) -> Tensor:
+    y: Tensor = _GroupNorm.apply(  # type: ignore[no-untyped-call]
+        x, norm.weight, norm.bias, norm.num_groups, norm.eps, activated
+    )
+    return y
+
+
+class _GroupNorm(torch.autograd.Function):
+    """x * scale + shift, with all of the normalisation in scale and shift (B, 1, C); or its SiLU.
 
     Pixels are laid out as (B, H*W, C), which is a view in channels_last. Everything between the
     rounding of the input and that of the output is float32.
@@ -60,7 +78,13 @@ class _GroupNormSiLU(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        num_groups: int,
+        eps: float,
+        activated: bool,
     ) -> Tensor:
         pixels = x.flatten(2).transpose(1, 2).float()
         mean = _group_mean(pixels.mean(dim=1, keepdim=True), num_groups)
@@ -69,18 +93,23 @@ class _GroupNormSiLU(torch.autograd.Function):
         rstd = (square + eps).rsqrt()
         scale = weight.float() * rstd
         shift = bias.float() - mean * scale
-        y = F.silu(torch.addcmul(shift, pixels, scale), inplace=True)
+        y = torch.addcmul(shift, pixels, scale)
+        if activated:
+            F.silu(y, inplace=True)
         ctx.save_for_backward(x, weight, mean, rstd, scale, shift)
         ctx.num_groups = num_groups
+        ctx.activated = activated
         return _as_image(y, x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         x, weight, mean, rstd, scale, shift = ctx.saved_tensors
         pixels = x.flatten(2).transpose(1, 2).float()
+        grad_z = grad_y.flatten(2).transpose(1, 2).float()
         z = torch.addcmul(shift, pixels, scale)
-        grad_z = torch.ops.aten.silu_backward(grad_y.flatten(2).transpose(1, 2).float(), z)
+        if ctx.activated:
+            grad_z = torch.ops.aten.silu_backward(grad_z, z)
         sum_z = grad_z.sum(dim=1, keepdim=True)
         sum_zx = torch.mul(grad_z, pixels, out=z).sum(dim=1, keepdim=True)
         sum_zx_hat = (sum_zx - mean * sum_z) * rstd  # of grad_z times the normalised x
@@ -95,6 +124,7 @@ class _GroupNormSiLU(torch.autograd.Function):
             _as_image(grad_x, x),
             sum_zx_hat.sum(dim=(0, 1)).to(weight.dtype),
             sum_z.sum(dim=(0, 1)).to(weight.dtype),
+            None,
             None,
             None,
         )

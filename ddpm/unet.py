@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.config import UNetConfig
-from ddpm.layers import attention, group_norm_silu
+from ddpm.layers import attention, group_norm, group_norm_silu
 
 _GROUP_NORM_EPS = 1e-6  # as in Ho's code
 _MAX_GROUPS = 32
@@ -87,7 +87,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
         channels, height, width = x.shape[1:]
-        pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, H*W, C), a view in channels_last
+        # (B, H*W, C), a view in channels_last.
+        pixels = group_norm(x, self.norm).flatten(2).transpose(1, 2)
         qkv = self.qkv(pixels).unflatten(2, (3, self.num_heads, channels // self.num_heads))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, C/heads)
         attended = attention(q, k, v)
