@@ -73,6 +73,7 @@ class TrainState:
 
     Attributes:
         model: The network that is trained; its parameters live in `parameters`.
+        forward: The same, compiled if that was decided.
         parameters: Their values and gradients, one vector each.
         ema: (P,) float32, the moving average of `parameters.values`.
         optimizer: Adam or AdamW over `parameters.values` as one tensor.
@@ -94,6 +95,9 @@ class TrainState:
         self.step = 0
         self.model = UNet(unet_config, image_shape, seed=config.seed)
         compute.place(self.model)
+        self.forward: Callable[[Tensor, Tensor], Tensor] = self.model
+        if compute.compiled:
+            self.forward = torch.compile(self.model, dynamic=False)
         self.parameters = FlatParameters(self.model, num_extra=_NUM_EXTRA)
         self.ema = self.parameters.values.clone()
         self.weights = torch.nn.Parameter(self.parameters.values)
@@ -146,9 +150,6 @@ class _Trainer:
         self.positions = torch.from_numpy(positions).to(self.device)
         self.reader = BatchReader(dataset, order, positions, self.device)
         self.diffusion = GaussianDiffusion(state.diffusion_config).to(self.device)
-        self.forward: Callable[[Tensor, Tensor], Tensor] = state.model
-        if state.compute.compiled:
-            self.forward = torch.compile(state.model, dynamic=False)
         state.model.train()
 
     def step(self, stop_requested: bool) -> _Measured:
@@ -182,7 +183,7 @@ class _Trainer:
         x_t = self.diffusion.q_sample(x_start, t, noise)
         torch.manual_seed(_dropout_seed(config.seed, state.step, self.rank))
         with state.compute.autocast():
-            output = self.forward(x_t, t)
+            output = state.forward(x_t, t)
         losses = self.diffusion.training_loss(output, x_start, x_t, t, noise)
         (losses.sum() / config.global_batch_size).backward()  # type: ignore[no-untyped-call]
         quarters = t * _NUM_QUARTERS // num_timesteps
