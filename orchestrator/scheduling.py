@@ -32,6 +32,7 @@ from orchestrator.snapshot import (
 )
 
 _Size = tuple[float, float, int, frozenset[str], str | None]
+_Line = list[tuple[QueuedJob, _Size]]
 
 
 def decide(snapshot: Snapshot, now: float) -> list[Action]:
@@ -42,9 +43,12 @@ def decide(snapshot: Snapshot, now: float) -> list[Action]:
         now: Seconds since the epoch, by the store's clock.
     """
     actions: list[Action] = []
-    while found := _Round(snapshot, now).run():
+    line = _line(snapshot, now)
+    while found := _Round(snapshot, now).walk(line):
         actions += found
         snapshot = snapshot.after(found, now)
+        started = {action.job_id for action in found}
+        line = [entry for entry in line if entry[0].job_id not in started]
     return actions
 
 
@@ -56,9 +60,9 @@ def kept_for(snapshot: Snapshot, queue: str, now: float) -> list[Reservation]:
         queue: The job's queue.
         now: Seconds since the epoch.
     """
-    line = _Round(snapshot, now)
-    line.run()
-    found = (line.nodes.reservation, line.quotas.reservation(queue))
+    walked = _Round(snapshot, now)
+    walked.walk(_line(snapshot, now))
+    found = (walked.nodes.reservation, walked.quotas.reservation(queue))
     return [reservation for reservation in found if reservation is not None]
 
 
@@ -76,12 +80,29 @@ def shunned_nodes(job: QueuedJob, nodes: NodeLedger, worker: Worker) -> frozense
     return job.avoided_nodes if nodes.num_ever(ask) >= job.num_workers_min else frozenset()
 
 
+def _line(snapshot: Snapshot, now: float) -> _Line:
+    """Return the jobs that could use capacity, in order, with what equal ones have in common."""
+    return [
+        (
+            job,
+            (
+                job.cpus_per_worker,
+                job.gpus_per_worker,
+                job.num_workers_min,
+                job.avoided_nodes,
+                job.queue if job.queue in snapshot.quotas else None,
+            ),
+        )
+        for job in in_line(snapshot.queue)
+        if job.waits_for is None and job.not_before <= now
+    ]
+
+
 class _Round:
     """One walk down the line."""
 
     def __init__(self, snapshot: Snapshot, now: float) -> None:
         self.now = now
-        self.queue = snapshot.queue
         self.running: list[RunningJob] = list(snapshot.running)
         self.nodes = NodeLedger(snapshot.nodes, snapshot.running)
         self.quotas = QuotaLedger(snapshot.quotas, snapshot.running)
@@ -91,17 +112,8 @@ class _Round:
         self._waiting: set[tuple[_Size, bool, bool]] = set()
         self._all_waiting: set[_Size] = set()
 
-    def run(self) -> Sequence[Action]:
-        for job in in_line(self.queue):
-            if job.waits_for is not None or job.not_before > self.now:
-                continue
-            size = (
-                job.cpus_per_worker,
-                job.gpus_per_worker,
-                job.num_workers_min,
-                job.avoided_nodes,
-                job.queue if job.queue in self.quotas.queues else None,
-            )
+    def walk(self, line: _Line) -> Sequence[Action]:
+        for job, size in line:
             if size not in self._all_waiting:
                 self._serve(job, size)
         return self.actions
@@ -166,7 +178,9 @@ class _Round:
             return
         if self.quotas.num_ever(job.queue, ask) < job.num_workers_min:
             return
-        freed = self.evictables.quota_below(job.priority, job.queue)
+        freed = 0
+        if job.queue in self.quotas.queues:
+            freed = self.evictables.quota_below(job.priority, job.queue)
         if self.quotas.num_soon(job.queue, ask, freed) < job.num_workers_min:
             if self.quotas.reservation(job.queue) is None:
                 clock = clock_of(self.running, self.now)

@@ -6,6 +6,7 @@ counts them, fractions allowed.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any, Self
 
 
@@ -221,10 +222,12 @@ def in_line(queue: Iterable[QueuedJob]) -> list[QueuedJob]:
     The highest priority first; within one a victim of preemption first, then first come, first
     served.
     """
-    return sorted(
-        queue,
-        key=lambda job: (-job.priority, not job.was_preempted, job.submitted_at, job.job_id),
-    )
+    # One stable sort for each criterion, the last one first: several times faster than one sort
+    # by all of them.
+    line = sorted(queue, key=attrgetter("submitted_at", "job_id"))
+    line.sort(key=attrgetter("was_preempted"), reverse=True)
+    line.sort(key=attrgetter("priority"), reverse=True)
+    return line
 
 
 def _with_taken(
