@@ -81,15 +81,16 @@ class Launcher:
         """
         leader = self._state.leaders.get(name)
         mark = self._mark(name)
-        if not owned_processes(mark, leader):
-            return False
-        self._tell(f"ending {TITLES[name]}")
-        end_processes(mark, leader, grace_s=_GRACE_S[name])
-        with self._turn:
-            self._state.leaders.pop(name, None)
-            self._state.settings.pop(name, None)
-            save_state(self._folder, self._state)
-        return True
+        has_any = bool(owned_processes(mark, leader))
+        if has_any:
+            self._tell(f"ending {TITLES[name]}")
+            end_processes(mark, leader, grace_s=_GRACE_S[name])
+        if leader is not None:
+            with self._turn:
+                self._state.leaders.pop(name, None)
+                self._state.settings.pop(name, None)
+                save_state(self._folder, self._state)
+        return has_any
 
     def _start(self, part: Part) -> None:
         for is_last in (False, False, True):

@@ -1,12 +1,14 @@
 """One embedded stack for all integration tests of a session, with its own folder and ports."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.stack import Stack, StackInfo
+from orchestrator.stack_files import StackFolder
 
 NUM_LOGICAL_GPUS = 0
 NUM_LOGICAL_CPUS = 4
@@ -31,11 +33,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         stack.down()
+        shutil.rmtree(StackFolder(folder.resolve()).sockets, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack_info(stack: Stack) -> Iterator[StackInfo]:
-    """How the session's stack is reached; `os.environ` says the same while it runs."""
+    """How the session's stack is reached; `os.environ` says the same during the module."""
     info = stack.info()
     assert info is not None
     with pytest.MonkeyPatch.context() as patch:

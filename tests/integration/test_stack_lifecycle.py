@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import time
 from collections.abc import Iterator
 
@@ -24,6 +25,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(folder, num_cpus=2, num_gpus=2)
     yield stack
     stack.down()
+    shutil.rmtree(StackFolder(folder.resolve()).sockets, ignore_errors=True)
 
 
 def leaders(info: StackInfo) -> dict[str, int]:
