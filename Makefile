@@ -28,7 +28,7 @@ demo: setup
 	$(BIN)/ddpmctl submit jobs/sample.yaml
 	$(BIN)/ddpmctl wait digits
 	$(BIN)/ddpmctl wait digits-samples
-	$(BIN)/ddpmctl samples grid digits-samples --output samples/digits.png
+	$(BIN)/ddpmctl samples grid digits-samples --to samples/digits.png
 	@echo "The stack goes on running; stop it with $(BIN)/ddpmctl down"
 	@$(BIN)/ddpmctl up
 

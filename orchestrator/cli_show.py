@@ -42,7 +42,10 @@ def state_text(status: Mapping[str, Any]) -> str:
     if status.get("stale"):
         since = str(status["confirmed_at"])[:19].replace("T", " ")
         return f"{state}? unconfirmed since {since}"
-    return f"{state} ({status['reason']})" if status.get("reason") else state
+    notes = [str(status["reason"])] if status.get("reason") else []
+    if status.get("position"):
+        notes.append(f"#{status['position']} in line")
+    return f"{state} ({', '.join(notes)})" if notes else state
 
 
 def job_table(jobs: Sequence[Mapping[str, Any]]) -> str:

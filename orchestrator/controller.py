@@ -8,7 +8,7 @@ requests are dropped only once a record shows them handled.
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -25,11 +25,12 @@ from orchestrator.job_index import JobIndex, index_entry
 from orchestrator.lease import Lease
 from orchestrator.models import find_model
 from orchestrator.paths import JobPaths
+from orchestrator.queue_view import encode_snapshot, read_quotas
 from orchestrator.ray_cluster import Cluster
 from orchestrator.records import Event, RecordStore, Request, VersionedRecord, read_json
 from orchestrator.requests import handle_request
 from orchestrator.scheduling import decide
-from orchestrator.snapshot import NodeCapacity, QueuedJob, Snapshot, Start
+from orchestrator.snapshot import NodeCapacity, QueuedJob, Snapshot, Start, in_line
 from orchestrator.spec import Job, SampleJob
 from orchestrator.state import AttemptRecord, JobRecord, JobState, Placement, Reason
 from orchestrator.storage import ObjectStore
@@ -72,6 +73,8 @@ class Controller:
         self._control = AttemptControl(store, cluster, self._records)
         self._index = JobIndex(store)
         self._jobs: dict[str, LiveJob] = {}
+        self._positions: dict[str, int] = {}
+        self._shown = b""
 
     def take_over(self) -> None:
         """Read all live jobs and write each record anew, so that an earlier orchestrator's fail."""
@@ -166,12 +169,24 @@ class Controller:
             return
         nodes = self._cluster.nodes()
         snapshot = self.snapshot(nodes)
+        self._show(snapshot)
         for action in decide(snapshot, self._store.now().timestamp()):
             job = self._jobs[action.job_id]
             if isinstance(action, Start):
                 self._guarded(job, partial(self._start, to=action.placement, nodes=nodes))
             else:
                 self._guarded(job, partial(self._preempt, by=action.for_job))
+
+    def _show(self, snapshot: Snapshot) -> None:
+        """Write down what is decided from, for `explain`; jobs' positions, for `list`."""
+        self._positions = {
+            job.job_id: place for place, job in enumerate(in_line(snapshot.queue), 1)
+        }
+        body = encode_snapshot(snapshot)
+        if body != self._shown:
+            self._lease.guard()
+            self._store.put(paths.SNAPSHOT, body)
+            self._shown = body
 
     def snapshot(self, nodes: list[NodeCapacity]) -> Snapshot:
         """Return what the scheduler sees."""
@@ -181,7 +196,7 @@ class Controller:
             queue=[self._queued(job, nodes) for job in self._ready_to_queue()],
             running=[running_job(job.record, job.spec, job.heartbeat, now) for job in busy],
             nodes=with_ours_taken(nodes, [job.record for job in busy]),
-            quotas=self._quotas(),
+            quotas=read_quotas(self._store),
         )
 
     def _ready_to_queue(self) -> Iterable[LiveJob]:
@@ -193,10 +208,6 @@ class Controller:
 
     def _queued(self, job: LiveJob, nodes: list[NodeCapacity]) -> QueuedJob:
         return queued_job(job.record, job.spec, nodes, job.waits_for)
-
-    def _quotas(self) -> dict[str, float]:
-        found = read_json(self._store, paths.CONFIG)
-        return dict(found[0].get("quotas", {})) if found else {}
 
     def _find_model(self, job: LiveJob) -> None:
         """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
@@ -271,11 +282,13 @@ class Controller:
             self._index.end(index_entry(job.record, job.heartbeat))
         live = [job for job in self._jobs.values() if not job.record.state.has_ended]
         self._lease.guard()
-        entries = [index_entry(job.record, job.heartbeat) for job in live]
-        self._index.write(entries, self._now())
+        entries = [self._entry(job) for job in live]
+        self._index.write(entries, self._store.now())
         for job in ended:
             self._store.delete(paths.queue_marker(job.record.job_id))
             del self._jobs[job.record.job_id]
 
-    def _now(self) -> datetime:
-        return self._store.now()
+    def _entry(self, job: LiveJob) -> dict[str, Any]:
+        is_queued = job.record.state is JobState.QUEUED
+        position = self._positions.get(job.record.job_id) if is_queued else None
+        return index_entry(job.record, job.heartbeat, position)

@@ -15,8 +15,10 @@ from orchestrator.storage import ObjectStore
 MAX_ENDED = 1000
 
 
-def index_entry(record: JobRecord, heartbeat: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what the index tells of a job."""
+def index_entry(
+    record: JobRecord, heartbeat: Mapping[str, Any] | None = None, position: int | None = None
+) -> dict[str, Any]:
+    """Return what the index tells of a job; `position` is its place in the queue."""
     beat = heartbeat or {}
     last = record.attempts[-1] if record.attempts else None
     done = beat.get("done", last.progress if last else 0)
@@ -29,6 +31,7 @@ def index_entry(record: JobRecord, heartbeat: Mapping[str, Any] | None = None) -
         "state": record.state,
         "reason": record.reason,
         "message": record.message,
+        "position": position,
         "attempt": record.attempt,
         "submitted_at": record.submitted_at.isoformat(),
         "changed_at": record.changed_at.isoformat(),

@@ -16,6 +16,7 @@ DATASETS = "datasets/"
 INDEX = "index.json"
 LEASE = "orchestrator/lease.json"
 CONFIG = "orchestrator/config.json"
+SNAPSHOT = "orchestrator/snapshot.json"
 
 
 def check_name(what: str, name: str, max_length: int = MAX_JOB_ID_LENGTH) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ddpm.unet import UNet
+from ddpm.unet_size import count_parameters
 from orchestrator.datasets import DatasetRef
 from orchestrator.spec import Job, TrainJob
 
@@ -12,7 +12,7 @@ _BYTES_PER_PARAMETER = 4 * 4  # model, moving average and two moments, float32
 def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
     """Return parameters, steps, checkpoints, bytes and workers of a training."""
     shape = (dataset.channels, dataset.height, dataset.width)
-    parameters = count_parameters(spec, shape)
+    parameters = count_parameters(spec.model, shape)
     checkpoint_bytes = parameters * _BYTES_PER_PARAMETER
     steps, every = spec.training.num_steps, spec.checkpoints.every_steps
     num_checkpoints = -(-steps // every)
@@ -34,12 +34,6 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
         "images_per_worker_and_step": spec.training.global_batch_size // spec.resources.num_workers,
         "gpus_per_worker": spec.resources.gpus_per_worker,
     }
-
-
-def count_parameters(spec: TrainJob, image_shape: tuple[int, int, int]) -> int:
-    """Return the number of parameters of a job's network."""
-    model = UNet(spec.model, image_shape)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def plan_sampling(spec: Job) -> dict[str, Any]:

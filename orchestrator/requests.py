@@ -9,6 +9,11 @@ from orchestrator.state import JobRecord, JobState, Reason
 
 DEFAULT_GRACE_S = 30.0
 _KEPT_KEYS = 8
+# A set with a damaged shard is not what SUCCEEDED says: repair alone takes a job back from there.
+_AGAIN = {
+    "retry": (JobState.FAILED, JobState.CANCELLED),
+    "repair": (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED),
+}
 
 
 def handle_request(
@@ -24,18 +29,8 @@ def handle_request(
     """
     record = current.record
     moved = _cancelled(record, request, now) if request.verb == "cancel" else None
-    if request.verb == "retry" and record.state in (JobState.FAILED, JobState.CANCELLED):
-        moved = replace(
-            record.moved_to(
-                JobState.QUEUED,
-                at=now,
-                reason=Reason.RETRIED_BY_USER,
-                message="retried: it goes on from its last checkpoint",
-            ),
-            not_before=None,
-            avoided_nodes=(),
-            first_counted_attempt=record.attempt + 1,
-        )
+    if request.verb in _AGAIN and record.state in _AGAIN[request.verb]:
+        moved = _queued_again(record, request.verb, now)
         # The marks first: a queued record without them would never be seen.
         records.store.put(paths.queue_marker(record.job_id), b"{}")
         records.store.put(paths.tracking_marker(record.job_id), b"{}")
@@ -46,6 +41,17 @@ def handle_request(
     if moved.state is record.state:
         return records.write(current, moved)
     return records.move(current, moved)
+
+
+def _queued_again(record: JobRecord, verb: str, now: datetime) -> JobRecord:
+    reason = Reason.REPAIRED_BY_USER if verb == "repair" else Reason.RETRIED_BY_USER
+    message = f"{verb}: it goes on from what it has committed"
+    return replace(
+        record.moved_to(JobState.QUEUED, at=now, reason=reason, message=message),
+        not_before=None,
+        avoided_nodes=(),
+        first_counted_attempt=record.attempt + 1,
+    )
 
 
 def _cancelled(record: JobRecord, request: Request, now: datetime) -> JobRecord | None:

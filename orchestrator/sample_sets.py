@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from orchestrator.errors import BadInputError
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore, read_json
@@ -127,6 +129,19 @@ class SampleSet:
             yield commit, pixels
         if set_hash.hexdigest != manifest["set_sha256"]:
             raise ShardDamagedError("the images are not those that the manifest was made of")
+
+    def first_images(self, count: int) -> Pixels:
+        """Return the first images of the set, (min(count, N), H, W, C) uint8.
+
+        Raises:
+            BadInputError: A shard of them is missing or damaged.
+        """
+        parts: list[Pixels] = []
+        for _, pixels in self.verified_shards():
+            parts.append(pixels)
+            if sum(len(part) for part in parts) >= count:
+                break
+        return np.concatenate(parts)[:count]
 
 
 def verify_samples(store: ObjectStore, job_id: str) -> SetReport:

@@ -275,5 +275,4 @@ class SampleWorker:
 def _node_id() -> str:
     import ray
 
-    node_id: str = ray.get_runtime_context().get_node_id()
-    return node_id
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     TIMED_OUT = "TIMED_OUT"
     CANCELLED_BY_USER = "CANCELLED_BY_USER"
     RETRIED_BY_USER = "RETRIED_BY_USER"
+    REPAIRED_BY_USER = "REPAIRED_BY_USER"
 
 
 _S = JobState
@@ -66,7 +67,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     _S.STOPPING: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.FAILED: frozenset({_S.QUEUED}),
     _S.CANCELLED: frozenset({_S.QUEUED}),
-    _S.SUCCEEDED: frozenset(),
+    # By `samples repair` alone, when images that were committed are damaged or gone.
+    _S.SUCCEEDED: frozenset({_S.QUEUED}),
 }
 
 

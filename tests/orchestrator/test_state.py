@@ -14,7 +14,7 @@ LEGAL = {
     ("STARTING", "RUNNING"), ("STARTING", "STOPPING"),
     ("RUNNING", "SUCCEEDED"), ("RUNNING", "STOPPING"),
     ("STOPPING", "QUEUED"), ("STOPPING", "FAILED"), ("STOPPING", "CANCELLED"),
-    ("FAILED", "QUEUED"), ("CANCELLED", "QUEUED"),
+    ("FAILED", "QUEUED"), ("CANCELLED", "QUEUED"), ("SUCCEEDED", "QUEUED"),
 }  # fmt: skip
 
 
@@ -37,10 +37,10 @@ def test_a_job_moves_only_as_the_design_says(start: JobState, finish: JobState) 
             record(start).moved_to(finish, at=NOW)
 
 
-def test_only_succeeded_is_final() -> None:
-    """A failed or cancelled job can be retried by its user."""
-    assert [state for state, moves in TRANSITIONS.items() if not moves] == [JobState.SUCCEEDED]
+def test_a_job_that_has_ended_can_only_be_queued_again() -> None:
+    """By its user: `retry`, or `samples repair` for a set whose images were damaged."""
     assert {JobState.FAILED, JobState.CANCELLED, JobState.SUCCEEDED} == ENDED
+    assert all(TRANSITIONS[state] == {JobState.QUEUED} for state in ENDED)
 
 
 def test_what_a_job_stops_for_is_forgotten_once_it_has_stopped() -> None:

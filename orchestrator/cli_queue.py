@@ -1,0 +1,90 @@
+"""The verbs about the queue: `explain` and `queue set`."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import click
+
+from orchestrator.cli_show import duration_text
+from orchestrator.environment import surroundings
+from orchestrator.errors import BadInputError
+from orchestrator.explanation import Explanation, explain
+from orchestrator.job_lookup import find_job_id
+from orchestrator.output import Output, output_option
+from orchestrator.paths import check_name
+from orchestrator.queue_view import read_quotas, read_snapshot, set_quota
+from orchestrator.records import RecordStore
+from orchestrator.state import JobState
+
+_SHOWN_NODES = 8
+
+
+@click.command("explain")
+@click.argument("job")
+@output_option
+def explain_command(job: str, output: Output) -> None:
+    """Say what a job asks for, what is free, who is ahead, and when it starts."""
+    store = surroundings(output.say).store
+    job_id = find_job_id(store, job)
+    record = RecordStore(store).read(job_id).record
+    if record.state is not JobState.QUEUED:
+        text = f"{job_id} does not wait: it is {record.state}. {record.message}".rstrip()
+        output.result({"job_id": job_id, "state": record.state, "verdict": None}, text)
+        return
+    now = store.now()
+    explanation = explain(read_snapshot(store), job_id, now.timestamp())
+    output.result(asdict(explanation), _describe(explanation, now))
+
+
+def _describe(told: Explanation, now: datetime) -> str:
+    lines = [f"{told.job_id}: {told.verdict}. {told.reason}", f"  asks for   {told.asks_for}"]
+    lines.append(f"  position   {told.position}")
+    if told.ahead:
+        lines.append(f"  ahead      {', '.join(told.ahead[:5])}")
+    for holder in told.holders[:5]:
+        ends = f", ends in {_until(holder.expected_end_at, now)}" if holder.expected_end_at else ""
+        held = f"{holder.cpus:g} CPUs, {holder.gpus:g} GPUs"
+        lines.append(f"  held by    {holder.job_id}: {held}{ends}")
+    lines += [
+        f"  node       {node.node_id[:12]}: {node.free_cpus:g} CPUs and "
+        f"{node.free_gpus:g} GPUs free, room for {node.num_workers} worker(s)"
+        for node in told.free[:_SHOWN_NODES]
+    ]
+    if told.estimated_start_at is not None:
+        lines.append(f"  starts in  about {_until(told.estimated_start_at, now)}")
+    return "\n".join(lines)
+
+
+def _until(at: float, now: datetime) -> str:
+    return duration_text(max(0.0, (datetime.fromtimestamp(at, UTC) - now).total_seconds()))
+
+
+@click.group("queue")
+def queue_command() -> None:
+    """Quotas of the queues."""
+
+
+@queue_command.command("set")
+@click.argument("name")
+@click.option("--gpus", type=float, required=True, help="GPUs its jobs may hold at once; -1: any.")
+@output_option
+def set_command(name: str, gpus: float, output: Output) -> None:
+    """Set a queue's quota. Jobs name their queue themselves: an agreement, not a wall."""
+    check_name("queue", name)
+    if gpus < 0 and gpus != -1:
+        raise BadInputError(f"--gpus must be 0 or more, or -1 for no limit, not {gpus:g}")
+    quotas = set_quota(surroundings(output.say).store, name, None if gpus == -1 else gpus)
+    output.result({"quotas": quotas}, _describe_quotas(quotas))
+
+
+@queue_command.command("show")
+@output_option
+def show_command(output: Output) -> None:
+    """Show the quotas."""
+    quotas = read_quotas(surroundings(output.say).store)
+    output.result({"quotas": quotas}, _describe_quotas(quotas))
+
+
+def _describe_quotas(quotas: dict[str, float]) -> str:
+    lines = [f"{name}: {gpus:g} GPUs" for name, gpus in sorted(quotas.items())]
+    return "\n".join(lines) or "no queue has a limit"

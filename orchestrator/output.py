@@ -1,0 +1,68 @@
+"""Where a verb's words go: to a person, or to a program that reads JSON."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+EXIT_FAILED, EXIT_NOT_ENDED, EXIT_CANCELLED = 100, 101, 103
+_EXIT_BY_STATE = {"SUCCEEDED": 0, "FAILED": EXIT_FAILED, "CANCELLED": EXIT_CANCELLED}
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+class Output:
+    """One verb's output.
+
+    Args:
+        as_json: Standard output holds nothing but JSON.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def say(self, line: str) -> None:
+        """Tell a person what happens, on standard error."""
+        click.echo(line, err=True)
+
+    def result(self, value: Any, text: str | None = None) -> None:
+        """Give the result: JSON, or the text for people."""
+        if self.as_json:
+            click.echo(json.dumps(value, indent=1))
+        elif text is not None:
+            click.echo(text)
+
+    def line(self, value: Any, text: str) -> None:
+        """Give one of many results: a line of JSON, or of text."""
+        click.echo(json.dumps(value) if self.as_json else text)
+
+
+def output_option(verb: Verb) -> Verb:
+    """Give a verb `-o text|json`; its function takes an `Output` named `output`."""
+    return click.option(
+        "-o",
+        "--output",
+        "output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        callback=lambda _context, _option, value: Output(value == "json"),
+        help="json: only JSON on stdout, errors too.",
+    )(verb)
+
+
+def complain(message: str, exit_code: int, as_json: bool) -> NoReturn:
+    """Say what went wrong in one line and end the process."""
+    line = " ".join(message.split())
+    if as_json:
+        click.echo(json.dumps({"error": line, "exit_code": exit_code}))
+    else:
+        click.echo(f"error: {line}", err=True)
+    sys.exit(exit_code)
+
+
+def exit_code_of(state: str) -> int:
+    """Return the exit code that tells a job's state; 101 if it has not ended."""
+    return _EXIT_BY_STATE.get(state, EXIT_NOT_ENDED)
