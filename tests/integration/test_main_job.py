@@ -1,0 +1,168 @@
+"""The main job, as a user runs it, against a real Ray, a real store and a real MLflow."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow.tracking import MlflowClient
+
+from orchestrator.checkpoints import CheckpointStore
+from orchestrator.lease import read_lease
+from orchestrator.paths import JobPaths
+from orchestrator.records import RecordStore
+from orchestrator.sample_sets import verify_samples
+from orchestrator.stack import StackInfo
+from orchestrator.storage import ObjectStore, open_store
+from tests.integration.commands import SAMPLE, ddpmctl, submit, train_text, wait_until
+
+
+@pytest.fixture(scope="session")
+def store(stack_info: StackInfo) -> ObjectStore:
+    """The store of the session's stack."""
+    return open_store(stack_info.environment["DDPMCTL_STORE"])
+
+
+def processes(store: ObjectStore, job_id: str, attempt: int, role: str) -> list[int]:
+    """Return the pids that a role of an attempt registered."""
+    folder = JobPaths(job_id).attempt(attempt).processes
+    found = [json.loads(store.get(info.key).body) for info in store.list_objects(folder)]
+    return [value["pid"] for value in found if value["role"].startswith(role)]
+
+
+def kill(pid: int) -> None:
+    """End a process as a crash does."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def checkpoint_hash(store: ObjectStore, job_id: str, step: int) -> dict[str, str]:
+    """Return the hashes of a checkpoint's tensors."""
+    commit = CheckpointStore(store, JobPaths(job_id)).find(step)
+    assert commit is not None
+    return {f.name: f.sha256 for f in commit.files if f.name.endswith(".safetensors")}
+
+
+def wait_for_checkpoint(store: ObjectStore, job_id: str, step: int) -> None:
+    """Wait until a checkpoint of that step or a later one is committed."""
+    checkpoints = CheckpointStore(store, JobPaths(job_id))
+    wait_until(lambda: max(checkpoints.steps(), default=0) >= step)
+
+
+def states(job_id: str) -> list[str]:
+    """Return the states that a job went through."""
+    return [e["state"] for e in ddpmctl("events", job_id).value if e["state"]]
+
+
+def test_a_job_file_trains_and_another_one_samples(
+    store: ObjectStore, stack_info: StackInfo, tmp_path: Path
+) -> None:
+    """The demo's path: two workers, MLflow's run and registry, and a whole set of images."""
+    training = submit(tmp_path, train_text("main", steps=30, workers=2, samples=15))
+    sampling = submit(tmp_path, SAMPLE.format(name="main-samples", model="main"))
+    assert ddpmctl("status", sampling).value["reason"] in (None, "WAITING_FOR_MODEL")
+    assert ddpmctl("wait", training).exit_code == 0
+    assert ddpmctl("wait", sampling).exit_code == 0
+    assert verify_samples(store, sampling).is_whole
+    wait_until(lambda: not store.exists(f"tracking/{training}"))
+    client = MlflowClient(stack_info.environment["MLFLOW_TRACKING_URI"])
+    run_id = ddpmctl("status", training).value["run_id"]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.num_steps"] == "30"
+    bound = {name: run.data.metrics[f"holdout/bpd{name}"] for name in ("", "_prior", "_denoising")}
+    assert bound[""] > bound["_denoising"] > 0
+    steps = [m.step for m in client.get_metric_history(run_id, "loss")]
+    assert steps == [5, 10, 15, 20, 25, 30]
+    artifacts = {a.path for folder in ("samples", "film") for a in
+                 client.list_artifacts(run_id, folder)}  # fmt: skip
+    assert "samples/step-000015.png" in artifacts
+    assert "film/reverse-chain.png" in artifacts
+    versions = client.search_model_versions("name = 'main'")
+    assert [v.tags["ddpmctl.commit"].rpartition("/")[2] for v in versions] == [
+        "step-000000030.json"
+    ]
+
+
+def test_killed_workers_and_orchestrators_lose_no_job_and_change_no_bit(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """It resumes off a checkpoint's boundary and ends with the bits of one never killed."""
+    calm = submit(tmp_path, train_text("calm", steps=300, every=100))
+    shaken = submit(tmp_path, train_text("calm", steps=300, every=100))
+    wait_for_checkpoint(store, shaken, 100)
+    kill(processes(store, shaken, 1, "worker")[0])
+    lease = read_lease(store)
+    assert lease is not None
+    kill(lease.holder["pid"])
+    assert ddpmctl("wait", shaken).exit_code == 0
+    assert ddpmctl("wait", calm).exit_code == 0
+    record = RecordStore(store).read(shaken).record
+    assert [attempt.reason for attempt in record.attempts] == ["WORKER_LOST", None]
+    assert checkpoint_hash(store, shaken, 300) == checkpoint_hash(store, calm, 300)
+
+
+def test_a_killed_driver_is_followed_by_another_attempt(store: ObjectStore, tmp_path: Path) -> None:
+    """No outcome was written, so the orchestrator has to find out by itself."""
+    job_id = submit(tmp_path, train_text("driver", steps=200, every=20))
+    wait_for_checkpoint(store, job_id, 20)
+    workers = processes(store, job_id, 1, "worker")
+    kill(processes(store, job_id, 1, "driver")[0])
+    assert ddpmctl("wait", job_id).exit_code == 0
+    assert states(job_id) == [
+        "QUEUED", "STARTING", "RUNNING", "STOPPING", "QUEUED", "STARTING", "RUNNING", "SUCCEEDED",
+    ]  # fmt: skip
+    assert not any(psutil.pid_exists(pid) for pid in workers)
+
+
+def test_jobs_are_cancelled_in_the_queue_and_at_work_and_retried(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """Cancel returns when nothing of the job is left; retry goes on from the saved step."""
+    running = submit(tmp_path, train_text("running", steps=5000, every=1000, workers=3))
+    queued = submit(tmp_path, train_text("queued", steps=10, workers=3))
+    wait_until(lambda: ddpmctl("status", running).value["done"] > 5)
+    assert ddpmctl("status", queued).value["state"] == "QUEUED"
+    assert ddpmctl("explain", queued).value["verdict"] == "not now"
+    assert ddpmctl("cancel", queued).exit_code == 0
+    pids = processes(store, running, 1, "")
+    cancelled = ddpmctl("cancel", running)
+    assert (cancelled.exit_code, cancelled.value["state"]) == (0, "CANCELLED")
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert ddpmctl("wait", running).exit_code == 103
+    saved = max(CheckpointStore(store, JobPaths(running)).steps())
+    assert saved % 1000 != 0
+    assert ddpmctl("retry", queued).exit_code == 0
+    assert ddpmctl("wait", queued).exit_code == 0
+    assert states(queued)[-4:] == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
+
+
+def test_a_loss_that_is_not_finite_fails_the_job_and_keeps_the_last_good_checkpoint(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """Another attempt would diverge as well."""
+    text = train_text("wild", steps=400, every=10).replace("1e-3", "1e20")
+    job_id = submit(tmp_path, text)
+    ended = ddpmctl("wait", job_id)
+    assert ended.exit_code == 100
+    assert (ended.value["reason"], ended.value["attempt"]) == ("DIVERGED", 1)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_told(store: ObjectStore, tmp_path: Path) -> None:
+    """The newest one that is whole is the one that counts."""
+    job_id = submit(tmp_path, train_text("torn", steps=5000, every=10))
+    wait_for_checkpoint(store, job_id, 20)
+    assert ddpmctl("cancel", job_id).exit_code == 0
+    checkpoints = CheckpointStore(store, JobPaths(job_id))
+    newest, before = checkpoints.listing()[-1], checkpoints.listing()[-2]
+    store.put(f"{newest.folder}ema.safetensors", b"not what was committed")
+    assert ddpmctl("retry", job_id).exit_code == 0
+    wait_until(lambda: f"goes on from step {before.step}" in told(job_id))
+    assert f"the checkpoint of step {newest.step} is passed over" in told(job_id)
+    assert ddpmctl("cancel", job_id).exit_code == 0
+
+
+def told(job_id: str) -> str:
+    """Return what all events of a job say."""
+    return "\n".join(event["message"] for event in ddpmctl("events", job_id).value)
