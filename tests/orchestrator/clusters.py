@@ -1,6 +1,6 @@
 """A small cluster that does what the scheduler says, for tests of its decisions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from hypothesis import strategies as st
@@ -9,6 +9,7 @@ from orchestrator.scheduling import decide
 from orchestrator.snapshot import (
     Action,
     NodeCapacity,
+    Preempt,
     QueuedJob,
     RunningJob,
     Snapshot,
@@ -19,6 +20,27 @@ from orchestrator.snapshot import (
 def node(node_id: str, gpus: float, cpus: float = 16) -> NodeCapacity:
     """Return an empty node."""
     return NodeCapacity(node_id=node_id, cpus=cpus, gpus=gpus, free_cpus=cpus, free_gpus=gpus)
+
+
+def job(job_id: str, gpus: float = 1.0, **changes: object) -> QueuedJob:
+    """Return a one-worker job of so many GPUs."""
+    request = {"job_id": job_id, "gpus_per_worker": gpus, "submitted_at": float(job_id[-1])}
+    return QueuedJob(**(request | changes))  # type: ignore[arg-type]
+
+
+def gang(job_id: str, num_workers: int, gpus: float = 1.0, **changes: object) -> QueuedJob:
+    """Return a job of exactly so many workers."""
+    return job(job_id, gpus, num_workers_min=num_workers, num_workers_max=num_workers, **changes)
+
+
+def starts(actions: Sequence[Action]) -> dict[str, dict[str, int]]:
+    """Return what was started, and where."""
+    return {a.job_id: dict(a.placement) for a in actions if isinstance(a, Start)}
+
+
+def victims(actions: Sequence[Action]) -> set[str]:
+    """Return what was evicted."""
+    return {a.job_id for a in actions if isinstance(a, Preempt)}
 
 
 class Cluster:

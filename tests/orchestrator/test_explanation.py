@@ -8,14 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from orchestrator.errors import JobNotFoundError
 from orchestrator.explanation import Verdict, explain
 from orchestrator.scheduling import decide
-from orchestrator.snapshot import QueuedJob, Start
-from tests.orchestrator.clusters import Cluster, clusters, node
-
-
-def job(job_id: str, gpus: float = 1.0, **changes: object) -> QueuedJob:
-    """Return a job of one worker with so many GPUs."""
-    request = {"job_id": job_id, "gpus_per_worker": gpus, "submitted_at": float(job_id[-1])}
-    return QueuedJob(**(request | changes))  # type: ignore[arg-type]
+from orchestrator.snapshot import Start
+from tests.orchestrator.clusters import Cluster, clusters, job, node
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
