@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
@@ -34,6 +34,7 @@ def _png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
+@settings(deadline=None)
 @given(st_numpy.arrays(np.uint8, SHAPES))
 def test_png_gives_back_the_same_pixels(image: np.ndarray) -> None:
     """A sample set's hash is over decoded pixels, so a PNG must not change one of them."""
