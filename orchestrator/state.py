@@ -158,7 +158,6 @@ class JobRecord:
         placement: What the current or last attempt was given.
         decisions: What was decided once for the job since it changes bits.
         model: For a sample job: the checkpoint that was resolved, once.
-        run_id: Its MLflow run, once there is one.
         handled_requests: Keys of the inbox that this record already answers.
         fence: Fencing number of the orchestrator that wrote this.
     """
@@ -184,7 +183,6 @@ class JobRecord:
     placement: Placement | None = None
     decisions: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
-    run_id: str | None = None
     handled_requests: tuple[str, ...] = ()
     fence: int = 0
 

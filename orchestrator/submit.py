@@ -99,6 +99,7 @@ def job_status(store: ObjectStore, job: str) -> dict[str, Any]:
     record = RecordStore(store).read(job_id).record
     beat = read_json(store, JobPaths(job_id).attempt(record.attempt).heartbeat)
     heartbeat = beat[0] if beat else {}
+    tracking = read_json(store, JobPaths(job_id).tracking_cursor)
     entry = index_entry(record, heartbeat)
     confirmed = _with_confirmation(store, [entry])[0]
     return {
@@ -106,7 +107,7 @@ def job_status(store: ObjectStore, job: str) -> dict[str, Any]:
         "workers": heartbeat.get("workers", []),
         "committed": heartbeat.get("committed"),
         "details": heartbeat.get("details", {}),
-        "run_id": record.run_id,
+        "run_id": tracking[0].get("run_id") if tracking else None,
         "model": dict(record.model),
         "decisions": dict(record.decisions),
         "attempts": [

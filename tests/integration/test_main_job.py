@@ -19,7 +19,7 @@ from orchestrator.storage import ObjectStore, open_store
 from tests.integration.commands import SAMPLE, ddpmctl, submit, train_text, wait_until
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(stack_info: StackInfo) -> ObjectStore:
     """The store of the session's stack."""
     return open_store(stack_info.environment["DDPMCTL_STORE"])
