@@ -54,6 +54,7 @@ def test_group_norm_silu_rounds_bfloat16_once() -> None:
     assert rounded.grad.dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_compiled_network_takes_the_plain_operators() -> None:
     """The compiler fuses them better than it could fuse a function of our own."""
     norm, x, _ = _norm_and_input(torch.channels_last)
