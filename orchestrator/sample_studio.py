@@ -16,9 +16,10 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from ddpm.checkpoint import load_model
+from ddpm.checkpoint import CheckpointFormatError, load_model
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
 from ddpm.sampling import sampling_timesteps
+from orchestrator.errors import CheckpointError
 from orchestrator.outages import Backoff, outlast_outage
 from orchestrator.paths import JobPaths
 from orchestrator.sample_drawing import Canvas, DrawnShard, ShardArtist, ShardTask, Watch
@@ -138,10 +139,14 @@ class StoreStudio:
 
         Raises:
             CheckpointError: The checkpoint is gone or damaged.
-            BadInputError: The sampler does not fit the model.
+            ConfigError: The sampler does not fit the model.
         """
-        local = fetch_model(self._store, self._setup.model)
-        self._model, self._info = load_model(local.folder, weights=self._setup.model.weights)
+        model = self._setup.model
+        local = fetch_model(self._store, model)
+        try:
+            self._model, self._info = load_model(local.folder, weights=model.weights)
+        except CheckpointFormatError as error:
+            raise CheckpointError(f"{model.commit_key} does not fit: {error}") from error
         sampling_timesteps(self._setup.spec.sampling, self._info.diffusion_config.num_timesteps)
         return {} if decisions else self._proposal()
 

@@ -28,7 +28,7 @@ from orchestrator.sample_manifest import SetReader, put_manifest, read_manifest
 from orchestrator.sample_model import ResolvedModel, resolve_model
 from orchestrator.sample_partials import newest_partials
 from orchestrator.sample_progress import FleetProgress
-from orchestrator.sample_shards import SampleShards, origin_of
+from orchestrator.sample_shards import SampleShards, ShardDamagedError, origin_of
 from orchestrator.sample_studio import StoreSetup
 from orchestrator.sample_worker import Identity
 from orchestrator.shards import Shard, ShardTable, plan_shards
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 STRAGGLER_FLOOR_S = 3.0
 _DEFAULT_GRACE_S = 30.0
+_OUTCOME_S = 2.0
 _READ_WITHIN_S = 3600.0
 
 
@@ -174,13 +175,19 @@ class SampleAttempt:
             request = self.attempt.stop_request()
         except StoreError:
             request = None
-        return request.grace_s if request else _DEFAULT_GRACE_S
+        grace_s = request.grace_s if request else _DEFAULT_GRACE_S
+        return max(1.0, grace_s - _OUTCOME_S)
 
     def _stopped(self) -> Outcome:
         done = self.table.statistics().images_done
         return Outcome(
             stopped=True, progress=done, message=f"stopped with {done} images in the store"
         )
+
+    def failed(self, reason: Reason, message: str) -> Outcome:
+        """Return what the attempt came to where it could not go on."""
+        done = self.table.statistics().images_done
+        return Outcome(reason=reason, message=message, progress=done)
 
     def _whole(self, reader: SetReader) -> Outcome:
         store, job = self.attempt.store, self.attempt.job
@@ -273,8 +280,11 @@ def sample(attempt: Attempt) -> Outcome:
         try:
             return job.draw()
         except WorkersLostError as error:
-            done = job.table.statistics().images_done
-            return Outcome(reason=Reason.WORKER_LOST, message=str(error), progress=done)
+            return job.failed(Reason.WORKER_LOST, str(error))
+        except ShardDamagedError as error:
+            problem = str(error).strip().splitlines()[-1]
+            mend = f"`ddpmctl samples repair {job.attempt.record.job_id}` mends what is damaged"
+            return job.failed(Reason.BAD_INPUT, f"{problem}; {mend}")
 
 
 @contextmanager
