@@ -16,14 +16,23 @@ from orchestrator.code_version import release
 from orchestrator.controller import Controller
 from orchestrator.errors import ConditionFailedError, LeaseLostError, OrchestratorError
 from orchestrator.lease import Lease, read_lease
+from orchestrator.notifications import notify_all
 from orchestrator.ray_cluster import ProcessRef, RayCluster
 from orchestrator.storage import open_store
 from orchestrator.tracking_loop import carry_until
 
 NAMESPACE = "ddpmctl"
 LOOP_EVERY_S = 1.0
+NOTIFY_EVERY_S = 2.0
 PING_TIMEOUT_S = 10.0
 REPLACE_TIMEOUT_S = 60.0
+
+# It computes nothing, so it must not open a GPU; an MLflow that is down is asked again later.
+_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +56,9 @@ class OrchestratorActor:
         self._store_uri = store_uri
         self._holds_lease = threading.Event()
         threading.Thread(target=self._run, name="orchestrator", daemon=True).start()
+        threading.Thread(
+            target=notify_until, args=(store_uri, self._holds_lease), name="notify", daemon=True
+        ).start()
         threading.Thread(
             target=carry_until, args=(store_uri, self._holds_lease), name="tracking", daemon=True
         ).start()
@@ -83,6 +95,18 @@ class OrchestratorActor:
             time.sleep(max(0.05, LOOP_EVERY_S - (time.monotonic() - started_at)))
 
 
+def notify_until(store_uri: str, holds_lease: threading.Event) -> None:
+    """Post the ends of jobs for as long as the process lives and holds the lease."""
+    store = open_store(store_uri)
+    while True:
+        holds_lease.wait()
+        try:
+            notify_all(store)
+        except OrchestratorError as error:
+            logger.warning("notifications wait: %s", error)
+        time.sleep(NOTIFY_EVERY_S)
+
+
 def ensure(store_uri: str) -> None:
     """Make sure that the orchestrator of a store runs on this cluster, and that it answers."""
     import ray
@@ -115,7 +139,7 @@ def _actor(store_uri: str) -> Any:
         max_restarts=-1,
         max_concurrency=4,
         num_cpus=0,
-        runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}},
+        runtime_env={"env_vars": _ENVIRONMENT},
     )
     return remote.remote(store_uri)
 

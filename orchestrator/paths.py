@@ -12,6 +12,7 @@ QUEUE = "queue/"
 INBOX = "inbox/"
 JOBS = "jobs/"
 TRACKING = "tracking/"
+NOTIFY = "notify/"
 DATASETS = "datasets/"
 INDEX = "index.json"
 LEASE = "orchestrator/lease.json"
@@ -47,6 +48,11 @@ def queue_marker(job_id: str) -> str:
 def tracking_marker(job_id: str) -> str:
     """Key of the mark that MLflow has not been told everything about a job."""
     return f"{TRACKING}{job_id}"
+
+
+def notify_marker(job_id: str) -> str:
+    """Key of the mark that the end of a job has still to be posted."""
+    return f"{NOTIFY}{job_id}"
 
 
 def inbox_request(stamp: str, job_id: str, attempt: int, verb: str) -> str:

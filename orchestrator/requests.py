@@ -34,6 +34,7 @@ def handle_request(
         # The marks first: a queued record without them would never be seen.
         records.store.put(paths.queue_marker(record.job_id), b"{}")
         records.store.put(paths.tracking_marker(record.job_id), b"{}")
+        records.store.put(paths.notify_marker(record.job_id), b"{}")
     handled = (*record.handled_requests[-_KEPT_KEYS:], request.key)
     if moved is None:
         return records.write(current, replace(record, handled_requests=handled))

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -81,6 +81,18 @@ class TrackingSpec(_Closed):
     sample_steps: Annotated[int, Field(ge=1)] = 50
 
 
+class SampleTrackingSpec(_Closed):
+    """What MLflow is told of a sample set.
+
+    Attributes:
+        experiment: MLflow experiment.
+        num_sample_images: Images of the grid.
+    """
+
+    experiment: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "ddpmctl"
+    num_sample_images: Annotated[int, Field(ge=1, le=1024)] = 64
+
+
 class EvaluationSpec(_Closed):
     """The bits per dimension at the end of a training.
 
@@ -90,7 +102,7 @@ class EvaluationSpec(_Closed):
     """
 
     num_images: Annotated[int, Field(ge=0)] = 256
-    num_timesteps: Annotated[int, Field(ge=1)] = 100
+    num_timesteps: Annotated[int, Field(ge=2)] = 100
 
 
 class TrainResources(_Closed):
@@ -171,7 +183,6 @@ class _Job(_Closed):
     preemptible: bool = True
     retry: RetryPolicy = RetryPolicy()
     notify: NotifySpec | None = None
-    smoke: bool = False
 
     @property
     def spec_hash(self) -> str:
@@ -193,20 +204,13 @@ class TrainJob(_Job):
     evaluation: EvaluationSpec = EvaluationSpec()
     resources: TrainResources = TrainResources()
 
-    size_field: ClassVar[str] = "training.num_steps"
-
-    @property
-    def size(self) -> int:
-        """Steps."""
-        return self.training.num_steps
-
     @property
     def num_workers(self) -> WorkerRange:
         """Least and most workers: a training has one size."""
         return WorkerRange(min=self.resources.num_workers, max=self.resources.num_workers)
 
     @model_validator(mode="after")
-    def _workers_divide_batch(self) -> Self:
+    def _fits_together(self) -> Self:
         batch, workers = self.training.global_batch_size, self.resources.num_workers
         if batch % workers:
             raise ValueError(
@@ -225,13 +229,8 @@ class SampleJob(_Job):
     sampling: SamplingConfig = SamplingConfig()
     shard_size: Annotated[int, Field(ge=1, le=10**6)] = 1024
     format: Literal["webdataset", "npy"] = "webdataset"
-    tracking: TrackingSpec = TrackingSpec()
+    tracking: SampleTrackingSpec = SampleTrackingSpec()
     resources: SampleResources = SampleResources()
-
-    @property
-    def size(self) -> int:
-        """Images."""
-        return self.num_samples
 
     @property
     def num_workers(self) -> WorkerRange:

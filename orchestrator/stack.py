@@ -31,7 +31,7 @@ from orchestrator.stack_seaweed import STORE_PORTS, store_part, store_url
 
 DEFAULT_FOLDER = Path(".ddpmctl")
 _PORTS_OF = {"store": STORE_PORTS, "ray": RAY_PORTS, "mlflow": MLFLOW_PORTS}
-_LOCK_TIMEOUT_S = 180.0
+_LOCK_TIMEOUT_S = 600.0
 _LOCK_POLL_S = 0.2
 _PORT_TRIES = 3
 _FREE_BYTES = 500 * 1024**2

@@ -73,6 +73,8 @@ def submit_job(store: ObjectStore, spec: Job, job_id: str | None = None) -> Subm
     # The marks first: should this process die now, they lead to nothing and are swept away.
     store.put(paths.tracking_marker(job_id), b"{}")
     store.put(paths.queue_marker(job_id), b"{}")
+    if spec.notify is not None:
+        store.put(paths.notify_marker(job_id), b"{}")
     body = json.dumps(spec.model_dump(mode="json"), indent=1).encode()
     try:
         store.put(job.spec, body, if_absent=True)

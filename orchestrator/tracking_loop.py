@@ -4,15 +4,23 @@ import logging
 import os
 import threading
 import time
+from datetime import timedelta
 
 from orchestrator import paths
-from orchestrator.errors import ConditionFailedError, OrchestratorError, TrackingError
+from orchestrator.errors import (
+    BadInputError,
+    ConditionFailedError,
+    JobNotFoundError,
+    OrchestratorError,
+    TrackingError,
+)
 from orchestrator.mlflow_server import open_mlflow
-from orchestrator.storage import ObjectStore, open_store
+from orchestrator.storage import ObjectInfo, ObjectStore, open_store
 from orchestrator.tracking import TrackingCarrier
 
 EVERY_S = 2.0
 PAUSE_AFTER_ERROR_S = 10.0
+ORPHAN_AFTER = timedelta(minutes=10)
 
 logger = logging.getLogger(__name__)
 
@@ -59,3 +67,13 @@ def carry_all(store: ObjectStore, carrier: TrackingCarrier) -> None:
                 store.delete(info.key)
         except ConditionFailedError:
             logger.info("job=%s is carried by another process", job_id)
+        except JobNotFoundError:
+            _drop_orphan(store, info)
+        except BadInputError as error:
+            logger.error("job=%s cannot be tracked: %s", job_id, error)
+
+
+def _drop_orphan(store: ObjectStore, mark: ObjectInfo) -> None:
+    """Forget a mark whose spec never came: its `submit` died in between."""
+    if store.now() - mark.modified_at > ORPHAN_AFTER:
+        store.delete(mark.key)

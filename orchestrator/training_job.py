@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.attempt import Attempt, run_attempt
 from orchestrator.attempt_board import AttemptBoard, BoardReader
 from orchestrator.checkpoints import CheckpointStore
+from orchestrator.local_log import salvage
 from orchestrator.outcome import Outcome
 from orchestrator.spec import TrainJob
 from orchestrator.state import Placement
@@ -33,7 +34,10 @@ def train(attempt: Attempt) -> Outcome:
     attempt.progress.total, attempt.progress.unit = spec.training.num_steps, "steps"
     board = ray.remote(num_cpus=0, max_concurrency=4)(AttemptBoard).remote(placement.num_workers)
     with BoardReader(attempt, board, BOARD_POLL_EVERY_S):
-        trainer(attempt, placement, board).fit()
+        try:
+            trainer(attempt, placement, board).fit()
+        finally:
+            salvage(attempt.store)  # the last lines of a rank that was killed on this machine
     return _outcome(attempt, spec)
 
 

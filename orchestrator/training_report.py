@@ -1,6 +1,8 @@
 """What a training shows: sample grids on the way, and at the end the bound and the film strips."""
 
+import json
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +80,10 @@ def final_report(
         log_samples(spec, state, metrics)
         _log_strips(spec, state, holdout, metrics)
     if spec.evaluation.num_images and len(holdout):
-        metrics.log(state.step, evaluate(spec, state, holdout))
+        means, draws = evaluate(spec, state, holdout)
+        metrics.log(state.step, means)
+        body = json.dumps({"format_version": 1, "step": state.step, "images": draws})
+        attempt.store.put(f"{attempt.paths.folder}evaluation.json", body.encode())
     commit = CheckpointStore(attempt.store, attempt.job).find(state.step)
     if commit is not None:
         metrics.log_model(
@@ -90,8 +95,16 @@ def final_report(
         )
 
 
-def evaluate(spec: TrainJob, state: TrainState, holdout: ImageDataset) -> dict[str, float]:
-    """Return the bound of held-out images and its three terms, in bits per dimension."""
+def evaluate(
+    spec: TrainJob, state: TrainState, holdout: ImageDataset
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Compute the bound of held-out images, in bits per dimension.
+
+    Returns:
+        The means of the bound and of its three terms, and for each image the timesteps that were
+        drawn with their terms.
+    """
+    draws: list[dict[str, Any]] = []
     model, diffusion = AveragedModel(state), _diffusion(state)
     num_images = min(spec.evaluation.num_images, len(holdout))
     sums = dict.fromkeys(("bpd", "bpd_prior", "bpd_denoising", "bpd_decoder"), 0.0)
@@ -108,9 +121,11 @@ def evaluate(spec: TrainJob, state: TrainState, holdout: ImageDataset) -> dict[s
         parts = (bound.total, bound.prior, bound.denoising, bound.decoder)
         for name, part in zip(sums, parts, strict=True):
             sums[name] += float(part.sum())
+        rows = zip(chosen.tolist(), bound.timesteps.tolist(), bound.terms.tolist(), strict=True)
+        draws += [{"image": k, "timesteps": t, "terms": terms} for k, t, terms in rows]
     means = {f"holdout/{name}": value / num_images for name, value in sums.items()}
     logger.info("held-out bound: %s", means)
-    return {**means, "holdout/num_images": float(num_images)}
+    return {**means, "holdout/num_images": float(num_images)}, draws
 
 
 def _diffusion(state: TrainState) -> GaussianDiffusion:

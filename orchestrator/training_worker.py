@@ -21,7 +21,7 @@ from orchestrator.attempt_board import BoardClient
 from orchestrator.background_saver import BackgroundSaver
 from orchestrator.checkpoint_commit import CheckpointCommit
 from orchestrator.checkpoints import CheckpointStore
-from orchestrator.code_version import code_version
+from orchestrator.code_version import code_version, git_commit
 from orchestrator.datasets import describe, fetch
 from orchestrator.logs import LogShipper
 from orchestrator.metric_writer import MetricWriter
@@ -223,8 +223,10 @@ class TrainingWorker:
             source=self._spec.dataset.source,
             profile={key: value for key, value in asdict(dataset).items() if key != "sha256"},
         )
+        commit = git_commit()
         metrics.log_tags(
             {
+                **({"mlflow.source.git.commit": commit} if commit else {}),
                 "ddpmctl.attempt": str(self._attempt.number),
                 "ddpmctl.code_sha256": code_version(),
                 "ddpmctl.num_workers": str(self._world_size),

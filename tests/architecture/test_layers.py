@@ -52,6 +52,7 @@ ORCHESTRATOR_ORDER = (
     "tracking_cursor",
     "tracking",
     "tracking_loop",
+    "notifications",
     "redaction",
     "local_log",
     "log_reader",

