@@ -239,7 +239,7 @@ class SampleShards:
                 break
         if standing.data_key != own.data_key:
             logger.info("shard=%d is committed by %s", own.index, standing.worker)
-            self.delete_data(own)
+            self.delete_data(own, spared=standing)
         _check_same_images(standing, own)
         return standing
 
@@ -287,10 +287,11 @@ class SampleShards:
         if commit is not None:
             self.delete_data(commit)
 
-    def delete_data(self, commit: ShardCommit) -> None:
-        """Remove the objects that a commit names."""
+    def delete_data(self, commit: ShardCommit, spared: ShardCommit | None = None) -> None:
+        """Remove the objects that a commit names, but none that `spared` names."""
         folder = f"{self._paths.folder}attempts/"
-        for key in filter(None, (commit.data_key, commit.frames_key)):
+        kept = {spared.data_key, spared.frames_key} if spared else set()
+        for key in {commit.data_key, commit.frames_key} - kept:
             if key.startswith(folder):
                 self._store.delete(key)
 
