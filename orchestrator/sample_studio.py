@@ -19,7 +19,7 @@ import torch
 from ddpm.checkpoint import CheckpointFormatError, load_model
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
 from ddpm.sampling import sampling_timesteps
-from orchestrator.errors import CheckpointError
+from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.outages import Backoff, outlast_outage
 from orchestrator.paths import JobPaths
 from orchestrator.sample_drawing import Canvas, DrawnShard, ShardArtist, ShardTask, Watch
@@ -204,6 +204,11 @@ class StoreStudio:
         compute = ComputeDecision.from_json(decisions["compute"])
         here = environment(compute)
         check_honoured(decisions, here, self._setup.uses_gpu, compute)
+        if decisions["model"]["commit_sha256"] != self._setup.model.commit_sha256:
+            raise BadInputError(
+                f"the set was begun from {decisions['model']['commit_key']}, "
+                f"not from {self._setup.model.commit_key}; submit under a new --id"
+            )
         self._origin = origin_of(decisions)
         compute.apply_to_process()
         spec, info = self._setup.spec, self._info

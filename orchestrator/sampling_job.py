@@ -119,7 +119,7 @@ class SampleAttempt:
     def _crew(self) -> Crew:
         attempt, placement = self.attempt, self.placement
         nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
-        model = attempt.record.model or self._decided_model()
+        model = self._model()
         setup = StoreSetup(
             store_uri=attempt.store.uri,
             job_id=attempt.record.job_id,
@@ -145,13 +145,13 @@ class SampleAttempt:
         )
         return Crew(setup, plan)
 
-    def _decided_model(self) -> Mapping[str, Any]:
-        """Return the model of earlier attempts, or look for it; what is decided stands."""
+    def _model(self) -> Mapping[str, Any]:
+        """Return the model of earlier attempts, else the record's, else look for it."""
         decided = read_json(self.attempt.store, self.attempt.job.decisions)
         if decided is not None:
             model: Mapping[str, Any] = decided[0]["model"]
             return model
-        return resolve_model(self.attempt.store, self.spec.model)
+        return self.attempt.record.model or resolve_model(self.attempt.store, self.spec.model)
 
     def _is_committed(self, shard: Shard) -> bool:
         try:
