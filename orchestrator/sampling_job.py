@@ -17,7 +17,7 @@ import numpy as np
 import ray
 
 from orchestrator.attempt import Attempt, register_process, run_attempt
-from orchestrator.errors import BadInputError, StoreError
+from orchestrator.errors import BadInputError, ObjectNotFoundError, StoreError
 from orchestrator.images import film_strip, image_grid
 from orchestrator.metric_writer import MetricWriter
 from orchestrator.outcome import Outcome
@@ -220,8 +220,12 @@ class SampleAttempt:
             if shard.start >= self.spec.sampling.trajectory:
                 return
             commit = self.shards.find(shard.index)
-            if commit is not None and commit.frames_key:
+            if commit is None or not commit.frames_key:
+                continue
+            try:
                 yield self.shards.read_frames(commit)
+            except ObjectNotFoundError as error:
+                logger.warning("shard=%d is missing in the film: %s", shard.index, error)
 
     def _show(self, path: str, png: bytes) -> None:
         name = path.rpartition("/")[2]
