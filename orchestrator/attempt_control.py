@@ -55,6 +55,7 @@ class AttemptControl:
         self._store = store
         self._cluster = cluster
         self._records = records
+        self._known_processes: dict[str, ProcessRef] = {}  # they are written once
 
     def submit(self, record: JobRecord) -> None:
         """Hand the current attempt to Ray. Raises: RayUnavailableError."""
@@ -119,12 +120,14 @@ class AttemptControl:
         return status, " ".join(message.split())[:300]
 
     def _processes(self, paths: AttemptPaths) -> list[ProcessRef]:
-        found = []
-        for info in self._store.list_objects(paths.processes):
-            value = json.loads(self._store.get(info.key).body)
-            names = ("role", "pid", "created_at", "node_id", "host")
-            found.append(ProcessRef(**{name: value[name] for name in names}))
-        return found
+        keys = [info.key for info in self._store.list_objects(paths.processes)]
+        for key in keys:
+            if key not in self._known_processes:
+                value = json.loads(self._store.get(key).body)
+                names = ("role", "pid", "created_at", "node_id", "host")
+                ref = ProcessRef(**{name: value[name] for name in names})
+                self._known_processes[key] = ref
+        return [self._known_processes[key] for key in keys]
 
     def _with_decisions(self, current: VersionedRecord) -> VersionedRecord:
         """Copy what the first attempt fixed into the record, once."""

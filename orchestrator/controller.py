@@ -49,6 +49,7 @@ class LiveJob:
     current: VersionedRecord
     heartbeat: dict[str, Any] = field(default_factory=dict)
     waits_for: str | None = None
+    waits_for_job: str | None = None
 
     @property
     def record(self) -> JobRecord:
@@ -213,6 +214,8 @@ class Controller:
         """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
         if not isinstance(job.spec, SampleJob) or job.record.model:
             return
+        if job.waits_for_job in self._jobs:
+            return  # it still lives: nothing to read
         try:
             found = find_model(self._store, job.spec.model)
         except BadInputError as error:
@@ -224,7 +227,7 @@ class Controller:
             )
             job.current = self._records.move(job.current, failed)
             return
-        job.waits_for = found.waits_for
+        job.waits_for, job.waits_for_job = found.waits_for, found.waits_for_job
         if found.waits_for is None:
             job.current = self._records.write(
                 job.current, replace(job.record, model=found.model, reason=None, message="")

@@ -19,10 +19,12 @@ class ModelResolution:
     Attributes:
         model: The fields of `ResolvedModel`, once it is found.
         waits_for: What is waited for; None once it is found.
+        waits_for_job: The id of the job that has to end first, if it is one.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
     waits_for: str | None = None
+    waits_for_job: str | None = None
 
 
 def find_model(store: ObjectStore, ref: ModelRef) -> ModelResolution:
@@ -39,7 +41,7 @@ def find_model(store: ObjectStore, ref: ModelRef) -> ModelResolution:
             if record.kind != "train":
                 raise BadInputError(f"model.job: {job_id} is a {record.kind} job, not a training")
             if not record.state.has_ended:
-                return ModelResolution(waits_for=f"job {job_id}, which is {record.state}")
+                return ModelResolution(waits_for=f"the end of job {job_id}", waits_for_job=job_id)
         return ModelResolution(resolve_model(store, ref, registered_checkpoint))
     except (JobNotFoundError, CheckpointError) as error:
         raise BadInputError(f"model: {error}") from error
