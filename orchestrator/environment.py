@@ -9,6 +9,15 @@ from orchestrator.errors import BadInputError
 from orchestrator.stack import DEFAULT_FOLDER, Stack, StackInfo
 from orchestrator.storage import ObjectStore, open_store
 
+# Set by other work, they would win over the stack's own credentials and tokens.
+_OVERRIDING = (
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_USERNAME",
+    "RAY_AUTH_TOKEN",
+)
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -68,5 +77,7 @@ def surroundings(say: Callable[[str], None], *, start: bool = True) -> Surroundi
 
 
 def use_stack(info: StackInfo) -> None:
-    """Make this process a client of an embedded stack."""
+    """Make this process a client of an embedded stack, whatever was set before."""
+    for name in _OVERRIDING:
+        os.environ.pop(name, None)
     os.environ.update(info.environment)
