@@ -34,7 +34,7 @@ from orchestrator.state import AttemptRecord, JobRecord, JobState, Placement
 from orchestrator.storage import ObjectStore, open_store
 
 NUM_SAMPLES = 200
-NUM_STEPS = 40
+NUM_STEPS = 20
 MODEL_JOB = "fleet-model"
 WAIT_S = 90.0
 
