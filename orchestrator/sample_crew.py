@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 30.0
 _LOOK_FOR_ROOM_EVERY_S = 1.0
+_LOOKS = 2
+_ASK_FOR_ROOM_EVERY_S = 5.0
 _WITHDRAW_AFTER_S = 60.0
 _CLOSE_WITHIN_S = 5.0
 
@@ -32,6 +34,8 @@ class CrewPlan:
         gpus: GPUs of each worker.
         identity: Whom they work for; None in benchmarks without a store.
         place_within_s: Without any worker for that long, the fleet gives up.
+        may_grow: Whether it may hold more workers than have their place: nobody waits for the
+            room. Asked every few seconds; once the answer is no, the surplus workers leave.
     """
 
     nodes: tuple[str, ...]
@@ -40,6 +44,7 @@ class CrewPlan:
     gpus: float = 0.0
     identity: Identity | None = None
     place_within_s: float = 300.0
+    may_grow: Callable[[], bool] = lambda: True
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,6 +61,7 @@ class CrewMember:
         decisions: What it has still to be told.
         drops: Shards that it has still to be told of.
         accounted_s: Of its busy seconds, those whose shards came to something.
+        is_leaving: It is to save and end, since others need its room.
     """
 
     name: str
@@ -68,6 +74,7 @@ class CrewMember:
     decisions: Mapping[str, Any] | None = None
     drops: list[int] = field(default_factory=list)
     accounted_s: float = 0.0
+    is_leaving: bool = False
 
     @property
     def num_undrawn(self) -> int:
@@ -89,7 +96,8 @@ class Crew:
         self._ranks = 0
         self._deaths = [0] * plan.max_workers
         self._free_at = [0.0] * plan.max_workers
-        self._looked_at = 0.0
+        self._looked_at = self._asked_at = 0.0
+        self._looks_with_room = 0
         self._ready_at = time.monotonic()
 
     @property
@@ -124,16 +132,33 @@ class Crew:
         self._withdraw_unplaced(now)
 
     def _may_grow(self, now: float) -> bool:
-        """Tell whether there is room that nobody uses; one extra worker is asked at a time."""
+        """Tell whether there is room that nobody uses; one extra worker is asked at a time.
+
+        Room has to be seen twice: whoever waits in the queue goes first.
+        """
         if now - self._looked_at < _LOOK_FOR_ROOM_EVERY_S:
             return False
         self._looked_at = now
-        if any(member.hello is None for member in self.members):
-            return False
         free = ray.available_resources()
-        return bool(
+        has_room = (
             free.get("CPU", 0.0) >= self._plan.cpus and free.get("GPU", 0.0) >= self._plan.gpus
         )
+        self._looks_with_room = self._looks_with_room + 1 if has_room else 0
+        if self._looks_with_room < _LOOKS or any(member.hello is None for member in self.members):
+            return False
+        return self._plan.may_grow()
+
+    def shrink(self) -> None:
+        """Have the surplus workers leave if others wait for their room."""
+        surplus = [m for m in self.members if m.slot >= len(self._plan.nodes) and m.hello]
+        now = time.monotonic()
+        if not surplus or now - self._asked_at < _ASK_FOR_ROOM_EVERY_S:
+            return
+        self._asked_at = now
+        if not self._plan.may_grow():
+            for member in surplus:
+                member.is_leaving = True
+                self._free_at[member.slot] = now + _LONGEST_PAUSE_S
 
     def _hire(self, slot: int, node: str, decisions: Mapping[str, Any] | None) -> None:
         rank, self._ranks = self._ranks, self._ranks + 1

@@ -121,6 +121,7 @@ class Fleet:
             while not self.table.is_complete and not stop.is_set():
                 self._check_deaths()
                 self._crew.hire(self._decisions)
+                self._crew.shrink()
                 self._listen(stopping=False)
                 self._hooks.tick(self)
             self._wind_down(10.0 if self.table.is_complete else grace_s())
@@ -158,7 +159,7 @@ class Fleet:
         member.decisions = self._decisions
 
     def _send(self, member: CrewMember, stopping: bool) -> None:
-        now = time.monotonic()
+        now, stopping = time.monotonic(), stopping or member.is_leaving
         tasks = () if stopping else tuple(self._tasks_for(member, now))
         if tasks and self.totals.first_draw_at is None:
             self.totals.first_draw_at = now

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import ray
 
+from orchestrator import paths
 from orchestrator.attempt import Attempt, register_process, run_attempt
 from orchestrator.errors import BadInputError, ObjectNotFoundError, StoreError
 from orchestrator.images import film_strip, image_grid
 from orchestrator.metric_writer import MetricWriter
 from orchestrator.outcome import Outcome
+from orchestrator.queue_view import read_quotas
 from orchestrator.records import read_json
 from orchestrator.sample_crew import Crew, CrewPlan
 from orchestrator.sample_fleet import Fleet, FleetHooks, WorkersLostError
@@ -142,6 +144,7 @@ class SampleAttempt:
             cpus=placement.cpus_per_worker,
             gpus=placement.gpus_per_worker,
             identity=identity,
+            may_grow=self._may_grow,
         )
         return Crew(setup, plan)
 
@@ -152,6 +155,18 @@ class SampleAttempt:
             model: Mapping[str, Any] = decided[0]["model"]
             return model
         return self.attempt.record.model or resolve_model(self.attempt.store, self.spec.model)
+
+    def _may_grow(self) -> bool:
+        """Tell whether room that nobody uses may be taken: no quota, and no job that waits."""
+        store = self.attempt.store
+        try:
+            if self.placement.gpus_per_worker and self.spec.queue in read_quotas(store):
+                return False
+            index = read_json(store, paths.INDEX)
+        except StoreError:
+            return False
+        live = index[0]["live"] if index else ()
+        return all(entry["reason"] != Reason.WAITING_FOR_CAPACITY for entry in live)
 
     def _is_committed(self, shard: Shard) -> bool:
         try:

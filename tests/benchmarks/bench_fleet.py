@@ -164,7 +164,7 @@ def memory_of_driver(num_images: int, shard_size: int, workers: int) -> Row:
     done = subprocess.run(
         [*command, "--shard-size", str(shard_size), "--workers", str(workers)],
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
     row: Row = json.loads(done.stdout.strip().splitlines()[-1])
@@ -307,6 +307,7 @@ def growth() -> Row:
 def local_ray(num_cpus: int) -> Iterator[None]:
     """Start a Ray for this process alone."""
     os.environ.pop("RAY_ADDRESS", None)
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
     ray.init(
         address="local",
         num_cpus=num_cpus,

@@ -83,6 +83,7 @@ class ThreadCrew:
         self.last_loss = "killed by the test"
         self.hired = 0
         self.dead: set[str] = set()
+        self.leaving: set[str] = set()
         self._desk = desk
         self._calls: dict[Future[Any], CrewMember] = {}
         self._pool = ThreadPoolExecutor(max_workers=16)
@@ -104,6 +105,11 @@ class ThreadCrew:
             self.hired += 1
             self.members.append(member)
             self._calls[self._pool.submit(worker.prepare, decisions)] = member
+
+    def shrink(self) -> None:
+        """Let go whom the test names."""
+        for member in self.members:
+            member.is_leaving = member.name in self.leaving
 
     def kill(self, name: str) -> None:
         """Let a worker's next answer be that it is dead."""
@@ -323,6 +329,23 @@ def test_stopped_fleet_hands_back_what_it_holds() -> None:
     ]
     assert fleet.table.statistics().num_in_flight == 0
     assert crew.members == []
+
+
+def test_worker_that_leaves_saves_and_the_others_go_on() -> None:
+    """A fleet gives room back when another job waits for it, and loses nothing by that."""
+    desk = HalvingDesk()
+
+    def watch_the_first(fleet: Fleet) -> None:
+        if fleet.table.statistics().num_in_flight == 2:
+            crew.leaving.add("worker-0")
+        if "worker-0" not in [member.name for member in fleet.members]:
+            stop.set()
+
+    stop = threading.Event()
+    fleet, crew = fleet_of(desk, workers=2, num_shards=2, tick=watch_the_first)
+    fleet.run(stop, no_grace)
+    assert fleet.table.partial(0) == "partial-0"
+    assert fleet.totals.deaths == 0
 
 
 def test_partial_travels_with_the_shard() -> None:
