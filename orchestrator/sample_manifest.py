@@ -9,8 +9,10 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from orchestrator.sample_shards import (
     SetOrigin,
     ShardCommit,
     ShardDamagedError,
+    origin_of,
 )
 from orchestrator.shards import ShardPlan
 from orchestrator.storage import ObjectStore
@@ -31,6 +34,7 @@ from orchestrator.storage import ObjectStore
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+_READ_WITHIN_S = 3600.0
 _ENTRY_FIELDS = (
     *("index", "start", "stop", "attempt"),
     *("data_key", "size_bytes", "sha256", "pixel_sha256"),
@@ -125,6 +129,65 @@ class SetReader:
             "set_sha256": self.set_hash.hexdigest,
             "shards": self.entries,
         }
+
+
+class BackgroundReader:
+    """The thread that rereads what is committed while the fleet draws.
+
+    Args:
+        shards: The set's shards.
+        plan: What the set is to be.
+        is_committed: Whether a shard is committed by now.
+        num_first: Images to keep from the set's beginning.
+    """
+
+    def __init__(
+        self,
+        shards: SampleShards,
+        plan: ShardPlan,
+        is_committed: Callable[[int], bool],
+        *,
+        num_first: int,
+    ) -> None:
+        self._shards = shards
+        self._plan = plan
+        self._is_committed = is_committed
+        self._num_first = num_first
+        self._ended = threading.Event()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="proof")
+        self._reading: Future[bool] | None = None
+        self._reader: SetReader | None = None
+
+    def start(self, decisions: dict[str, Any]) -> dict[str, Any]:
+        """Begin, now that it is decided what the set comes from; return the decisions."""
+        reader = SetReader(self._shards, self._plan, origin_of(decisions), self._num_first)
+        self._reading = self._executor.submit(reader.follow, self._is_committed, self._ended)
+        self._reader = reader
+        return decisions
+
+    def raise_failure(self) -> None:
+        """Raise what the thread met, if it did."""
+        if self._reading is not None and self._reading.done():
+            self._reading.result()
+
+    def result(self) -> SetReader:
+        """Wait until everything is read. Raises: ShardDamagedError."""
+        if self._reader is None or self._reading is None:
+            raise ShardDamagedError("shards are committed, but nothing was decided for their set")
+        self._reading.result(timeout=_READ_WITHIN_S)
+        return self._reader
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._executor.shutdown(wait=True)
 
 
 def check_fits(commit: ShardCommit, plan: ShardPlan, origin: SetOrigin) -> None:

@@ -6,9 +6,7 @@ what is there, and its death loses only what was not committed.
 
 import logging
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +24,11 @@ from orchestrator.queue_view import read_quotas
 from orchestrator.records import read_json
 from orchestrator.sample_crew import Crew, CrewPlan
 from orchestrator.sample_fleet import Fleet, FleetHooks, WorkersLostError
-from orchestrator.sample_manifest import SetReader, put_manifest, read_manifest
+from orchestrator.sample_manifest import BackgroundReader, SetReader, put_manifest, read_manifest
 from orchestrator.sample_model import ResolvedModel, resolve_model
 from orchestrator.sample_partials import newest_partials
 from orchestrator.sample_progress import FleetProgress
-from orchestrator.sample_shards import SampleShards, ShardDamagedError, origin_of
+from orchestrator.sample_shards import SampleShards, ShardDamagedError
 from orchestrator.sample_studio import StoreSetup
 from orchestrator.sample_worker import Identity
 from orchestrator.shards import Shard, ShardTable, plan_shards
@@ -42,7 +40,6 @@ logger = logging.getLogger(__name__)
 STRAGGLER_FLOOR_S = 3.0
 _DEFAULT_GRACE_S = 30.0
 _OUTCOME_S = 2.0
-_READ_WITHIN_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ class SampleAttempt:
     def draw(self) -> Outcome:
         """Draw what is missing and declare the set whole, or save and stop."""
         decisions = read_json(self.attempt.store, self.attempt.job.decisions)
-        with _Proof(self) as proof:
+        with self._reader() as proof:
             if decisions is not None:
                 proof.start(decisions[0])
             hooks = FleetHooks(
@@ -117,6 +114,13 @@ class SampleAttempt:
                 return self._stopped()
             self.attempt.progress.phase = "proving"
             return self._whole(proof.result())
+
+    def _reader(self) -> BackgroundReader:
+        spec = self.spec
+        num_first = max(1, min(spec.num_samples, spec.tracking.num_sample_images))
+        return BackgroundReader(
+            self.shards, self.table.plan, self.table.is_committed, num_first=num_first
+        )
 
     def _crew(self) -> Crew:
         attempt, placement = self.attempt, self.placement
@@ -181,7 +185,7 @@ class SampleAttempt:
         except StoreError as error:
             logger.warning("could not write the event %r: %s", message, error)
 
-    def _tick(self, fleet: Fleet, progress: FleetProgress, proof: "_Proof") -> None:
+    def _tick(self, fleet: Fleet, progress: FleetProgress, proof: BackgroundReader) -> None:
         proof.raise_failure()
         progress.tick(fleet)
 
@@ -246,44 +250,6 @@ class SampleAttempt:
         name = path.rpartition("/")[2]
         self.attempt.store.put(f"{self.attempt.job.samples}{name}", png)
         self.metrics.log_image(path, png, self.spec.num_samples)
-
-
-class _Proof:
-    """The thread that rereads what is committed while the fleet draws."""
-
-    def __init__(self, job: SampleAttempt) -> None:
-        self._job = job
-        self._ended = threading.Event()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="proof")
-        self._reading: Future[bool] | None = None
-        self._reader: SetReader | None = None
-
-    def start(self, decisions: dict[str, Any]) -> dict[str, Any]:
-        """Begin, now that it is decided what the set comes from; return the decisions."""
-        spec, table = self._job.spec, self._job.table
-        first = max(1, min(spec.num_samples, spec.tracking.num_sample_images))
-        self._reader = SetReader(self._job.shards, table.plan, origin_of(decisions), first)
-        self._reading = self._executor.submit(self._reader.follow, table.is_committed, self._ended)
-        return decisions
-
-    def raise_failure(self) -> None:
-        """Raise what the thread met, if it did."""
-        if self._reading is not None and self._reading.done():
-            self._reading.result()
-
-    def result(self) -> SetReader:
-        """Wait until everything is read. Raises: ShardDamagedError."""
-        if self._reader is None or self._reading is None:
-            raise BadInputError("the set is committed, but nothing was decided for it")
-        self._reading.result(timeout=_READ_WITHIN_S)
-        return self._reader
-
-    def __enter__(self) -> "_Proof":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._ended.set()
-        self._executor.shutdown(wait=True)
 
 
 def sample(attempt: Attempt) -> Outcome:

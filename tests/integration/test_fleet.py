@@ -36,7 +36,7 @@ from orchestrator.storage import ObjectStore, open_store
 NUM_SAMPLES = 200
 NUM_STEPS = 20
 MODEL_JOB = "fleet-model"
-WAIT_S = 90.0
+WAIT_S = 240.0
 
 
 @dataclass
