@@ -48,7 +48,7 @@ class Answer(NamedTuple):
     stderr: str
 
 
-def ddpmctl(*arguments: str, timeout_s: float = 240.0) -> Answer:
+def ddpmctl(*arguments: str, timeout_s: float = 500.0) -> Answer:
     """Run a verb with `-o json`."""
     done = subprocess.run(
         [str(DDPMCTL), *arguments, "-o", "json"],
@@ -78,7 +78,7 @@ def train_text(
     return TRAIN.format(name=name, steps=steps, every=every, workers=workers, samples=samples)
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
+def wait_until(holds: Callable[[], bool], timeout_s: float = 300.0) -> None:
     """Wait for something to become so."""
     deadline = time.monotonic() + timeout_s
     while not holds():
