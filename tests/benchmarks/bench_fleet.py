@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ from orchestrator.stack import Stack
 from orchestrator.storage import open_store
 
 MODEL_JOB = "bench-model"
-PACE_IMAGES, PACE_STEPS, PACE_MICROBATCH = 256, 50, 32
+PACE_IMAGES, PACE_STEPS, PACE_MICROBATCH = 256, 25, 32
 Row = dict[str, Any]
 
 
@@ -346,10 +346,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "memory": [memory_of_driver(n, size, workers) for n in (images // 100, images)],
     }
     with local_store() as uri, local_ray(max(workers, 2)):
-        results["dispatch"] = dispatch(images, size, workers)
-        results["commits"] = dispatch(options.commit_images, size, workers, uri)
-        results["growth"] = growth()
-        results["pace"] = pace(uri, 1, options.repeats)
+        parts: dict[str, Callable[[], Row]] = {
+            "dispatch": lambda: dispatch(images, size, workers),
+            "commits": lambda: dispatch(options.commit_images, size, workers, uri),
+            "growth": growth,
+            "pace": lambda: pace(uri, 1, options.repeats),
+        }
+        for name, part in parts.items():
+            results[name] = part()
+            options.output.write_text(json.dumps(results, indent=1))
     return results
 
 
@@ -373,7 +378,7 @@ def report(results: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, write as it goes, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10**6)
     parser.add_argument("--commit-images", type=int, default=10**5)
@@ -386,9 +391,7 @@ def main() -> None:
     if options.memory:
         print(json.dumps(_memory_here(options.memory, options.shard_size, options.workers)))
         return
-    results = measure(options)
-    report(results)
-    options.output.write_text(json.dumps(results, indent=1))
+    report(measure(options))
 
 
 if __name__ == "__main__":
