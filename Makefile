@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-embedded.txt
 	  || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { echo "the venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch
 	$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements-embedded.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[embedded,dev]'
 	@touch $(STAMP)
