@@ -154,14 +154,14 @@ class Attempt:
         self.store.put(self.paths.heartbeat, json.dumps(value).encode())
 
 
-def register_process(store: ObjectStore, paths: AttemptPaths, role: str, node_id: str) -> None:
+def register_process(store: ObjectStore, paths: AttemptPaths, role: str, node_id: str = "") -> None:
     """Tell the store that this process works for an attempt, so that its end can be proven.
 
     Args:
         store: Where to.
         paths: The attempt's keys.
         role: "driver", "worker-0", ...
-        node_id: The Ray node it runs on.
+        node_id: The Ray node it runs on, if it knows that already.
     """
     value = {
         "role": role,
@@ -187,6 +187,7 @@ def run_attempt(
     """
     store = open_store(store_uri)
     attempt = Attempt.open(store, job_id, number)
+    register_process(store, attempt.paths, "driver")
     with LogShipper(store, attempt.paths, "driver", 0), _heartbeat(attempt):
         try:
             outcome = work(attempt)

@@ -118,7 +118,7 @@ class RayCluster:
             if process.host == socket.gethostname():
                 here.append(process)
             else:
-                elsewhere.setdefault(process.node_id, []).append(process)
+                elsewhere.setdefault(process.host, []).append(process)
         running = local_processes(here, kill)
         if elsewhere:
             running += self._ask_nodes(elsewhere, kill)
@@ -128,25 +128,25 @@ class RayCluster:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        alive_nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        nodes = {n["NodeManagerHostname"]: n["NodeID"] for n in ray.nodes() if n["Alive"]}
         ask = ray.remote(num_cpus=0, max_retries=0)(local_processes)
         answers = [
             (
-                node_processes,
+                host_processes,
                 ask.options(
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
-                ).remote(node_processes, kill),
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(nodes[host], soft=False)
+                ).remote(host_processes, kill),
             )
-            for node_id, node_processes in processes.items()
-            if node_id in alive_nodes
+            for host, host_processes in processes.items()
+            if host in nodes
         ]
         running: list[ProcessRef] = []
-        for node_processes, answer in answers:
+        for host_processes, answer in answers:
             try:
                 running += ray.get(answer, timeout=15)
             except (ray.exceptions.RayError, TimeoutError):
                 # Not proven gone, so still there: asked again in the next loop.
-                running += node_processes
+                running += host_processes
         return running
 
 

@@ -53,6 +53,7 @@ from orchestrator.storage import open_store
 
 MODEL_JOB = "bench-model"
 PACE_IMAGES, PACE_STEPS, PACE_MICROBATCH = 256, 25, 32
+PARTS = ("memory", "dispatch", "commits", "growth", "pace")
 Row = dict[str, Any]
 
 
@@ -343,8 +344,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     images, size, workers = options.images, options.shard_size, options.workers
     results: dict[str, Any] = {
         "machine": {"cpus": os.cpu_count(), "load": os.getloadavg(), "cpu": platform.processor()},
-        "memory": [memory_of_driver(n, size, workers) for n in (images // 100, images)],
     }
+    if "memory" in options.parts:
+        results["memory"] = [memory_of_driver(n, size, workers) for n in (images // 100, images)]
     with local_store() as uri, local_ray(max(workers, 2)):
         parts: dict[str, Callable[[], Row]] = {
             "dispatch": lambda: dispatch(images, size, workers),
@@ -352,8 +354,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "growth": growth,
             "pace": lambda: pace(uri, 1, options.repeats),
         }
-        for name, part in parts.items():
-            results[name] = part()
+        for name in [name for name in PARTS if name in options.parts and name in parts]:
+            results[name] = parts[name]()
             options.output.write_text(json.dumps(results, indent=1))
     return results
 
@@ -361,18 +363,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def report(results: dict[str, Any]) -> None:
     """Print the table."""
     rows: list[tuple[str, str]] = []
-    for name in ("dispatch", "commits"):
+    for name in [name for name in ("dispatch", "commits") if name in results]:
         row = results[name]
         rows.append((f"{name}: {row['shards']} shards", f"{row['shards_per_s']:.0f} shards/s"))
     rows += [
         (f"driver's peak growth, {row['shards']} shards", f"{row['grew_mb']:.1f} MB")
-        for row in results["memory"]
+        for row in results.get("memory", ())
     ]
-    rows.append(("growth: room to first shard", f"{results['growth']['growth_s']:.2f} s"))
-    found = results["pace"]
-    rows.append(("bare loop", f"{found['bare_images_per_s']:.1f} images/s"))
-    rows.append(("fleet of one worker", f"{found['fleet_images_per_s']:.1f} images/s"))
-    rows.append(("share", f"{100 * found['share']:.1f} %"))
+    if "growth" in results:
+        rows.append(("growth: room to first shard", f"{results['growth']['growth_s']:.2f} s"))
+    if "pace" in results:
+        found = results["pace"]
+        rows.append(("bare loop", f"{found['bare_images_per_s']:.1f} images/s"))
+        rows.append(("fleet of one worker", f"{found['fleet_images_per_s']:.1f} images/s"))
+        rows.append(("share", f"{100 * found['share']:.1f} %"))
     for label, value in rows:
         print(f"{label:<40} {value:>20}")
 
@@ -385,6 +389,7 @@ def main() -> None:
     parser.add_argument("--shard-size", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--memory", type=int, help="only this many images, for the memory")
     parser.add_argument("--output", type=Path, default=Path("bench-fleet.json"))
     options = parser.parse_args()
