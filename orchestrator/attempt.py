@@ -229,13 +229,14 @@ def _heartbeat(attempt: Attempt) -> Iterator[None]:
 
 
 def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
-    since_beat_s = HEARTBEAT_EVERY_S
+    since_beat_s, shown_phase = HEARTBEAT_EVERY_S, ""
     while not ended.wait(STOP_POLL_EVERY_S):
         since_beat_s += STOP_POLL_EVERY_S
         try:
-            if since_beat_s >= HEARTBEAT_EVERY_S:
+            phase = attempt.progress.phase
+            if since_beat_s >= HEARTBEAT_EVERY_S or phase != shown_phase:
                 attempt.beat()
-                since_beat_s = 0.0
+                since_beat_s, shown_phase = 0.0, phase
             if not attempt.stop.is_set() and _must_stop(attempt):
                 attempt.stop.set()
         except StoreError as error:

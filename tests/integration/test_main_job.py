@@ -105,8 +105,9 @@ def test_killed_workers_and_orchestrators_lose_no_job_and_change_no_bit(
 
 def test_a_killed_driver_is_followed_by_another_attempt(store: ObjectStore, tmp_path: Path) -> None:
     """No outcome was written, so the orchestrator has to find out by itself."""
-    job_id = submit(tmp_path, train_text("driver", steps=200, every=20))
+    job_id = submit(tmp_path, train_text("driver", steps=400, every=20))
     wait_for_checkpoint(store, job_id, 20)
+    wait_until(lambda: ddpmctl("status", job_id).value["state"] == "RUNNING")
     workers = processes(store, job_id, 1, "worker")
     kill(processes(store, job_id, 1, "driver")[0])
     assert ddpmctl("wait", job_id).exit_code == 0

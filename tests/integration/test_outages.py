@@ -53,8 +53,8 @@ def test_metrics_outlive_mlflow_and_a_killed_worker_each_once(
 
 def test_a_job_outlives_all_of_ray(stack: Stack, stack_info: StackInfo, tmp_path: Path) -> None:
     """Its state turns unconfirmed, since nobody can write it; `up` and `wait` bring it on."""
-    job_id = submit(tmp_path, train_text("cluster", steps=250, every=20))
-    wait_until(lambda: committed(stack_info, job_id) >= 20)
+    job_id = submit(tmp_path, train_text("cluster", steps=600, every=20))
+    wait_until(lambda: ddpmctl("status", job_id).value["state"] == "RUNNING")
     kill_part(stack, "ray")
     wait_until(lambda: bool(ddpmctl("status", job_id).value["stale"]))
     (listed,) = (job for job in ddpmctl("list").value if job["job_id"] == job_id)
