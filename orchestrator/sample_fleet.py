@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 LOOKAHEAD_S = 1.0
 _MAX_LOOKAHEAD = 64
+_PLENTY = 2
 _SPARE_DEATHS = 3
 _MOST_COUNTED_WORKERS = 32
 
@@ -177,10 +178,18 @@ class Fleet:
             yield ShardTask(shard, self.table.partial(shard.index) or "")
 
     def _depth(self) -> int:
-        """Return how many undrawn shards a worker holds: about a second's work, and one."""
-        if not self.totals.images:
-            return 1
-        return 1 + int(min(LOOKAHEAD_S / max(self._shard_s, 1e-6), _MAX_LOOKAHEAD))
+        """Return how many undrawn shards a worker holds, so that none ever waits for the driver.
+
+        One and the next while there are plenty; of short ones, about a second's work. At the end
+        of the set one, so that no shard queues behind a slow one.
+        """
+        statistics = self.table.statistics()
+        left = statistics.num_shards - statistics.num_done - statistics.num_in_flight
+        plenty = left > _PLENTY * len(self._crew.members)
+        short = 0
+        if self.totals.images:
+            short = int(min(LOOKAHEAD_S / max(self._shard_s, 1e-6), _MAX_LOOKAHEAD))
+        return 1 + max(short, int(plenty))
 
     def _note(self, member: CrewMember, report: WorkerReport) -> None:
         member.report = report
