@@ -95,13 +95,14 @@ class RayJobs:
 
     @contextmanager
     def _translated(self) -> Iterator[Any]:
+        from ray.exceptions import RayError
+        from ray.job_submission import JobSubmissionClient
+
         try:
             if self._client is None:
-                from ray.job_submission import JobSubmissionClient
-
                 self._client = JobSubmissionClient(self._address)
             yield self._client
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise RayUnavailableError(_advice(str(error), str(self._address))) from error
 
 
