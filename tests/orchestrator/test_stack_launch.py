@@ -81,7 +81,9 @@ def test_part_is_started_again_when_its_settings_changed(setting: Setting) -> No
 def test_dead_part_is_started_again(setting: Setting) -> None:
     """That is what `up` is for."""
     setting.launcher().bring_up(setting.part())
-    setting.processes()[0].kill()
+    (first,) = setting.processes()
+    first.kill()
+    first.wait(timeout=10)
     assert setting.launcher().bring_up(setting.part()) is True
     assert len(setting.processes()) == 1
 
