@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from orchestrator import paths
-from orchestrator.attempt import Attempt, register_process, run_attempt
+from orchestrator.attempt import Attempt, run_attempt
 from orchestrator.errors import BadInputError, ObjectNotFoundError, StoreError
 from orchestrator.images import film_strip, image_grid
 from orchestrator.metric_writer import MetricWriter
@@ -256,8 +256,6 @@ def sample(attempt: Attempt) -> Outcome:
     """Run one attempt of a sample job on the Ray cluster that this process belongs to."""
     with ExitStack() as resources:
         resources.enter_context(_ray_cluster())
-        node_id = ray.get_runtime_context().get_node_id()
-        register_process(attempt.store, attempt.paths, "driver", node_id)
         metrics = resources.enter_context(MetricWriter(attempt.store, attempt.paths))
         job = SampleAttempt.begin(attempt, metrics)
         attempt.progress.total, attempt.progress.unit = job.spec.num_samples, "images"
