@@ -1,6 +1,7 @@
 """Ports on loopback that nobody listens on."""
 
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from random import SystemRandom
 
@@ -10,6 +11,8 @@ LOOPBACK = "127.0.0.1"
 # Below what the kernel hands out to outgoing connections, so that a remembered port stays free.
 _LOWEST, _HIGHEST = 20_000, 32_000
 _TRIES = 2_000
+_PATIENCE_S = 2.0  # a process that was just killed lets go of its ports a little later
+_POLL_S = 0.05
 
 
 def is_free(port: int) -> bool:
@@ -28,6 +31,8 @@ def choose_ports(
 ) -> dict[str, int]:
     """Return a free port for each name: the remembered one where nobody took it meanwhile.
 
+    A remembered port that is taken is waited for a moment, since its last owner may be dying.
+
     Args:
         names: What the ports are for.
         remembered: Ports that some of the names had before.
@@ -38,13 +43,20 @@ def choose_ports(
     """
     chosen: dict[str, int] = {}
     taken = {*avoided, *remembered.values()}
+    deadline = time.monotonic() + _PATIENCE_S
     for name in names:
         port = remembered.get(name)
-        if port is None or not is_free(port):
+        if port is None or not _is_free_before(deadline, port):
             port = _free_port(taken)
             taken.add(port)
         chosen[name] = port
     return chosen
+
+
+def _is_free_before(deadline: float, port: int) -> bool:
+    while not (free := is_free(port)) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return free
 
 
 def _free_port(taken: set[int]) -> int:
