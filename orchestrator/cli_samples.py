@@ -14,7 +14,7 @@ from orchestrator.environment import surroundings
 from orchestrator.errors import BadInputError
 from orchestrator.images import image_grid
 from orchestrator.job_lookup import find_job_id
-from orchestrator.output import Output, output_option
+from orchestrator.output import Output, output_option, short_output_option
 from orchestrator.records import RecordStore
 from orchestrator.sample_export import export_samples
 from orchestrator.sample_sets import SampleSet, SetReport, repair_samples, verify_samples
@@ -70,9 +70,9 @@ def repair_command(job: str, output: Output) -> None:
     show_default=True,
     help="npz: arr_0, uint8 (N, H, W, C), the form that FID tools take.",
 )
-@click.option("--output-path", "--to", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
 @click.option("--overwrite", is_flag=True, help="Replace what stands at the path.")
-@output_option
+@short_output_option
 def export_command(
     job: str, export_format: Any, path: Path, overwrite: bool, output: Output
 ) -> None:
@@ -87,9 +87,9 @@ def export_command(
 
 @samples_command.command("grid")
 @click.argument("job")
-@click.option("--output-path", "--to", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
 @click.option("--num-images", type=click.IntRange(1, 4096), default=64, show_default=True)
-@output_option
+@short_output_option
 def grid_command(job: str, path: Path, num_images: int, output: Output) -> None:
     """Write the first images of a set side by side into one PNG."""
     store = surroundings(output.say).store

@@ -36,6 +36,16 @@ def progress_text(status: Mapping[str, Any]) -> str:
     return f"{text}, {rate:.1f}/s" if rate else text
 
 
+def fleet_text(status: Mapping[str, Any]) -> str:
+    """Return what a fleet is at: "3 workers, 120/300 reverse steps in hand"; "" for no fleet."""
+    details = status.get("details") or {}
+    if "steps_in_hand" not in details:
+        return ""
+    number = details["num_workers"]
+    steps = f"{details['steps_in_hand']}/{details['steps_of_hand']} reverse steps in hand"
+    return f"{number} worker{'' if number == 1 else 's'}, {steps}"
+
+
 def state_text(status: Mapping[str, Any]) -> str:
     """Return the state, and since when it is unconfirmed if nobody can confirm it."""
     state = str(status["state"])
@@ -83,6 +93,7 @@ def describe_job(status: Mapping[str, Any]) -> str:
         lines.append(f"  progress  {progress_text(status)}")
     if status.get("committed"):
         lines.append(f"  committed {status['committed']:g}")
+    lines += [f"  {name:<9} {text}" for name, text in _fleet_lines(status).items()]
     if not status.get("stale") and status["state"] in ("STARTING", "RUNNING"):
         lines += [f"  worker    {_worker_text(worker)}" for worker in status.get("workers", [])]
     if status.get("run_id"):
@@ -93,7 +104,26 @@ def describe_job(status: Mapping[str, Any]) -> str:
 def _worker_text(worker: Mapping[str, Any]) -> str:
     shown = ("rank", "phase", "shard", "step", "done", "rate_per_s")
     parts = [f"{key} {_short(worker[key])}" for key in shown if worker.get(key) is not None]
-    return ", ".join(parts)
+    text = ", ".join(parts)
+    return f"{text} of {worker['num_steps']}" if worker.get("num_steps") else text
+
+
+def _fleet_lines(status: Mapping[str, Any]) -> dict[str, str]:
+    """Return what `status` tells of a fleet's shards and of what its images cost."""
+    details = status.get("details") or {}
+    if "num_shards" not in details:
+        return {}
+    lines = {
+        "shards": f"{details['shards_done']} of {details['num_shards']} committed, "
+        f"{details['shards_given_twice']} given to a second worker, "
+        f"{details['workers_lost']} worker(s) lost"
+    }
+    for unit in ("gpu", "cpu"):
+        useful = details.get(f"useful_{unit}_s_per_1000_images")
+        if useful is not None:
+            redone = details[f"redone_{unit}_s_per_1000_images"]
+            lines["cost"] = f"{useful:g} {unit}-s useful, {redone:g} redone per 1,000 images"
+    return lines
 
 
 def _short(value: Any) -> str:

@@ -41,16 +41,24 @@ class Output:
 
 def output_option(verb: Verb) -> Verb:
     """Give a verb `-o text|json`; its function takes an `Output` named `output`."""
+    return _form_option("-o", "--output")(verb)
+
+
+def short_output_option(verb: Verb) -> Verb:
+    """Give the same to a verb whose `--output` is a path."""
+    return _form_option("-o")(verb)
+
+
+def _form_option(*names: str) -> Callable[[Verb], Verb]:
     return click.option(
-        "-o",
-        "--output",
+        *names,
         "output",
         type=click.Choice(["text", "json"]),
         default="text",
         show_default=True,
         callback=lambda _context, _option, value: Output(value == "json"),
         help="json: only JSON on stdout, errors too.",
-    )(verb)
+    )
 
 
 def complain(message: str, exit_code: int, as_json: bool) -> NoReturn:

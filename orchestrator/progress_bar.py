@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from orchestrator.cli_show import duration_text, progress_text, state_text
+from orchestrator.cli_show import duration_text, fleet_text, progress_text, state_text
 
 PLAIN_EVERY_S = 10.0
 
@@ -83,4 +83,7 @@ def _pace_line(status: Mapping[str, Any]) -> str:
     if status["state"] == "QUEUED":
         return str(status.get("message") or "")
     left = f", {duration_text((total - done) / rate)} left" if rate and total > done else ""
-    return progress_text(status) + left
+    parts = [progress_text(status) + left]
+    if status["state"] == "RUNNING" and (fleet := fleet_text(status)):
+        parts.append(fleet)
+    return ", ".join(part for part in parts if part)

@@ -2,11 +2,13 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -34,8 +36,8 @@ class CrewPlan:
         gpus: GPUs of each worker.
         identity: Whom they work for; None in benchmarks without a store.
         place_within_s: Without any worker for that long, the fleet gives up.
-        may_grow: Whether it may hold more workers than have their place: nobody waits for the
-            room. Asked every few seconds; once the answer is no, the surplus workers leave.
+        may_grow: Whether it may take room that nobody uses.
+        must_yield: Whether the workers in such room, by node, are to leave: others need it.
     """
 
     nodes: tuple[str, ...]
@@ -45,6 +47,7 @@ class CrewPlan:
     identity: Identity | None = None
     place_within_s: float = 300.0
     may_grow: Callable[[], bool] = lambda: True
+    must_yield: Callable[[Mapping[str, int]], bool] = lambda surplus: False
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,6 +78,11 @@ class CrewMember:
     drops: list[int] = field(default_factory=list)
     accounted_s: float = 0.0
     is_leaving: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has built its network and can draw."""
+        return self.report is not None and self.report.is_ready
 
     @property
     def num_undrawn(self) -> int:
@@ -121,41 +129,46 @@ class Crew:
         """Ask for the workers that are missing and may come now."""
         now = time.monotonic()
         filled = {member.slot for member in self.members}
-        for slot in range(self._plan.max_workers):
-            if slot in filled or self._free_at[slot] > now:
-                continue
-            if slot < len(self._plan.nodes):
-                self._hire(slot, self._plan.nodes[slot], decisions)
-            elif self._may_grow(now):
+        vacant = [
+            slot
+            for slot in range(self._plan.max_workers)
+            if slot not in filled and self._free_at[slot] <= now
+        ]
+        placed = [slot for slot in vacant if slot < len(self._plan.nodes)]
+        for slot in placed:
+            self._hire(slot, self._plan.nodes[slot], decisions)
+        extra = vacant[len(placed) :]
+        if extra:
+            for slot in extra[: self._room_for(now)]:
                 self._hire(slot, "", decisions)
-                break
         self._withdraw_unplaced(now)
 
-    def _may_grow(self, now: float) -> bool:
-        """Tell whether there is room that nobody uses; one extra worker is asked at a time.
+    def _room_for(self, now: float) -> int:
+        """Return for how many extra workers there is room that nobody uses.
 
-        Room has to be seen twice: whoever waits in the queue goes first.
+        It has to be seen twice, with nobody on the way: whoever waits in the queue goes first.
         """
         if now - self._looked_at < _LOOK_FOR_ROOM_EVERY_S:
-            return False
+            return 0
         self._looked_at = now
-        free = ray.available_resources()
-        has_room = (
-            free.get("CPU", 0.0) >= self._plan.cpus and free.get("GPU", 0.0) >= self._plan.gpus
-        )
-        self._looks_with_room = self._looks_with_room + 1 if has_room else 0
+        room = sum(map(self._workers_in, available_resources_per_node().values()))
+        self._looks_with_room = self._looks_with_room + 1 if room else 0
         if self._looks_with_room < _LOOKS or any(member.hello is None for member in self.members):
-            return False
-        return self._plan.may_grow()
+            return 0
+        return room if self._plan.may_grow() else 0
+
+    def _workers_in(self, free: Mapping[str, float]) -> int:
+        needs = {"CPU": self._plan.cpus, "GPU": self._plan.gpus}
+        return min(int(free.get(name, 0.0) / need) for name, need in needs.items() if need)
 
     def shrink(self) -> None:
-        """Have the surplus workers leave if others wait for their room."""
+        """Have the surplus workers leave if others need their room."""
         surplus = [m for m in self.members if m.slot >= len(self._plan.nodes) and m.hello]
         now = time.monotonic()
         if not surplus or now - self._asked_at < _ASK_FOR_ROOM_EVERY_S:
             return
         self._asked_at = now
-        if not self._plan.may_grow():
+        if self._plan.must_yield(Counter(m.hello.node_id for m in surplus if m.hello)):
             for member in surplus:
                 member.is_leaving = True
                 self._free_at[member.slot] = now + _LONGEST_PAUSE_S
@@ -240,8 +253,8 @@ class Crew:
         self._closing[member.actor.close.remote()] = member.actor
 
     def dismiss_unready(self) -> None:
-        """End the workers that have not begun."""
-        for member in [member for member in self.members if member.hello is None]:
+        """End the workers that cannot draw yet: they hold nothing."""
+        for member in [member for member in self.members if not member.is_ready]:
             self.release(member)
 
     def dismiss(self) -> None:

@@ -79,6 +79,7 @@ class Watch:
         self.shard: int | None = None
         self.steps_done = 0
         self.steps_total = 0
+        self.steps_drawn = 0
 
     def stop(self) -> None:
         """Have the drawing stop after the present reverse step."""
@@ -100,6 +101,10 @@ class Watch:
     def show(self, shard: int | None, steps_done: int = 0, steps_total: int = 0) -> None:
         """Show what is being drawn and how far it is, in reverse steps."""
         self.shard, self.steps_done, self.steps_total = shard, steps_done, steps_total
+
+    def count(self, steps: int) -> None:
+        """Count reverse steps of a microbatch that this process has done, over all its shards."""
+        self.steps_drawn += steps
 
 
 class ShardArtist:
@@ -150,6 +155,7 @@ class ShardArtist:
             start = shard.start + canvas.num_drawn
             for state in self._chain(start, canvas):
                 self._film(start, state, canvas)
+                watch.count(state.step_index - (canvas.chain or state).step_index)
                 canvas.chain = state
                 canvas.seconds = before_s + time.monotonic() - began_at
                 self._show(canvas, watch)

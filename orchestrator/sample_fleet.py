@@ -39,6 +39,7 @@ class FleetTotals:
 
     Attributes:
         images: Images in shards that it committed.
+        reverse_steps: Passes of the network over a microbatch, those that came to nothing too.
         useful_s: Worker-seconds of copies that counted, or that a later worker goes on from.
         redone_s: Worker-seconds of slower copies and of workers that died.
         deaths: Workers that died.
@@ -47,6 +48,7 @@ class FleetTotals:
     """
 
     images: int = 0
+    reverse_steps: int = 0
     useful_s: float = 0.0
     redone_s: float = 0.0
     deaths: int = 0
@@ -161,7 +163,8 @@ class Fleet:
 
     def _send(self, member: CrewMember, stopping: bool) -> None:
         now, stopping = time.monotonic(), stopping or member.is_leaving
-        tasks = () if stopping else tuple(self._tasks_for(member, now))
+        may_draw = member.is_ready and not stopping
+        tasks = tuple(self._tasks_for(member, now)) if may_draw else ()
         if tasks and self.totals.first_draw_at is None:
             self.totals.first_draw_at = now
         drops, member.drops = tuple(member.drops), []
@@ -192,6 +195,8 @@ class Fleet:
         return 1 + max(short, int(plenty))
 
     def _note(self, member: CrewMember, report: WorkerReport) -> None:
+        earlier = member.report.steps_drawn if member.report else 0
+        self.totals.reverse_steps += report.steps_drawn - earlier
         member.report = report
         for event in report.events:
             self._note_event(member, event)

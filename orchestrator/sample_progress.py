@@ -45,19 +45,28 @@ class FleetProgress:
             self._logged_at = now
             self.log(fleet)
 
+    def end(self, fleet: Fleet) -> None:
+        """Show and log what the fleet came to."""
+        self._show(fleet, time.monotonic())
+        self.log(fleet)
+
     def _show(self, fleet: Fleet, now: float) -> None:
         statistics, progress = fleet.table.statistics(), self._progress
         done = min(statistics.images_done + _half_done(fleet), statistics.num_images)
         progress.phase = "running"
         progress.done, progress.committed = round(done, 2), statistics.images_done
         progress.rate_per_s = self._rate(now, done)
-        progress.workers = [_worker(member) for member in fleet.members if member.hello]
+        progress.workers = [_worker(member) for member in fleet.members if member.is_ready]
         progress.details = {
             "num_workers": len(progress.workers),
+            "steps_in_hand": sum(worker["step"] for worker in progress.workers),
+            "steps_of_hand": sum(worker["num_steps"] for worker in progress.workers),
+            "reverse_steps": fleet.totals.reverse_steps,
             "shards_done": statistics.num_done,
             "num_shards": statistics.num_shards,
             "workers_lost": fleet.totals.deaths,
             "shards_given_twice": statistics.num_duplicates,
+            **_mean_rate(fleet),
             **self._cost(fleet),
         }
 
@@ -78,17 +87,34 @@ class FleetProgress:
             f"redone_{self._unit}_s_per_1000_images": round(totals.redone_s * factor, 3),
         }
 
+    def _time_left(self) -> dict[str, float]:
+        progress = self._progress
+        if not progress.rate_per_s:
+            return {}
+        return {"time_left_s": round((progress.total - progress.done) / progress.rate_per_s, 1)}
+
     def log(self, fleet: Fleet) -> None:
         """Write the present state to the metrics."""
         statistics = fleet.table.statistics()
         values = {
             "images_done": statistics.images_done,
+            "reverse_steps": fleet.totals.reverse_steps,
             "images_per_s": self._progress.rate_per_s,
-            "workers": len([member for member in fleet.members if member.hello]),
+            "workers": len([member for member in fleet.members if member.is_ready]),
             "workers_lost": fleet.totals.deaths,
+            **_mean_rate(fleet),
+            **self._time_left(),
             **self._cost(fleet),
         }
         self._metrics.log(statistics.images_done, values)
+
+
+def _mean_rate(fleet: Fleet) -> dict[str, float]:
+    """Return the pace from the first shard's start to the newest commit, in this attempt."""
+    began_at, last_at = fleet.totals.first_draw_at, fleet.totals.last_commit_at
+    if began_at is None or last_at is None or last_at <= began_at:
+        return {}
+    return {"mean_images_per_s": round(fleet.totals.images / (last_at - began_at), 4)}
 
 
 def _half_done(fleet: Fleet) -> float:

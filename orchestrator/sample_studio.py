@@ -18,7 +18,9 @@ import torch
 
 from ddpm.checkpoint import CheckpointFormatError, load_model
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
+from ddpm.diffusion import Denoiser
 from ddpm.sampling import sampling_timesteps
+from orchestrator.compile_turn import compile_in_turn
 from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.outages import Backoff, outlast_outage
 from orchestrator.paths import JobPaths
@@ -182,18 +184,21 @@ class StoreStudio:
         spec = self._setup.spec
         compute.apply_to_process()
         denoiser = build_denoiser(self._model, compute)
-        size = spec.sampling.microbatch_size
-        x = torch.zeros((size, *self._info.image_shape), device=compute.device)
-        t = torch.zeros(size, dtype=torch.int64, device=compute.device)
-        denoiser(x, t).cpu()
+        self._pass_once(denoiser, compute.device)
         began_at = time.monotonic()
-        denoiser(x, t).cpu()
+        self._pass_once(denoiser, compute.device)
         pass_s = time.monotonic() - began_at
-        num_microbatches = -(-spec.num_samples // size)
+        num_microbatches = -(-spec.num_samples // spec.sampling.microbatch_size)
         return pass_s * spec.sampling.num_steps * num_microbatches / self._setup.num_workers
 
+    def _pass_once(self, denoiser: Denoiser, device: torch.device) -> None:
+        """Send an empty microbatch through the network, and wait for it."""
+        size = self._setup.spec.sampling.microbatch_size
+        x = torch.zeros((size, *self._info.image_shape), device=device)
+        denoiser(x, torch.zeros(size, dtype=torch.int64, device=device)).cpu()
+
     def begin(self, decisions: Decisions) -> list[str]:
-        """Build the network as decided.
+        """Build the network as decided, compiled if so: once on a machine.
 
         Returns:
             What differs here and may change the last bits: another kind of hardware, ...
@@ -212,8 +217,13 @@ class StoreStudio:
         self._origin = origin_of(decisions)
         compute.apply_to_process()
         spec, info = self._setup.spec, self._info
+        denoiser = build_denoiser(self._model, compute)
+        if compute.compiled:
+            compile_in_turn(
+                self._origin.decisions_sha256, lambda: self._pass_once(denoiser, compute.device)
+            )
         self._artist = ShardArtist(
-            build_denoiser(self._model, compute),
+            denoiser,
             build_diffusion(info, compute.device),
             spec.sampling,
             info.image_shape,

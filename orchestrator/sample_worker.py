@@ -65,7 +65,7 @@ class Orders:
     """What the driver says to a worker.
 
     Attributes:
-        decisions: What was decided for the job; in the first orders only.
+        decisions: What was decided for the job; in the first orders only, without tasks.
         tasks: Shards to draw, after those it has.
         drops: Shards that others have committed.
         stop: Save and end.
@@ -84,21 +84,25 @@ class WorkerReport:
     """What a worker says to the driver.
 
     Attributes:
+        is_ready: It has built its network and can draw.
         events: What became of shards since the last report.
         num_undrawn: Shards that it has and has not drawn.
         shard: What it draws, if anything.
         steps_done: Reverse steps done of that shard.
         steps_total: Of so many.
+        steps_drawn: Reverse steps that it has done in all.
         busy_s: Seconds that it has drawn in all.
         has_ended: It was told to stop, and everything is saved.
         remarks: What a reader should know: hardware that differs, ...
     """
 
+    is_ready: bool
     events: tuple[ShardEvent, ...]
     num_undrawn: int
     shard: int | None
     steps_done: int
     steps_total: int
+    steps_drawn: int
     busy_s: float
     has_ended: bool
     remarks: tuple[str, ...] = ()
@@ -120,6 +124,7 @@ class SampleWorker:
         self._news = threading.Condition()
         self._watch = Watch()
         self._tasks: deque[ShardTask] = deque()
+        self._is_ready = self._told_ready = False
         self._is_drawing = False
         self._events: list[ShardEvent] = []
         self._remarks: list[str] = []
@@ -179,9 +184,9 @@ class SampleWorker:
 
     def _has_news(self, expected_undrawn: int) -> bool:
         is_failed = any(future.done() and future.exception() for future in self._futures())
-        return bool(
-            self._events or is_failed or self._num_undrawn < expected_undrawn or self._has_ended
-        )
+        is_newly_ready = self._is_ready and not self._told_ready
+        is_drained = self._num_undrawn < expected_undrawn
+        return bool(self._events or is_failed or is_newly_ready or is_drained or self._has_ended)
 
     def _futures(self) -> list[Future[None]]:
         return [*self._uploads, *([self._drawing] if self._drawing else [])]
@@ -204,13 +209,16 @@ class SampleWorker:
         events, self._events = tuple(self._events), []
         remarks, self._remarks = tuple(self._remarks), []
         self._last_undrawn = self._num_undrawn
+        self._told_ready = self._is_ready
         since = self._drawing_since
         return WorkerReport(
+            is_ready=self._is_ready,
             events=events,
             num_undrawn=self._num_undrawn,
             shard=self._watch.shard,
             steps_done=self._watch.steps_done,
             steps_total=self._watch.steps_total,
+            steps_drawn=self._watch.steps_drawn,
             busy_s=self._busy_s + (time.monotonic() - since if since else 0.0),
             has_ended=self._has_ended,
             remarks=remarks,
@@ -220,6 +228,8 @@ class SampleWorker:
         remarks = self._studio.begin(decisions)
         with self._news:
             self._remarks += remarks
+            self._is_ready = True
+            self._news.notify_all()
         while (task := self._next_task()) is not None:
             result = self._studio.draw(task, self._watch)
             self._free_uploads.acquire()  # bounds what waits in memory for the store

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import ray
 
-from orchestrator import paths
 from orchestrator.attempt import Attempt, run_attempt
 from orchestrator.errors import BadInputError, ObjectNotFoundError, StoreError
 from orchestrator.images import film_strip, image_grid
 from orchestrator.metric_writer import MetricWriter
 from orchestrator.outcome import Outcome
-from orchestrator.queue_view import read_quotas
 from orchestrator.records import read_json
 from orchestrator.sample_crew import Crew, CrewPlan
 from orchestrator.sample_fleet import Fleet, FleetHooks, WorkersLostError
+from orchestrator.sample_loan import RoomLoan
 from orchestrator.sample_manifest import BackgroundReader, SetReader, put_manifest, read_manifest
 from orchestrator.sample_model import ResolvedModel, resolve_model
 from orchestrator.sample_partials import newest_partials
@@ -109,7 +108,8 @@ class SampleAttempt:
                 "gpu" if gpus else "cpu",
             )
             fleet.run(self.attempt.stop, self._grace_s)
-            progress.log(fleet)
+            progress.end(fleet)
+            self._beat()
             if not self.table.is_complete:
                 return self._stopped()
             self.attempt.progress.phase = "proving"
@@ -142,13 +142,15 @@ class SampleAttempt:
             attempt=attempt.number,
             rank=0,
         )
+        loan = RoomLoan(attempt.store, self.spec.queue, identity.job_id, placement)
         plan = CrewPlan(
             nodes=tuple(nodes),
             max_workers=self.max_workers,
             cpus=placement.cpus_per_worker,
             gpus=placement.gpus_per_worker,
             identity=identity,
-            may_grow=self._may_grow,
+            may_grow=loan.may_begin,
+            must_yield=loan.must_end,
         )
         return Crew(setup, plan)
 
@@ -159,18 +161,6 @@ class SampleAttempt:
             model: Mapping[str, Any] = decided[0]["model"]
             return model
         return self.attempt.record.model or resolve_model(self.attempt.store, self.spec.model)
-
-    def _may_grow(self) -> bool:
-        """Tell whether room that nobody uses may be taken: no quota, and no job that waits."""
-        store = self.attempt.store
-        try:
-            if self.placement.gpus_per_worker and self.spec.queue in read_quotas(store):
-                return False
-            index = read_json(store, paths.INDEX)
-        except StoreError:
-            return False
-        live = index[0]["live"] if index else ()
-        return all(entry["reason"] != Reason.WAITING_FOR_CAPACITY for entry in live)
 
     def _is_committed(self, shard: Shard) -> bool:
         try:
@@ -184,6 +174,13 @@ class SampleAttempt:
             self.attempt.tell(message)
         except StoreError as error:
             logger.warning("could not write the event %r: %s", message, error)
+
+    def _beat(self) -> None:
+        """Show at once how the fleet ended: the attempt may be over before the next beat."""
+        try:
+            self.attempt.beat()
+        except StoreError as error:
+            logger.warning("the last heartbeat is not written: %s", error)
 
     def _tick(self, fleet: Fleet, progress: FleetProgress, proof: BackgroundReader) -> None:
         proof.raise_failure()

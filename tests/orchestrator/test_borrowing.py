@@ -1,0 +1,117 @@
+"""A fleet uses what nobody else could use, and gives it back as soon as somebody could."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from orchestrator import paths
+from orchestrator.borrowing import somebody_could_start
+from orchestrator.queue_view import encode_snapshot, set_quota
+from orchestrator.sample_loan import LATE_START, RoomLoan
+from orchestrator.snapshot import QueuedJob, Snapshot
+from orchestrator.state import Placement
+from tests.fakes import FaultyStore, MemoryStore
+from tests.orchestrator.clusters import gang, job, node
+
+WORKER = (1.0, 1.0)
+
+
+def full_cluster(*queue: QueuedJob, free: int = 0) -> Snapshot:
+    """Return two nodes of four GPUs with so many free on the first, and jobs that wait."""
+    nodes = [replace(node("a", 4), free_gpus=float(free)), replace(node("b", 4), free_gpus=0.0)]
+    return Snapshot(nodes=nodes, queue=queue)
+
+
+def test_room_that_would_let_a_job_start_is_wanted() -> None:
+    """Two borrowed GPUs beside a free one are what a job of three waits for."""
+    waiting = gang("three-0", 3)
+    snapshot = full_cluster(waiting, free=1)
+    assert somebody_could_start(snapshot, ["three-0"], {"a": 2}, WORKER, 0.0)
+    assert not somebody_could_start(snapshot, ["three-0"], {"a": 1}, WORKER, 0.0)
+
+
+def test_room_that_helps_nobody_stays_borrowed() -> None:
+    """Leaving for a job that could not start all the same would only waste what is free."""
+    held_back = job("later-0", not_before=100.0)
+    for snapshot in (
+        full_cluster(gang("huge-0", 9)),
+        full_cluster(job("model-0", waits_for="the end of job digits")),
+        full_cluster(held_back),
+    ):
+        waiting = [queued.job_id for queued in snapshot.queue]
+        assert not somebody_could_start(snapshot, waiting, {"a": 4, "b": 3}, WORKER, 0.0)
+    assert somebody_could_start(full_cluster(held_back), ["later-0"], {"a": 1}, WORKER, 101.0)
+
+
+def test_a_job_that_has_started_since_is_not_waited_for() -> None:
+    """The snapshot is written only while somebody waits, so it may be old."""
+    snapshot = full_cluster(job("gone-0"))
+    assert not somebody_could_start(snapshot, [], {"a": 1}, WORKER, 0.0)
+
+
+def loan_of(store: MemoryStore | FaultyStore, gpus: float = 0.0) -> RoomLoan:
+    """Return the loan of job `own`, whose workers have one CPU."""
+    placement = Placement(workers_by_node={"a": 1}, cpus_per_worker=1, gpus_per_worker=gpus)
+    return RoomLoan(store, "default", "own", placement)  # type: ignore[arg-type]
+
+
+def write_index(store: MemoryStore, **states: str) -> None:
+    """Have the orchestrator write down which jobs live."""
+    changed_at = store.now().isoformat()
+    live: list[dict[str, Any]] = [
+        {"job_id": name.replace("_", "-"), "state": state, "changed_at": changed_at}
+        for name, state in states.items()
+    ]
+    store.put(paths.INDEX, json.dumps({"live": live, "ended": []}).encode())
+
+
+def test_room_is_free_for_all_where_nobody_waits() -> None:
+    """Jobs that run hold what they need, and a fleet does not stand in its own way."""
+    store = MemoryStore()
+    assert loan_of(store).may_begin()
+    write_index(store, own="STARTING", other="RUNNING")
+    assert loan_of(store).may_begin()
+    assert not loan_of(store).must_end({"a": 3})
+
+
+def test_a_job_that_waits_gets_the_room() -> None:
+    """It was admitted by the rules of the queue; the fleet only helped itself."""
+    store = MemoryStore()
+    one_cpu = job("waits-0", gpus=0.0)
+    nodes = [replace(node("a", 0, cpus=4), free_cpus=0.0)]
+    store.put(paths.SNAPSHOT, encode_snapshot(Snapshot(nodes=nodes, queue=[one_cpu])))
+    write_index(store, own="RUNNING", waits_0="QUEUED")
+    assert loan_of(store).must_end({"a": 1})
+    assert not loan_of(store).must_end({})
+    assert loan_of(store).may_begin()  # what is free does not let the other start
+
+
+def test_a_job_on_its_way_is_not_robbed_of_its_room() -> None:
+    """It is admitted, but holds nothing in Ray's eyes until its workers are there."""
+    store = MemoryStore()
+    write_index(store, own="RUNNING", other="STARTING")
+    assert not loan_of(store).may_begin()
+    assert not loan_of(store).must_end({"a": 1})
+    store.advance((LATE_START + timedelta(seconds=1)).total_seconds())
+    assert loan_of(store).must_end({"a": 1})
+
+
+def test_a_quota_lends_no_gpu() -> None:
+    """A limit is a limit, also for what would be free."""
+    store = MemoryStore()
+    set_quota(store, "default", 1.0)
+    assert not loan_of(store, gpus=1.0).may_begin()
+    assert loan_of(store, gpus=1.0).must_end({"a": 1})
+    assert loan_of(store, gpus=0.0).may_begin()
+
+
+@pytest.mark.parametrize("fail_at", [1, 2])
+def test_an_outage_changes_nothing(fail_at: int) -> None:
+    """A store that does not answer is no reason to take room, nor to give it up."""
+    store = MemoryStore()
+    write_index(store, own="RUNNING", other="QUEUED")
+    assert not loan_of(FaultyStore(store, fail_at, dead=True)).may_begin()
+    assert not loan_of(FaultyStore(store, fail_at, dead=True)).must_end({"a": 1})
