@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format bench bench-fleet bench-queue bench-setup clean
+.PHONY: setup demo test check format bench bench-fleet bench-queue bench-jobs bench-setup clean
 
 setup: $(STAMP)
 
@@ -61,6 +61,10 @@ bench-fleet: setup
 # 10,000 jobs on 4,096 GPUs. Writes bench-queue.json.
 bench-queue: setup
 	$(BIN)/python tests/benchmarks/simulate_queue.py
+
+# 1,000 queued and 5,000 ended jobs on a real store. Writes bench-jobs.json.
+bench-jobs: setup
+	$(BIN)/python -m tests.benchmarks.bench_many_jobs
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

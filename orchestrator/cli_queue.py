@@ -31,8 +31,12 @@ def explain_command(job: str, output: Output) -> None:
         text = f"{job_id} does not wait: it is {record.state}. {record.message}".rstrip()
         output.result({"job_id": job_id, "state": record.state, "verdict": None}, text)
         return
-    now = store.now()
-    explanation = explain(read_snapshot(store), job_id, now.timestamp())
+    snapshot, now = read_snapshot(store), store.now()
+    if job_id not in {job.job_id for job in snapshot.queue}:
+        text = f"{job_id} is new: the orchestrator looks at it within seconds"
+        output.result({"job_id": job_id, "state": record.state, "verdict": None}, text)
+        return
+    explanation = explain(snapshot, job_id, now.timestamp())
     output.result(asdict(explanation), _describe(explanation, now))
 
 

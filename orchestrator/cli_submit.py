@@ -13,11 +13,12 @@ from orchestrator.datasets import describe
 from orchestrator.ensure import ensure_orchestrator
 from orchestrator.environment import surroundings
 from orchestrator.errors import BadInputError
+from orchestrator.job_dataset import with_dataset
 from orchestrator.output import Output, exit_code_of, output_option
 from orchestrator.plan import plan_sampling, plan_training
 from orchestrator.spec import Job, TrainJob, load_spec
 from orchestrator.storage import ObjectStore
-from orchestrator.submit import job_status, submit_job, with_dataset
+from orchestrator.submit import job_status, submit_job
 
 
 @click.command("submit")

@@ -7,54 +7,39 @@ requests are dropped only once a record shows them handled.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from orchestrator import paths
 from orchestrator.admission import queued_job, resolve_resources, running_job, with_ours_taken
+from orchestrator.adoption import Adopter, LiveJob
 from orchestrator.attempt_control import AttemptControl
 from orchestrator.errors import (
     BadInputError,
     ConditionFailedError,
     JobNotFoundError,
     RayUnavailableError,
+    TrackingError,
 )
 from orchestrator.job_index import JobIndex, index_entry
 from orchestrator.lease import Lease
-from orchestrator.models import find_model
+from orchestrator.models import ModelResolution, find_model
 from orchestrator.paths import JobPaths
 from orchestrator.queue_view import encode_snapshot, read_quotas
 from orchestrator.ray_cluster import Cluster
-from orchestrator.records import Event, RecordStore, Request, VersionedRecord, read_json
+from orchestrator.records import RecordStore, Request, read_json
 from orchestrator.requests import handle_request
 from orchestrator.scheduling import decide
 from orchestrator.snapshot import NodeCapacity, QueuedJob, Snapshot, Start, in_line
-from orchestrator.spec import Job, SampleJob
+from orchestrator.spec import SampleJob
 from orchestrator.state import AttemptRecord, JobRecord, JobState, Placement, Reason
 from orchestrator.storage import ObjectStore
 
 PREEMPT_GRACE_S = 60.0
-ORPHAN_AFTER = timedelta(minutes=10)
+ADOPTED_A_LOOP = 128
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class LiveJob:
-    """A job that has not ended, as the loop remembers it between two rounds."""
-
-    spec: Job
-    current: VersionedRecord
-    heartbeat: dict[str, Any] = field(default_factory=dict)
-    waits_for: str | None = None
-    waits_for_job: str | None = None
-
-    @property
-    def record(self) -> JobRecord:
-        """The record as last read or written."""
-        return self.current.record
 
 
 class Controller:
@@ -72,6 +57,7 @@ class Controller:
         self._lease = lease
         self._records = RecordStore(store, lease.guard, lease.fence)
         self._control = AttemptControl(store, cluster, self._records)
+        self._adopter = Adopter(self._records)
         self._index = JobIndex(store)
         self._jobs: dict[str, LiveJob] = {}
         self._positions: dict[str, int] = {}
@@ -80,16 +66,14 @@ class Controller:
     def take_over(self) -> None:
         """Read all live jobs and write each record anew, so that an earlier orchestrator's fail."""
         live_ids = self._records.queued_ids()
-        self._index.load(live_ids)
-        for job_id in live_ids:
-            self._adopt(job_id)
+        self._index.load(live_ids, self._lease.renew)
+        self._adopt(live_ids)
 
     def step(self) -> None:
         """Look once at everything and take what follows."""
         self._lease.renew()
-        for job_id in self._records.queued_ids():
-            if job_id not in self._jobs:
-                self._adopt(job_id)
+        unseen = [job_id for job_id in self._records.queued_ids() if job_id not in self._jobs]
+        self._adopt(unseen, ADOPTED_A_LOOP)
         for request in self._records.requests():
             self._handle(request)
         for job in list(self._jobs.values()):
@@ -99,31 +83,9 @@ class Controller:
         self._schedule()
         self._write_index()
 
-    def _adopt(self, job_id: str) -> None:
-        try:
-            spec, current = self._records.spec(job_id), self._records.read(job_id)
-        except JobNotFoundError:
-            self._drop_orphan(job_id)
-            return
-        except BadInputError as error:
-            logger.error("job=%s cannot be read: %s", job_id, error)
-            return
-        is_new = not current.etag
-        try:
-            current = self._records.write(current, current.record)
-        except ConditionFailedError:
-            return  # read again in the next round
-        if is_new:
-            told = Event(at=current.record.submitted_at, message="submitted", state="QUEUED")
-            self._records.append_event(job_id, told)
-        self._jobs[job_id] = LiveJob(spec, current)
-
-    def _drop_orphan(self, job_id: str) -> None:
-        """Forget a queue mark whose spec never came: its `submit` died in between."""
-        key = paths.queue_marker(job_id)
-        stored = self._store.get(key)
-        if stored.age > ORPHAN_AFTER:
-            self._store.delete(key)
+    def _adopt(self, job_ids: Iterable[str], at_most: int | None = None) -> None:
+        for job in self._adopter.adopt(job_ids, self._lease.renew, at_most):
+            self._jobs[job.record.job_id] = job
 
     def _guarded(self, job: LiveJob, action: Callable[[LiveJob], None]) -> None:
         """Act on one job so that its trouble does not hold up the others."""
@@ -151,8 +113,8 @@ class Controller:
         if job:
             job.current = current
         elif not current.record.state.has_ended:
-            self._index.revive(request.job_id)
-            self._adopt(request.job_id)
+            self._index.drop(request.job_id)
+            self._adopt([request.job_id])
         self._store.delete(request.key)
 
     def _follow(self, job: LiveJob) -> None:
@@ -218,6 +180,9 @@ class Controller:
             return  # it still lives: nothing to read
         try:
             found = find_model(self._store, job.spec.model)
+        except TrackingError as error:
+            logger.warning("job=%s waits for MLflow: %s", job.record.job_id, error)
+            found = ModelResolution(waits_for="MLflow, which does not answer")
         except BadInputError as error:
             failed = job.record.moved_to(
                 JobState.FAILED,

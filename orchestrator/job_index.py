@@ -1,18 +1,26 @@
-"""The index that `list` reads: live jobs and the newest ended ones, in one object."""
+"""The index that `list` reads: live jobs and the newest ended ones, in one object.
+
+What the index no longer holds lies in pages that are written once and never changed. A page is a
+copy of what records say: the folders of the jobs decide which of its entries still count.
+"""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 from orchestrator import paths
 from orchestrator.errors import JobNotFoundError
+from orchestrator.numbered import NumberedFolder
 from orchestrator.records import RecordStore, read_json
 from orchestrator.state import JobRecord
 from orchestrator.storage import ObjectStore
 
-MAX_ENDED = 1000
+MIN_ENDED = 1000
+PAGE_ENTRIES = 500
+_READ_THREADS = 16
+_READ_AT_ONCE = 400
 
 
 def index_entry(
@@ -45,7 +53,7 @@ def index_entry(
 
 
 class JobIndex:
-    """The index as its one writer keeps it.
+    """The index as its one writer keeps it: the newest ended jobs, and pages of the older ones.
 
     Args:
         store: Where it lies.
@@ -53,41 +61,75 @@ class JobIndex:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._pages = _pages(store)
+        self._page = 1
         self._ended: dict[str, dict[str, Any]] = {}
         self._written = b""
 
-    def load(self, live_ids: Iterable[str]) -> None:
-        """Take over what an earlier writer left; without that, read the jobs themselves."""
-        live = set(live_ids)
+    def load(self, live_ids: Iterable[str], pause: Callable[[], None] = lambda: None) -> None:
+        """Take over what an earlier writer left; without that, read the jobs themselves.
+
+        Args:
+            live_ids: Jobs that have not ended.
+            pause: Called now and then where that takes long.
+        """
+        self._page = max(1, self._pages.newest())
         found = read_json(self._store, paths.INDEX)
-        entries = found[0]["ended"] if found else self._rebuilt(live)
+        entries = found[0]["ended"] if found else self._rebuilt(set(live_ids), pause)
         self._ended = {entry["job_id"]: entry for entry in entries}
 
-    def _rebuilt(self, live: set[str]) -> list[dict[str, Any]]:
-        ids = [job for job in self._store.list_folders(paths.JOBS) if job not in live]
-        entries = [entry for entry in read_entries(self._store, ids) if entry is not None]
-        entries.sort(key=lambda entry: entry["changed_at"])
-        return entries[-MAX_ENDED:]
+    def _rebuilt(self, live: set[str], pause: Callable[[], None]) -> list[dict[str, Any]]:
+        known = live | read_pages(self._store).keys()
+        ids = [job for job in self._store.list_folders(paths.JOBS) if job not in known]
+        entries: list[dict[str, Any]] = []
+        for first in range(0, len(ids), _READ_AT_ONCE):
+            pause()
+            read = read_entries(self._store, ids[first : first + _READ_AT_ONCE])
+            entries += [entry for entry in read if entry is not None]
+        return sorted(entries, key=lambda entry: str(entry["changed_at"]))
 
     def end(self, entry: dict[str, Any]) -> None:
         """Add a job that has ended."""
         self._ended.pop(entry["job_id"], None)
         self._ended[entry["job_id"]] = entry
-        while len(self._ended) > MAX_ENDED:
-            del self._ended[next(iter(self._ended))]
 
-    def revive(self, job_id: str) -> None:
-        """Drop a job that is live again."""
+    def drop(self, job_id: str) -> None:
+        """Drop a job that is live again, or deleted."""
         self._ended.pop(job_id, None)
 
     def write(self, live: list[dict[str, Any]], at: datetime) -> None:
-        """Write the index if it changed."""
+        """Write the index if it changed; first, what is too old for it to a page of its own."""
+        while len(self._ended) >= MIN_ENDED + PAGE_ENTRIES:
+            self._turn_page()
         content = {"format_version": 1, "live": live, "ended": list(self._ended.values())}
         body = json.dumps(content).encode()
         if body == self._written:
             return
         self._store.put(paths.INDEX, json.dumps({**content, "at": at.isoformat()}).encode())
         self._written = body
+
+    def _turn_page(self) -> None:
+        oldest = list(self._ended.values())[:PAGE_ENTRIES]
+        body = json.dumps({"format_version": 1, "ended": oldest}).encode()
+        # A writer that died before it wrote the index has put this very page already.
+        self._page = self._pages.put(self._page, body)
+        for entry in oldest:
+            del self._ended[entry["job_id"]]
+
+
+def read_pages(store: ObjectStore) -> dict[str, dict[str, Any]]:
+    """Return the entries of the ended jobs that the index no longer holds, by job.
+
+    A job that was retried or deleted since may be among them.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for _, body in _pages(store).bodies():
+        entries.update((entry["job_id"], entry) for entry in json.loads(body)["ended"])
+    return entries
+
+
+def _pages(store: ObjectStore) -> NumberedFolder:
+    return NumberedFolder(store, paths.ENDED_PAGES, ".json")
 
 
 def read_entries(store: ObjectStore, job_ids: Iterable[str]) -> list[dict[str, Any] | None]:
@@ -102,5 +144,14 @@ def read_entries(store: ObjectStore, job_ids: Iterable[str]) -> list[dict[str, A
         beat = read_json(store, paths.JobPaths(job_id).attempt(record.attempt).heartbeat)
         return index_entry(record, beat[0] if beat else None)
 
-    with ThreadPoolExecutor(max_workers=16) as pool:
+    with ThreadPoolExecutor(max_workers=_READ_THREADS) as pool:
         return list(pool.map(read, job_ids))
+
+
+def live_attempts(store: ObjectStore) -> dict[str, int]:
+    """Return the jobs that have not ended and the numbers of their attempts, as the index has them.
+
+    One read for all jobs, for whoever would look at thousands of waiting ones again and again.
+    """
+    found = read_json(store, paths.INDEX)
+    return {entry["job_id"]: entry["attempt"] for entry in (found[0]["live"] if found else [])}

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from orchestrator import paths
 from orchestrator.errors import JobNotFoundError
+from orchestrator.job_index import live_attempts
 from orchestrator.records import RecordStore
 from orchestrator.state import JobRecord
 from orchestrator.storage import ObjectInfo, ObjectStore
@@ -42,8 +43,11 @@ class Delivery:
 
 def notify_all(store: ObjectStore) -> None:
     """Post the end of each job that asked for it and has ended."""
+    live = live_attempts(store)
     for mark in store.list_objects(paths.NOTIFY):
         job_id = mark.key.removeprefix(paths.NOTIFY)
+        if job_id in live:
+            continue
         try:
             done = _notify(store, job_id, mark)
         except JobNotFoundError:

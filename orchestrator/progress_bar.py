@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from orchestrator.cli_show import duration_text, fleet_text, progress_text, state_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PLAIN_EVERY_S = 10.0
 
@@ -31,12 +32,7 @@ class ProgressView:
 
     def __enter__(self) -> Self:
         if not self._silent and sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("{task.fields[state]}"),
-                BarColumn(bar_width=40),
-                TextColumn("{task.fields[progress]}"),
-                console=Console(stderr=True),
-            )
+            self._bar = _new_bar()
             self._bar.start()
             self._task = self._bar.add_task("", total=None, state="", progress="")
         return self
@@ -69,6 +65,18 @@ class ProgressView:
             return
         self._said, self._said_at = state, now
         click.echo(f"{state}  {progress}".rstrip(), err=True)
+
+
+def _new_bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.fields[state]}"),
+        BarColumn(bar_width=40),
+        TextColumn("{task.fields[progress]}"),
+        console=Console(stderr=True),
+    )
 
 
 def _state_line(status: Mapping[str, Any]) -> str:

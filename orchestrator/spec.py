@@ -37,7 +37,10 @@ Cpus = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 class _Closed(BaseModel):
     """Base of all input: frozen, nothing unknown, nothing converted by guess."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # Built at the first use: most verbs never read a spec.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class DatasetSpec(_Closed):

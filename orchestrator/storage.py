@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from orchestrator.errors import (
@@ -21,6 +21,7 @@ from orchestrator.errors import (
 )
 
 if TYPE_CHECKING:
+    from boto3.s3.transfer import S3Transfer
     from mypy_boto3_s3 import S3Client
 
 _NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
@@ -145,13 +146,13 @@ class S3Store:
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file. Raises: ObjectNotFoundError."""
-        with self._translated(key):
-            self._client.download_file(self._bucket, self._prefix + key, str(path))
+        with self._transfer(key) as transfer:
+            transfer.download_file(self._bucket, self._prefix + key, str(path))
 
     def put_file(self, key: str, path: Path) -> None:
         """Copy a local file to an object, in parts where it is large."""
-        with self._translated(key):
-            self._client.upload_file(str(path), self._bucket, self._prefix + key)
+        with self._transfer(key) as transfer:
+            transfer.upload_file(str(path), self._bucket, self._prefix + key)
 
     def delete(self, key: str) -> None:
         """Remove an object; removing an absent one is no error."""
@@ -222,8 +223,20 @@ class S3Store:
         return local + self._clock_offset
 
     @contextmanager
-    def _translated(self, key: str, conditional: bool = False) -> Iterator[None]:
+    def _transfer(self, key: str) -> Iterator["S3Transfer"]:
+        """Yield what carries files; only here is boto3 itself needed, which loads slowly."""
         from boto3.exceptions import Boto3Error
+        from boto3.s3.transfer import S3Transfer
+
+        with self._translated(key):
+            try:
+                with S3Transfer(self._client) as transfer:
+                    yield transfer
+            except Boto3Error as error:
+                raise error.__context__ or error from error
+
+    @contextmanager
+    def _translated(self, key: str, conditional: bool = False) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         try:
@@ -235,10 +248,7 @@ class S3Store:
                 f"no credentials for the store {self.uri}: set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             ) from error
-        except (BotoCoreError, Boto3Error) as error:
-            cause = error.__context__
-            if isinstance(cause, ClientError):
-                raise self._translation(cause, key, conditional) from error
+        except BotoCoreError as error:
             raise StoreUnavailableError(
                 f"the store {self.uri} at {self._endpoint} does not answer ({_one_line(error)}); "
                 "check AWS_ENDPOINT_URL_S3, or run `ddpmctl up`"
@@ -295,7 +305,7 @@ def open_store(uri: str) -> S3Store:
 @functools.lru_cache(maxsize=2)
 def _s3_client(pid: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":
     # Keyed by the process, since a forked one must not share sockets, and by what configures it.
-    import boto3
+    import botocore.session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
@@ -308,6 +318,7 @@ def _s3_client(pid: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":
     )
     try:
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        return boto3.session.Session(region_name=region).client("s3", config=config)
+        session = botocore.session.get_session()
+        return cast("S3Client", session.create_client("s3", region_name=region, config=config))
     except (BotoCoreError, ValueError) as error:
         raise BadInputError(f"the AWS_* settings are not usable: {_one_line(error)}") from error

@@ -2,24 +2,20 @@
 
 import json
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from orchestrator import paths
-from orchestrator.dataset_sources import resolve_source
-from orchestrator.datasets import ingest
 from orchestrator.errors import ConditionFailedError, OrchestratorError, SpecConflictError
-from orchestrator.job_index import index_entry, read_entries
+from orchestrator.job_index import index_entry, read_entries, read_pages
 from orchestrator.job_lookup import find_job_id
 from orchestrator.lease import read_lease
 from orchestrator.paths import JobPaths, check_name
 from orchestrator.records import RecordStore, Request, read_json
-from orchestrator.spec import Job, TrainJob, spec_from_json
+from orchestrator.spec import Job, spec_from_json
 from orchestrator.state import JobState
 from orchestrator.storage import ObjectStore
 
@@ -38,27 +34,6 @@ class Submission:
 
     job_id: str
     is_new: bool
-
-
-def with_dataset(spec: Job, folder: Path, store: ObjectStore) -> Job:
-    """Return the spec with its images in the store and pinned by their hash.
-
-    Args:
-        spec: What was asked.
-        folder: Folder of the job file, which relative paths start from.
-        store: Where the images go.
-
-    Raises:
-        DatasetError: The images cannot be used; the message names the file.
-    """
-    if not isinstance(spec, TrainJob):
-        return spec
-    source = resolve_source(spec.dataset.source, folder)
-    cache = Path(tempfile.gettempdir()) / "ddpmctl-cache" / "datasets"
-    ref = ingest(source, store, cache)
-    spec.model.check_image_shape((ref.channels, ref.height, ref.width))
-    dataset = spec.dataset.model_copy(update={"sha256": ref.sha256, "source": source})
-    return spec.model_copy(update={"dataset": dataset})
 
 
 def submit_job(store: ObjectStore, spec: Job, job_id: str | None = None) -> Submission:
@@ -139,8 +114,10 @@ def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[dict[str,
     # A job is in the queue's folder before the orchestrator has seen it.
     unseen = [job for job in RecordStore(store).queued_ids() if job not in known]
     if everything:
-        folders = store.list_folders(paths.JOBS)
-        unseen += [job for job in folders if job not in known and job not in unseen]
+        older = read_pages(store)
+        others = [job for job in store.list_folders(paths.JOBS) if job not in known]
+        ended += [older[job] for job in others if job in older]
+        unseen += sorted({job for job in others if job not in older} - {*unseen})
     for entry in read_entries(store, unseen):
         if entry is not None:
             (ended if JobState(entry["state"]).has_ended else live).append(entry)

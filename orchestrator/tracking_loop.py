@@ -14,6 +14,7 @@ from orchestrator.errors import (
     OrchestratorError,
     TrackingError,
 )
+from orchestrator.job_index import live_attempts
 from orchestrator.mlflow_server import open_mlflow
 from orchestrator.storage import ObjectInfo, ObjectStore, open_store
 from orchestrator.tracking import TrackingCarrier
@@ -60,8 +61,11 @@ def carry_all(store: ObjectStore, carrier: TrackingCarrier) -> None:
     Raises:
         TrackingError: MLflow does not answer.
     """
+    live = live_attempts(store)
     for info in store.list_objects(paths.TRACKING):
         job_id = info.key.removeprefix(paths.TRACKING)
+        if live.get(job_id) == 0:
+            continue  # it waits for its first attempt and has nothing to say
         try:
             if carrier.carry(job_id).done:
                 store.delete(info.key)

@@ -1,0 +1,107 @@
+"""Brings jobs into the orchestrator's view: reads them, many at a time, and claims records.
+
+A record is written anew when it is adopted, so that the ETags that an earlier orchestrator holds
+match nothing any more.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+from orchestrator import paths
+from orchestrator.errors import (
+    BadInputError,
+    ConditionFailedError,
+    JobNotFoundError,
+    ObjectNotFoundError,
+)
+from orchestrator.records import Event, RecordStore, VersionedRecord
+from orchestrator.spec import Job
+from orchestrator.state import JobRecord
+
+ORPHAN_AFTER = timedelta(minutes=10)
+AT_ONCE = 64
+_THREADS = 16
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LiveJob:
+    """A job that has not ended, as the loop remembers it between two rounds."""
+
+    spec: Job
+    current: VersionedRecord
+    heartbeat: dict[str, Any] = field(default_factory=dict)
+    waits_for: str | None = None
+    waits_for_job: str | None = None
+
+    @property
+    def record(self) -> JobRecord:
+        """The record as last read or written."""
+        return self.current.record
+
+
+class Adopter:
+    """Reads jobs and claims their records.
+
+    Args:
+        records: Reads, and writes under the orchestrator's lease.
+    """
+
+    def __init__(self, records: RecordStore) -> None:
+        self._records = records
+        self._unreadable: set[str] = set()  # a spec never changes, so it is told once
+
+    def adopt(
+        self,
+        job_ids: Iterable[str],
+        between: Callable[[], None] = lambda: None,
+        at_most: int | None = None,
+    ) -> Iterator[LiveJob]:
+        """Yield the jobs that could be read and claimed.
+
+        Args:
+            job_ids: Ids from the queue's folder.
+            between: Called before each `AT_ONCE` of them, since many take long.
+            at_most: Leave the others for the next call.
+        """
+        readable = (job_id for job_id in job_ids if job_id not in self._unreadable)
+        ids = iter(list(islice(readable, at_most)))
+        while some := list(islice(ids, AT_ONCE)):
+            between()
+            with ThreadPoolExecutor(min(_THREADS, len(some))) as pool:
+                yield from [job for job in pool.map(self._adopt, some) if job is not None]
+
+    def _adopt(self, job_id: str) -> LiveJob | None:
+        try:
+            spec, current = self._records.load(job_id)
+        except JobNotFoundError:
+            self._drop_orphan(job_id)
+            return None
+        except BadInputError as error:
+            logger.error("job=%s cannot be read: %s", job_id, error)
+            self._unreadable.add(job_id)
+            return None
+        is_new = not current.etag
+        try:
+            current = self._records.write(current, current.record)
+        except ConditionFailedError:
+            return None  # read again in the next round
+        if is_new:
+            told = Event(at=current.record.submitted_at, message="submitted", state="QUEUED")
+            self._records.append_event(job_id, told)
+        return LiveJob(spec, current)
+
+    def _drop_orphan(self, job_id: str) -> None:
+        """Forget a queue mark whose spec never came: its `submit` died in between."""
+        store, key = self._records.store, paths.queue_marker(job_id)
+        try:
+            if store.get(key).age > ORPHAN_AFTER:
+                store.delete(key)
+        except ObjectNotFoundError:
+            return  # the job was deleted meanwhile
