@@ -149,6 +149,28 @@ class StateSnapshot:
             moments={name: _cpu_copy(moments[name]) for name in _MOMENTS},
         )
 
+    def put_back(self, state: TrainState) -> None:
+        """Make the state that this was taken of what it was then, to the bit."""
+        moments = state.optimizer.state[state.weights]
+        with torch.no_grad():
+            for vector, saved in self._pairs(state):
+                vector.copy_(saved)
+        moments["step"].fill_(self.info.step)
+        state.step = self.info.step
+
+    def matches(self, state: TrainState) -> bool:
+        """Tell whether a state of the same sizes is this one, to the bit."""
+        is_same = all(torch.equal(vector.cpu(), saved) for vector, saved in self._pairs(state))
+        return is_same and state.step == self.info.step
+
+    def _pairs(self, state: TrainState) -> list[tuple[Tensor, Tensor]]:
+        moments = state.optimizer.state[state.weights]
+        return [
+            (state.parameters.values, self.model),
+            (state.ema, self.ema),
+            *((moments[name], self.moments[name]) for name in _MOMENTS),
+        ]
+
     def write(self, folder: Path) -> list[Path]:
         """Write the files of a checkpoint into a folder, which is made if it is missing.
 

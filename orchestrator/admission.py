@@ -17,13 +17,18 @@ def resolve_resources(spec: Job, nodes: Sequence[NodeCapacity]) -> ResolvedResou
     """Return what a job asks for in numbers.
 
     "auto" GPUs are one a worker where the cluster has any, else none. "auto" CPUs are a GPU's
-    share of its node, at most 8; without GPUs, as many as let all workers run at once.
+    share of its node, at most 8; without GPUs, as many as let all workers run at once. A smoke
+    test waits for no GPU: where none is free it takes none, and one CPU will do.
     """
     workers, resources = spec.num_workers, spec.resources
     gpus = resources.gpus_per_worker
     if gpus == "auto":
         gpus = 1.0 if any(node.gpus >= 1 for node in nodes) else 0.0
+    if spec.smoke_of is not None and not any(node.free_gpus >= gpus for node in nodes):
+        gpus = 0.0
     cpus = resources.cpus_per_worker
+    if cpus == "auto" and spec.smoke_of is not None and not gpus:
+        cpus = 1  # it computes for seconds and must find room
     if cpus == "auto":
         cpus = _cpus_beside_gpus(gpus, nodes) if gpus else _cpus_alone(workers.max, nodes)
     return ResolvedResources(

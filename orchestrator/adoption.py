@@ -39,6 +39,7 @@ class LiveJob:
     heartbeat: dict[str, Any] = field(default_factory=dict)
     waits_for: str | None = None
     waits_for_job: str | None = None
+    has_passed_smoke: bool = False
 
     @property
     def record(self) -> JobRecord:

@@ -25,7 +25,7 @@ from orchestrator.errors import (
     StoreError,
 )
 from orchestrator.logs import LogShipper
-from orchestrator.outcome import OUTCOME, Outcome, reason_of
+from orchestrator.outcome import OUTCOME, Outcome, headline, reason_of
 from orchestrator.paths import AttemptPaths, JobPaths
 from orchestrator.records import Event, RecordStore, read_json
 from orchestrator.spec import Job
@@ -204,16 +204,9 @@ def run_attempt(
 def _failed(error: Exception, attempt: Attempt) -> Outcome:
     return Outcome(
         reason=reason_of(error),
-        message=_headline(error),
+        message=headline(error),
         progress=attempt.progress.committed,
     )
-
-
-def _headline(error: BaseException) -> str:
-    """Return the line of an error that tells most: of a wrapped traceback, the last one."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    text = lines[-1] if lines else type(error).__name__
-    return text if len(text) <= 500 else f"{text[:497]}..."
 
 
 @contextmanager

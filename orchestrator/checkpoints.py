@@ -8,6 +8,7 @@ winner's. Readers believe nothing: they check every size and hash and fall back 
 
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -31,6 +32,7 @@ from orchestrator.storage import ObjectStore, StoredObject
 
 logger = logging.getLogger(__name__)
 
+REHEARSED_COMMIT = "commit.json"
 _CACHE_LIFETIME_S = 24 * 3600.0
 
 
@@ -66,8 +68,40 @@ class CheckpointStore:
         Returns:
             The checkpoint that stands: this one, or an earlier writer's that is whole.
         """
+        own = self._put_data(step, folder, attempt, extra)
+        standing = self._put_commit(own)
+        if standing.folder != own.folder:
+            self._delete_data(own)
+        return standing
+
+    def rehearse(self, folder: Path, attempt: int, back: Path) -> None:
+        """Write the files of a folder as those of a checkpoint, read them back, and remove them.
+
+        The commit goes beside the data, where nobody looks for one.
+
+        Args:
+            folder: A local folder with nothing but the files.
+            attempt: The attempt that tries.
+            back: A local folder for what comes back.
+
+        Raises:
+            CheckpointError: Something else came back.
+        """
+        own = self._put_data(0, folder, attempt, {}, f"smoke-{secrets.token_hex(8)}")
+        key = f"{own.folder}{REHEARSED_COMMIT}"
+        try:
+            self._store.put(key, encode_commit(own), if_absent=True)
+            self._download(decode_commit(self._store.get(key)), back)
+        finally:
+            self._store.delete(key)
+            self._delete_data(own)
+
+    def _put_data(
+        self, step: int, folder: Path, attempt: int, extra: Mapping[str, Any], name: str = ""
+    ) -> CheckpointCommit:
+        """Write the files under a name of their own and return what would commit them."""
         files = tuple(describe_file(path) for path in sorted(folder.iterdir()))
-        unique = f"step-{step:09d}-{hash_of_files(files)[:16]}"
+        unique = name or f"step-{step:09d}-{hash_of_files(files)[:16]}"
         own = CheckpointCommit(
             step=step,
             attempt=attempt,
@@ -77,10 +111,7 @@ class CheckpointStore:
         )
         for file in files:
             self._store.put_file(own.folder + file.name, folder / file.name)
-        standing = self._put_commit(own)
-        if standing.folder != own.folder:
-            self._delete_data(own)
-        return standing
+        return own
 
     def _put_commit(self, own: CheckpointCommit) -> CheckpointCommit:
         key = self._paths.checkpoint(own.step)

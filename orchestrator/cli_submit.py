@@ -18,7 +18,7 @@ from orchestrator.output import Output, exit_code_of, output_option
 from orchestrator.plan import plan_sampling, plan_training
 from orchestrator.spec import Job, TrainJob, load_spec
 from orchestrator.storage import ObjectStore
-from orchestrator.submit import job_status, submit_job
+from orchestrator.submit import job_status, submit_job, submit_with_smoke
 
 
 @click.command("submit")
@@ -26,6 +26,7 @@ from orchestrator.submit import job_status, submit_job
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field.")
 @click.option("--id", "job_id", help="Submitting the same id and spec twice is submitting once.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and submit nothing.")
+@click.option("--smoke", is_flag=True, help="First a one-worker job that looks whether it works.")
 @click.option("--wait", "stay", is_flag=True, help="Wait for the end; see `wait`.")
 @output_option
 def submit_command(
@@ -33,6 +34,7 @@ def submit_command(
     overrides: tuple[str, ...],
     job_id: str | None,
     dry_run: bool,
+    smoke: bool,
     stay: bool,
     output: Output,
 ) -> None:
@@ -47,7 +49,7 @@ def submit_command(
         plan = _plan(spec, store)
         output.result(plan, describe_plan(plan))
         return
-    submission = submit_job(store, spec, job_id)
+    submission = (submit_with_smoke if smoke else submit_job)(store, spec, job_id)
     ensure_orchestrator(store, output.say)
     if stay:
         sys.exit(exit_code_of(wait_for(output, store, submission.job_id, None)["state"]))

@@ -31,6 +31,7 @@ from orchestrator.ray_cluster import Cluster
 from orchestrator.records import RecordStore, Request, read_json
 from orchestrator.requests import handle_request
 from orchestrator.scheduling import decide
+from orchestrator.smoke_gate import read_gate, smoke_gate
 from orchestrator.snapshot import NodeCapacity, QueuedJob, Snapshot, Start, in_line
 from orchestrator.spec import SampleJob
 from orchestrator.state import AttemptRecord, JobRecord, JobState, Placement, Reason
@@ -164,8 +165,9 @@ class Controller:
 
     def _ready_to_queue(self) -> Iterable[LiveJob]:
         for job in self._jobs.values():
-            if job.record.state is JobState.QUEUED:
-                self._guarded(job, self._find_model)
+            for settle in (self._find_model, self._await_smoke):
+                if job.record.state is JobState.QUEUED:
+                    self._guarded(job, settle)
             if job.record.state is JobState.QUEUED:
                 yield job
 
@@ -204,6 +206,27 @@ class Controller:
                 message=f"waits for {found.waits_for}",
             )
             job.current = self._records.write(job.current, waiting)
+
+    def _await_smoke(self, job: LiveJob) -> None:
+        """Hold a job back until its smoke test has passed, or fail it with that."""
+        smoke_id, record = job.spec.waits_for_smoke, job.record
+        waits_for_model = isinstance(job.spec, SampleJob) and not record.model
+        if smoke_id is None or record.attempt or job.has_passed_smoke or waits_for_model:
+            return
+        live = self._jobs.get(smoke_id)
+        gate = smoke_gate(live.record) if live else read_gate(self._records, smoke_id)
+        job.has_passed_smoke = gate.is_open
+        job.waits_for = None if gate.is_open else f"its smoke test {smoke_id}"
+        if gate.reason is not None:
+            now = self._store.now()
+            failed = record.moved_to(
+                JobState.FAILED, at=now, reason=gate.reason, message=gate.message
+            )
+            job.current = self._records.move(job.current, failed)
+        elif record.message != gate.message:
+            reason = None if gate.is_open else Reason.WAITING_FOR_SMOKE
+            changed = replace(record, reason=reason, message=gate.message)
+            job.current = self._records.write(job.current, changed)
 
     def _start(self, job: LiveJob, to: Mapping[str, int], nodes: list[NodeCapacity]) -> None:
         now = self._store.now()

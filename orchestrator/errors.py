@@ -14,6 +14,7 @@
     |   `-- StoreRefusedError          credentials or rights refused
     |-- LeaseLostError                 another orchestrator acts now
     |-- AttemptSupersededError         the record names a later attempt than this process
+    |-- SmokeTestError                 the first look at an attempt found what would break it
     |-- CheckpointError                a checkpoint is torn, damaged or of another format
     |-- DatasetError                   an image, array or archive cannot be used
     |-- RayUnavailableError            the Jobs API does not answer or refuses
@@ -120,6 +121,28 @@ class AttemptSupersededError(OrchestratorError):
     def __str__(self) -> str:
         job_id, attempt = self.args
         return f"attempt {attempt} of job {job_id} is not the current one"
+
+
+class SmokeTestError(OrchestratorError):
+    """The first look at an attempt found what would break it.
+
+    Args:
+        doing: What was tried.
+        reason: The `Reason` that the error stands for.
+        detail: What went wrong.
+    """
+
+    def __init__(self, doing: str, reason: str, detail: str) -> None:
+        super().__init__(doing, reason, detail)
+
+    @property
+    def reason(self) -> str:
+        """The `Reason` that the error stands for."""
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        doing, _, detail = self.args
+        return f"the smoke test failed while {doing}: {detail}"
 
 
 class CheckpointError(OrchestratorError):

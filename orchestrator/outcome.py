@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from ddpm.config import ConfigError
-from orchestrator.errors import BadInputError, CheckpointError, StoreError, StoreRefusedError
+from orchestrator.errors import (
+    BadInputError,
+    CheckpointError,
+    SmokeTestError,
+    StoreError,
+    StoreRefusedError,
+)
 from orchestrator.state import Reason
 
 
@@ -43,6 +49,13 @@ def reason_of(error: BaseException) -> Reason:
     return next((reason for reason in _EXPLAINS if reason in reasons), Reason.USER_CODE)
 
 
+def headline(error: BaseException) -> str:
+    """Return the line of an error that tells most: of a wrapped traceback, the last one."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    text = lines[-1] if lines else type(error).__name__
+    return text if len(text) <= 500 else f"{text[:497]}..."
+
+
 _EXPLAINS = (
     Reason.DIVERGED,
     Reason.BAD_INPUT,
@@ -57,6 +70,8 @@ def _own_reason(error: BaseException) -> Reason | None:
     by_name = _BY_NAME.get(type(error).__name__)
     if by_name is not None:
         return by_name
+    if isinstance(error, SmokeTestError):
+        return Reason(error.reason)
     if isinstance(error, BadInputError | ConfigError | StoreRefusedError | CheckpointError):
         return Reason.BAD_INPUT
     if isinstance(error, StoreError):

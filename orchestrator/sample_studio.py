@@ -43,6 +43,8 @@ from orchestrator.sample_shards import (
     origin_of,
     suffix_of,
 )
+from orchestrator.sample_smoke import smoke_drawing
+from orchestrator.smoke import NUM_STEPS
 from orchestrator.spec import SampleJob
 from orchestrator.storage import ObjectStore, open_store
 
@@ -230,6 +232,7 @@ class StoreStudio:
             compute.device,
             num_filmed=min(spec.sampling.trajectory, spec.num_samples),
         )
+        smoke_drawing(self._artist.hasty(NUM_STEPS), self._put_data, self._shards)
         return [
             f"{name} was {decisions.get(name)} and is {here[name]} on {platform.node()}"
             for name in ("torch", "hardware")

@@ -177,7 +177,7 @@ class ModelRef(_Closed):
 
 
 class _Job(_Closed):
-    """What every kind of job has."""
+    """What every kind of job has; `submit --smoke` fills in the last two."""
 
     name: Name
     queue: Name = "default"
@@ -186,6 +186,8 @@ class _Job(_Closed):
     preemptible: bool = True
     retry: RetryPolicy = RetryPolicy()
     notify: NotifySpec | None = None
+    smoke_of: str | None = None
+    waits_for_smoke: str | None = None
 
     @property
     def spec_hash(self) -> str:

@@ -15,6 +15,7 @@ from orchestrator.job_lookup import find_job_id
 from orchestrator.lease import read_lease
 from orchestrator.paths import JobPaths, check_name
 from orchestrator.records import RecordStore, Request, read_json
+from orchestrator.smoke import smoke_job, smoke_job_id
 from orchestrator.spec import Job, spec_from_json
 from orchestrator.state import JobState
 from orchestrator.storage import ObjectStore
@@ -46,7 +47,8 @@ def submit_job(store: ObjectStore, spec: Job, job_id: str | None = None) -> Subm
     job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
     job = JobPaths(job_id)
     # The marks first: should this process die now, they lead to nothing and are swept away.
-    store.put(paths.tracking_marker(job_id), b"{}")
+    if spec.smoke_of is None:
+        store.put(paths.tracking_marker(job_id), b"{}")
     store.put(paths.queue_marker(job_id), b"{}")
     if spec.notify is not None:
         store.put(paths.notify_marker(job_id), b"{}")
@@ -58,6 +60,19 @@ def submit_job(store: ObjectStore, spec: Job, job_id: str | None = None) -> Subm
             raise SpecConflictError(job_id) from None
         return Submission(job_id, is_new=False)
     return Submission(job_id, is_new=True)
+
+
+def submit_with_smoke(store: ObjectStore, spec: Job, job_id: str | None = None) -> Submission:
+    """Put a job into the queue behind a small one that looks whether it would work.
+
+    Raises:
+        SpecConflictError: The id is taken by another spec.
+        BadInputError: The id cannot be used.
+    """
+    job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
+    smoke_id = smoke_job_id(job_id)
+    submit_job(store, smoke_job(spec, job_id), smoke_id)
+    return submit_job(store, spec.model_copy(update={"waits_for_smoke": smoke_id}), job_id)
 
 
 def _new_id(name: str, now: datetime) -> str:

@@ -29,6 +29,7 @@ from orchestrator.spec import TrainJob
 from orchestrator.storage import open_store
 from orchestrator.system_metrics import SystemMetrics
 from orchestrator.training_report import final_report, log_samples
+from orchestrator.training_smoke import smoke_training
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,11 @@ class TrainingWorker:
             compute=compute,
         )
         self._restore(state)
+        if state.step < self._spec.training.num_steps:
+            self._board.say(phase="smoke")
+            smoke_training(self._attempt, state, train_set, fixed, self._rank)
+        if self._spec.smoke_of is not None:
+            return
         if self._rank > 0:
             for _ in self._steps(state, train_set):
                 pass

@@ -1,0 +1,41 @@
+"""Whether a job's smoke test lets it start."""
+
+from dataclasses import dataclass
+
+from orchestrator.errors import JobNotFoundError
+from orchestrator.records import RecordStore
+from orchestrator.state import JobRecord, JobState, Reason
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a smoke test says to the job that waits for it.
+
+    Attributes:
+        is_open: The job may start.
+        reason: Why it never will; None while that is not known.
+        message: One line for a reader.
+    """
+
+    is_open: bool
+    reason: Reason | None = None
+    message: str = ""
+
+
+def smoke_gate(smoke: JobRecord | None) -> Gate:
+    """Return what a smoke test's record says; without one (it was deleted), nothing holds."""
+    if smoke is None or smoke.state is JobState.SUCCEEDED:
+        return Gate(is_open=True)
+    if not smoke.state.has_ended:
+        return Gate(is_open=False, message=f"waits for its smoke test {smoke.job_id}")
+    told = f"its smoke test {smoke.job_id} is {smoke.state}"
+    message = f"{told}: {smoke.message}" if smoke.message else told
+    return Gate(is_open=False, reason=smoke.reason or Reason.USER_CODE, message=message)
+
+
+def read_gate(records: RecordStore, smoke_id: str) -> Gate:
+    """Return what a smoke test that is not live says."""
+    try:
+        return smoke_gate(records.read(smoke_id).record)
+    except JobNotFoundError:
+        return smoke_gate(None)
