@@ -80,7 +80,7 @@ class Adopter:
 
     def _adopt(self, job_id: str) -> LiveJob | None:
         try:
-            spec, current = self._records.load(job_id)
+            spec, current = self._records.spec(job_id), self._records.read(job_id)
         except JobNotFoundError:
             self._drop_orphan(job_id)
             return None

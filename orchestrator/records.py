@@ -109,30 +109,35 @@ class RecordStore:
 
     def spec(self, job_id: str) -> Job:
         """Return what was asked. Raises: JobNotFoundError."""
-        return spec_from_json(self._stored_spec(job_id).body)
+        try:
+            return spec_from_json(self.store.get(JobPaths(job_id).spec).body)
+        except ObjectNotFoundError as error:
+            raise JobNotFoundError(job_id) from error
 
     def read(self, job_id: str) -> VersionedRecord:
         """Return the record; a spec without one reads as QUEUED. Raises: JobNotFoundError."""
-        found = self._found(job_id)
-        return found or _first_record(job_id, self._stored_spec(job_id))
-
-    def load(self, job_id: str) -> tuple[Job, VersionedRecord]:
-        """Return what was asked, and the record as `read` does. Raises: JobNotFoundError."""
-        stored = self._stored_spec(job_id)
-        return spec_from_json(stored.body), self._found(job_id) or _first_record(job_id, stored)
-
-    def _found(self, job_id: str) -> VersionedRecord | None:
         try:
             stored = self.store.get(JobPaths(job_id).record)
         except ObjectNotFoundError:
-            return None
+            return VersionedRecord(self._first_record(job_id), "")
         return VersionedRecord(decode_record(stored.body), stored.etag)
 
-    def _stored_spec(self, job_id: str) -> StoredObject:
+    def _first_record(self, job_id: str) -> JobRecord:
         try:
-            return self.store.get(JobPaths(job_id).spec)
+            stored = self.store.get(JobPaths(job_id).spec)
         except ObjectNotFoundError as error:
             raise JobNotFoundError(job_id) from error
+        spec = spec_from_json(stored.body)
+        return JobRecord(
+            job_id=job_id,
+            kind=spec.kind,
+            name=spec.name,
+            queue=spec.queue,
+            priority=spec.priority,
+            state=JobState.QUEUED,
+            submitted_at=stored.modified_at,
+            changed_at=stored.modified_at,
+        )
 
     def write(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:
         """Put a record in the place of the one that it was decided from.
@@ -209,22 +214,6 @@ class RecordStore:
     def queued_ids(self) -> list[str]:
         """Return the ids of the jobs that have not ended."""
         return [info.key.removeprefix(paths.QUEUE) for info in self.store.list_objects(paths.QUEUE)]
-
-
-def _first_record(job_id: str, stored: StoredObject) -> VersionedRecord:
-    """Return the record of a job that nobody has written one for."""
-    spec = spec_from_json(stored.body)
-    record = JobRecord(
-        job_id=job_id,
-        kind=spec.kind,
-        name=spec.name,
-        queue=spec.queue,
-        priority=spec.priority,
-        state=JobState.QUEUED,
-        submitted_at=stored.modified_at,
-        changed_at=stored.modified_at,
-    )
-    return VersionedRecord(record, "")
 
 
 def read_json(store: ObjectStore, key: str) -> tuple[dict[str, Any], StoredObject] | None:

@@ -136,7 +136,9 @@ def _as_range(value: object) -> object:
 class SampleResources(_Closed):
     """The workers of a sampling fleet: a number, or a least and a largest one."""
 
-    num_workers: Annotated[WorkerRange, BeforeValidator(_as_range)] = WorkerRange()
+    num_workers: Annotated[WorkerRange, BeforeValidator(_as_range)] = Field(
+        default_factory=WorkerRange
+    )
     gpus_per_worker: Gpus = "auto"
     cpus_per_worker: Cpus = "auto"
 
@@ -204,10 +206,10 @@ class TrainJob(_Job):
     model: UNetConfig = UNetConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     training: TrainingConfig
-    checkpoints: CheckpointSpec = CheckpointSpec()
-    tracking: TrackingSpec = TrackingSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
-    resources: TrainResources = TrainResources()
+    checkpoints: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    tracking: TrackingSpec = Field(default_factory=TrackingSpec)
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+    resources: TrainResources = Field(default_factory=TrainResources)
 
     @property
     def num_workers(self) -> WorkerRange:
@@ -234,8 +236,8 @@ class SampleJob(_Job):
     sampling: SamplingConfig = SamplingConfig()
     shard_size: Annotated[int, Field(ge=1, le=10**6)] = 1024
     format: Literal["webdataset", "npy"] = "webdataset"
-    tracking: SampleTrackingSpec = SampleTrackingSpec()
-    resources: SampleResources = SampleResources()
+    tracking: SampleTrackingSpec = Field(default_factory=SampleTrackingSpec)
+    resources: SampleResources = Field(default_factory=SampleResources)
 
     @property
     def num_workers(self) -> WorkerRange:
