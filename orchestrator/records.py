@@ -177,10 +177,11 @@ class RecordStore:
 
     def append_event(self, job_id: str, event: Event) -> Event:
         """Write an event under the next free number and return it with that number."""
-        self._guard()
         folder = JobPaths(job_id)
         number = sum(1 for _ in self.store.list_objects(folder.events))
         while True:
+            # Each time: a number that is taken may be the word of an orchestrator that took over.
+            self._guard()
             number += 1
             numbered = replace(event, number=number)
             try:
