@@ -19,6 +19,8 @@ from orchestrator.errors import (
     JobNotFoundError,
     ObjectNotFoundError,
 )
+from orchestrator.group_control import LiveGroup
+from orchestrator.group_spec import GroupJob
 from orchestrator.records import Event, RecordStore, VersionedRecord
 from orchestrator.spec import Job
 from orchestrator.state import JobRecord
@@ -63,8 +65,8 @@ class Adopter:
         job_ids: Iterable[str],
         between: Callable[[], None] = lambda: None,
         at_most: int | None = None,
-    ) -> Iterator[LiveJob]:
-        """Yield the jobs that could be read and claimed.
+    ) -> Iterator[LiveJob | LiveGroup]:
+        """Yield the jobs and groups that could be read and claimed.
 
         Args:
             job_ids: Ids from the queue's folder.
@@ -78,9 +80,9 @@ class Adopter:
             with ThreadPoolExecutor(min(_THREADS, len(some))) as pool:
                 yield from [job for job in pool.map(self._adopt, some) if job is not None]
 
-    def _adopt(self, job_id: str) -> LiveJob | None:
+    def _adopt(self, job_id: str) -> LiveJob | LiveGroup | None:
         try:
-            spec, current = self._records.spec(job_id), self._records.read(job_id)
+            spec, current = self._records.submission(job_id), self._records.read(job_id)
         except JobNotFoundError:
             self._drop_orphan(job_id)
             return None
@@ -96,7 +98,7 @@ class Adopter:
         if is_new:
             told = Event(at=current.record.submitted_at, message="submitted", state="QUEUED")
             self._records.append_event(job_id, told)
-        return LiveJob(spec, current)
+        return LiveGroup(spec, current) if isinstance(spec, GroupJob) else LiveJob(spec, current)
 
     def _drop_orphan(self, job_id: str) -> None:
         """Forget a queue mark whose spec never came: its `submit` died in between."""

@@ -33,6 +33,7 @@ def logs_command(
     """
     store = surroundings(output.say).store
     job_id = find_job_id(store, job)
+    RecordStore(store).spec(job_id)  # a group has no logs of its own and says whose to read
     reader = LogReader(store, JobPaths(job_id), rank=rank, attempt=attempt)
     for line in _lines(output, store, job_id, reader, stay):
         stream = line.stream

@@ -1,20 +1,25 @@
 """The verbs about the queue: `explain` and `queue set`."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
-from orchestrator.cli_show import duration_text
+from orchestrator.cli_show import child_text, duration_text
 from orchestrator.environment import surroundings
-from orchestrator.errors import BadInputError
+from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.explanation import Explanation, explain
+from orchestrator.group_spec import GROUP_KINDS
 from orchestrator.job_lookup import find_job_id
 from orchestrator.output import Output, output_option
 from orchestrator.paths import check_name
 from orchestrator.queue_view import read_quotas, read_snapshot, set_quota
 from orchestrator.records import RecordStore
-from orchestrator.state import JobState
+from orchestrator.state import ENDED, JobState
+from orchestrator.storage import ObjectStore
+from orchestrator.submit import job_status
 
 _SHOWN_NODES = 8
 
@@ -27,6 +32,9 @@ def explain_command(job: str, output: Output) -> None:
     store = surroundings(output.say).store
     job_id = find_job_id(store, job)
     record = RecordStore(store).read(job_id).record
+    if record.kind in GROUP_KINDS:
+        _explain_group(store, job_id, output)
+        return
     if record.state is not JobState.QUEUED:
         text = f"{job_id} does not wait: it is {record.state}. {record.message}".rstrip()
         output.result({"job_id": job_id, "state": record.state, "verdict": None}, text)
@@ -38,6 +46,27 @@ def explain_command(job: str, output: Output) -> None:
         return
     explanation = explain(snapshot, job_id, now.timestamp())
     output.result(asdict(explanation), _describe(explanation, now))
+
+
+def _explain_group(store: ObjectStore, job_id: str, output: Output) -> None:
+    """Say of each child that has not ended what it waits for, or how far it is."""
+    status, now = job_status(store, job_id), store.now()
+    lines = [f"{job_id} is {status['state']}. {status['message']}".rstrip()]
+    children = []
+    for child in status["children"]:
+        if child["state"] in ENDED:
+            continue
+        value: dict[str, Any] = {**child, "explanation": None}
+        text = child_text(child)
+        if child["state"] == JobState.QUEUED:
+            with suppress(JobNotFoundError):  # it started, or was just put into the queue
+                told = explain(read_snapshot(store), child["job_id"], now.timestamp())
+                value["explanation"] = asdict(told)
+                text = f"{child['step']}  {told.verdict}. {told.reason}"
+        children.append(value)
+        lines.append(f"  {text}")
+    told_of = ("job_id", "kind", "state", "reason", "message")
+    output.result({**{key: status[key] for key in told_of}, "children": children}, "\n".join(lines))
 
 
 def _describe(told: Explanation, now: datetime) -> str:

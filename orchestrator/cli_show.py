@@ -1,6 +1,6 @@
 """How jobs, plans and events look to a person."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,7 @@ def progress_text(status: Mapping[str, Any]) -> str:
     """Return how far a job is: "1200/2000 steps, 14.2/s"."""
     if not status.get("total"):
         return f"{status['done']:g}" if status.get("done") else ""
-    text = f"{status['done']:.0f}/{status['total']} {status['unit']}"
+    text = f"{int(status['done'])}/{status['total']} {status['unit']}"
     rate = status.get("rate_per_s")
     return f"{text}, {rate:.1f}/s" if rate else text
 
@@ -59,18 +59,18 @@ def state_text(status: Mapping[str, Any]) -> str:
 
 
 def job_table(jobs: Sequence[Mapping[str, Any]]) -> str:
-    """Return the jobs as aligned columns."""
+    """Return the jobs as aligned columns, a group's children below it."""
     rows = [("JOB", "KIND", "STATE", "TRY", "PROGRESS", "AGE")]
     rows += [
         (
-            str(job["job_id"]),
+            f"{indent}{job['job_id']}",
             str(job["kind"]),
             state_text(job),
             str(job["attempt"]),
             progress_text(job),
             duration_text(_age_s(job["submitted_at"])),
         )
-        for job in jobs
+        for indent, job in _nested(jobs)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -78,6 +78,20 @@ def job_table(jobs: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _nested(jobs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (indent, job), children right after the group that they belong to."""
+    shown = {job["job_id"] for job in jobs}
+    children: dict[str, list[Mapping[str, Any]]] = {}
+    for job in jobs:
+        children.setdefault(str(job.get("parent")), []).append(job)
+    for job in jobs:
+        if job.get("parent") in shown:
+            continue
+        yield "", job
+        of_job = sorted(children.get(str(job["job_id"]), []), key=lambda child: child["step"])
+        yield from (("  ", child) for child in of_job)
 
 
 def describe_job(status: Mapping[str, Any]) -> str:
@@ -96,9 +110,27 @@ def describe_job(status: Mapping[str, Any]) -> str:
     lines += [f"  {name:<9} {text}" for name, text in _fleet_lines(status).items()]
     if not status.get("stale") and status["state"] in ("STARTING", "RUNNING"):
         lines += [f"  worker    {_worker_text(worker)}" for worker in status.get("workers", [])]
+    lines += [f"  {child_text(child)}" for child in status.get("children", [])]
     if status.get("run_id"):
         lines.append(f"  MLflow    run {status['run_id']}")
     return "\n".join(lines)
+
+
+def child_text(child: Mapping[str, Any]) -> str:
+    """Return a child of a group as one line: "train  RUNNING, 20/100 steps, 14.2/s  digits-..."."""
+    if child["state"] is None:
+        return f"{child['step']}  {child['message']}{_settings_text(child)}"
+    state, progress = state_text(child), progress_text(child)
+    told = f"{state}, {progress}" if progress else state
+    return f"{child['step']}  {told}  {child['job_id']}{_settings_text(child)}"
+
+
+def _settings_text(child: Mapping[str, Any]) -> str:
+    return f"  ({_named_values(child['settings'])})" if child["settings"] else ""
+
+
+def _named_values(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _worker_text(worker: Mapping[str, Any]) -> str:
@@ -141,17 +173,24 @@ def describe_event(event: Event) -> str:
 
 
 def describe_plan(plan: Mapping[str, Any]) -> str:
-    """Return a plan as aligned lines."""
-    width = max(len(key) for key in plan)
-    return "\n".join(
-        f"{key.replace('_', ' '):<{width}}  {_plan_value(key, value)}"
-        for key, value in plan.items()
-    )
+    """Return a plan as aligned lines; that of a group has a block for each child."""
+    own = {key: value for key, value in plan.items() if key != "children" and value not in ([], {})}
+    width = max(len(key) for key in own)
+    lines = [
+        f"{key.replace('_', ' '):<{width}}  {_plan_value(key, value)}" for key, value in own.items()
+    ]
+    for child in plan.get("children", []):
+        lines += ["", describe_plan(child)]
+    return "\n".join(lines)
 
 
 def _plan_value(key: str, value: Any) -> str:
     if "bytes" in key:
         return bytes_text(value)
+    if isinstance(value, dict):
+        return _named_values(value)
+    if isinstance(value, list):
+        return ", ".join(str(part) for part in value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -2,22 +2,20 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ddpm.config import ConfigError
 from orchestrator.cli_jobs import wait_for
 from orchestrator.cli_show import describe_plan
-from orchestrator.datasets import describe
 from orchestrator.ensure import ensure_orchestrator
 from orchestrator.environment import surroundings
 from orchestrator.errors import BadInputError
-from orchestrator.job_dataset import with_dataset
+from orchestrator.group_files import load_submission
+from orchestrator.group_spec import GroupJob
+from orchestrator.job_dataset import with_dataset, with_datasets
 from orchestrator.output import Output, exit_code_of, output_option
-from orchestrator.plan import plan_sampling, plan_training
-from orchestrator.spec import Job, TrainJob, load_spec
-from orchestrator.storage import ObjectStore
+from orchestrator.plan import plan_of
 from orchestrator.submit import job_status, submit_job, submit_with_smoke
 
 
@@ -38,15 +36,18 @@ def submit_command(
     stay: bool,
     output: Output,
 ) -> None:
-    """Check a job file and put the job into the queue."""
-    spec = load_spec(file, overrides)
+    """Check a job file and put the job, pipeline or sweep into the queue."""
+    spec = load_submission(file, overrides)
     store = surroundings(output.say).store
     try:
-        spec = with_dataset(spec, file.parent, store)
+        if isinstance(spec, GroupJob):
+            spec = with_datasets(spec, file.parent, store)
+        else:
+            spec = with_dataset(spec, file.parent, store)
     except ConfigError as error:
         raise BadInputError(f"{file}: {error}") from error
     if dry_run:
-        plan = _plan(spec, store)
+        plan = plan_of(spec, store)
         output.result(plan, describe_plan(plan))
         return
     submission = (submit_with_smoke if smoke else submit_job)(store, spec, job_id)
@@ -58,9 +59,3 @@ def submit_command(
         job_status(store, submission.job_id),
         f"{submission.job_id} {told}\n  follow it: ddpmctl wait {spec.name}",
     )
-
-
-def _plan(spec: Job, store: ObjectStore) -> dict[str, Any]:
-    if isinstance(spec, TrainJob):
-        return plan_training(spec, describe(store, str(spec.dataset.sha256)))
-    return plan_sampling(spec)

@@ -22,6 +22,7 @@ from orchestrator.errors import (
     RayUnavailableError,
     TrackingError,
 )
+from orchestrator.group_control import GroupControl, LiveGroup, Seen
 from orchestrator.job_index import JobIndex, index_entry
 from orchestrator.lease import Lease
 from orchestrator.models import ModelResolution, find_model
@@ -32,9 +33,9 @@ from orchestrator.records import RecordStore, Request, read_json
 from orchestrator.requests import handle_request
 from orchestrator.scheduling import decide
 from orchestrator.smoke_gate import read_gate, smoke_gate
-from orchestrator.snapshot import NodeCapacity, QueuedJob, Snapshot, Start, in_line
+from orchestrator.snapshot import NodeCapacity, Snapshot, Start, in_line
 from orchestrator.spec import SampleJob
-from orchestrator.state import AttemptRecord, JobRecord, JobState, Placement, Reason
+from orchestrator.state import AttemptRecord, JobState, Placement, Reason
 from orchestrator.storage import ObjectStore
 
 PREEMPT_GRACE_S = 60.0
@@ -59,6 +60,7 @@ class Controller:
         self._records = RecordStore(store, lease.guard, lease.fence)
         self._control = AttemptControl(store, cluster, self._records)
         self._adopter = Adopter(self._records)
+        self._groups = GroupControl(store, self._records)
         self._index = JobIndex(store)
         self._jobs: dict[str, LiveJob] = {}
         self._positions: dict[str, int] = {}
@@ -73,20 +75,28 @@ class Controller:
     def step(self) -> None:
         """Look once at everything and take what follows."""
         self._lease.renew()
-        unseen = [job_id for job_id in self._records.queued_ids() if job_id not in self._jobs]
+        unseen = [job for job in self._records.queued_ids() if self._known(job) is None]
         self._adopt(unseen, ADOPTED_A_LOOP)
         for request in self._records.requests():
             self._handle(request)
         for job in list(self._jobs.values()):
             if job.record.state.has_processes:
                 self._guarded(job, self._follow)
+        self._groups.follow({i: Seen(job.record, job.heartbeat) for i, job in self._jobs.items()})
         self._lease.renew()
         self._schedule()
         self._write_index()
 
     def _adopt(self, job_ids: Iterable[str], at_most: int | None = None) -> None:
         for job in self._adopter.adopt(job_ids, self._lease.renew, at_most):
-            self._jobs[job.record.job_id] = job
+            self._index.drop(job.record.job_id)
+            if isinstance(job, LiveGroup):
+                self._groups.live[job.record.job_id] = job
+            else:
+                self._jobs[job.record.job_id] = job
+
+    def _known(self, job_id: str) -> LiveJob | LiveGroup | None:
+        return self._jobs.get(job_id) or self._groups.live.get(job_id)
 
     def _guarded(self, job: LiveJob, action: Callable[[LiveJob], None]) -> None:
         """Act on one job so that its trouble does not hold up the others."""
@@ -98,7 +108,7 @@ class Controller:
             logger.warning("job=%s waits for Ray: %s", job.record.job_id, error)
 
     def _handle(self, request: Request) -> None:
-        job = self._jobs.get(request.job_id)
+        job = self._known(request.job_id)
         try:
             current = job.current if job else self._records.read(request.job_id)
         except JobNotFoundError:
@@ -114,18 +124,14 @@ class Controller:
         if job:
             job.current = current
         elif not current.record.state.has_ended:
-            self._index.drop(request.job_id)
             self._adopt([request.job_id])
         self._store.delete(request.key)
 
     def _follow(self, job: LiveJob) -> None:
-        found = read_json(self._store, self._attempt_paths(job.record).heartbeat)
+        attempt = JobPaths(job.record.job_id).attempt(job.record.attempt)
+        found = read_json(self._store, attempt.heartbeat)
         job.heartbeat = found[0] if found else {}
         job.current = self._control.follow(job.current, job.spec, job.heartbeat)
-
-    @staticmethod
-    def _attempt_paths(record: JobRecord) -> paths.AttemptPaths:
-        return JobPaths(record.job_id).attempt(record.attempt)
 
     def _schedule(self) -> None:
         queued = [job for job in self._jobs.values() if job.record.state is JobState.QUEUED]
@@ -157,7 +163,10 @@ class Controller:
         now = self._store.now()
         busy = [job for job in self._jobs.values() if job.record.state.has_processes]
         return Snapshot(
-            queue=[self._queued(job, nodes) for job in self._ready_to_queue()],
+            queue=[
+                queued_job(job.record, job.spec, nodes, job.waits_for)
+                for job in self._ready_to_queue()
+            ],
             running=[running_job(job.record, job.spec, job.heartbeat, now) for job in busy],
             nodes=with_ours_taken(nodes, [job.record for job in busy]),
             quotas=read_quotas(self._store),
@@ -171,9 +180,6 @@ class Controller:
             if job.record.state is JobState.QUEUED:
                 yield job
 
-    def _queued(self, job: LiveJob, nodes: list[NodeCapacity]) -> QueuedJob:
-        return queued_job(job.record, job.spec, nodes, job.waits_for)
-
     def _find_model(self, job: LiveJob) -> None:
         """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
         if not isinstance(job.spec, SampleJob) or job.record.model:
@@ -186,12 +192,8 @@ class Controller:
             logger.warning("job=%s waits for MLflow: %s", job.record.job_id, error)
             found = ModelResolution(waits_for="MLflow, which does not answer")
         except BadInputError as error:
-            failed = job.record.moved_to(
-                JobState.FAILED,
-                at=self._store.now(),
-                reason=Reason.BAD_INPUT,
-                message=str(error),
-            )
+            now, reason = self._store.now(), Reason.BAD_INPUT
+            failed = job.record.moved_to(JobState.FAILED, at=now, reason=reason, message=str(error))
             job.current = self._records.move(job.current, failed)
             return
         job.waits_for, job.waits_for_job = found.waits_for, found.waits_for_job
@@ -199,12 +201,8 @@ class Controller:
             job.current = self._records.write(
                 job.current, replace(job.record, model=found.model, reason=None, message="")
             )
-        elif job.record.message != f"waits for {found.waits_for}":
-            waiting = replace(
-                job.record,
-                reason=Reason.WAITING_FOR_MODEL,
-                message=f"waits for {found.waits_for}",
-            )
+        elif job.record.message != (told := f"waits for {found.waits_for}"):
+            waiting = replace(job.record, reason=Reason.WAITING_FOR_MODEL, message=told)
             job.current = self._records.write(job.current, waiting)
 
     def _await_smoke(self, job: LiveJob) -> None:
@@ -268,18 +266,19 @@ class Controller:
 
     def _write_index(self) -> None:
         """Write the index, and only then take the ended jobs' marks out of the queue."""
-        ended = [job for job in self._jobs.values() if job.record.state.has_ended]
+        known: list[LiveJob | LiveGroup] = [*self._groups.live.values(), *self._jobs.values()]
+        ended = [job for job in known if job.record.state.has_ended]
         for job in ended:
             self._index.end(index_entry(job.record, job.heartbeat))
-        live = [job for job in self._jobs.values() if not job.record.state.has_ended]
         self._lease.guard()
-        entries = [self._entry(job) for job in live]
+        entries = [self._entry(job) for job in known if not job.record.state.has_ended]
         self._index.write(entries, self._store.now())
         for job in ended:
             self._store.delete(paths.queue_marker(job.record.job_id))
-            del self._jobs[job.record.job_id]
+            self._jobs.pop(job.record.job_id, None)
+            self._groups.live.pop(job.record.job_id, None)
 
-    def _entry(self, job: LiveJob) -> dict[str, Any]:
+    def _entry(self, job: LiveJob | LiveGroup) -> dict[str, Any]:
         is_queued = job.record.state is JobState.QUEUED
         position = self._positions.get(job.record.job_id) if is_queued else None
         return index_entry(job.record, job.heartbeat, position)

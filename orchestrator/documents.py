@@ -4,11 +4,12 @@ A document is never executed: no tags, no class names, and a bound on size and o
 unfold to. The same key twice is an error.
 """
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
@@ -21,6 +22,7 @@ MAX_SIZE_BYTES = 256 * 1024
 _MAX_VALUES = 20_000
 
 Location = tuple[str | int, ...]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Document:
 
     source: str
     value: dict[str, Any]
-    lines: Mapping[Location, int]
+    lines: dict[Location, int]
     overrides: dict[Location, str] = field(default_factory=dict)
 
     def where(self, location: Location) -> str:
@@ -47,6 +49,61 @@ class Document:
             location = location[:-1]
         line = self.lines.get(location)
         return f"{self.source}:{line}" if line else self.source
+
+    def fault(self, location: Location, message: str) -> BadInputError:
+        """Return the error that says what is wrong at a place."""
+        return BadInputError(f"{self.where(location)}: {message}")
+
+    def part(self, location: Location) -> "Document":
+        """Return a copy of the mapping at a place, as a document that still names the lines."""
+        value: Any = self.value
+        for key in location:
+            value = value[key]
+        return Document(
+            self.source,
+            copy.deepcopy(value),
+            self.lines_below(location),
+            _below(self.overrides, location),
+        )
+
+    def lines_below(self, location: Location) -> dict[Location, int]:
+        """Return the lines of a place and of what it holds, by the way from there."""
+        return _below(self.lines, location)
+
+    def override(self, option: str) -> None:
+        """Set a value as `--set a.b=value` says.
+
+        Raises:
+            BadInputError: It is not of that form, or a key on its way holds no keys.
+        """
+        path, separator, text = option.partition("=")
+        keys = path.strip().split(".")
+        if not separator or not all(keys):
+            raise BadInputError(f"--set {option!r}: write it as key.key=value")
+        value = parse_value(text)
+        try:
+            self.put(keys, value)
+        except KeyError as error:
+            raise BadInputError(f"--set {option!r}: {error.args[0]} holds no keys") from error
+        self.overrides.update({tuple(keys[: end + 1]): option for end in range(len(keys))})
+
+    def put(self, keys: Sequence[str], value: Any) -> None:
+        """Set the value at the end of a way of keys.
+
+        Raises:
+            KeyError: A key on the way holds no keys; the error names it.
+        """
+        inner = self.value
+        for key in keys[:-1]:
+            inner = inner.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise KeyError(key)
+        inner[keys[-1]] = value
+
+
+def _below(notes: Mapping[Location, _T], location: Location) -> dict[Location, _T]:
+    depth = len(location)
+    return {place[depth:]: note for place, note in notes.items() if place[:depth] == location}
 
 
 def load_document(path: Path) -> Document:

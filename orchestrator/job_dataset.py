@@ -3,28 +3,55 @@
 import tempfile
 from pathlib import Path
 
+from ddpm.config import ConfigError
 from orchestrator.dataset_sources import resolve_source
-from orchestrator.datasets import ingest
+from orchestrator.datasets import DatasetRef, ingest
+from orchestrator.errors import BadInputError, DatasetError
+from orchestrator.group_spec import GroupJob
 from orchestrator.spec import Job, TrainJob
 from orchestrator.storage import ObjectStore
 
 
-def with_dataset(spec: Job, folder: Path, store: ObjectStore) -> Job:
+def with_dataset(
+    spec: Job, folder: Path, store: ObjectStore, known: dict[str, DatasetRef] | None = None
+) -> Job:
     """Return the spec with its images in the store and pinned by their hash.
 
     Args:
         spec: What was asked.
         folder: Folder of the job file, which relative paths start from.
         store: Where the images go.
+        known: Sources that were taken in already; what this call takes in is added.
 
     Raises:
         DatasetError: The images cannot be used; the message names the file.
+        ConfigError: The model cannot take them.
     """
     if not isinstance(spec, TrainJob):
         return spec
+    known = {} if known is None else known
     source = resolve_source(spec.dataset.source, folder)
-    cache = Path(tempfile.gettempdir()) / "ddpmctl-cache" / "datasets"
-    ref = ingest(source, store, cache)
+    if source not in known:
+        cache = Path(tempfile.gettempdir()) / "ddpmctl-cache" / "datasets"
+        known[source] = ingest(source, store, cache)
+    ref = known[source]
     spec.model.check_image_shape((ref.channels, ref.height, ref.width))
     dataset = spec.dataset.model_copy(update={"sha256": ref.sha256, "source": source})
     return spec.model_copy(update={"dataset": dataset})
+
+
+def with_datasets(group: GroupJob, folder: Path, store: ObjectStore) -> GroupJob:
+    """Return a group with the images of all its children in the store, equal sources once.
+
+    Raises:
+        BadInputError: Images of a child cannot be used; the message names the step.
+    """
+    known: dict[str, DatasetRef] = {}
+    children = []
+    for child in group.children:
+        try:
+            spec = with_dataset(child.spec, folder, store, known)
+        except (ConfigError, DatasetError) as error:
+            raise BadInputError(f"{child.step}: {error}") from error
+        children.append(child.model_copy(update={"spec": spec}))
+    return group.model_copy(update={"children": tuple(children)})

@@ -39,6 +39,8 @@ def index_entry(
         "state": record.state,
         "reason": record.reason,
         "message": record.message,
+        "parent": record.parent or None,
+        "step": record.step or None,
         "position": position,
         "attempt": record.attempt,
         "submitted_at": record.submitted_at.isoformat(),

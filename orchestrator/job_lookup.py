@@ -4,11 +4,9 @@ import re
 
 from orchestrator import paths
 from orchestrator.errors import JobNotFoundError
-from orchestrator.paths import JobPaths, check_name
+from orchestrator.paths import MADE_ID, JobPaths, check_name
 from orchestrator.records import read_json
 from orchestrator.storage import ObjectStore
-
-_MADE_ID = re.compile(r"(?P<name>.+)-(?P<time>\d{8}-\d{6})-[a-z0-9]{4}")
 
 
 def find_job_id(store: ObjectStore, job: str) -> str:
@@ -30,7 +28,7 @@ def find_job_id(store: ObjectStore, job: str) -> str:
 def _made_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
     """Return (time, id) of the jobs whose id was made from the name."""
     folders = store.list_folders(f"{paths.JOBS}{name}-")
-    matches = [match for folder in folders if (match := _MADE_ID.fullmatch(folder))]
+    matches = [match for folder in folders if (match := MADE_ID.fullmatch(folder))]
     return [(match["time"], match[0]) for match in matches if match["name"] == name]
 
 
@@ -41,7 +39,7 @@ def _chosen_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
     return [
         (re.sub(r"[^0-9]", "", entry["submitted_at"])[:8] + "-" + _clock(entry), entry["job_id"])
         for entry in entries
-        if entry["name"] == name and _MADE_ID.fullmatch(entry["job_id"]) is None
+        if entry["name"] == name and MADE_ID.fullmatch(entry["job_id"]) is None
     ]
 
 

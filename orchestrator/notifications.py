@@ -58,7 +58,7 @@ def notify_all(store: ObjectStore) -> None:
 
 def _notify(store: ObjectStore, job_id: str, mark: ObjectInfo) -> bool:
     records = RecordStore(store)
-    record, spec = records.read(job_id).record, records.spec(job_id)
+    record, spec = records.read(job_id).record, records.submission(job_id)
     if not record.state.has_ended:
         return False
     if spec.notify is None:

@@ -3,10 +3,43 @@
 from typing import Any
 
 from ddpm.unet_size import count_parameters
-from orchestrator.datasets import DatasetRef
+from orchestrator.datasets import DatasetRef, describe
+from orchestrator.group_spec import GroupJob
 from orchestrator.spec import Job, TrainJob
+from orchestrator.storage import ObjectStore
 
 _BYTES_PER_PARAMETER = 4 * 4  # model, moving average and two moments, float32
+
+
+def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, Any]:
+    """Return the plan of a job whose images are in the store; that of a group has its children's.
+
+    Raises:
+        DatasetError: The store has no such images.
+    """
+    if isinstance(spec, TrainJob):
+        return plan_training(spec, describe(store, str(spec.dataset.sha256)))
+    if not isinstance(spec, GroupJob):
+        return plan_sampling(spec)
+    children = [
+        {
+            "step": child.step,
+            "needs": list(child.needs),
+            "settings": child.settings,
+            **plan_of(child.spec, store),
+        }
+        for child in spec.children
+    ]
+    for child, plan in zip(spec.children, children, strict=True):
+        if child.model_step is not None:
+            plan["model"] = f"of step {child.model_step}"
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        spec.unit: len(children),
+        "at_once": spec.max_concurrent or len(children),
+        "children": children,
+    }
 
 
 def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:

@@ -90,8 +90,19 @@ def _pace_line(status: Mapping[str, Any]) -> str:
     rate, total, done = (status.get(key) or 0 for key in ("rate_per_s", "total", "done"))
     if status["state"] == "QUEUED":
         return str(status.get("message") or "")
+    if status.get("children"):
+        return _children_line(status)
     left = f", {duration_text((total - done) / rate)} left" if rate and total > done else ""
     parts = [progress_text(status) + left]
     if status["state"] == "RUNNING" and (fleet := fleet_text(status)):
         parts.append(fleet)
     return ", ".join(part for part in parts if part)
+
+
+def _children_line(status: Mapping[str, Any]) -> str:
+    """Return how far a group is, with the pace of the child at work if there is but one."""
+    live = [c for c in status["children"] if c["state"] in ("STARTING", "RUNNING", "STOPPING")]
+    if len(live) == 1:
+        told = progress_text(live[0]) or live[0]["state"]
+        return f"{progress_text(status)}; {live[0]['step']} {told}"
+    return f"{progress_text(status)}; {len(live)} at work" if live else progress_text(status)

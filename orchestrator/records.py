@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -11,8 +11,9 @@ from pydantic import TypeAdapter
 
 from orchestrator import paths
 from orchestrator.errors import ConditionFailedError, JobNotFoundError, ObjectNotFoundError
+from orchestrator.group_spec import GroupJob, job_of, submission_from_json
 from orchestrator.paths import JobPaths
-from orchestrator.spec import Job, spec_from_json
+from orchestrator.spec import PARENT_KEY, Job
 from orchestrator.state import JobRecord, JobState
 from orchestrator.storage import ObjectStore, StoredObject
 
@@ -107,10 +108,49 @@ class RecordStore:
         self._guard = guard
         self._fence = fence
 
-    def spec(self, job_id: str) -> Job:
-        """Return what was asked. Raises: JobNotFoundError."""
+    def create(
+        self, job_id: str, spec: Job | GroupJob, parent: Mapping[str, str] | None = None
+    ) -> bool:
+        """Put a new job: its marks, then its spec; false if there is a job of that id.
+
+        Args:
+            job_id: Its id.
+            spec: What is asked.
+            parent: The group that it belongs to: its `job_id`, and the `step` that this one is.
+        """
+        self._guard()
+        # The marks first: should this process die now, they lead to nothing and are swept away.
+        if isinstance(spec, GroupJob) or spec.smoke_of is None:
+            self.store.put(paths.tracking_marker(job_id), b"{}")
+        self.store.put(paths.queue_marker(job_id), b"{}")
+        if spec.notify is not None:
+            self.store.put(paths.notify_marker(job_id), b"{}")
+        value = spec.model_dump(mode="json")
+        if parent is not None:
+            value[PARENT_KEY] = dict(parent)
         try:
-            return spec_from_json(self.store.get(JobPaths(job_id).spec).body)
+            body = json.dumps(value, indent=1).encode()
+            self.store.put(JobPaths(job_id).spec, body, if_absent=True)
+        except ConditionFailedError:
+            return False
+        return True
+
+    def submission(self, job_id: str) -> Job | GroupJob:
+        """Return what was asked, of any kind. Raises: JobNotFoundError."""
+        return submission_from_json(self._spec_object(job_id).body)
+
+    def spec(self, job_id: str) -> Job:
+        """Return what was asked of a job with processes of its own.
+
+        Raises:
+            JobNotFoundError: There is none.
+            BadInputError: It is a group.
+        """
+        return job_of(self.submission(job_id), job_id)
+
+    def _spec_object(self, job_id: str) -> StoredObject:
+        try:
+            return self.store.get(JobPaths(job_id).spec)
         except ObjectNotFoundError as error:
             raise JobNotFoundError(job_id) from error
 
@@ -123,11 +163,9 @@ class RecordStore:
         return VersionedRecord(decode_record(stored.body), stored.etag)
 
     def _first_record(self, job_id: str) -> JobRecord:
-        try:
-            stored = self.store.get(JobPaths(job_id).spec)
-        except ObjectNotFoundError as error:
-            raise JobNotFoundError(job_id) from error
-        spec = spec_from_json(stored.body)
+        stored = self._spec_object(job_id)
+        spec = submission_from_json(stored.body)
+        parent = json.loads(stored.body).get(PARENT_KEY) or {}
         return JobRecord(
             job_id=job_id,
             kind=spec.kind,
@@ -137,6 +175,8 @@ class RecordStore:
             state=JobState.QUEUED,
             submitted_at=stored.modified_at,
             changed_at=stored.modified_at,
+            parent=parent.get("job_id", ""),
+            step=parent.get("step", ""),
         )
 
     def write(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:

@@ -31,10 +31,12 @@ def handle_request(
     moved = _cancelled(record, request, now) if request.verb == "cancel" else None
     if request.verb in _AGAIN and record.state in _AGAIN[request.verb]:
         moved = _queued_again(record, request.verb, now)
-        # The marks first: a queued record without them would never be seen.
-        records.store.put(paths.queue_marker(record.job_id), b"{}")
-        records.store.put(paths.tracking_marker(record.job_id), b"{}")
-        records.store.put(paths.notify_marker(record.job_id), b"{}")
+        # The marks first: a queued record without them would never be seen. A job that lives
+        # again takes up the group that it belongs to.
+        for job_id in filter(None, (record.parent, record.job_id)):
+            records.store.put(paths.queue_marker(job_id), b"{}")
+            records.store.put(paths.tracking_marker(job_id), b"{}")
+            records.store.put(paths.notify_marker(job_id), b"{}")
     handled = (*record.handled_requests[-_KEPT_KEYS:], request.key)
     if moved is None:
         return records.write(current, replace(record, handled_requests=handled))
@@ -49,6 +51,7 @@ def _queued_again(record: JobRecord, verb: str, now: datetime) -> JobRecord:
     message = f"{verb}: it goes on from what it has committed"
     return replace(
         record.moved_to(JobState.QUEUED, at=now, reason=reason, message=message),
+        retried_at=now,
         not_before=None,
         avoided_nodes=(),
         first_counted_attempt=record.attempt + 1,

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,12 +21,13 @@ from pydantic import (
 )
 
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from orchestrator.documents import Document, load_document, parse_value
+from orchestrator.documents import Document, load_document
 from orchestrator.errors import BadInputError
 from orchestrator.retry import RetryPolicy
 from orchestrator.spec_errors import located_error
 
 MAX_NAME_LENGTH = 19  # a job id is the name, a time (15) and four random letters
+PARENT_KEY = "parent"  # stored beside the fields of a spec, never part of a job file
 
 _WORD = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Name = Annotated[str, StringConstraints(pattern=_WORD, max_length=MAX_NAME_LENGTH)]
@@ -34,7 +35,7 @@ Gpus = Annotated[float, Field(ge=0, le=64)] | Literal["auto"]
 Cpus = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 
 
-class _Closed(BaseModel):
+class Closed(BaseModel):
     """Base of all input: frozen, nothing unknown, nothing converted by guess."""
 
     # Built at the first use: most verbs never read a spec.
@@ -42,8 +43,14 @@ class _Closed(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
     )
 
+    @property
+    def spec_hash(self) -> str:
+        """SHA-256 of what was asked: equal for equal requests."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
-class DatasetSpec(_Closed):
+
+class DatasetSpec(Closed):
     """The images to train on.
 
     Attributes:
@@ -57,14 +64,14 @@ class DatasetSpec(_Closed):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
-class CheckpointSpec(_Closed):
+class CheckpointSpec(Closed):
     """When checkpoints are committed and how many are kept."""
 
     every_steps: Annotated[int, Field(ge=1)] = 500
     keep: Annotated[int, Field(ge=1, le=1000)] = 3
 
 
-class TrackingSpec(_Closed):
+class TrackingSpec(Closed):
     """What MLflow is told.
 
     Attributes:
@@ -84,7 +91,7 @@ class TrackingSpec(_Closed):
     sample_steps: Annotated[int, Field(ge=1)] = 50
 
 
-class SampleTrackingSpec(_Closed):
+class SampleTrackingSpec(Closed):
     """What MLflow is told of a sample set.
 
     Attributes:
@@ -96,7 +103,7 @@ class SampleTrackingSpec(_Closed):
     num_sample_images: Annotated[int, Field(ge=1, le=1024)] = 64
 
 
-class EvaluationSpec(_Closed):
+class EvaluationSpec(Closed):
     """The bits per dimension at the end of a training.
 
     Attributes:
@@ -108,7 +115,7 @@ class EvaluationSpec(_Closed):
     num_timesteps: Annotated[int, Field(ge=2)] = 100
 
 
-class TrainResources(_Closed):
+class TrainResources(Closed):
     """The workers of a training."""
 
     num_workers: Annotated[int, Field(ge=1, le=4096)] = 1
@@ -116,7 +123,7 @@ class TrainResources(_Closed):
     cpus_per_worker: Cpus = "auto"
 
 
-class WorkerRange(_Closed):
+class WorkerRange(Closed):
     """How many workers a fleet may have."""
 
     min: Annotated[int, Field(ge=1, le=4096)] = 1
@@ -133,7 +140,7 @@ def _as_range(value: object) -> object:
     return {"min": value, "max": value} if type(value) is int else value
 
 
-class SampleResources(_Closed):
+class SampleResources(Closed):
     """The workers of a sampling fleet: a number, or a least and a largest one."""
 
     num_workers: Annotated[WorkerRange, BeforeValidator(_as_range)] = Field(
@@ -143,7 +150,7 @@ class SampleResources(_Closed):
     cpus_per_worker: Cpus = "auto"
 
 
-class NotifySpec(_Closed):
+class NotifySpec(Closed):
     """Where the end state is posted.
 
     Attributes:
@@ -153,7 +160,7 @@ class NotifySpec(_Closed):
     url_env: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 
 
-class ModelRef(_Closed):
+class ModelRef(Closed):
     """The model that a sample job draws from; exactly one of the first three.
 
     Attributes:
@@ -178,7 +185,7 @@ class ModelRef(_Closed):
         return self
 
 
-class _Job(_Closed):
+class _Job(Closed):
     """What every kind of job has; `submit --smoke` fills in the last two."""
 
     name: Name
@@ -190,12 +197,6 @@ class _Job(_Closed):
     notify: NotifySpec | None = None
     smoke_of: str | None = None
     waits_for_smoke: str | None = None
-
-    @property
-    def spec_hash(self) -> str:
-        """SHA-256 of what was asked: equal for equal requests."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class TrainJob(_Job):
@@ -271,23 +272,29 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Job:
     """
     document = load_document(path)
     for override in overrides:
-        _override(document, override)
-    return _validated(document)
+        document.override(override)
+    return checked_job(document)
 
 
 def spec_from_json(body: bytes) -> Job:
-    """Read a stored spec. Raises: BadInputError."""
-    value = json.loads(body)
-    kind = value.get("kind")
+    """Read a stored spec; the group it belongs to stands beside it. Raises: BadInputError."""
+    value: dict[str, Any] = json.loads(body)
+    value.pop(PARENT_KEY, None)
+    kind = str(value.get("kind"))
     if kind not in KINDS:
         raise BadInputError(f"this version knows no job of kind {kind!r}")
     try:
-        return KINDS[kind].model_validate_json(body)
+        return KINDS[kind].model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise located_error(error, Document("spec.json", value, {}), KINDS[kind]) from error
 
 
-def _validated(document: Document) -> Job:
+def checked_job(document: Document) -> Job:
+    """Return the job that a document describes.
+
+    Raises:
+        BadInputError: One line that names file, line and key, and what to do.
+    """
     kind = document.value.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         known = " or ".join(KINDS)
@@ -296,17 +303,3 @@ def _validated(document: Document) -> Job:
         return KINDS[kind].model_validate_json(json.dumps(document.value))
     except ValidationError as error:
         raise located_error(error, document, KINDS[kind]) from error
-
-
-def _override(document: Document, override: str) -> None:
-    path, separator, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not separator or not all(keys):
-        raise BadInputError(f"--set {override!r}: write it as key.key=value")
-    value = document.value
-    for key in keys[:-1]:
-        value = value.setdefault(key, {})
-        if not isinstance(value, dict):
-            raise BadInputError(f"--set {override!r}: {key} holds no keys")
-    value[keys[-1]] = parse_value(text)
-    document.overrides.update({tuple(keys[: end + 1]): override for end in range(len(keys))})

@@ -153,12 +153,16 @@ class JobRecord:
         stop_grace_s: While STOPPING: the time that it has to save its work.
         avoided_nodes: Nodes that broke its attempts.
         first_counted_attempt: Attempts before it do not count against the retry budgets.
-        attempt: Number of the current or last attempt; 0 before the first.
+        attempt: Number of the current or last attempt; 0 before the first. A group, which has no
+            attempts, counts its rounds here: one more with each retry.
         attempts: One entry an attempt, oldest first.
         resources: What it asks the cluster for, fixed at the first admission.
         placement: What the current or last attempt was given.
         decisions: What was decided once for the job since it changes bits.
         model: For a sample job: the checkpoint that was resolved, once.
+        parent: The group that it belongs to; "" for none.
+        step: Its name within that group.
+        retried_at: When a user last asked for it to be tried again.
         handled_requests: Keys of the inbox that this record already answers.
         fence: Fencing number of the orchestrator that wrote this.
     """
@@ -184,6 +188,9 @@ class JobRecord:
     placement: Placement | None = None
     decisions: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
+    parent: str = ""
+    step: str = ""
+    retried_at: datetime | None = None
     handled_requests: tuple[str, ...] = ()
     fence: int = 0
 

@@ -1,6 +1,5 @@
 """What the command line does to the store: submit, ask, read, wait."""
 
-import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -9,14 +8,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator import paths
-from orchestrator.errors import ConditionFailedError, OrchestratorError, SpecConflictError
+from orchestrator.errors import BadInputError, OrchestratorError, SpecConflictError
+from orchestrator.group_spec import GROUP_KINDS, GroupJob, planned_children
 from orchestrator.job_index import index_entry, read_entries, read_pages
 from orchestrator.job_lookup import find_job_id
 from orchestrator.lease import read_lease
 from orchestrator.paths import JobPaths, check_name
 from orchestrator.records import RecordStore, Request, read_json
 from orchestrator.smoke import smoke_job, smoke_job_id
-from orchestrator.spec import Job, spec_from_json
+from orchestrator.spec import Job
 from orchestrator.state import JobState
 from orchestrator.storage import ObjectStore
 
@@ -37,7 +37,7 @@ class Submission:
     is_new: bool
 
 
-def submit_job(store: ObjectStore, spec: Job, job_id: str | None = None) -> Submission:
+def submit_job(store: ObjectStore, spec: Job | GroupJob, job_id: str | None = None) -> Submission:
     """Put a job into the queue; the same id with the same spec is the same job.
 
     Raises:
@@ -45,30 +45,29 @@ def submit_job(store: ObjectStore, spec: Job, job_id: str | None = None) -> Subm
         BadInputError: The id cannot be used.
     """
     job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
-    job = JobPaths(job_id)
-    # The marks first: should this process die now, they lead to nothing and are swept away.
-    if spec.smoke_of is None:
-        store.put(paths.tracking_marker(job_id), b"{}")
-    store.put(paths.queue_marker(job_id), b"{}")
-    if spec.notify is not None:
-        store.put(paths.notify_marker(job_id), b"{}")
-    body = json.dumps(spec.model_dump(mode="json"), indent=1).encode()
-    try:
-        store.put(job.spec, body, if_absent=True)
-    except ConditionFailedError:
-        if spec_from_json(store.get(job.spec).body).spec_hash != spec.spec_hash:
-            raise SpecConflictError(job_id) from None
-        return Submission(job_id, is_new=False)
-    return Submission(job_id, is_new=True)
+    if isinstance(spec, GroupJob):
+        spec = spec.with_ids(job_id)
+    records = RecordStore(store)
+    if records.create(job_id, spec):
+        return Submission(job_id, is_new=True)
+    if records.submission(job_id).spec_hash != spec.spec_hash:
+        raise SpecConflictError(job_id)
+    return Submission(job_id, is_new=False)
 
 
-def submit_with_smoke(store: ObjectStore, spec: Job, job_id: str | None = None) -> Submission:
+def submit_with_smoke(
+    store: ObjectStore, spec: Job | GroupJob, job_id: str | None = None
+) -> Submission:
     """Put a job into the queue behind a small one that looks whether it would work.
 
     Raises:
         SpecConflictError: The id is taken by another spec.
         BadInputError: The id cannot be used.
     """
+    if isinstance(spec, GroupJob):
+        raise BadInputError(
+            f"--smoke is for a single job; each job of a {spec.kind} begins with a smoke test"
+        )
     job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
     smoke_id = smoke_job_id(job_id)
     submit_job(store, smoke_job(spec, job_id), smoke_id)
@@ -94,6 +93,10 @@ def job_status(store: ObjectStore, job: str) -> dict[str, Any]:
     tracking = read_json(store, JobPaths(job_id).tracking_cursor)
     entry = index_entry(record, heartbeat)
     confirmed = _with_confirmation(store, [entry])[0]
+    if record.kind in GROUP_KINDS:
+        confirmed["children"] = heartbeat.get("children") or planned_children(
+            RecordStore(store).submission(job_id)
+        )
     return {
         **confirmed,
         "workers": heartbeat.get("workers", []),

@@ -19,6 +19,7 @@ from orchestrator.records import RecordStore, read_json
 from orchestrator.state import JobRecord, JobState
 from orchestrator.storage import ObjectStore
 from orchestrator.tracking_cursor import TrackingCursor, decode_cursor, encode_cursor
+from orchestrator.tracking_groups import group_tags, own_settings
 from orchestrator.tracking_lines import (
     DatasetLine,
     ImageLine,
@@ -116,6 +117,8 @@ class _Carry:
         self._is_checked = False
 
     def run(self, end: float) -> CarryResult:
+        if not self._cursor.is_described and group_tags(self._store, self._record) is None:
+            return self._result(done=False)  # the group's run comes first
         self._ensure_run()
         if not self._described():
             return self._result(done=self._record.state.has_ended)
@@ -181,7 +184,7 @@ class _Carry:
             return True
         if not self._run_is_active():
             return False
-        params = flattened(self._spec())
+        params = flattened(own_settings(self._spec()))
         self._send_params(params)
         self._send_tags(
             {
@@ -189,6 +192,7 @@ class _Carry:
                 "ddpmctl.name": self._record.name,
                 "ddpmctl.attempt": str(self._cursor.attempt),
                 "mlflow.source.name": "ddpmctl",
+                **(group_tags(self._store, self._record) or {}),
             }
         )
         known = self._cursor.params | set(params)

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.paths import JobPaths
+from orchestrator.storage import ObjectStore
+
 ROOT = Path(__file__).resolve().parents[2]
 DDPMCTL = Path(sys.executable).parent / "ddpmctl"
 
@@ -84,3 +87,10 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 300.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never became so"
         time.sleep(0.2)
+
+
+def registered_processes(store: ObjectStore, job_id: str, attempt: int, role: str) -> list[int]:
+    """Return the pids that a role of an attempt registered."""
+    folder = JobPaths(job_id).attempt(attempt).processes
+    found = [json.loads(store.get(info.key).body) for info in store.list_objects(folder)]
+    return [value["pid"] for value in found if value["role"].startswith(role)]

@@ -1,6 +1,5 @@
 """The main job, as a user runs it, against a real Ray, a real store and a real MLflow."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -16,20 +15,20 @@ from orchestrator.records import RecordStore
 from orchestrator.sample_sets import verify_samples
 from orchestrator.stack import StackInfo
 from orchestrator.storage import ObjectStore, open_store
-from tests.integration.commands import SAMPLE, ddpmctl, submit, train_text, wait_until
+from tests.integration.commands import (
+    SAMPLE,
+    ddpmctl,
+    registered_processes,
+    submit,
+    train_text,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
 def store(stack_info: StackInfo) -> ObjectStore:
     """The store of the session's stack."""
     return open_store(stack_info.environment["DDPMCTL_STORE"])
-
-
-def processes(store: ObjectStore, job_id: str, attempt: int, role: str) -> list[int]:
-    """Return the pids that a role of an attempt registered."""
-    folder = JobPaths(job_id).attempt(attempt).processes
-    found = [json.loads(store.get(info.key).body) for info in store.list_objects(folder)]
-    return [value["pid"] for value in found if value["role"].startswith(role)]
 
 
 def kill(pid: int) -> None:
@@ -92,7 +91,7 @@ def test_killed_workers_and_orchestrators_lose_no_job_and_change_no_bit(
     calm = submit(tmp_path, train_text("calm", steps=300, every=100))
     shaken = submit(tmp_path, train_text("calm", steps=300, every=100))
     wait_for_checkpoint(store, shaken, 100)
-    kill(processes(store, shaken, 1, "worker")[0])
+    kill(registered_processes(store, shaken, 1, "worker")[0])
     lease = read_lease(store)
     assert lease is not None
     kill(lease.holder["pid"])
@@ -108,8 +107,8 @@ def test_a_killed_driver_is_followed_by_another_attempt(store: ObjectStore, tmp_
     job_id = submit(tmp_path, train_text("driver", steps=400, every=20))
     wait_for_checkpoint(store, job_id, 20)
     wait_until(lambda: ddpmctl("status", job_id).value["state"] == "RUNNING")
-    workers = processes(store, job_id, 1, "worker")
-    kill(processes(store, job_id, 1, "driver")[0])
+    workers = registered_processes(store, job_id, 1, "worker")
+    kill(registered_processes(store, job_id, 1, "driver")[0])
     assert ddpmctl("wait", job_id).exit_code == 0
     assert states(job_id) == [
         "QUEUED", "STARTING", "RUNNING", "STOPPING", "QUEUED", "STARTING", "RUNNING", "SUCCEEDED",
@@ -127,7 +126,7 @@ def test_jobs_are_cancelled_in_the_queue_and_at_work_and_retried(
     assert ddpmctl("status", queued).value["state"] == "QUEUED"
     assert ddpmctl("explain", queued).value["verdict"] == "not now"
     assert ddpmctl("cancel", queued).exit_code == 0
-    pids = processes(store, running, 1, "")
+    pids = registered_processes(store, running, 1, "")
     cancelled = ddpmctl("cancel", running)
     assert (cancelled.exit_code, cancelled.value["state"]) == (0, "CANCELLED")
     assert not any(psutil.pid_exists(pid) for pid in pids)

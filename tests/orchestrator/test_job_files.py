@@ -6,6 +6,8 @@ import pytest
 
 from ddpm.config import DiffusionConfig, UNetConfig
 from orchestrator.dataset_sources import resolve_source
+from orchestrator.group_files import load_submission
+from orchestrator.group_spec import GroupJob
 from orchestrator.spec import SampleJob, TrainJob, load_spec
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -15,7 +17,17 @@ FILES = sorted(JOBS.glob("*.yaml"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_job_file_is_valid(path: Path) -> None:
     """They are what a newcomer submits first and copies from."""
-    load_spec(path)
+    load_submission(path)
+
+
+def test_pipeline_draws_from_its_own_training() -> None:
+    """It needs nothing that was submitted before."""
+    group = load_submission(JOBS / "pipeline.yaml")
+    assert isinstance(group, GroupJob)
+    assert [(child.step, child.model_step) for child in group.children] == [
+        ("train", None),
+        ("sample", "train"),
+    ]
 
 
 def test_demo_trains_on_a_set_that_needs_no_download() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -387,3 +388,29 @@ def flushed(store: MemoryStore, writer: MetricWriter) -> list[str]:
     """Return all that was written up to now."""
     writer.flush()
     return [body.decode() for _, body in segments(store, PATHS.attempt(1)).bodies()]
+
+
+def test_run_of_a_groups_child_stands_below_the_groups_run(store: MemoryStore) -> None:
+    """The child's run is made once the group's is there, so that MLflow can nest it."""
+    server, group = MemoryTracking(), JobPaths("chain")
+    child = replace(put_record(store), parent="chain", step="train")
+    store.put(PATHS.record, encode_record(child))
+    store.put(group.spec, json.dumps({"kind": "pipeline", "children": [{"step": "a"}]}).encode())
+    store.put(group.record, encode_record(replace(child, job_id="chain", parent="", step="")))
+    write_steps(store, 1, 1, 20)
+    assert not carried(store, server).done
+    assert server.num_calls == 0
+    assert TrackingCarrier(store, server).carry("chain").run_id == "run-1"
+    assert carried(store, server).run_id == "run-2"
+    assert server.tags["run-2"]["mlflow.parentRunId"] == "run-1"
+    assert server.tags["run-2"]["ddpmctl.step"] == "train"
+    assert "mlflow.parentRunId" not in server.tags["run-1"]
+    assert server.params["run-1"] == {"kind": "pipeline"}
+
+
+def test_run_of_a_child_whose_group_was_deleted_stands_alone(store: MemoryStore) -> None:
+    """Its metrics must not wait for what never comes."""
+    store.put(PATHS.record, encode_record(replace(put_record(store), parent="gone", step="a")))
+    server = MemoryTracking()
+    assert carried(store, server).run_id == "run-1"
+    assert "mlflow.parentRunId" not in server.tags["run-1"]
