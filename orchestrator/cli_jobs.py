@@ -23,7 +23,7 @@ from orchestrator.submit import POLL_EVERY_S, follow, job_status, list_jobs
 def list_command(everything: bool, output: Output) -> None:
     """Show the jobs: those that live, then the ended ones, the newest first."""
     jobs = list_jobs(surroundings(output.say).store, everything=everything)
-    output.result(jobs, job_table(jobs) if jobs else "no jobs")
+    output.result(jobs, job_table(jobs, everything=everything) if jobs else "no jobs")
 
 
 @click.command("status")

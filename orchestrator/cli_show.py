@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.records import Event
+from orchestrator.state import ENDED
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -58,8 +59,13 @@ def state_text(status: Mapping[str, Any]) -> str:
     return f"{state} ({', '.join(notes)})" if notes else state
 
 
-def job_table(jobs: Sequence[Mapping[str, Any]]) -> str:
-    """Return the jobs as aligned columns, a group's children below it."""
+def job_table(jobs: Sequence[Mapping[str, Any]], *, everything: bool = False) -> str:
+    """Return the jobs as aligned columns, a group's children below it.
+
+    Args:
+        jobs: In the order of the list.
+        everything: Also the children of groups that have ended; their group sums them up.
+    """
     rows = [("JOB", "KIND", "STATE", "TRY", "PROGRESS", "AGE")]
     rows += [
         (
@@ -70,17 +76,22 @@ def job_table(jobs: Sequence[Mapping[str, Any]]) -> str:
             progress_text(job),
             duration_text(_age_s(job["submitted_at"])),
         )
-        for indent, job in _nested(jobs)
+        for indent, job in _nested(jobs, everything)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     ]
+    num_hidden = len(jobs) + 1 - len(rows)
+    if num_hidden:
+        lines.append(f"and {num_hidden} of ended groups: `ddpmctl list --all`")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _nested(jobs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _nested(
+    jobs: Sequence[Mapping[str, Any]], everything: bool
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield (indent, job), children right after the group that they belong to."""
     shown = {job["job_id"] for job in jobs}
     children: dict[str, list[Mapping[str, Any]]] = {}
@@ -91,7 +102,8 @@ def _nested(jobs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[st
             continue
         yield "", job
         of_job = sorted(children.get(str(job["job_id"]), []), key=lambda child: child["step"])
-        yield from (("  ", child) for child in of_job)
+        shows_all = everything or job["state"] not in ENDED
+        yield from (("  ", c) for c in of_job if shows_all or c["state"] not in ENDED)
 
 
 def describe_job(status: Mapping[str, Any]) -> str:

@@ -6,16 +6,19 @@ from pathlib import Path
 import pytest
 
 from orchestrator import paths
+from orchestrator.cli_show import describe_job, describe_plan, job_table
 from orchestrator.controller import Controller
 from orchestrator.errors import BadInputError, SpecConflictError, StoreUnavailableError
 from orchestrator.group_files import load_submission
 from orchestrator.group_spec import GroupJob
+from orchestrator.job_dataset import with_datasets
 from orchestrator.outcome import Outcome
 from orchestrator.paths import JobPaths
-from orchestrator.spec import SampleJob
+from orchestrator.plan import plan_of
+from orchestrator.spec import SampleJob, TrainJob
 from orchestrator.state import Reason
 from orchestrator.submit import job_status, list_jobs, request, submit_job
-from tests.fakes import FaultyStore
+from tests.fakes import FaultyStore, MemoryStore
 from tests.world import World, train_job
 
 JOB = """kind: train
@@ -323,3 +326,43 @@ def test_a_group_has_no_processes_and_names_the_jobs_that_have(
     submit(world, tmp_path, CHAIN)
     with pytest.raises(BadInputError, match="ask for one of its jobs: g-a, g-b, g-c"):
         world.records.spec("g")
+
+
+def test_people_see_a_group_with_its_children(world: World, tmp_path: Path) -> None:
+    """`list` nests them while the group lives and sums them up afterwards; `status` names all."""
+    submit(world, tmp_path, CHAIN)
+    succeed(world, "g-a")
+    status = describe_job(job_status(world.store, "g"))
+    assert "  message   1 of 3 steps done; c waits for b" in status
+    assert "  b  STARTING  g-b" in status
+    assert "  c  waits for b" in status
+    table = job_table(list_jobs(world.store)).splitlines()
+    assert [line.split("  ")[0] or line.split()[0] for line in table[1:]] == ["g", "g-a", "g-b"]
+    succeed(world, "g-b")
+    succeed(world, "g-c")
+    jobs = list_jobs(world.store)
+    assert job_table(jobs).splitlines()[-1] == "and 3 of ended groups: `ddpmctl list --all`"
+    assert len(job_table(jobs, everything=True).splitlines()) == 5
+
+
+def test_equal_images_of_a_groups_jobs_are_taken_in_once(tmp_path: Path) -> None:
+    """A sweep of 256 runs over a large set must not read it 256 times."""
+    calls = []
+    for group in (group_of(tmp_path, SWEEP), group_of(tmp_path, SWEEP, "matrix.training.seed=[0]")):
+        store = FaultyStore(MemoryStore(), 0)
+        pinned = with_datasets(group, tmp_path, store)
+        specs = [child.spec for child in pinned.children]
+        assert len({spec.dataset.sha256 for spec in specs if isinstance(spec, TrainJob)}) == 1
+        calls.append(store.num_calls)
+    assert calls[0] == calls[1]
+
+
+def test_the_plan_of_a_group_is_that_of_each_of_its_jobs(tmp_path: Path) -> None:
+    """`--dry-run` shows what each will cost."""
+    store = MemoryStore()
+    plan = plan_of(with_datasets(group_of(tmp_path, SWEEP), tmp_path, store), store)
+    assert (plan["runs"], plan["at_once"]) == (3, 3)
+    assert [child["settings"] for child in plan["children"]] == [
+        {"training.seed": seed} for seed in range(3)
+    ]
+    assert "training.seed=2" in describe_plan(plan)
