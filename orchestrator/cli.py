@@ -26,6 +26,8 @@ _VERBS = {
     "wait": ("jobs", "Wait until a job has ended; the exit code tells how."),
     "cancel": ("changes", "End a job; returns when its processes are really gone."),
     "retry": ("changes", "Queue a failed or cancelled job again."),
+    "delete": ("removal", "Remove an ended job and all that it wrote."),
+    "gc": ("removal", "Remove what crashes left behind and nothing refers to."),
     "samples": ("samples", "Prove, mend and export a set of samples."),
     "queue": ("queue", "Quotas of the queues."),
     "orchestrator": ("cluster", "The actor that moves the jobs."),

@@ -108,6 +108,10 @@ class Controller:
             logger.warning("job=%s waits for Ray: %s", job.record.job_id, error)
 
     def _handle(self, request: Request) -> None:
+        if request.verb == paths.DELETE:  # whoever asks deletes; here it is only dropped
+            self._index.drop(request.job_id)
+            self._store.delete(request.key)
+            return
         job = self._known(request.job_id)
         try:
             current = job.current if job else self._records.read(request.job_id)

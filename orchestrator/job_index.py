@@ -135,13 +135,15 @@ def _pages(store: ObjectStore) -> NumberedFolder:
 
 
 def read_entries(store: ObjectStore, job_ids: Iterable[str]) -> list[dict[str, Any] | None]:
-    """Return the entries of jobs from their own records, in order; None for no such job."""
+    """Return the entries of jobs from their records, in order; None for none, or a deleted one."""
     records = RecordStore(store)
 
     def read(job_id: str) -> dict[str, Any] | None:
         try:
             record = records.read(job_id).record
         except JobNotFoundError:
+            return None
+        if record.deleted_at is not None:
             return None
         beat = read_json(store, paths.JobPaths(job_id).attempt(record.attempt).heartbeat)
         return index_entry(record, beat[0] if beat else None)

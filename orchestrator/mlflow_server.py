@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import TrackingError
+from orchestrator.registry import JOB_TAG
 from orchestrator.tracking_lines import DatasetLine, ModelLine
 from orchestrator.tracking_server import LineRefusedError, MetricValue, RunMissingError
 
@@ -19,7 +20,6 @@ _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
 _LONGEST_DIGEST = 36
 
-JOB_TAG = "ddpmctl.job_id"
 _STEP_TAG = "ddpmctl.step"
 
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}

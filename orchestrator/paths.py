@@ -21,6 +21,9 @@ LEASE = "orchestrator/lease.json"
 CONFIG = "orchestrator/config.json"
 SNAPSHOT = "orchestrator/snapshot.json"
 
+DELETE = "delete"
+_DELETE_REQUEST = re.compile(rf"{INBOX}\d+-[0-9a-f]+-(?P<job>.+)-\d+-{DELETE}\.json")
+
 
 def check_name(what: str, name: str, max_length: int = MAX_JOB_ID_LENGTH) -> str:
     """Return `name` if it can stand in a key.
@@ -60,6 +63,12 @@ def notify_marker(job_id: str) -> str:
 def inbox_request(stamp: str, job_id: str, attempt: int, verb: str) -> str:
     """Key of a request to the orchestrator; keys sort by time."""
     return f"{INBOX}{stamp}-{job_id}-{attempt}-{verb}.json"
+
+
+def job_to_delete(key: str) -> str | None:
+    """Return the job that a request, given by its key, asks to delete; None for another one."""
+    match = _DELETE_REQUEST.fullmatch(key)
+    return None if match is None else match["job"]
 
 
 def dataset_folder(sha256: str) -> str:
@@ -103,9 +112,14 @@ class AttemptPaths:
         """Folder of the logs: `<role>-<rank>/<seq>.log`."""
         return f"{self.folder}logs/"
 
+    @property
+    def all_data(self) -> str:
+        """Folder of all data objects of the attempt."""
+        return f"{self.folder}data/"
+
     def data(self, unique: str) -> str:
         """Folder of data objects under a unique name, invisible until a commit names them."""
-        return f"{self.folder}data/{unique}/"
+        return f"{self.all_data}{unique}/"
 
     @property
     def partial(self) -> str:

@@ -5,6 +5,7 @@ import os
 from orchestrator.errors import BadInputError, TrackingError
 
 COMMIT_TAG = "ddpmctl.commit"
+JOB_TAG = "ddpmctl.job_id"
 
 
 def registered_checkpoint(name: str) -> str:
@@ -38,3 +39,22 @@ def registered_checkpoint(name: str) -> str:
     if commit is None:
         raise BadInputError(f"model.registered: {name} points at no checkpoint of ddpmctl")
     return str(commit)
+
+
+def registered_versions(job_id: str) -> list[str]:
+    """Return the registered versions of a job's models, as people call them: "digits/3".
+
+    Raises:
+        TrackingError: MLflow does not answer, or MLFLOW_TRACKING_URI is not set.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise TrackingError("MLFLOW_TRACKING_URI is not set: set it, to see what is registered")
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        found = MlflowClient(uri).search_model_versions(f"tags.`{JOB_TAG}` = '{job_id}'")
+    except MlflowException as error:
+        raise TrackingError(f"MLflow at {uri} does not answer: {error.message}") from error
+    return sorted(f"{version.name}/{version.version}" for version in found)

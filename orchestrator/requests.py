@@ -29,7 +29,8 @@ def handle_request(
     """
     record = current.record
     moved = _cancelled(record, request, now) if request.verb == "cancel" else None
-    if request.verb in _AGAIN and record.state in _AGAIN[request.verb]:
+    may_go_on = request.verb in _AGAIN and record.deleted_at is None
+    if may_go_on and record.state in _AGAIN[request.verb]:
         moved = _queued_again(record, request.verb, now)
         # The marks first: a queued record without them would never be seen. A job that lives
         # again takes up the group that it belongs to.

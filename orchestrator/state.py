@@ -163,6 +163,7 @@ class JobRecord:
         parent: The group that it belongs to; "" for none.
         step: Its name within that group.
         retried_at: When a user last asked for it to be tried again.
+        deleted_at: When its deletion began; nothing brings it back from there.
         handled_requests: Keys of the inbox that this record already answers.
         fence: Fencing number of the orchestrator that wrote this.
     """
@@ -191,6 +192,7 @@ class JobRecord:
     parent: str = ""
     step: str = ""
     retried_at: datetime | None = None
+    deleted_at: datetime | None = None
     handled_requests: tuple[str, ...] = ()
     fence: int = 0
 

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from boto3.s3.transfer import S3Transfer
     from mypy_boto3_s3 import S3Client
 
-_NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
+_NOT_FOUND = {"404", "NoSuchKey", "NoSuchUpload", "NotFound"}
 _CONDITION_FAILED = {"412", "409", "PreconditionFailed", "ConditionalRequestConflict"}
 _REFUSED = {
     "401",
@@ -70,6 +70,15 @@ class StoredObject:
         return self.read_at - self.modified_at
 
 
+@dataclass(frozen=True)
+class OpenUpload:
+    """A multipart upload that was neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+    size_bytes: int
+
+
 class ObjectStore(Protocol):
     """Whole objects under keys, with conditional writes.
 
@@ -104,6 +113,12 @@ class ObjectStore(Protocol):
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object."""
+
+    def open_uploads(self, older_than: timedelta) -> list[OpenUpload]:
+        """Return the multipart uploads that were begun so long ago and never ended."""
+
+    def abort_upload(self, upload: OpenUpload) -> None:
+        """Remove the parts of an upload; one that is gone is no error."""
 
     def now(self) -> datetime:
         """Return the time by the store's clock."""
@@ -200,6 +215,39 @@ class S3Store:
         except ObjectNotFoundError:
             return False
         return True
+
+    def open_uploads(self, older_than: timedelta) -> list[OpenUpload]:
+        """Return the multipart uploads that were begun so long ago and never ended."""
+        begun_before = self.now() - older_than
+        with self._translated(self._prefix):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
+            found = [
+                (upload["Key"], upload["UploadId"])
+                for page in pages
+                for upload in page.get("Uploads", [])
+                if upload["Initiated"] < begun_before
+            ]
+        return [
+            OpenUpload(key[len(self._prefix) :], upload_id, self._uploaded_bytes(key, upload_id))
+            for key, upload_id in found
+        ]
+
+    def _uploaded_bytes(self, key: str, upload_id: str) -> int:
+        with self._translated(key):
+            pages = self._client.get_paginator("list_parts").paginate(
+                Bucket=self._bucket, Key=key, UploadId=upload_id
+            )
+            return sum(part["Size"] for page in pages for part in page.get("Parts", []))
+
+    def abort_upload(self, upload: OpenUpload) -> None:
+        """Remove the parts of an upload; one that is gone is no error."""
+        key = self._prefix + upload.key
+        with suppress(ObjectNotFoundError), self._translated(upload.key):
+            self._client.abort_multipart_upload(
+                Bucket=self._bucket, Key=key, UploadId=upload.upload_id
+            )
 
     def now(self) -> datetime:
         """Return the time by the store's clock, from the newest answer within the last minute."""

@@ -139,6 +139,9 @@ def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[dict[str,
     for entry in read_entries(store, unseen):
         if entry is not None:
             (ended if JobState(entry["state"]).has_ended else live).append(entry)
+    # The orchestrator drops them from the index when it reads the requests.
+    going = {paths.job_to_delete(info.key) for info in store.list_objects(paths.INBOX)}
+    ended = [entry for entry in ended if entry["job_id"] not in going]
     ended.sort(key=lambda entry: entry["changed_at"], reverse=True)
     return _with_confirmation(store, live) + ended
 

@@ -15,7 +15,7 @@ from orchestrator.errors import (
     StoreUnavailableError,
     TrackingError,
 )
-from orchestrator.storage import ObjectInfo, StoredObject
+from orchestrator.storage import ObjectInfo, OpenUpload, StoredObject
 from orchestrator.tracking_lines import DatasetLine, ModelLine
 from orchestrator.tracking_server import (
     METRICS_PER_CALL,
@@ -32,6 +32,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, StoredObject] = {}
+        self.uploads: dict[OpenUpload, datetime] = {}
         self.clock = datetime(2026, 1, 1, tzinfo=UTC)
         self._versions = itertools.count()
 
@@ -87,6 +88,15 @@ class MemoryStore:
     def exists(self, key: str) -> bool:
         """Tell whether there is an object."""
         return key in self.objects
+
+    def open_uploads(self, older_than: timedelta) -> list[OpenUpload]:
+        """Return what a test put there."""
+        begun_before = self.clock - older_than
+        return [upload for upload, begun_at in self.uploads.items() if begun_at < begun_before]
+
+    def abort_upload(self, upload: OpenUpload) -> None:
+        """Forget an upload."""
+        self.uploads.pop(upload, None)
 
     def now(self) -> datetime:
         """Return the fake time."""
