@@ -1,8 +1,9 @@
-"""What still needs a job: sample sets of its checkpoints, and models that are registered."""
+"""What still needs a job: sample sets, registered models, and the group that it belongs to."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from orchestrator import paths
 from orchestrator.errors import BadInputError, JobNotFoundError
@@ -10,6 +11,7 @@ from orchestrator.job_lookup import find_job_id
 from orchestrator.records import RecordStore, read_json
 from orchestrator.registry import registered_versions
 from orchestrator.spec import ModelRef, SampleJob
+from orchestrator.state import JobState
 from orchestrator.storage import ObjectStore
 from orchestrator.submit import list_jobs
 
@@ -34,15 +36,22 @@ def references_to(
     found = read_json(store, paths.JobPaths(job_id).tracking_cursor)
     told = bool(found and found[0].get("run_id"))
     registered = [f"the registered model {name}" for name in versions(job_id)] if told else []
-    sets = [
-        job["job_id"]
-        for job in list_jobs(store, everything=True)
-        if job["kind"] == "sample" and job["job_id"] != job_id
-    ]
+    jobs = list_jobs(store, everything=True)
+    family = _family(jobs, job_id)
+    sets = [j["job_id"] for j in jobs if j["kind"] == "sample" and j["job_id"] != job_id]
     with ThreadPoolExecutor(_THREADS) as pool:
         uses = pool.map(lambda other: _draws_from(store, other, job_id), sets)
         drawn = [f"the sample set {name}" for name, used in zip(sets, uses, strict=True) if used]
-    return registered + drawn
+    return registered + drawn + family
+
+
+def _family(jobs: Sequence[Mapping[str, Any]], job_id: str) -> list[str]:
+    """Return the group that still moves a job, and the jobs that a group is made of."""
+    by_id = {job["job_id"]: job for job in jobs}
+    parent = by_id.get(by_id.get(job_id, {}).get("parent"))
+    moved_by = [parent] if parent and not JobState(parent["state"]).has_ended else []
+    children = [job for job in jobs if job.get("parent") == job_id]
+    return [f"the {job['kind']} {job['job_id']}" for job in (*moved_by, *children)]
 
 
 def _draws_from(store: ObjectStore, sample_id: str, job_id: str) -> bool:

@@ -1,6 +1,7 @@
 """`delete` removes a whole job and nothing that is needed; `gc` what crashes left behind."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -108,8 +109,8 @@ def test_what_a_sample_set_draws_from_stays_and_the_set_is_named(store: MemorySt
         find_deletable(store, "old")
     records = RecordStore(store)
     record = records.read(sample).record
-    resolved = encode_record(JobRecord(**{**vars(record), "model": {"job_id": "old"}}))
-    store.put(JobPaths(sample).record, resolved)
+    resolved = replace(record, model={"job_id": "old"})
+    store.put(JobPaths(sample).record, encode_record(resolved))
     assert references_to(store, "old") == [f"the sample set {sample}"]
     assert references_to(store, "busy") == []
 
@@ -127,6 +128,18 @@ def test_what_is_registered_stays_and_mlflow_must_say_that_nothing_is(store: Mem
     with pytest.raises(TrackingError):
         references_to(store, "old", down)
     assert references_to(store, "busy", down) == []  # MLflow was never told of it
+
+
+def test_a_job_stays_while_its_group_moves_it_and_a_group_while_it_has_jobs(
+    store: MemoryStore,
+) -> None:
+    """The group would make the job again, or could never be shown again."""
+    records = RecordStore(store)
+    for job_id, changes in (("old", {"parent": "busy"}), ("busy", {"kind": "pipeline"})):
+        record = records.read(job_id).record
+        store.put(JobPaths(job_id).record, encode_record(replace(record, **changes)))
+    assert references_to(store, "old") == ["the pipeline busy"]
+    assert references_to(store, "busy") == ["the train old"]
 
 
 @pytest.mark.parametrize("after", [False, True])
