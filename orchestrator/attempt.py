@@ -25,7 +25,7 @@ from orchestrator.errors import (
     StoreError,
 )
 from orchestrator.logs import LogShipper
-from orchestrator.outcome import OUTCOME, Outcome, headline, reason_of
+from orchestrator.outcome import OUTCOME, Outcome, failed_ranks, headline, reason_of
 from orchestrator.paths import AttemptPaths, JobPaths
 from orchestrator.records import Event, RecordStore, read_json
 from orchestrator.spec import Job
@@ -202,10 +202,13 @@ def run_attempt(
 
 
 def _failed(error: Exception, attempt: Attempt) -> Outcome:
+    failed = failed_ranks(error)
+    nodes = {w.get("node_id") for w in attempt.progress.workers if w.get("rank") in failed}
     return Outcome(
         reason=reason_of(error),
         message=headline(error),
         progress=attempt.progress.committed,
+        failed_node_ids=tuple(sorted(node for node in nodes if node)),
     )
 
 

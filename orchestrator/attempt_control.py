@@ -21,6 +21,7 @@ from orchestrator.lifecycle import (
     Terminate,
     blamed_nodes,
     next_step,
+    with_lost_nodes,
 )
 from orchestrator.outcome import OUTCOME, Outcome
 from orchestrator.paths import AttemptPaths, JobPaths
@@ -182,10 +183,12 @@ class AttemptControl:
     ) -> JobRecord:
         """Return the record on its way to another attempt or to FAILED, as the policy decides."""
         now = self._store.now()
+        nodes, alive = record.attempts[-1].node_ids, [n.node_id for n in self._cluster.nodes()]
+        reason = with_lost_nodes(reason, nodes, alive)
         record = record.with_attempt(
             reason=reason,
             progress=view.progress,
-            failed_node_ids=blamed_nodes(reason, view.facts.outcome, record.attempts[-1].node_ids),
+            failed_node_ids=blamed_nodes(reason, view.facts.outcome, nodes, alive),
         )
         counted = [a for a in record.attempts if a.number >= record.first_counted_attempt]
         verdict = spec.retry.decide(reason, counted)

@@ -83,6 +83,11 @@ def _describe(told: Explanation, now: datetime) -> str:
         f"{node.free_gpus:g} GPUs free, room for {node.num_workers} worker(s)"
         for node in told.free[:_SHOWN_NODES]
     ]
+    lines += [f"  avoids     {node[:12]}, which broke its attempts" for node in told.avoids]
+    lines += [
+        f"  may use    {node[:12]}, though it broke its attempts: it fits in no other way"
+        for node in told.uses_avoided
+    ]
     if told.estimated_start_at is not None:
         lines.append(f"  starts in  about {_until(told.estimated_start_at, now)}")
     return "\n".join(lines)

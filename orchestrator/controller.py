@@ -243,6 +243,8 @@ class Controller:
             f"attempt {number} with {placement.num_workers} worker(s) of "
             f"{placement.cpus_per_worker} CPU(s) and {placement.gpus_per_worker:g} GPU(s)"
         )
+        if again := sorted(to.keys() & set(job.record.avoided_nodes)):
+            message += f", on {', '.join(again)} again, since it fits in no other way"
         record = replace(
             job.record.moved_to(JobState.STARTING, at=now, message=message),
             attempt=number,

@@ -75,6 +75,8 @@ class Explanation:
         ahead: Jobs that are served before it, the first in line first.
         holders: Jobs that hold what it asks for, the largest first.
         free: Every node, the one with the most room for it first.
+        avoids: Nodes that it keeps away from, since they broke its attempts.
+        uses_avoided: Nodes that it would keep away from if it fitted in any other way.
         estimated_start_at: Seconds since the epoch; None if it cannot be told.
     """
 
@@ -86,6 +88,8 @@ class Explanation:
     ahead: tuple[str, ...]
     holders: tuple[Holder, ...]
     free: tuple[NodeRoom, ...]
+    avoids: tuple[str, ...]
+    uses_avoided: tuple[str, ...]
     estimated_start_at: float | None
 
 
@@ -119,6 +123,8 @@ def explain(snapshot: Snapshot, job_id: str, now: float) -> Explanation:
         ahead=ahead[: position - 1],
         holders=view.holders(),
         free=view.free(),
+        avoids=tuple(sorted(view.ask.avoided & view.nodes.index.keys())),
+        uses_avoided=tuple(sorted(view.lifted())),
         estimated_start_at=starts_at,
     )
 
@@ -189,6 +195,10 @@ class _View:
             for node in self.snapshot.nodes
         ]
         return tuple(sorted(rooms, key=lambda room: (-room.num_workers, room.node_id)))
+
+    def lifted(self) -> frozenset[str]:
+        """Return the nodes that it would avoid if it could."""
+        return (self.job.avoided_nodes - self.ask.avoided) & self.nodes.index.keys()
 
     def _why_never(self) -> str | None:
         """Say why the job would not start on the empty cluster."""

@@ -4,7 +4,7 @@
 and looks again in its next loop, so that no step waits for another one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from orchestrator.outcome import Outcome
@@ -163,9 +163,33 @@ def _is_gone(facts: Facts) -> bool:
     return driver_ended and facts.num_running == 0
 
 
-def blamed_nodes(reason: Reason, outcome: Outcome | None, nodes: Sequence[str]) -> tuple[str, ...]:
-    """Return the nodes that an attempt's end is put down to."""
+def blamed_nodes(
+    reason: Reason, outcome: Outcome | None, nodes: Sequence[str], alive: Collection[str]
+) -> tuple[str, ...]:
+    """Return the nodes that an attempt's end is put down to.
+
+    Args:
+        reason: Why it ended, as `with_lost_nodes` gives it.
+        outcome: What its driver said; None if nothing.
+        nodes: The nodes that it was placed on.
+        alive: The nodes that the cluster has now.
+    """
+    if reason is Reason.NODE_LOST and (gone := [node for node in nodes if node not in alive]):
+        return tuple(gone)
     if outcome is not None and outcome.failed_node_ids:
         return outcome.failed_node_ids
     alone = reason in (Reason.DRIVER_LOST, Reason.WORKER_LOST, Reason.OUT_OF_MEMORY)
     return tuple(nodes) if alone and len(nodes) == 1 else ()
+
+
+def with_lost_nodes(reason: Reason, nodes: Sequence[str], alive: Collection[str]) -> Reason:
+    """Return why an attempt ended: what broke with its node is told as the node's loss.
+
+    Args:
+        reason: Why, as far as its processes can tell.
+        nodes: The nodes that it was placed on.
+        alive: The nodes that the cluster has now.
+    """
+    is_gone = any(node not in alive for node in nodes)
+    broke = reason in (Reason.WORKER_LOST, Reason.DRIVER_LOST)
+    return Reason.NODE_LOST if is_gone and broke else reason

@@ -49,6 +49,19 @@ def reason_of(error: BaseException) -> Reason:
     return next((reason for reason in _EXPLAINS if reason in reasons), Reason.USER_CODE)
 
 
+def failed_ranks(error: BaseException) -> tuple[int, ...]:
+    """Return the ranks whose own failure an error tells of, not those that only lost a neighbour.
+
+    Ray Train's error holds one failure for each rank that had one.
+    """
+    failures: dict[int, BaseException] = {}
+    for cause in _chain(error):
+        found = getattr(cause, "worker_failures", None)
+        failures.update(found if isinstance(found, dict) else {})
+    own = {rank: {type(cause).__name__ for cause in _chain(e)} for rank, e in failures.items()}
+    return tuple(sorted(rank for rank, names in own.items() if names & _NODE_MAY_BE_TO_BLAME))
+
+
 def headline(error: BaseException) -> str:
     """Return the line of an error that tells most: of a wrapped traceback, the last one."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
@@ -100,6 +113,14 @@ _BY_NAME = {
     "DistBackendError": Reason.WORKER_LOST,
     "DistNetworkError": Reason.WORKER_LOST,
 }
+
+
+_NODE_MAY_BE_TO_BLAME = frozenset(
+    name
+    for name, reason in _BY_NAME.items()
+    if reason in (Reason.OUT_OF_MEMORY, Reason.NODE_LOST, Reason.WORKER_LOST)
+    and not name.startswith("Dist")
+)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -19,17 +19,19 @@ class FakeCluster:
         self.running: set[int] = set()
         self.stopped: list[str] = []
         self.is_reachable = True
+        self.node_ids = ["n1"]
 
     def nodes(self) -> list[NodeCapacity]:
-        """Return one node, all free."""
+        """Return equal nodes, all free."""
         return [
             NodeCapacity(
-                node_id="n1",
+                node_id=node_id,
                 cpus=self.cpus,
                 gpus=self.gpus,
                 free_cpus=self.cpus,
                 free_gpus=self.gpus,
             )
+            for node_id in self.node_ids
         ]
 
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:

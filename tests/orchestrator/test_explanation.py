@@ -143,3 +143,14 @@ def test_job_that_is_not_queued_is_an_error() -> None:
     """A running job does not wait."""
     with pytest.raises(JobNotFoundError):
         explain(Cluster([node("a", 1)]).snapshot, "nobody-0", 0.0)
+
+
+def test_avoided_nodes_are_named_and_so_is_that_they_are_used_all_the_same() -> None:
+    """A node that looks free and is not used is a riddle otherwise."""
+    picky = job("picky-0", avoided_nodes=frozenset({"a", "gone"}))
+    two, alone = Cluster([node("a", 1), node("b", 1)]), Cluster([node("a", 1)])
+    for cluster, avoids, uses in ((two, ("a",), ()), (alone, (), ("a",))):
+        cluster.submit(picky)
+        told = explain(cluster.snapshot, "picky-0", cluster.now)
+        assert (told.avoids, told.uses_avoided) == (avoids, uses)
+        assert told.verdict is Verdict.STARTS_NEXT

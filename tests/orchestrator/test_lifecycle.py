@@ -15,9 +15,11 @@ from orchestrator.lifecycle import (
     Submit,
     Succeed,
     Terminate,
+    blamed_nodes,
     next_step,
+    with_lost_nodes,
 )  # fmt: skip
-from orchestrator.outcome import Outcome
+from orchestrator.outcome import Outcome, failed_ranks
 from orchestrator.ray_jobs import RayJobStatus
 from orchestrator.state import JobRecord, JobState, Reason
 
@@ -121,3 +123,43 @@ def test_a_stopping_job_has_its_grace_then_is_pressed_harder() -> None:
     assert after(29.0) is None
     assert after(31.0) == Terminate()
     assert after(60.0) == Kill()
+
+
+@pytest.mark.parametrize(
+    ("reason", "alive", "told", "blamed"),
+    [
+        (Reason.WORKER_LOST, {"a"}, Reason.NODE_LOST, ("b",)),
+        (Reason.DRIVER_LOST, {"a"}, Reason.NODE_LOST, ("b",)),
+        (Reason.WORKER_LOST, {"a", "b"}, Reason.WORKER_LOST, ()),
+        (Reason.CLUSTER_LOST, set(), Reason.CLUSTER_LOST, ()),
+        (Reason.DIVERGED, {"a"}, Reason.DIVERGED, ()),
+    ],
+)
+def test_what_broke_with_its_node_is_put_down_to_that_node(
+    reason: Reason, alive: set[str], told: Reason, blamed: tuple[str, ...]
+) -> None:
+    """Ray tells of a worker that died; that its node did is what a reader needs to know."""
+    assert with_lost_nodes(reason, ("a", "b"), alive) is told
+    assert blamed_nodes(told, None, ("a", "b"), alive) == blamed
+
+
+def test_the_node_of_the_rank_that_died_is_blamed_where_the_driver_knows_it() -> None:
+    """A gang's other nodes did nothing wrong."""
+    outcome = Outcome(reason=Reason.WORKER_LOST, failed_node_ids=("b",))
+    assert blamed_nodes(Reason.WORKER_LOST, outcome, ("a", "b"), {"a", "b"}) == ("b",)
+    assert blamed_nodes(Reason.WORKER_LOST, None, ("a",), {"a"}) == ("a",)
+
+
+class WorkerCrashedError(Exception):
+    """As Ray names it."""
+
+
+def test_only_the_rank_that_died_by_itself_is_named() -> None:
+    """Its neighbours fail too, since they lose their connection."""
+    error = RuntimeError("workers failed")
+    error.worker_failures = {  # type: ignore[attr-defined]
+        0: RuntimeError("[gloo] Connection closed by peer"),
+        2: WorkerCrashedError(),
+    }
+    assert failed_ranks(error) == (2,)
+    assert failed_ranks(RuntimeError("x")) == ()
