@@ -109,7 +109,7 @@ class Controller:
 
     def _handle(self, request: Request) -> None:
         if request.verb == paths.DELETE:  # whoever asks deletes; here it is only dropped
-            self._index.drop(request.job_id)
+            self._index.forget(request.job_id)
             self._store.delete(request.key)
             return
         job = self._known(request.job_id)

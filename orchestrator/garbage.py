@@ -77,8 +77,10 @@ def _look_at(store: ObjectStore, job_id: str) -> _Look:
             return _Look(job_id=job_id, is_half_deleted=True)
         candidates = list(_data_of_ended_attempts(store, record))
         named = _named_keys(store, JobPaths(job_id)) if candidates else set()
-    except JobNotFoundError:
-        return _Look(job_id=job_id, skipped="it has neither a spec nor a record")
+    except JobNotFoundError:  # some stores still list a folder that is empty
+        is_empty = next(store.list_objects(JobPaths(job_id).folder), None) is None
+        skipped = "" if is_empty else "it has neither a spec nor a record"
+        return _Look(job_id=job_id, skipped=skipped)
     except (CheckpointError, ShardDamagedError) as error:
         return _Look(job_id=job_id, skipped=str(error))
     return _Look(job_id=job_id, orphans=tuple(i for i in candidates if i.key not in named))

@@ -1,7 +1,7 @@
 """The index that `list` reads: live jobs and the newest ended ones, in one object.
 
-What the index no longer holds lies in pages that are written once and never changed. A page is a
-copy of what records say: the folders of the jobs decide which of its entries still count.
+What the index no longer holds lies in pages that are written once, and again only when a job of
+theirs is deleted. A page is a copy of what records say: a job that is live again is in the index.
 """
 
 import json
@@ -96,8 +96,19 @@ class JobIndex:
         self._ended[entry["job_id"]] = entry
 
     def drop(self, job_id: str) -> None:
-        """Drop a job that is live again, or deleted."""
+        """Drop a job that is live again."""
         self._ended.pop(job_id, None)
+
+    def forget(self, job_id: str) -> None:
+        """Take a deleted job out of the index, or out of the page that it lies in."""
+        if self._ended.pop(job_id, None) is not None:
+            return
+        for number, body in self._pages.bodies():
+            page = json.loads(body)
+            kept = [entry for entry in page["ended"] if entry["job_id"] != job_id]
+            if len(kept) < len(page["ended"]):
+                changed = json.dumps({**page, "ended": kept}).encode()
+                self._store.put(self._pages.key(number), changed)
 
     def write(self, live: list[dict[str, Any]], at: datetime) -> None:
         """Write the index if it changed; first, what is too old for it to a page of its own."""

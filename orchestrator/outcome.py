@@ -110,16 +110,29 @@ _BY_NAME = {
     "OwnerDiedError": Reason.WORKER_LOST,
     "WorkerHealthCheckFailedError": Reason.WORKER_LOST,
     "WorkerHealthCheckTimeoutError": Reason.WORKER_LOST,
+    "WorkerGroupStartupFailedError": Reason.WORKER_LOST,
+    "WorkerGroupStartupTimeoutError": Reason.WORKER_LOST,  # a node that is gone, but not yet known
+    "InsufficientClusterResourcesError": Reason.WORKER_LOST,
+    "CollectiveTimeoutError": Reason.WORKER_LOST,
+    "BroadcastCollectiveTimeoutError": Reason.WORKER_LOST,
+    "PreemptionError": Reason.NODE_LOST,
     "DistBackendError": Reason.WORKER_LOST,
     "DistNetworkError": Reason.WORKER_LOST,
 }
 
 
+# Of a rank that fails with one of these, the node may be to blame; others only met its failure.
 _NODE_MAY_BE_TO_BLAME = frozenset(
-    name
-    for name, reason in _BY_NAME.items()
-    if reason in (Reason.OUT_OF_MEMORY, Reason.NODE_LOST, Reason.WORKER_LOST)
-    and not name.startswith("Dist")
+    {
+        "OutOfMemoryError",
+        "NodeDiedError",
+        "ActorDiedError",
+        "ActorUnavailableError",
+        "RayActorError",
+        "WorkerCrashedError",
+        "WorkerHealthCheckFailedError",
+        "WorkerHealthCheckTimeoutError",
+    }
 )
 
 

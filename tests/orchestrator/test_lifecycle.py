@@ -19,7 +19,7 @@ from orchestrator.lifecycle import (
     next_step,
     with_lost_nodes,
 )  # fmt: skip
-from orchestrator.outcome import Outcome, failed_ranks
+from orchestrator.outcome import Outcome, failed_ranks, reason_of
 from orchestrator.ray_jobs import RayJobStatus
 from orchestrator.state import JobRecord, JobState, Reason
 
@@ -163,3 +163,12 @@ def test_only_the_rank_that_died_by_itself_is_named() -> None:
     }
     assert failed_ranks(error) == (2,)
     assert failed_ranks(RuntimeError("x")) == ()
+
+
+class WorkerGroupStartupTimeoutError(Exception):
+    """As Ray Train names it."""
+
+
+def test_a_gang_that_found_no_room_is_tried_again() -> None:
+    """Ray may count on a node for a while that is gone; that is no error of the user's code."""
+    assert reason_of(WorkerGroupStartupTimeoutError("1 worker")) is Reason.WORKER_LOST

@@ -198,11 +198,20 @@ def test_a_retried_job_is_live_whatever_an_old_page_says(full: MemoryStore) -> N
     assert shown["state"] == "QUEUED"
 
 
-def test_a_job_whose_folder_is_gone_is_listed_no_more(full: MemoryStore) -> None:
-    """What a page says of a deleted job does not count."""
-    for key in (JobPaths("job-00004").spec, JobPaths("job-00004").record):
-        full.delete(key)
-    assert "job-00004" not in [job["job_id"] for job in list_jobs(full, everything=True)]
+def test_a_deleted_job_is_listed_no_more_wherever_it_stood(full: MemoryStore) -> None:
+    """Some stores still list a folder whose objects are gone."""
+    index = JobIndex(full)
+    index.load([])
+    gone = [f"job-{number:05d}" for number in (4, NUM_ENDED - 1)]
+    for job in map(JobPaths, gone):
+        index.forget(job.job_id)
+        full.delete(job.spec)
+        full.delete(job.record)
+        full.put(f"{job.folder}still-listed", b"")
+    index.write([], full.now())
+    listed = {job["job_id"] for job in list_jobs(full, everything=True)}
+    assert len(listed) == NUM_ENDED - 2
+    assert not listed & {*gone}
 
 
 def test_a_lost_index_is_made_again_from_the_jobs_and_the_pages(full: MemoryStore) -> None:
