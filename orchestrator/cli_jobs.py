@@ -76,9 +76,17 @@ def wait_for(
     output: Output, store: ObjectStore, job_id: str, timeout_s: float | None
 ) -> dict[str, Any]:
     """Wait for a job's end, showing its progress; give and return its last status."""
+    last = watch(output, store, job_id, timeout_s)
+    output.result(last, describe_job(last))
+    return last
+
+
+def watch(
+    output: Output, store: ObjectStore, job_id: str, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """Wait for a job's end, showing its progress; return its last status."""
     last: dict[str, Any] = {}
     with ProgressView(output.as_json) as view:
         for last in follow(store, job_id, timeout_s):
             view.show(last)
-    output.result(last, describe_job(last))
     return last

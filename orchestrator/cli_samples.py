@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from orchestrator.cli_changes import ask_and_wait
-from orchestrator.cli_jobs import wait_for
+from orchestrator.cli_jobs import watch
 from orchestrator.ensure import ensure_orchestrator
 from orchestrator.environment import surroundings
 from orchestrator.errors import BadInputError
@@ -54,7 +54,7 @@ def repair_command(job: str, output: Output) -> None:
         output.say(_describe(report))
         ensure_orchestrator(store, output.say)
         ask_and_wait(store, job_id, "repair")
-        wait_for(Output(as_json=False), store, job_id, None)
+        watch(output, store, job_id)
         report = verify_samples(store, job_id)
     output.result(asdict(report), _describe(report))
     sys.exit(0 if report.is_whole else 1)

@@ -47,10 +47,10 @@ def environment(compute: ComputeDecision) -> dict[str, str]:
     return {"code_sha256": code, "torch": torch.__version__, "hardware": hardware}
 
 
-def check_honoured(
-    decisions: Mapping[str, Any], here: Mapping[str, str], uses_gpu: bool, compute: ComputeDecision
-) -> None:
-    """Make sure that this worker can honour what was decided for the job.
+def honoured_environment(
+    decisions: Mapping[str, Any], compute: ComputeDecision, uses_gpu: bool
+) -> dict[str, str]:
+    """Make sure that this worker can honour what was decided; return its own `environment`.
 
     Raises:
         BadInputError: It cannot; the message says what is to be done.
@@ -60,6 +60,7 @@ def check_honoured(
             f"the set was begun on {compute.device_kind}, which this worker does not have; "
             "go on with the same resources, or submit under a new --id"
         )
+    here = environment(compute)
     if decisions["code_sha256"] != here["code_sha256"]:
         raise BadInputError(
             f"the set was begun with other code ({decisions['code_sha256'][:12]}) than this "
@@ -68,3 +69,4 @@ def check_honoured(
     obstacle = compile_obstacle(compute.device_kind) if compute.compiled else None
     if obstacle is not None:
         raise BadInputError(f"the set was begun with a compiled network, but {obstacle} here")
+    return here

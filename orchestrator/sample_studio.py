@@ -29,8 +29,8 @@ from orchestrator.sample_model import ResolvedModel, fetch_model
 from orchestrator.sample_network import (
     build_denoiser,
     build_diffusion,
-    check_honoured,
     environment,
+    honoured_environment,
 )
 from orchestrator.sample_partials import load_partial, save_partial
 from orchestrator.sample_shards import (
@@ -209,8 +209,7 @@ class StoreStudio:
             BadInputError: This worker cannot honour what was decided for the job.
         """
         compute = ComputeDecision.from_json(decisions["compute"])
-        here = environment(compute)
-        check_honoured(decisions, here, self._setup.uses_gpu, compute)
+        here = honoured_environment(decisions, compute, self._setup.uses_gpu)
         if decisions["model"]["commit_sha256"] != self._setup.model.commit_sha256:
             raise BadInputError(
                 f"the set was begun from {decisions['model']['commit_key']}, "

