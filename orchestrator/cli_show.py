@@ -32,7 +32,7 @@ def progress_text(status: Mapping[str, Any]) -> str:
     """Return how far a job is: "1200/2000 steps, 14.2/s"."""
     if not status.get("total"):
         return f"{status['done']:g}" if status.get("done") else ""
-    text = f"{int(status['done'])}/{status['total']} {status['unit']}"
+    text = f"{status['done']:.0f}/{status['total']} {status['unit']}"
     rate = status.get("rate_per_s")
     return f"{text}, {rate:.1f}/s" if rate else text
 

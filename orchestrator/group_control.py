@@ -184,13 +184,8 @@ def heartbeat_of(group: LiveGroup, views: Sequence[ChildView]) -> dict[str, Any]
         _entry(child, group.seen[child.job_id], view, views)
         for child, view in zip(group.spec.children, views, strict=True)
     ]
-    parts = [
-        1.0 if view.succeeded else min(1.0, entry["done"] / entry["total"])
-        for entry, view in zip(children, views, strict=True)
-        if view.succeeded or (entry.get("total") and entry["done"])
-    ]
     return {
-        "done": round(sum(parts), 3),
+        "done": sum(view.succeeded for view in views),
         "total": len(children),
         "unit": group.spec.unit,
         "children": children,

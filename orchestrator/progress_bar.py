@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_EVERY_S = 10.0
+AT_WORK = ("STARTING", "RUNNING", "STOPPING")
 
 
 class ProgressView:
@@ -50,9 +51,9 @@ class ProgressView:
         """Show a status."""
         if self._silent:
             return
-        state, progress = _state_line(status), _pace_line(status)
+        state, progress = _state_line(status), pace_line(status)
         if self._bar is not None:
-            total, done = status.get("total") or None, status.get("done") or 0
+            total, done = status.get("total") or None, completed(status)
             self._bar.update(
                 self._task, total=total, completed=done, state=state, progress=progress
             )
@@ -86,7 +87,8 @@ def _state_line(status: Mapping[str, Any]) -> str:
     return f"{line}, {phase}" if is_telling else line
 
 
-def _pace_line(status: Mapping[str, Any]) -> str:
+def pace_line(status: Mapping[str, Any]) -> str:
+    """Return how far a job is, how fast, and the time left; of one in the queue, why it waits."""
     rate, total, done = (status.get(key) or 0 for key in ("rate_per_s", "total", "done"))
     if status["state"] == "QUEUED":
         return str(status.get("message") or "")
@@ -99,9 +101,16 @@ def _pace_line(status: Mapping[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def completed(status: Mapping[str, Any]) -> float:
+    """Return how much of a job is done; of a group, with the parts of the jobs at work."""
+    live = [c for c in status.get("children", []) if c["state"] in AT_WORK and c.get("total")]
+    parts: list[float] = [min(1.0, (child["done"] or 0) / child["total"]) for child in live]
+    return float(status.get("done") or 0) + sum(parts)
+
+
 def _children_line(status: Mapping[str, Any]) -> str:
     """Return how far a group is, with the pace of the child at work if there is but one."""
-    live = [c for c in status["children"] if c["state"] in ("STARTING", "RUNNING", "STOPPING")]
+    live = [c for c in status["children"] if c["state"] in AT_WORK]
     if len(live) == 1:
         told = progress_text(live[0]) or live[0]["state"]
         return f"{progress_text(status)}; {live[0]['step']} {told}"

@@ -1,6 +1,7 @@
 """Groups in the orchestrator's loop, on a store in memory and a cluster that is moved by hand."""
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from orchestrator.job_dataset import with_datasets
 from orchestrator.outcome import Outcome
 from orchestrator.paths import JobPaths
 from orchestrator.plan import plan_of
+from orchestrator.progress_bar import completed, pace_line
 from orchestrator.spec import SampleJob, TrainJob
 from orchestrator.state import Reason
 from orchestrator.submit import job_status, list_jobs, request, submit_job
@@ -326,6 +328,20 @@ def test_a_group_has_no_processes_and_names_the_jobs_that_have(
     submit(world, tmp_path, CHAIN)
     with pytest.raises(BadInputError, match="ask for one of its jobs: g-a, g-b, g-c"):
         world.records.spec("g")
+
+
+def test_a_run_at_work_is_not_counted_as_done(world: World, tmp_path: Path) -> None:
+    """Two runs at half of their steps are not one that is done; only the bar moves."""
+    submit(world, tmp_path, SWEEP)
+    for job_id in ("g-001", "g-002"):
+        run(world, job_id)
+        beat = {"phase": "running", "done": 5, "total": 10, "unit": "steps", "committed": 0}
+        world.store.put(JobPaths(job_id).attempt(1).heartbeat, json.dumps(beat).encode())
+    world.step()
+    status = job_status(world.store, "g")
+    assert status["done"] == 0
+    assert completed(status) == 1.0
+    assert pace_line(status) == "0/3 runs; 3 at work"
 
 
 def test_people_see_a_group_with_its_children(world: World, tmp_path: Path) -> None:
