@@ -183,13 +183,8 @@ class AttemptControl:
     ) -> JobRecord:
         """Return the record on its way to another attempt or to FAILED, as the policy decides."""
         now = self._store.now()
-        nodes, alive = record.attempts[-1].node_ids, [n.node_id for n in self._cluster.nodes()]
-        reason = with_lost_nodes(reason, nodes, alive)
-        record = record.with_attempt(
-            reason=reason,
-            progress=view.progress,
-            failed_node_ids=blamed_nodes(reason, view.facts.outcome, nodes, alive),
-        )
+        record = self._put_down_to_nodes(record.with_attempt(progress=view.progress), reason, view)
+        reason = record.reason or reason
         counted = [a for a in record.attempts if a.number >= record.first_counted_attempt]
         verdict = spec.retry.decide(reason, counted)
         told = f"{message} ({verdict.message})" if message else verdict.message
@@ -205,8 +200,17 @@ class AttemptControl:
     def _released(self, record: JobRecord, view: "_View") -> JobRecord:
         now = self._store.now()
         target = record.stop_target or JobState.FAILED
+        if record.reason in (Reason.WORKER_LOST, Reason.DRIVER_LOST):
+            record = self._put_down_to_nodes(record, record.reason, view)  # Ray knows by now
         moved = record.moved_to(target, at=now, reason=record.reason, message=record.message)
         return moved.with_attempt(ended_at=now, reason=record.reason, progress=view.progress)
+
+    def _put_down_to_nodes(self, record: JobRecord, reason: Reason, view: "_View") -> JobRecord:
+        """Return the record with why its attempt ended, and by which nodes' fault."""
+        nodes, alive = record.attempts[-1].node_ids, [n.node_id for n in self._cluster.nodes()]
+        reason = with_lost_nodes(reason, nodes, alive)
+        blamed = blamed_nodes(reason, view.facts.outcome, nodes, alive)
+        return replace(record, reason=reason).with_attempt(reason=reason, failed_node_ids=blamed)
 
 
 @dataclass(frozen=True)

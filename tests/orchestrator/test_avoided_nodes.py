@@ -1,5 +1,7 @@
 """A node that breaks a job's attempts is left alone, unless the job fits nowhere else."""
 
+import pytest
+
 from orchestrator.outcome import Outcome
 from orchestrator.state import JobState, Reason
 from orchestrator.submit import submit_job
@@ -51,8 +53,9 @@ def test_a_job_is_not_starved_to_spare_it_a_node() -> None:
     assert "on n1 again, since it fits in no other way" in told(world, job_id)
 
 
-def test_a_worker_that_died_with_its_node_is_told_as_the_nodes_loss() -> None:
-    """The record names the node that is gone."""
+@pytest.mark.parametrize("knows_after", [0, 1])
+def test_a_worker_that_died_with_its_node_is_told_as_the_nodes_loss(knows_after: int) -> None:
+    """The record names the node that is gone, though Ray learns of it after the worker's end."""
     world = World()
     world.cluster.node_ids = ["n1", "n2"]
     job_id = submit_job(world.store, train_job()).job_id
@@ -60,8 +63,9 @@ def test_a_worker_that_died_with_its_node_is_told_as_the_nodes_loss() -> None:
     (node,) = world.record(job_id).attempts[-1].node_ids
     world.begin(job_id)
     world.step()
-    world.cluster.node_ids.remove(node)
     world.end(job_id, Outcome(reason=Reason.WORKER_LOST))
+    world.step(knows_after)
+    world.cluster.node_ids.remove(node)
     world.step(3)
     attempt = world.record(job_id).attempts[0]
     assert (attempt.reason, attempt.failed_node_ids) == (Reason.NODE_LOST, (node,))
