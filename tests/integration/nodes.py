@@ -25,7 +25,7 @@ params = RayParams(
     gcs_address="{address}",
     node_ip_address="{ip}",
     num_cpus={num_cpus},
-    num_gpus=0,
+    num_gpus={num_gpus},
     object_store_memory=80_000_000,
     min_worker_port=0,
     max_worker_port=0,
@@ -64,7 +64,7 @@ class Node:
 
 
 @contextmanager
-def extra_node(info: StackInfo, folder: Path, num_cpus: int) -> Iterator[Node]:
+def extra_node(info: StackInfo, folder: Path, num_cpus: int, num_gpus: int = 0) -> Iterator[Node]:
     """Have one more node join; at the end it is killed.
 
     `ray start --address` itself refuses to on a cluster that keeps to loopback.
@@ -72,7 +72,8 @@ def extra_node(info: StackInfo, folder: Path, num_cpus: int) -> Iterator[Node]:
     ports = load_state(StackFolder(info.folder)).ports
     environment = {**inherited_environment(), **info.environment, **_SETTINGS}
     del environment["RAY_ADDRESS"]
-    code = _NODE.format(address=f"{LOOPBACK}:{ports['ray.gcs']}", ip=LOOPBACK, num_cpus=num_cpus)
+    address = f"{LOOPBACK}:{ports['ray.gcs']}"
+    code = _NODE.format(address=address, ip=LOOPBACK, num_cpus=num_cpus, num_gpus=num_gpus)
     command = (sys.executable, "-c", code)
     mark = f"extra-node-{secrets.token_hex(4)}"
     leader = start_detached(
