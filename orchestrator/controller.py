@@ -20,12 +20,11 @@ from orchestrator.errors import (
     ConditionFailedError,
     JobNotFoundError,
     RayUnavailableError,
-    TrackingError,
 )
 from orchestrator.group_control import GroupControl, LiveGroup, Seen
 from orchestrator.job_index import JobIndex, index_entry
 from orchestrator.lease import Lease
-from orchestrator.models import ModelResolution, find_model
+from orchestrator.models import ModelFinder
 from orchestrator.paths import JobPaths
 from orchestrator.queue_view import encode_snapshot, read_quotas
 from orchestrator.ray_cluster import Cluster
@@ -62,6 +61,7 @@ class Controller:
         self._adopter = Adopter(self._records)
         self._groups = GroupControl(store, self._records)
         self._index = JobIndex(store)
+        self._models = ModelFinder(store)
         self._jobs: dict[str, LiveJob] = {}
         self._positions: dict[str, int] = {}
         self._shown = b""
@@ -191,10 +191,7 @@ class Controller:
         if job.waits_for_job in self._jobs:
             return  # it still lives: nothing to read
         try:
-            found = find_model(self._store, job.spec.model)
-        except TrackingError as error:
-            logger.warning("job=%s waits for MLflow: %s", job.record.job_id, error)
-            found = ModelResolution(waits_for="MLflow, which does not answer")
+            found = self._models.find(job.spec.model, self._store.now())
         except BadInputError as error:
             now, reason = self._store.now(), Reason.BAD_INPUT
             failed = job.record.moved_to(JobState.FAILED, at=now, reason=reason, message=str(error))
