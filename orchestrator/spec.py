@@ -7,6 +7,7 @@ mathematics live in `ddpm.config`; those of the orchestration live here.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -185,6 +186,16 @@ class ModelRef(Closed):
         return self
 
 
+def _with_budgets(value: object) -> object:
+    """Fill in what a job file leaves out of a cause's budget with that cause's own defaults."""
+    if not isinstance(value, dict):
+        return value
+    defaults = asdict(RetryPolicy())
+    causes = {name: default for name, default in defaults.items() if isinstance(default, dict)}
+    given = {k: {**causes[k], **v} for k, v in value.items() if k in causes and isinstance(v, dict)}
+    return {**value, **given}
+
+
 class _Job(Closed):
     """What every kind of job has; `submit --smoke` fills in the last two."""
 
@@ -193,7 +204,7 @@ class _Job(Closed):
     priority: Annotated[int, Field(ge=0, le=100)] = 50
     max_runtime_s: Annotated[float, Field(gt=0)] | None = None
     preemptible: bool = True
-    retry: RetryPolicy = RetryPolicy()
+    retry: Annotated[RetryPolicy, BeforeValidator(_with_budgets)] = RetryPolicy()
     notify: NotifySpec | None = None
     smoke_of: str | None = None
     waits_for_smoke: str | None = None

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import BadInputError
+from orchestrator.retry import RetryBudget
 from orchestrator.spec import SampleJob, TrainJob, load_spec, spec_from_json
 
 GOOD = """\
@@ -48,6 +49,16 @@ def test_a_number_of_workers_is_a_range_of_one(tmp_path: Path) -> None:
     job = load(tmp_path, SAMPLE)
     assert isinstance(job, SampleJob)
     assert (job.num_workers.min, job.num_workers.max) == (3, 3)
+
+
+def test_half_a_retry_budget_keeps_the_rest_of_its_causes_own(tmp_path: Path) -> None:
+    """Another back-off must not take the patience for a lost cluster from 10 retries to 5."""
+    job = load(tmp_path, GOOD + "retry: {cluster_lost: {backoff_s: 1}, avoid_node_after: 2}\n")
+    assert job.retry.cluster_lost == RetryBudget(max_retries=10, backoff_s=1)
+    assert job.retry.worker_lost == RetryBudget()
+    assert job.retry.avoid_node_after == 2
+    with pytest.raises(BadInputError, match=r":10: .*backof_s"):
+        load(tmp_path, GOOD + "retry: {cluster_lost: {backof_s: 1}}\n")
 
 
 WRONG = [
