@@ -107,7 +107,7 @@ def test_room_is_made_by_a_checkpoint_though_the_orchestrator_dies_meanwhile(
     store: ObjectStore, tmp_path: Path
 ) -> None:
     """No finished step is redone, the higher priority runs, and the victim comes back and ends."""
-    low = submit(tmp_path, sized(train_text("low", steps=160, every=150), 3, priority=10))
+    low = submit(tmp_path, sized(train_text("low", steps=400, every=350), 3, priority=10))
     wait_until(lambda: done(store, low, 1) >= 20)
     high = submit(tmp_path, sized(train_text("high", steps=10), 3, priority=90))
     wait_until(is_in(store, low, JobState.STOPPING))
@@ -119,7 +119,7 @@ def test_room_is_made_by_a_checkpoint_though_the_orchestrator_dies_meanwhile(
     victim, winner = record_of(store, low), record_of(store, high)
     assert [attempt.reason for attempt in victim.attempts] == [Reason.PREEMPTED, None]
     saved = victim.attempts[0].progress
-    assert 20 <= done(store, low, 1) <= saved < 150
+    assert 20 <= done(store, low, 1) <= saved < 350
     assert f"goes on from step {saved}" in told(store, low)
     first, second = victim.attempts
     (run,) = winner.attempts
