@@ -39,6 +39,14 @@ def resolve_resources(spec: Job, nodes: Sequence[NodeCapacity]) -> ResolvedResou
     )
 
 
+def unseen_by_smoke(spec: Job, resources: ResolvedResources, nodes: Sequence[NodeCapacity]) -> str:
+    """Return what a smoke test without a GPU can't show, where the main job will have one."""
+    wants_gpus = spec.resources.gpus_per_worker != 0 and any(node.gpus > 0 for node in nodes)
+    if spec.smoke_of is None or resources.gpus_per_worker or not wants_gpus:
+        return ""
+    return ", since no GPU is free: a GPU's memory and kernels are not tried"
+
+
 def _cpus_beside_gpus(gpus: float, nodes: Sequence[NodeCapacity]) -> int:
     shares = [int(node.cpus * gpus / node.gpus) for node in nodes if node.gpus >= gpus]
     return max(1, min([*shares, MAX_AUTO_CPUS_PER_GPU]))

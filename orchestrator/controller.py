@@ -12,7 +12,13 @@ from functools import partial
 from typing import Any
 
 from orchestrator import paths
-from orchestrator.admission import queued_job, resolve_resources, running_job, with_ours_taken
+from orchestrator.admission import (
+    queued_job,
+    resolve_resources,
+    running_job,
+    unseen_by_smoke,
+    with_ours_taken,
+)
 from orchestrator.adoption import Adopter, LiveJob
 from orchestrator.attempt_control import AttemptControl
 from orchestrator.errors import (
@@ -240,6 +246,7 @@ class Controller:
             f"attempt {number} with {placement.num_workers} worker(s) of "
             f"{placement.cpus_per_worker} CPU(s) and {placement.gpus_per_worker:g} GPU(s)"
         )
+        message += unseen_by_smoke(job.spec, resources, nodes)
         if again := sorted(to.keys() & set(job.record.avoided_nodes)):
             message += f", on {', '.join(again)} again, since it fits in no other way"
         record = replace(

@@ -14,7 +14,7 @@ from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetCon
 from ddpm.data import ImageDataset
 from ddpm.training import TrainState, train_steps
 from orchestrator import paths
-from orchestrator.admission import resolve_resources
+from orchestrator.admission import resolve_resources, unseen_by_smoke
 from orchestrator.attempt import Attempt
 from orchestrator.controller import Controller
 from orchestrator.errors import BadInputError, SmokeTestError, StoreRefusedError
@@ -247,6 +247,9 @@ def test_a_smoke_test_does_not_wait_for_a_gpu() -> None:
         resources = resolve_resources(small, [node])
         assert resources.gpus_per_worker == gpus
         assert resources.cpus_per_worker == (2 if gpus else 1)
+        unseen = unseen_by_smoke(small, resources, [node])
+        assert ("memory and kernels are not tried" in unseen) is (gpus == 0)
+    assert unseen_by_smoke(spec(gpus_per_worker=1), resources, [node]) == ""
 
 
 class World:
