@@ -5,17 +5,20 @@ theirs is deleted. A page is a copy of what records say: a job that is live agai
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 from orchestrator import paths
-from orchestrator.errors import JobNotFoundError
+from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.numbered import NumberedFolder
 from orchestrator.records import RecordStore, read_json
 from orchestrator.state import JobRecord
 from orchestrator.storage import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 MIN_ENDED = 1000
 PAGE_ENTRIES = 500
@@ -153,6 +156,9 @@ def read_entries(store: ObjectStore, job_ids: Iterable[str]) -> list[dict[str, A
         try:
             record = records.read(job_id).record
         except JobNotFoundError:
+            return None
+        except BadInputError as error:  # of a kind that only a newer version knows
+            logger.warning("job=%s is not listed: %s", job_id, error)
             return None
         if record.deleted_at is not None:
             return None

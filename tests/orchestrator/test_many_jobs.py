@@ -221,3 +221,15 @@ def test_a_lost_index_is_made_again_from_the_jobs_and_the_pages(full: MemoryStor
     index.load([])
     index.write([], full.now())
     assert len(list_jobs(full, everything=True)) == NUM_ENDED
+
+
+def test_a_job_of_a_kind_that_only_a_newer_version_knows_holds_up_no_other(
+    full: MemoryStore,
+) -> None:
+    """An orchestrator that stumbled over it at each start would move no job at all."""
+    full.put(JobPaths("job-of-tomorrow").spec, b'{"kind": "dream"}')
+    full.delete(paths.INDEX)
+    index = JobIndex(full)
+    index.load([])
+    index.write([], full.now())
+    assert len(list_jobs(full, everything=True)) == NUM_ENDED
