@@ -167,7 +167,9 @@ class SampleWorker:
 
     def close(self) -> None:
         """Ship the rest of the log; the worker is not used afterwards."""
-        self._watch.stop()
+        with self._news:
+            self._watch.stop()
+            self._news.notify_all()  # a drawing thread that waits for a shard would wait for ever
         if self._log is not None:
             self._log.close()
 

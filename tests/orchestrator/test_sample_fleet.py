@@ -11,6 +11,7 @@ from orchestrator.errors import StoreUnavailableError
 from orchestrator.sample_drawing import Canvas, ShardTask, Watch
 from orchestrator.sample_fleet import Fleet, WorkersLostError
 from orchestrator.sample_studio import Result
+from orchestrator.sample_worker import Orders, SampleWorker
 from orchestrator.shards import Shard
 from tests.fake_crew import Desk, FakeStudio, fleet_of
 
@@ -320,3 +321,12 @@ def test_a_lost_workers_seconds_are_redone_and_the_others_useful() -> None:
     assert fleet.totals.deaths == 1
     assert fleet.totals.redone_s > 0.2
     assert 0.05 < fleet.totals.useful_s < 1.0
+
+
+def test_a_worker_that_is_closed_waits_for_no_shard() -> None:
+    """Its thread would keep the process from ending."""
+    worker = SampleWorker(Desk(), "idle")
+    worker.prepare(None)
+    worker.exchange(Orders(decisions={"decided_by": "idle"}, wait_s=0.05))
+    worker.close()
+    worker._drawer.shutdown(wait=True)
