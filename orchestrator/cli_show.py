@@ -101,7 +101,8 @@ def _nested(
         if job.get("parent") in shown:
             continue
         yield "", job
-        of_job = sorted(children.get(str(job["job_id"]), []), key=lambda child: child["step"])
+        of_job = children.get(str(job["job_id"]), [])
+        of_job.sort(key=lambda child: (child["submitted_at"], child["job_id"]))
         shows_all = everything or job["state"] not in ENDED
         yield from (("  ", c) for c in of_job if shows_all or c["state"] not in ENDED)
 
