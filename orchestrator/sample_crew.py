@@ -99,7 +99,7 @@ class Crew:
         self._actor_class = ray.remote(SampleWorker)
         self._setup = setup
         self._plan = plan
-        self._closing: dict[Any, Any] = {}
+        self._closing: dict[Any, tuple[Any, float]] = {}
         self._calls: dict[Any, CrewMember] = {}
         self._ranks = 0
         self._deaths = [0] * plan.max_workers
@@ -207,6 +207,7 @@ class Crew:
         Raises:
             OrchestratorError: What a worker raised.
         """
+        self._end_closed()
         if not self._calls:
             time.sleep(timeout_s)
             return
@@ -250,7 +251,20 @@ class Crew:
     def retire(self, member: CrewMember) -> None:
         """End a worker that has nothing left to do, once its log is in the store."""
         self.members.remove(member)
-        self._closing[member.actor.close.remote()] = member.actor
+        self._closing[member.actor.close.remote()] = (member.actor, time.monotonic())
+
+    def _end_closed(self) -> None:
+        """End the retired workers whose logs are in the store: until then they hold their room."""
+        if not self._closing:
+            return
+        calls = list(self._closing)
+        closed = ray.wait(calls, num_returns=len(calls), timeout=0)[0]
+        too_late = time.monotonic() - _CLOSE_WITHIN_S
+        for call in calls:
+            actor, retired_at = self._closing[call]
+            if call in closed or retired_at < too_late:
+                ray.kill(actor)
+                del self._closing[call]
 
     def dismiss_unready(self) -> None:
         """End the workers that cannot draw yet: they hold nothing."""
@@ -264,7 +278,7 @@ class Crew:
         self._calls.clear()
         if self._closing:
             ray.wait(list(self._closing), num_returns=len(self._closing), timeout=_CLOSE_WITHIN_S)
-        for actor in self._closing.values():
+        for actor, _ in self._closing.values():
             ray.kill(actor)
         self._closing.clear()
 
