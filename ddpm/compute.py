@@ -7,13 +7,13 @@ later attempt and worker takes it as it stands.
 import dataclasses
 import shutil
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddpm.config import Precision
 
@@ -70,6 +70,24 @@ class ComputeDecision:
     def place(self, model: nn.Module) -> None:
         """Move a model to the device and into the memory format, in place."""
         model.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+
+    def network(self, model: nn.Module, *, replayed: bool = False) -> Callable[..., Tensor]:
+        """Return a placed model as it is to be called: compiled, if that was decided.
+
+        Args:
+            model: The network; it is always called with inputs of the same shapes.
+            replayed: Let a GPU replay the call as one CUDA graph. Each result is then overwritten
+                by the next call, so the caller copies what it keeps.
+        """
+        if not self.compiled:
+            return model
+        if self.device_kind == "cuda":
+            options: dict[str, Any] = {"triton.cudagraphs": replayed}
+        else:
+            # On few cores the compiling processes that torch would start take turns with it.
+            options = {"compile_threads": self.num_threads if self.num_threads > 2 else 1}
+        compiled: Callable[..., Tensor] = torch.compile(model, dynamic=False, options=options)
+        return compiled
 
     def apply_to_process(self) -> None:
         """Set this process's number of CPU threads."""

@@ -95,9 +95,7 @@ class TrainState:
         self.step = 0
         self.model = UNet(unet_config, image_shape, seed=config.seed)
         compute.place(self.model)
-        self.forward: Callable[[Tensor, Tensor], Tensor] = self.model
-        if compute.compiled:
-            self.forward = torch.compile(self.model, dynamic=False)
+        self.forward: Callable[[Tensor, Tensor], Tensor] = compute.network(self.model)
         self.parameters = FlatParameters(self.model, num_extra=_NUM_EXTRA)
         self.ema = self.parameters.values.clone()
         self.weights = torch.nn.Parameter(self.parameters.values)

@@ -21,13 +21,13 @@ def build_denoiser(model: UNet, compute: ComputeDecision) -> Denoiser:
     if compute.precision == "bf16":
         model.to(torch.bfloat16)
     compute.place(model)
-    network = torch.compile(model, dynamic=False) if compute.compiled else model
+    network = compute.network(model, replayed=True)
 
     def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         # One layout in all cases, so that a chain which goes on meets the same kernels.
         with torch.no_grad():
-            output: torch.Tensor = network(x_t.contiguous(memory_format=compute.memory_format), t)
-        return output
+            output = network(x_t.contiguous(memory_format=compute.memory_format), t)
+        return output.clone() if compute.device_kind == "cuda" else output
 
     return denoise
 

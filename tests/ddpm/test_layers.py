@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.layers import attention, group_norm_silu
+from ddpm.layers import attention, group_norm, group_norm_silu
 
 
 def _norm_and_input(
@@ -55,12 +55,25 @@ def test_group_norm_silu_rounds_bfloat16_once() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_network_takes_the_plain_operators() -> None:
-    """The compiler fuses them better than it could fuse a function of our own."""
-    norm, x, _ = _norm_and_input(torch.channels_last)
-    expected = group_norm_silu(x, norm)
-    traced = torch.compile(group_norm_silu, backend="eager", fullgraph=True)(x, norm)
-    torch.testing.assert_close(traced, expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("activated", [True, False])
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_form_for_compiled_networks_is_that_of_torch_in_float64(
+    offset: float, activated: bool
+) -> None:
+    """Values and all three gradients of the form that is taken while a network is traced."""
+    norm, x, grad = _norm_and_input(torch.channels_last, offset)
+    ours = group_norm_silu if activated else group_norm
+    y = torch.compile(ours, backend="eager", fullgraph=True)(x, norm)
+    gradients = torch.autograd.grad(y, (x, norm.weight, norm.bias), grad)
+    exact, x64 = nn.GroupNorm(4, 12, eps=1e-6).double(), x.detach().double().requires_grad_()
+    exact.load_state_dict(norm.state_dict())
+    expected = F.silu(exact(x64)) if activated else exact(x64)
+    of_exact = torch.autograd.grad(expected, (x64, exact.weight, exact.bias), grad.double())
+    tolerance = {"rtol": 1e-4, "atol": 1e-5 * (1 + offset)}
+    torch.testing.assert_close(y.double(), expected, **tolerance)
+    for gradient, exactly in zip(gradients, of_exact, strict=True):
+        torch.testing.assert_close(gradient.double(), exactly, **tolerance)
+    assert y.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_attention_is_the_same_with_and_without_gradients() -> None:
