@@ -13,7 +13,7 @@ from orchestrator.environment import surroundings
 from orchestrator.errors import BadInputError
 from orchestrator.group_files import load_submission
 from orchestrator.group_spec import GroupJob
-from orchestrator.job_dataset import with_dataset, with_datasets
+from orchestrator.job_dataset import check_sources, with_dataset, with_datasets
 from orchestrator.output import Output, exit_code_of, output_option
 from orchestrator.plan import plan_of
 from orchestrator.submit import job_status, submit_job, submit_with_smoke
@@ -38,6 +38,7 @@ def submit_command(
 ) -> None:
     """Check a job file and put the job, pipeline or sweep into the queue."""
     spec = load_submission(file, overrides)
+    check_sources(spec, file, overrides)
     store = surroundings(output.say).store
     try:
         if isinstance(spec, GroupJob):
