@@ -5,6 +5,7 @@ group and the dashboard's page.
 """
 
 import logging
+import os
 import sys
 import tempfile
 from typing import Any
@@ -19,6 +20,8 @@ from orchestrator.state import Placement
 from orchestrator.training_worker import train_loop
 
 BOARD_POLL_EVERY_S = 0.5
+# One process less to start: what a lost or drained node means for a job, the orchestrator decides.
+_TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ def train(attempt: Attempt) -> Outcome:
     spec, placement = attempt.spec, attempt.record.placement
     if not isinstance(spec, TrainJob) or placement is None:
         raise TypeError(f"job {attempt.record.job_id} is no placed training job")
+    os.environ.update(_TRAIN_SETTINGS)
     ray.init(logging_level=logging.WARNING)
     attempt.progress.total, attempt.progress.unit = spec.training.num_steps, "steps"
     board = ray.remote(num_cpus=0, max_concurrency=4)(AttemptBoard).remote(placement.num_workers)

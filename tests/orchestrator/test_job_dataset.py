@@ -54,5 +54,5 @@ def test_an_override_is_named_instead_of_a_line(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(TRAIN.replace("SOURCE", "digits"))
     overrides = ("dataset.source=./none.npz",)
-    with pytest.raises(BadInputError, match="--set 'dataset.source=./none.npz': "):
+    with pytest.raises(BadInputError, match=r"--set 'dataset.source=./none.npz': "):
         check_sources(load_submission(file, overrides), file, overrides)
