@@ -55,9 +55,10 @@ bench-setup: setup
 bench: bench-setup
 	$(BIN)/python -m tests.benchmarks.bench_speed
 
-# The sampling fleet against a bare loop, its dispatch rate and memory. Writes bench-fleet.json.
+# The sampling fleet against a bare loop, its dispatch rate and memory, and how far images drift
+# apart at other batch shapes; about 15 minutes. Writes bench-fleet.json.
 bench-fleet: setup
-	$(BIN)/python tests/benchmarks/bench_fleet.py
+	$(BIN)/python -m tests.benchmarks.bench_fleet
 
 # 10,000 jobs on 4,096 GPUs. Writes bench-queue.json.
 bench-queue: setup

@@ -9,125 +9,45 @@ import json
 import os
 import platform
 import resource
+import secrets
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 
 from ddpm.checkpoint import load_model, save_state
 from ddpm.compute import ComputeDecision
-from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
+from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.sampling import draw, to_uint8
 from ddpm.training import TrainState
 from orchestrator.checkpoints import CheckpointStore
 from orchestrator.paths import JobPaths
 from orchestrator.sample_crew import Crew, CrewPlan
-from orchestrator.sample_drawing import DrawnShard, ShardTask, Watch
 from orchestrator.sample_fleet import Fleet, FleetHooks
 from orchestrator.sample_model import ResolvedModel, fetch_model, resolve_model
 from orchestrator.sample_network import build_denoiser, build_diffusion
-from orchestrator.sample_shards import (
-    SampleShards,
-    SetOrigin,
-    ShardCommit,
-    encode_shard,
-    hash_bytes,
-    hash_pixels,
-)
-from orchestrator.sample_studio import Result, ShardEvent, StoreSetup
 from orchestrator.shards import ShardTable, plan_shards
-from orchestrator.spec import ModelRef, SampleJob
+from orchestrator.spec import SampleJob, spec_from_json
 from orchestrator.stack import Stack
 from orchestrator.storage import open_store
+from tests.benchmarks.fake_studio import FakeSetup
+from tests.benchmarks.fleet_tolerance import tolerance
 
 MODEL_JOB = "bench-model"
-PACE_IMAGES, PACE_STEPS, PACE_MICROBATCH = 256, 25, 32
-PARTS = ("memory", "dispatch", "commits", "growth", "pace")
+PACE_IMAGES, PACE_STEPS, PACE_MICROBATCH = 768, 50, 32
+DDPMCTL = Path(sys.executable).parent / "ddpmctl"
+PACE_SHAPES = ((1, 1), (2, 1))  # workers, CPUs of each
+PARTS = ("tolerance", "memory", "dispatch", "growth", "pace", "commits")
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class FakeSetup:
-    """Opens studios that draw nothing; with a store, they make real commits of grey images.
-
-    Attributes:
-        store_uri: Where commits go; "" for nowhere.
-        job_id: Whose commits they are.
-        shard_size: Images of a shard.
-    """
-
-    store_uri: str = ""
-    job_id: str = ""
-    shard_size: int = 100
-
-    def open(self, worker: str) -> "FakeStudio":
-        """Return the studio of a worker."""
-        return FakeStudio(self, worker)
-
-
-class FakeStudio:
-    """A network that costs nothing, so that only the fleet is measured."""
-
-    def __init__(self, setup: FakeSetup, worker: str) -> None:
-        self._setup = setup
-        self._worker = worker
-        self._store = open_store(setup.store_uri) if setup.store_uri else None
-        self._pixels = np.full((setup.shard_size, 8, 8, 1), 128, np.uint8)
-
-    def prepare(self, decisions: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Have nothing to decide."""
-        return {"fake": True}
-
-    def begin(self, decisions: Mapping[str, Any]) -> list[str]:
-        """Have nothing to build."""
-        return []
-
-    def draw(self, task: ShardTask, watch: Watch) -> Result:
-        """Draw nothing."""
-        if self._store is None:
-            return None
-        pixels = self._pixels[: task.shard.num_images]
-        return DrawnShard(shard=task.shard, pixels=pixels, frames=None, seconds=0.0)
-
-    def keep(self, task: ShardTask, result: Result) -> ShardEvent:
-        """Commit to the store, if there is one."""
-        if isinstance(result, DrawnShard):
-            self._commit(result)
-        return ShardEvent(index=task.shard.index, kind="committed", is_own=True)
-
-    def _commit(self, drawn: DrawnShard) -> None:
-        assert self._store is not None
-        shard, paths = drawn.shard, JobPaths(self._setup.job_id)
-        body = encode_shard(drawn.pixels, shard.start, "npy")
-        key = f"{paths.attempt(1).data(f'{shard.index}')}shard-{shard.index:06d}.npy"
-        self._store.put(key, body)
-        commit = ShardCommit(
-            index=shard.index,
-            start=shard.start,
-            stop=shard.stop,
-            data_key=key,
-            size_bytes=len(body),
-            sha256=hash_bytes(body),
-            pixel_sha256=hash_pixels(drawn.pixels),
-            image_shape=(8, 8, 1),
-            format="npy",
-            origin=SetOrigin(checkpoint_sha256="", seed=0, decisions_sha256=""),
-            attempt=1,
-            worker=self._worker,
-            seconds=0.0,
-        )
-        SampleShards(self._store, paths).commit(commit)
 
 
 def run_fleet(
@@ -161,7 +81,7 @@ def dispatch(num_images: int, shard_size: int, workers: int, store_uri: str = ""
 
 def memory_of_driver(num_images: int, shard_size: int, workers: int) -> Row:
     """Measure a driver's peak memory in a process of its own: before the fleet, and at the end."""
-    command = [sys.executable, __file__, "--memory", str(num_images)]
+    command = [sys.executable, "-m", "tests.benchmarks.bench_fleet", "--memory", str(num_images)]
     done = subprocess.run(
         [*command, "--shard-size", str(shard_size), "--workers", str(workers)],
         check=True,
@@ -205,33 +125,46 @@ def put_model(store_uri: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_state(state, Path(folder))
         CheckpointStore(store, JobPaths(MODEL_JOB)).commit(1, Path(folder), 1, {})
-    store.put(JobPaths(MODEL_JOB).spec, b"{}")
 
 
-def pace_spec() -> SampleJob:
+def pace_job(store_uri: str, workers: int, cpus: int) -> dict[str, Any]:
     """Return the job whose pace is compared with the bare loop."""
-    return SampleJob(
-        kind="sample",
-        name="pace",
-        model=ModelRef(job=MODEL_JOB),
-        num_samples=PACE_IMAGES,
-        sampling=SamplingConfig(
-            num_steps=PACE_STEPS,
-            microbatch_size=PACE_MICROBATCH,
-            precision="float32",
-            compile=False,
-        ),
-        shard_size=2 * PACE_MICROBATCH,
-    )
+    commit = f"{store_uri}/{JobPaths(MODEL_JOB).checkpoint(1)}"
+    sampling = {"num_steps": PACE_STEPS, "microbatch_size": PACE_MICROBATCH}
+    return {
+        "kind": "sample",
+        "name": "pace",
+        "model": {"checkpoint": commit},
+        "num_samples": PACE_IMAGES,
+        "shard_size": PACE_MICROBATCH,
+        "sampling": {**sampling, "precision": "float32", "compile": False},
+        "resources": {"num_workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": 0},
+    }
 
 
-def bare_loop(store_uri: str, cpus: int) -> float:
-    """Return the images per second of a plain loop over microbatches, which keeps nothing."""
-    spec = pace_spec()
-    model = ResolvedModel.from_json(resolve_model(open_store(store_uri), spec.model))
-    network, info = load_model(fetch_model(open_store(store_uri), model).folder)
-    torch.set_num_threads(cpus)
-    compute = ComputeDecision(num_threads=cpus)
+def bare_pace(store_uri: str, threads: int) -> float:
+    """Return the images per second of a plain loop in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.bench_fleet",
+        "--bare",
+        store_uri,
+        "--threads",
+        str(threads),
+    ]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def _bare_pace_here(store_uri: str, threads: int) -> float:
+    store = open_store(store_uri)
+    spec = spec_from_json(json.dumps(pace_job(store_uri, 1, threads)).encode())
+    assert isinstance(spec, SampleJob)
+    model = ResolvedModel.from_json(resolve_model(store, spec.model))
+    network, info = load_model(fetch_model(store, model).folder)
+    torch.set_num_threads(threads)
+    compute = ComputeDecision(num_threads=threads)
     denoiser, diffusion = build_denoiser(network, compute), build_diffusion(info, compute.device)
     seconds = []
     for start in range(-PACE_MICROBATCH, PACE_IMAGES, PACE_MICROBATCH):
@@ -242,40 +175,38 @@ def bare_loop(store_uri: str, cpus: int) -> float:
     return PACE_IMAGES / sum(seconds[1:])  # the first warms up
 
 
-def fleet_pace(store_uri: str, workers: int, cpus: int, repeat: int) -> tuple[float, float]:
-    """Return the images per second of a fleet, and the share of the time that workers draw.
+def fleet_pace(store_uri: str, workers: int, cpus: int) -> float:
+    """Submit the job as a user does; return its images per second.
 
-    Both from the first shard's start to the last commit.
+    They count from the first shard's start to the last one's commit, as the driver logs them.
     """
-    spec = pace_spec()
-    setup = StoreSetup(
-        store_uri=store_uri,
-        job_id=f"pace-{workers}-{cpus}-{repeat}",
-        attempt=1,
-        spec=spec,
-        model=ResolvedModel.from_json(resolve_model(open_store(store_uri), spec.model)),
-        cpus=cpus,
-        uses_gpu=False,
-    )
-    fleet, seconds = run_fleet(setup, spec.num_samples, spec.shard_size, workers, cpus)
-    return spec.num_samples / seconds, fleet.totals.useful_s / workers / seconds
+    job_id = f"pace-{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pace.yaml"
+        file.write_text(json.dumps(pace_job(store_uri, workers, cpus)))
+        verb = [DDPMCTL, "submit", str(file), "--id", job_id, "--wait"]
+        subprocess.run(verb, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    store, found = open_store(store_uri), 0.0
+    for segment in store.list_objects(JobPaths(job_id).attempt(1).metrics):
+        for line in store.get(segment.key).body.splitlines():
+            found = json.loads(line).get("values", {}).get("mean_images_per_s", found)
+    return found
 
 
-def pace(store_uri: str, cpus: int, repeats: int) -> Row:
-    """Compare a fleet of one worker with the bare loop at equal cores, turn by turn."""
-    put_model(store_uri)
+def pace(store_uri: str, workers: int, cpus: int, repeats: int) -> Row:
+    """Compare a submitted job with the bare loop at equal cores, turn by turn."""
     bare, fleet = [], []
-    for repeat in range(repeats):
-        bare.append(bare_loop(store_uri, cpus))
-        fleet.append(fleet_pace(store_uri, 1, cpus, repeat))
-    shares = [images_per_s / b for (images_per_s, _), b in zip(fleet, bare, strict=True)]
+    for _ in range(repeats):
+        bare.append(bare_pace(store_uri, workers * cpus))
+        fleet.append(fleet_pace(store_uri, workers, cpus))
     return {
-        "cpus": cpus,
+        "workers": workers,
+        "cpus_per_worker": cpus,
+        "bare": bare,
+        "fleet": fleet,
         "bare_images_per_s": statistics.median(bare),
-        "fleet_images_per_s": statistics.median(images_per_s for images_per_s, _ in fleet),
-        "drawing_share": statistics.median(share for _, share in fleet),
-        "share": statistics.median(shares),
-        "shares": shares,
+        "fleet_images_per_s": statistics.median(fleet),
+        "share": statistics.median(fleet) / statistics.median(bare),
     }
 
 
@@ -311,7 +242,8 @@ def growth() -> Row:
 @contextmanager
 def local_ray(num_cpus: int) -> Iterator[None]:
     """Start a Ray for this process alone."""
-    os.environ.pop("RAY_ADDRESS", None)
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        del os.environ[name]
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
     ray.init(
         address="local",
@@ -328,39 +260,45 @@ def local_ray(num_cpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def local_store() -> Iterator[str]:
+def local_stack(num_cpus: int) -> Iterator[str]:
     """Start a stack of its own; yield the URI of its store, with the environment set."""
     with tempfile.TemporaryDirectory() as folder:
-        stack = Stack(Path(folder) / ".ddpmctl", num_cpus=1, num_gpus=0)
+        stack = Stack(Path(folder) / ".ddpmctl", num_cpus=num_cpus, num_gpus=0)
         stack.up()
         info = stack.info()
         assert info is not None
-        wanted = {k: v for k, v in info.environment.items() if not k.startswith("RAY_")}
-        os.environ.update(wanted)
+        before = dict(os.environ)
+        os.environ.update(info.environment)
         try:
             yield os.environ["DDPMCTL_STORE"]
         finally:
+            os.environ.clear()
+            os.environ.update(before)
             stack.down()
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run every part and return what it gave."""
+    """Run every part and return what it gave; write the file as it goes."""
     images, size, workers = options.images, options.shard_size, options.workers
-    results: dict[str, Any] = {
-        "machine": {"cpus": os.cpu_count(), "load": os.getloadavg(), "cpu": platform.processor()},
-    }
-    if "memory" in options.parts:
-        results["memory"] = [memory_of_driver(n, size, workers) for n in (images // 100, images)]
-    with local_store() as uri, local_ray(max(workers, 2)):
-        parts: dict[str, Callable[[], Row]] = {
-            "dispatch": lambda: dispatch(images, size, workers),
-            "commits": lambda: dispatch(options.commit_images, size, workers, uri),
-            "growth": growth,
-            "pace": lambda: pace(uri, 1, options.repeats),
-        }
-        for name in [name for name in PARTS if name in options.parts and name in parts]:
-            results[name] = parts[name]()
+    machine = {"cpus": os.cpu_count(), "load": os.getloadavg(), "cpu": platform.processor()}
+    results: dict[str, Any] = {"machine": machine}
+
+    def note(name: str, take: Callable[[], Any]) -> None:
+        if name in options.parts:
+            results[name] = take()
             options.output.write_text(json.dumps(results, indent=1))
+
+    note("tolerance", tolerance)
+    note("memory", lambda: [memory_of_driver(n, size, workers) for n in (images // 100, images)])
+    with local_ray(max(workers, 2)):
+        note("dispatch", lambda: dispatch(images, size, workers))
+        note("growth", growth)
+    if {"pace", "commits"} & set(options.parts):
+        with local_stack(2) as uri:
+            put_model(uri)
+            note("pace", lambda: [pace(uri, *shape, options.repeats) for shape in PACE_SHAPES])
+            with local_ray(max(workers, 2)):
+                note("commits", lambda: dispatch(options.commit_images, size, workers, uri))
     return results
 
 
@@ -376,14 +314,17 @@ def report(results: dict[str, Any]) -> None:
     ]
     if "growth" in results:
         rows.append(("growth: room to first shard", f"{results['growth']['growth_s']:.2f} s"))
-    if "pace" in results:
-        found = results["pace"]
-        rows.append(("bare loop", f"{found['bare_images_per_s']:.1f} images/s"))
-        rows.append(("fleet of one worker", f"{found['fleet_images_per_s']:.1f} images/s"))
-        rows.append(("time in which its worker draws", f"{100 * found['drawing_share']:.1f} %"))
-        rows.append(("share of the bare loop", f"{100 * found['share']:.1f} %"))
+    for found in results.get("pace", ()):
+        cores = found["workers"] * found["cpus_per_worker"]
+        rows.append((f"bare loop, {cores} thread(s)", f"{found['bare_images_per_s']:.2f} images/s"))
+        shape = f"{found['workers']} worker(s) of {found['cpus_per_worker']} CPU(s)"
+        share = f"{found['fleet_images_per_s']:.2f} images/s, {100 * found['share']:.1f} %"
+        rows.append((f"submitted job, {shape}", share))
+    for row in results.get("tolerance", ()):
+        apart = f"{row['max_abs']:.1e}, {row['max_levels']} levels"
+        rows.append((row["what"], "same bits" if row["same_bits"] else apart))
     for label, value in rows:
-        print(f"{label:<40} {value:>20}")
+        print(f"{label:<44} {value:>24}")
 
 
 def main() -> None:
@@ -393,11 +334,16 @@ def main() -> None:
     parser.add_argument("--commit-images", type=int, default=10**5)
     parser.add_argument("--shard-size", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--memory", type=int, help="only this many images, for the memory")
     parser.add_argument("--output", type=Path, default=Path("bench-fleet.json"))
+    parser.add_argument("--bare", help="only the bare loop, from the model of this store")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.bare:
+        print(_bare_pace_here(options.bare, options.threads))
+        return
     if options.memory:
         print(json.dumps(_memory_here(options.memory, options.shard_size, options.workers)))
         return

@@ -1,0 +1,93 @@
+"""A studio that draws nothing, so that a benchmark measures the fleet alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.paths import JobPaths
+from orchestrator.sample_drawing import DrawnShard, ShardTask, Watch
+from orchestrator.sample_shards import (
+    SampleShards,
+    SetOrigin,
+    ShardCommit,
+    encode_shard,
+    hash_bytes,
+    hash_pixels,
+)
+from orchestrator.sample_studio import Result, ShardEvent
+from orchestrator.storage import open_store
+
+
+@dataclass(frozen=True)
+class FakeSetup:
+    """Opens studios that draw nothing; with a store, they make real commits of grey images.
+
+    Attributes:
+        store_uri: Where commits go; "" for nowhere.
+        job_id: Whose commits they are.
+        shard_size: Images of a shard.
+    """
+
+    store_uri: str = ""
+    job_id: str = ""
+    shard_size: int = 100
+
+    def open(self, worker: str) -> "FakeStudio":
+        """Return the studio of a worker."""
+        return FakeStudio(self, worker)
+
+
+class FakeStudio:
+    """A network that costs nothing, so that only the fleet is measured."""
+
+    def __init__(self, setup: FakeSetup, worker: str) -> None:
+        self._setup = setup
+        self._worker = worker
+        self._store = open_store(setup.store_uri) if setup.store_uri else None
+        self._pixels = np.full((setup.shard_size, 8, 8, 1), 128, np.uint8)
+
+    def prepare(self, decisions: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Have nothing to decide."""
+        return {"fake": True}
+
+    def begin(self, decisions: Mapping[str, Any]) -> list[str]:
+        """Have nothing to build."""
+        return []
+
+    def draw(self, task: ShardTask, watch: Watch) -> Result:
+        """Draw nothing."""
+        if self._store is None:
+            return None
+        pixels = self._pixels[: task.shard.num_images]
+        return DrawnShard(shard=task.shard, pixels=pixels, frames=None, seconds=0.0)
+
+    def keep(self, task: ShardTask, result: Result) -> ShardEvent:
+        """Commit to the store, if there is one."""
+        if isinstance(result, DrawnShard):
+            self._commit(result)
+        return ShardEvent(index=task.shard.index, kind="committed", is_own=True)
+
+    def _commit(self, drawn: DrawnShard) -> None:
+        assert self._store is not None
+        shard, paths = drawn.shard, JobPaths(self._setup.job_id)
+        body = encode_shard(drawn.pixels, shard.start, "npy")
+        key = f"{paths.attempt(1).data(f'{shard.index}')}shard-{shard.index:06d}.npy"
+        self._store.put(key, body)
+        commit = ShardCommit(
+            index=shard.index,
+            start=shard.start,
+            stop=shard.stop,
+            data_key=key,
+            size_bytes=len(body),
+            sha256=hash_bytes(body),
+            pixel_sha256=hash_pixels(drawn.pixels),
+            image_shape=(8, 8, 1),
+            format="npy",
+            origin=SetOrigin(checkpoint_sha256="", seed=0, decisions_sha256=""),
+            attempt=1,
+            worker=self._worker,
+            seconds=0.0,
+        )
+        SampleShards(self._store, paths).commit(commit)
