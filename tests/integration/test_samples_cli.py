@@ -10,11 +10,13 @@ from mlflow.tracking import MlflowClient
 from orchestrator.errors import SpecConflictError
 from orchestrator.images import decode_png
 from orchestrator.paths import JobPaths
+from orchestrator.ray_jobs import RayJobs
 from orchestrator.sample_shards import SampleShards
 from orchestrator.stack import StackInfo
 from orchestrator.storage import ObjectStore, open_store
 from tests.integration.commands import Answer, ddpmctl, wait_until
 from tests.integration.fleets import MODEL_JOB, last_metric, put_model
+from tests.integration.nodes import held_cpus
 
 NAME, NUM_STEPS = "shown-set", 20
 
@@ -163,3 +165,27 @@ def test_what_can_never_be_placed_or_drawn_says_why(
     ended = ddpmctl("submit", str(file), "--wait", "--set", commit)
     assert (ended.exit_code, ended.value["reason"], ended.value["attempt"]) == (100, "BAD_INPUT", 0)
     assert "ema.safetensors" in ended.value["message"]
+
+
+def num_workers(job_id: str) -> int:
+    """Return how many workers of a job draw."""
+    return int(ddpmctl("status", job_id).value["details"].get("num_workers", 0))
+
+
+def test_a_grown_fleet_makes_room_for_a_job_that_waits(
+    stack_info: StackInfo, job_id: str, file: Path
+) -> None:
+    """It takes what others free, and gives it back to who has a right to it, losing no image."""
+    endless = ("--set", "num_samples=1000000", "--set", "shard_size=160")
+    with held_cpus(RayJobs(), 3):
+        fleet = ddpmctl("submit", str(file), *endless).value["job_id"]
+        wait_until(lambda: num_workers(fleet) == 1)
+    wait_until(lambda: num_workers(fleet) == 3)
+    placed = ddpmctl("submit", str(file), "--set", "resources.num_workers=3", "--wait")
+    assert placed.exit_code == 0, placed
+    ids = (job_id, placed.value["job_id"])
+    sets = {ddpmctl("samples", "verify", one).value["set_sha256"] for one in ids}
+    assert len(sets) == 1
+    assert ddpmctl("status", fleet).value["state"] == "RUNNING"
+    assert "is lost" not in "".join(e["message"] for e in ddpmctl("events", fleet).value)
+    assert ddpmctl("cancel", fleet).exit_code == 0
