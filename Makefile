@@ -35,7 +35,7 @@ demo: setup
 # All tests, against a real Ray, a real S3-compatible server and a real MLflow that they start.
 # Two processes, each with a stack of its own: much of the time goes into waiting.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The quick look: format, types, layers, fast tests.
 check: setup
