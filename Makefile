@@ -51,9 +51,11 @@ format: setup
 bench-setup: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
 
-# Speed against diffusers and against what the machine can do; minutes. Writes bench-speed.json.
+# Speed against diffusers and what the machine can do, and a submitted training against the bare
+# loop; an hour where it compiles. Writes bench-speed.json and bench-training-job.json.
 bench: bench-setup
-	$(BIN)/python -m tests.benchmarks.bench_speed
+	$(BIN)/python -m tests.benchmarks.bench_training_job
+	$(BIN)/python -m tests.benchmarks.bench_speed --stack
 
 # The sampling fleet against a bare loop, its dispatch rate and memory, and how far images drift
 # apart at other batch shapes; about 15 minutes. Writes bench-fleet.json.

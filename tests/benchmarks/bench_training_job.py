@@ -27,13 +27,14 @@ from ddpm.data import ImageDataset
 from ddpm.training import TrainState, train_steps
 from orchestrator.datasets import fetch
 from orchestrator.ensure import ensure_orchestrator
+from orchestrator.job_dataset import with_dataset
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
 from orchestrator.spec import TrainJob, load_spec
 from orchestrator.stack import Stack
 from orchestrator.state import JobState
 from orchestrator.storage import ObjectStore, open_store
-from orchestrator.submit import submit_job, with_dataset
+from orchestrator.submit import submit_job
 from tests.benchmarks.bench_speed_sides import ROOT
 
 Row = dict[str, Any]
