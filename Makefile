@@ -42,7 +42,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow and not integration and not gpu"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not integration and not gpu"
 
 format: setup
 	$(BIN)/ruff format .
