@@ -20,15 +20,17 @@ from orchestrator.output import Output, output_option
 def delete_command(job: str, yes: bool, output: Output) -> None:
     """Remove an ended job and all that it wrote; JOB is an id, or a name (its newest job).
 
-    A job is kept while a sample set or a registered model refers to its checkpoints. Its MLflow
-    run and its data set stay.
+    The jobs of a pipeline or a sweep go with it. A job is kept while a sample set or a registered
+    model refers to its checkpoints. Its MLflow run and its data set stay.
     """
     store = surroundings(output.say).store
-    job_id = find_deletable(store, job)
-    if not yes and sys.stdin.isatty() and not click.confirm(f"delete {job_id}?", err=True):
+    job_id, *members = find_deletable(store, job)
+    named = f"{job_id} and its {len(members)} jobs" if members else job_id
+    if not yes and sys.stdin.isatty() and not click.confirm(f"delete {named}?", err=True):
         raise BadInputError(f"{job_id} was not deleted")
     removed = delete_job(store, job_id)
-    output.result({"job_id": job_id, **asdict(removed)}, f"{job_id} deleted: {_text(removed)}")
+    told = {"job_id": job_id, "jobs": members, **asdict(removed)}
+    output.result(told, f"{named} deleted: {_text(removed)}")
 
 
 @click.command("gc")

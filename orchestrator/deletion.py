@@ -5,12 +5,13 @@ orchestrator is told to drop it from the index, and `list` shows it no more. A p
 between leaves the record, by which the next `delete` or `gc` finds the job and goes on.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from orchestrator import paths
-from orchestrator.errors import ConditionFailedError, OrchestratorError
+from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
+from orchestrator.group_spec import GROUP_KINDS, GroupJob
 from orchestrator.job_lookup import find_job_id
 from orchestrator.paths import JobPaths, check_name
 from orchestrator.records import RecordStore, Request
@@ -41,47 +42,72 @@ class Removed:
 def find_deletable(
     store: ObjectStore,
     job: str,
-    references: Callable[[ObjectStore, str], list[str]] = references_to,
-) -> str:
-    """Return the id of a job, given by id or name, that may be deleted.
+    references: Callable[[ObjectStore, Sequence[str]], list[str]] = references_to,
+) -> list[str]:
+    """Return the id of a job, given by id or name, and after it the ids of the jobs that go too.
 
     Raises:
         JobNotFoundError: There is none.
-        OrchestratorError: It has not ended, or something refers to it; the message names it.
+        OrchestratorError: One has not ended, or something refers to one; the message names it.
     """
     # A job that was deleted by half has no spec any more, only a record.
     has_record = store.exists(JobPaths(check_name("job", job)).record)
     job_id = job if has_record else find_job_id(store, job)
     record = RecordStore(store).read(job_id).record
+    members = [record, *_children(store, record)]
+    ids = [member.job_id for member in members]
     if record.deleted_at is not None:
-        return job_id
-    if not record.state.has_ended:
-        raise OrchestratorError(
-            f"job {job_id} is {record.state}; only ended jobs can be deleted: "
-            f"`ddpmctl cancel {job_id}` first"
-        )
-    found = references(store, job_id)
+        return ids
+    for member in members:
+        if not member.state.has_ended:
+            raise OrchestratorError(
+                f"job {member.job_id} is {member.state}; only ended jobs can be deleted: "
+                f"`ddpmctl cancel {member.job_id}` first"
+            )
+    found = references(store, ids)
     if found:
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         named = ", ".join(found[:_NAMED])
         raise OrchestratorError(f"{named}{more} refers to job {job_id}; delete that first")
-    return job_id
+    return ids
+
+
+def _children(store: ObjectStore, record: JobRecord) -> list[JobRecord]:
+    """Return the jobs of a group that exist, the last one of the file first."""
+    if record.kind not in GROUP_KINDS:
+        return []
+    records, found = RecordStore(store), []
+    try:
+        spec = records.submission(record.job_id)
+    except JobNotFoundError:  # deleted by half: the jobs went before the spec
+        return []
+    for child in reversed(spec.children) if isinstance(spec, GroupJob) else ():
+        try:
+            one = records.read(child.job_id).record
+        except JobNotFoundError:
+            continue
+        if one.parent == record.job_id:
+            found.append(one)
+    return found
 
 
 def delete_job(store: ObjectStore, job_id: str) -> Removed:
-    """Remove everything of an ended job, and return what that was.
+    """Remove everything of an ended job, and of its jobs if it is a group; return what that was.
 
     Raises:
         OrchestratorError: It was retried in between.
     """
     job, record = JobPaths(job_id), _marked(store, job_id)
+    removed = Removed()
+    for child in _children(store, record):
+        removed += delete_job(store, child.job_id)
     told = Request(job_id=job_id, verb=paths.DELETE, attempt=record.attempt, at=store.now())
     RecordStore(store).post_request(told)
     for mark in (paths.queue_marker, paths.tracking_marker, paths.notify_marker):
         store.delete(mark(job_id))
     last = (job.spec, job.record)
     infos = list(store.list_objects(job.folder))
-    removed = remove_objects(store, [info for info in infos if info.key not in last])
+    removed += remove_objects(store, [info for info in infos if info.key not in last])
     for key in last:  # one after the other: by the record alone it is found again
         removed += remove_objects(store, [info for info in infos if info.key == key])
     return removed

@@ -129,5 +129,8 @@ def _drop_uploads(store: ObjectStore, dry_run: bool) -> Removed:
 
 def _drop_job(store: ObjectStore, job_id: str, dry_run: bool) -> Removed:
     if not dry_run:
-        return delete_job(store, job_id)
+        try:
+            return delete_job(store, job_id)
+        except JobNotFoundError:  # it went with its group a moment ago
+            return Removed()
     return remove_objects(store, store.list_objects(JobPaths(job_id).folder), dry_run=True)

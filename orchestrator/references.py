@@ -21,61 +21,75 @@ logger = logging.getLogger(__name__)
 
 
 def references_to(
-    store: ObjectStore, job_id: str, versions: Callable[[str], list[str]] = registered_versions
+    store: ObjectStore,
+    job_ids: Sequence[str],
+    versions: Callable[[str], list[str]] = registered_versions,
 ) -> list[str]:
-    """Return what refers to a job, one line each; nothing may be deleted while there is any.
+    """Return what refers to some jobs that would go together; while there is any, none may go.
 
     Args:
         store: Where the jobs are.
-        job_id: The job.
-        versions: Looks registered versions up; asked only where MLflow was told of the job.
+        job_ids: The jobs; what they are to each other does not count.
+        versions: Looks registered versions up; asked only where MLflow was told of a job.
+
+    Returns:
+        One line each, as "the sample set digits-samples".
 
     Raises:
-        TrackingError: MLflow knows of the job and does not answer.
+        TrackingError: MLflow knows of a job and does not answer.
     """
-    found = read_json(store, paths.JobPaths(job_id).tracking_cursor)
-    told = bool(found and found[0].get("run_id"))
-    registered = [f"the registered model {name}" for name in versions(job_id)] if told else []
+    going = frozenset(job_ids)
+    told = [job_id for job_id in job_ids if _has_run(store, job_id)]
+    registered = [f"the registered model {name}" for job_id in told for name in versions(job_id)]
     jobs = list_jobs(store, everything=True)
-    family = _family(jobs, job_id)
-    sets = [j["job_id"] for j in jobs if j["kind"] == "sample" and j["job_id"] != job_id]
+    sets = [j["job_id"] for j in jobs if j["kind"] == "sample" and j["job_id"] not in going]
     with ThreadPoolExecutor(_THREADS) as pool:
-        uses = pool.map(lambda other: _draws_from(store, other, job_id), sets)
+        uses = pool.map(lambda other: _draws_from(store, other, going), sets)
         drawn = [f"the sample set {name}" for name, used in zip(sets, uses, strict=True) if used]
-    return registered + drawn + family
+    return registered + drawn + _family(jobs, going)
 
 
-def _family(jobs: Sequence[Mapping[str, Any]], job_id: str) -> list[str]:
-    """Return the group that still moves a job, and the jobs that a group is made of."""
-    by_id = {job["job_id"]: job for job in jobs}
-    parent = by_id.get(by_id.get(job_id, {}).get("parent"))
-    moved_by = [parent] if parent and not JobState(parent["state"]).has_ended else []
-    children = [job for job in jobs if job.get("parent") == job_id]
-    return [f"the {job['kind']} {job['job_id']}" for job in (*moved_by, *children)]
+def _has_run(store: ObjectStore, job_id: str) -> bool:
+    """Tell whether MLflow was told of a job."""
+    found = read_json(store, paths.JobPaths(job_id).tracking_cursor)
+    return bool(found and found[0].get("run_id"))
 
 
-def _draws_from(store: ObjectStore, sample_id: str, job_id: str) -> bool:
+def _family(jobs: Sequence[Mapping[str, Any]], going: frozenset[str]) -> list[str]:
+    """Return the groups that still move one of the jobs, and the jobs that one is made of."""
+    parents = {job.get("parent") for job in jobs if job["job_id"] in going} - going
+    kept = [
+        job
+        for job in jobs
+        if (job["job_id"] in parents and not JobState(job["state"]).has_ended)
+        or (job.get("parent") in going and job["job_id"] not in going)
+    ]
+    return [f"the {job['kind']} {job['job_id']}" for job in kept]
+
+
+def _draws_from(store: ObjectStore, sample_id: str, job_ids: frozenset[str]) -> bool:
     records = RecordStore(store)
     try:
         record = records.read(sample_id).record
         if record.model:
-            return str(record.model.get("job_id")) == job_id
+            return str(record.model.get("job_id")) in job_ids
         spec = records.spec(sample_id)
     except JobNotFoundError:
         return False
     except BadInputError as error:
         logger.warning("job=%s cannot be read and is taken to refer to it: %s", sample_id, error)
         return True
-    return isinstance(spec, SampleJob) and _means(store, spec.model, job_id)
+    return isinstance(spec, SampleJob) and _means(store, spec.model, job_ids)
 
 
-def _means(store: ObjectStore, ref: ModelRef, job_id: str) -> bool:
-    """Tell whether a reference that nobody has resolved yet may become this job."""
+def _means(store: ObjectStore, ref: ModelRef, job_ids: frozenset[str]) -> bool:
+    """Tell whether a reference that nobody has resolved yet may become one of these jobs."""
     if ref.checkpoint is not None:
-        return ref.checkpoint.startswith(f"{store.uri}/{paths.JobPaths(job_id).folder}")
+        folders = tuple(f"{store.uri}/{paths.JobPaths(job_id).folder}" for job_id in job_ids)
+        return ref.checkpoint.startswith(folders)
     if ref.job is None:
         return False  # what is registered was looked up already
     try:
-        return find_job_id(store, ref.job) == job_id
+        return find_job_id(store, ref.job) in job_ids
     except JobNotFoundError:
         return False

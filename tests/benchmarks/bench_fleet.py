@@ -43,7 +43,7 @@ from tests.benchmarks.fake_studio import FakeSetup
 from tests.benchmarks.fleet_tolerance import tolerance
 
 MODEL_JOB = "bench-model"
-PACE_IMAGES, PACE_STEPS, PACE_MICROBATCH = 768, 50, 32
+PACE_IMAGES, PACE_STEPS, PACE_MICROBATCH = 384, 50, 32
 DDPMCTL = Path(sys.executable).parent / "ddpmctl"
 PACE_SHAPES = ((1, 1), (2, 1))  # workers, CPUs of each
 PARTS = ("tolerance", "memory", "dispatch", "growth", "pace", "commits")

@@ -1,9 +1,9 @@
-"""More nodes for the session's cluster, and somebody else who holds its CPUs."""
+"""More nodes for the session's cluster, somebody else who holds its CPUs, and sudden deaths."""
 
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -46,6 +46,16 @@ time.sleep(600)
 """
 
 
+def kill_tree(pid: int) -> None:
+    """End a process and all that it started, as a crash does; return when they are gone."""
+    leader = psutil.Process(pid)
+    processes = [leader, *leader.children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # one may have taken another with it
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
+
+
 class Node:
     """A raylet of its own on this machine, which joins the session's cluster."""
 
@@ -56,10 +66,8 @@ class Node:
     def kill(self) -> None:
         """End the raylet and all that runs under it at once, as a power cut does."""
         for process in owned_processes(self._mark, self._leader):
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         end_processes(self._mark, self._leader, grace_s=0.0)
 
 

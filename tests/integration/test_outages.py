@@ -4,7 +4,6 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
 from mlflow.tracking import MlflowClient
 
 from orchestrator.checkpoints import CheckpointStore
@@ -13,15 +12,13 @@ from orchestrator.records import RecordStore
 from orchestrator.stack import Stack, StackInfo
 from orchestrator.storage import open_store
 from tests.integration.commands import ddpmctl, submit, train_text, wait_until
+from tests.integration.nodes import kill_tree
 
 
 def kill_part(stack: Stack, name: str) -> None:
     """End a part of the stack, with all its processes, as a crash does."""
     (pid,) = (part.pid for part in stack.status() if part.name == name and part.pid)
-    leader = psutil.Process(pid)
-    for process in [*leader.children(recursive=True), leader]:
-        if process.is_running():
-            os.kill(process.pid, signal.SIGKILL)
+    kill_tree(pid)
 
 
 def committed(stack_info: StackInfo, job_id: str) -> int:

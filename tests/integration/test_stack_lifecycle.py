@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -38,6 +39,16 @@ def owned(info: StackInfo, part: str) -> list[psutil.Process]:
     """Every living process of a part."""
     leader = load_state(StackFolder(info.folder)).leaders.get(part)
     return owned_processes(f"{info.folder}:{part}", leader)
+
+
+def by_name(info: StackInfo, part: str, *names: str) -> list[psutil.Process]:
+    """A part's processes with one of these names; others may end while they are asked."""
+    found = []
+    for process in owned(info, part):
+        with suppress(psutil.NoSuchProcess):
+            if process.name() in names:
+                found.append(process)
+    return found
 
 
 def named(info: StackInfo, word: str) -> list[psutil.Process]:
@@ -106,16 +117,17 @@ def test_dead_ray_head_leaves_nothing_to_the_next_one(own: Stack) -> None:
     info = own.up()
     jobs_api(info, "POST", "/api/jobs/", {"entrypoint": "sleep 613", "submission_id": "asleep"})
     deadline = time.monotonic() + 60
-    while not (drivers := [p for p in owned(info, "ray") if p.name() == "sleep"]):
+    while not (drivers := by_name(info, "ray", "sleep")):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    for process in owned(info, "ray"):
-        if process.name() in {"gcs_server", "raylet"} or process.pid == leaders(info)["ray"]:
+    head = by_name(info, "ray", "gcs_server", "raylet")
+    for process in [psutil.Process(leaders(info)["ray"]), *head]:
+        with suppress(psutil.NoSuchProcess):  # one takes the other with it
             process.kill()
     again = own.up()
     assert again.started == ("ray",)
     assert [p for p in drivers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
-    assert len([p for p in owned(again, "ray") if p.name() == "gcs_server"]) == 1
+    assert len(by_name(again, "ray", "gcs_server")) == 1
     assert jobs_api(again, "GET", "/api/jobs/") == []
 
 

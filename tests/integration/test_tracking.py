@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from orchestrator.errors import TrackingError
@@ -26,6 +25,7 @@ from orchestrator.stack_files import StackFolder, load_state
 from orchestrator.state import JobRecord, JobState
 from orchestrator.storage import S3Store, open_store
 from orchestrator.tracking import TrackingCarrier, open_carrier
+from tests.integration.nodes import kill_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = encode_png(np.full((8, 8, 3), 128, np.uint8))
@@ -120,11 +120,7 @@ def history(run_id: str, name: str) -> dict[int, float]:
 
 def kill_mlflow(info: StackInfo) -> None:
     """Kill the MLflow server and all its workers."""
-    leader = psutil.Process(load_state(StackFolder(info.folder)).leaders["mlflow"].pid)
-    processes = [leader, *leader.children(recursive=True)]
-    for process in processes:
-        process.kill()
-    psutil.wait_procs(processes, timeout=10)
+    kill_tree(load_state(StackFolder(info.folder)).leaders["mlflow"].pid)
 
 
 def write_everything(writer: MetricWriter) -> None:

@@ -1,5 +1,6 @@
 """Groups in the orchestrator's loop, on a store in memory and a cluster that is moved by hand."""
 
+import contextlib
 import itertools
 import json
 from pathlib import Path
@@ -9,7 +10,14 @@ import pytest
 from orchestrator import paths
 from orchestrator.cli_show import describe_job, describe_plan, job_table
 from orchestrator.controller import Controller
-from orchestrator.errors import BadInputError, SpecConflictError, StoreUnavailableError
+from orchestrator.deletion import delete_job, find_deletable
+from orchestrator.errors import (
+    BadInputError,
+    OrchestratorError,
+    SpecConflictError,
+    StoreUnavailableError,
+)
+from orchestrator.garbage import collect_garbage
 from orchestrator.group_files import load_submission
 from orchestrator.group_spec import GroupJob
 from orchestrator.job_dataset import with_datasets
@@ -17,7 +25,7 @@ from orchestrator.outcome import Outcome
 from orchestrator.paths import JobPaths
 from orchestrator.plan import plan_of
 from orchestrator.progress_bar import completed, pace_line
-from orchestrator.spec import SampleJob, TrainJob
+from orchestrator.spec import ModelRef, SampleJob, TrainJob
 from orchestrator.state import Reason
 from orchestrator.submit import job_status, list_jobs, request, submit_job
 from tests.fakes import FaultyStore, MemoryStore
@@ -382,3 +390,53 @@ def test_the_plan_of_a_group_is_that_of_each_of_its_jobs(tmp_path: Path) -> None
         {"training.seed": seed} for seed in range(3)
     ]
     assert "training.seed=2" in describe_plan(plan)
+
+
+def ended_group(world: World, folder: Path) -> None:
+    """Have a pipeline of two steps end: a training that saved nothing, and what draws from it."""
+    text = CHAIN[: CHAIN.index("  b:")]
+    submit(
+        world,
+        folder,
+        text + "  draw:\n    kind: sample\n    model: {step: a}\n    num_samples: 4\n",
+    )
+    world.step(2)
+    succeed(world, "g-a")
+    world.step(3)
+    assert (world.state("g-draw"), world.state("g")) == ("FAILED", "FAILED")
+
+
+def test_a_group_is_deleted_with_its_jobs(world: World, tmp_path: Path) -> None:
+    """In one go, though its steps refer to each other; not while anything else refers to one."""
+    ended_group(world, tmp_path)
+    outside = SampleJob(kind="sample", name="s", model=ModelRef(job="g-a"), num_samples=4)
+    submit_job(world.store, outside, "outside")
+    with pytest.raises(OrchestratorError, match="the sample set outside refers to job g;"):
+        find_deletable(world.store, "g")
+    world.step(3)
+    delete_job(world.store, *find_deletable(world.store, "outside"))
+    assert find_deletable(world.store, "g") == ["g", "g-draw", "g-a"]
+    delete_job(world.store, "g")
+    assert world.store.list_folders(paths.JOBS) == []
+    assert list_jobs(world.store) == []
+
+
+def test_a_group_of_which_a_job_runs_is_not_deleted(world: World, tmp_path: Path) -> None:
+    """The running one is named."""
+    ended_group(world, tmp_path)
+    request(world.store, "g-a", "repair")
+    world.step(3)
+    with pytest.raises(OrchestratorError, match=r"job g is RUNNING; only ended jobs"):
+        find_deletable(world.store, "g")
+
+
+@pytest.mark.parametrize("fail_at", range(5, 40, 5))
+def test_garbage_is_the_rest_of_a_group_whose_deletion_died(
+    world: World, tmp_path: Path, fail_at: int
+) -> None:
+    """The group is the last to go, so its jobs are found by it."""
+    ended_group(world, tmp_path)
+    with contextlib.suppress(StoreUnavailableError):
+        delete_job(FaultyStore(world.store, fail_at=fail_at, dead=True), "g")  # type: ignore[arg-type]
+    collect_garbage(world.store)
+    assert world.store.list_folders(paths.JOBS) == []

@@ -87,7 +87,7 @@ def store(tmp_path: Path) -> MemoryStore:
 def test_a_deleted_job_is_gone_with_all_that_it_wrote(store: MemoryStore) -> None:
     """And nothing of another one is."""
     kept = keys_of(store, "busy")
-    removed = delete_job(store, find_deletable(store, "old"))
+    removed = delete_job(store, *find_deletable(store, "old"))
     assert keys_of(store, "old") == []
     assert removed.objects == 5  # spec, record, commit, and the data of two saves
     assert removed.size_bytes > len(b"weights") + len(b"half a checkpoint")
@@ -111,8 +111,8 @@ def test_what_a_sample_set_draws_from_stays_and_the_set_is_named(store: MemorySt
     record = records.read(sample).record
     resolved = replace(record, model={"job_id": "old"})
     store.put(JobPaths(sample).record, encode_record(resolved))
-    assert references_to(store, "old") == [f"the sample set {sample}"]
-    assert references_to(store, "busy") == []
+    assert references_to(store, ["old"]) == [f"the sample set {sample}"]
+    assert references_to(store, ["busy"]) == []
 
 
 def test_what_is_registered_stays_and_mlflow_must_say_that_nothing_is(store: MemoryStore) -> None:
@@ -122,12 +122,12 @@ def test_what_is_registered_stays_and_mlflow_must_say_that_nothing_is(store: Mem
     def down(job_id: str) -> list[str]:
         raise TrackingError("MLflow does not answer")
 
-    assert references_to(store, "old", lambda job_id: ["digits/3"]) == [
+    assert references_to(store, ["old"], lambda job_id: ["digits/3"]) == [
         "the registered model digits/3"
     ]
     with pytest.raises(TrackingError):
-        references_to(store, "old", down)
-    assert references_to(store, "busy", down) == []  # MLflow was never told of it
+        references_to(store, ["old"], down)
+    assert references_to(store, ["busy"], down) == []  # MLflow was never told of it
 
 
 def test_a_job_stays_while_its_group_moves_it_and_a_group_while_it_has_jobs(
@@ -138,8 +138,9 @@ def test_a_job_stays_while_its_group_moves_it_and_a_group_while_it_has_jobs(
     for job_id, changes in (("old", {"parent": "busy"}), ("busy", {"kind": "pipeline"})):
         record = records.read(job_id).record
         store.put(JobPaths(job_id).record, encode_record(replace(record, **changes)))
-    assert references_to(store, "old") == ["the pipeline busy"]
-    assert references_to(store, "busy") == ["the train old"]
+    assert references_to(store, ["old"]) == ["the pipeline busy"]
+    assert references_to(store, ["busy"]) == ["the train old"]
+    assert references_to(store, ["old", "busy"]) == []
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -153,7 +154,7 @@ def test_a_deletion_that_died_goes_on_when_it_is_asked_for_again(
         delete_job(faulty, "old")  # type: ignore[arg-type]
     except StoreUnavailableError:
         if store.exists(JobPaths("old").record):
-            assert find_deletable(store, "old", lambda store, job_id: []) == "old"
+            assert find_deletable(store, "old", lambda store, job_ids: []) == ["old"]
             delete_job(store, "old")
     assert keys_of(store, "old") == []
 
