@@ -24,6 +24,7 @@ from orchestrator.group_spec import GroupJob
 from orchestrator.records import Event, RecordStore, VersionedRecord
 from orchestrator.spec import Job
 from orchestrator.state import JobRecord
+from orchestrator.submissions import read_submission
 
 ORPHAN_AFTER = timedelta(minutes=10)
 AT_ONCE = 64
@@ -82,7 +83,7 @@ class Adopter:
 
     def _adopt(self, job_id: str) -> LiveJob | LiveGroup | None:
         try:
-            spec, current = self._records.submission(job_id), self._records.read(job_id)
+            spec, current = read_submission(self._records, job_id), self._records.read(job_id)
         except JobNotFoundError:
             self._drop_orphan(job_id)
             return None

@@ -31,6 +31,7 @@ from orchestrator.records import Event, RecordStore, read_json
 from orchestrator.spec import Job
 from orchestrator.state import JobRecord, JobState
 from orchestrator.storage import ObjectStore, open_store
+from orchestrator.submissions import read_spec
 
 HEARTBEAT_EVERY_S = 3.0
 STOP_POLL_EVERY_S = 1.0
@@ -103,7 +104,7 @@ class Attempt:
         record = records.read(job_id).record
         if record.attempt != number or record.state.has_ended:
             raise AttemptSupersededError(job_id, number)
-        return cls(store, records.spec(job_id), record, number)
+        return cls(store, read_spec(records, job_id), record, number)
 
     @property
     def job(self) -> JobPaths:

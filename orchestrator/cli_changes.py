@@ -10,10 +10,10 @@ from orchestrator.ensure import ensure_orchestrator
 from orchestrator.environment import surroundings
 from orchestrator.errors import OrchestratorError
 from orchestrator.job_lookup import find_job_id
+from orchestrator.job_view import POLL_EVERY_S, follow, job_status, request
 from orchestrator.output import Output, output_option
 from orchestrator.state import JobState
 from orchestrator.storage import ObjectStore
-from orchestrator.submit import POLL_EVERY_S, follow, job_status, request
 
 CANCEL_MARGIN_S = 60.0
 REQUEST_TIMEOUT_S = 60.0

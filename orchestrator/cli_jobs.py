@@ -10,11 +10,11 @@ from orchestrator.cli_show import describe_event, describe_job, job_table
 from orchestrator.ensure import ensure_orchestrator
 from orchestrator.environment import surroundings
 from orchestrator.job_lookup import find_job_id
+from orchestrator.job_view import POLL_EVERY_S, follow, job_status, list_jobs
 from orchestrator.output import Output, exit_code_of, output_option
 from orchestrator.progress_bar import ProgressView
 from orchestrator.records import RecordStore, event_as_json
 from orchestrator.storage import ObjectStore
-from orchestrator.submit import POLL_EVERY_S, follow, job_status, list_jobs
 
 
 @click.command("list")

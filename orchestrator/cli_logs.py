@@ -8,12 +8,13 @@ import click
 from orchestrator.environment import surroundings
 from orchestrator.errors import StoreError
 from orchestrator.job_lookup import find_job_id
+from orchestrator.job_view import POLL_EVERY_S
 from orchestrator.log_reader import LogCursor, LogLine, LogReader
 from orchestrator.output import Output, output_option
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
 from orchestrator.storage import ObjectStore
-from orchestrator.submit import POLL_EVERY_S
+from orchestrator.submissions import read_spec
 
 _PAUSE_AFTER_ERROR_S = 2.0
 
@@ -33,7 +34,7 @@ def logs_command(
     """
     store = surroundings(output.say).store
     job_id = find_job_id(store, job)
-    RecordStore(store).spec(job_id)  # a group has no logs of its own and says whose to read
+    read_spec(RecordStore(store), job_id)  # a group has no logs of its own and says whose to read
     reader = LogReader(store, JobPaths(job_id), rank=rank, attempt=attempt)
     for line in _lines(output, store, job_id, reader, stay):
         stream = line.stream

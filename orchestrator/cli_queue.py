@@ -11,15 +11,14 @@ from orchestrator.cli_show import child_text, duration_text
 from orchestrator.environment import surroundings
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.explanation import Explanation, explain
-from orchestrator.group_spec import GROUP_KINDS
 from orchestrator.job_lookup import find_job_id
+from orchestrator.job_view import job_status
 from orchestrator.output import Output, output_option
 from orchestrator.paths import check_name
 from orchestrator.queue_view import read_quotas, read_snapshot, set_quota
 from orchestrator.records import RecordStore
-from orchestrator.state import ENDED, JobState
+from orchestrator.state import ENDED, GROUP_KINDS, JobState
 from orchestrator.storage import ObjectStore
-from orchestrator.submit import job_status
 
 _SHOWN_NODES = 8
 

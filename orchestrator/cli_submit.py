@@ -14,9 +14,10 @@ from orchestrator.errors import BadInputError
 from orchestrator.group_files import load_submission
 from orchestrator.group_spec import GroupJob
 from orchestrator.job_dataset import check_sources, with_dataset, with_datasets
+from orchestrator.job_view import job_status
 from orchestrator.output import Output, exit_code_of, output_option
 from orchestrator.plan import plan_of
-from orchestrator.submit import job_status, submit_job, submit_with_smoke
+from orchestrator.submit import submit_job, submit_with_smoke
 
 
 @click.command("submit")

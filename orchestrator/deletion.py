@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from orchestrator import paths
 from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
-from orchestrator.group_spec import GROUP_KINDS, GroupJob
+from orchestrator.group_spec import GroupJob
 from orchestrator.job_lookup import find_job_id
 from orchestrator.paths import JobPaths, check_name
 from orchestrator.records import RecordStore, Request
 from orchestrator.references import references_to
-from orchestrator.state import JobRecord
+from orchestrator.state import GROUP_KINDS, JobRecord
 from orchestrator.storage import ObjectInfo, ObjectStore
+from orchestrator.submissions import read_submission
 
 _THREADS = 16
 _NAMED = 3
@@ -78,7 +79,7 @@ def _children(store: ObjectStore, record: JobRecord) -> list[JobRecord]:
         return []
     records, found = RecordStore(store), []
     try:
-        spec = records.submission(record.job_id)
+        spec = read_submission(records, record.job_id)
     except JobNotFoundError:  # deleted by half: the jobs went before the spec
         return []
     for child in reversed(spec.children) if isinstance(spec, GroupJob) else ():

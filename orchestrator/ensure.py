@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RayUnavailableError
+from orchestrator.job_view import orchestrator_is_alive
 from orchestrator.ray_jobs import RayJobs, RayJobStatus
 from orchestrator.storage import ObjectStore
-from orchestrator.submit import orchestrator_is_alive
 
 ENSURE_TIMEOUT_S = 90.0
 _PACKAGES = Path(__file__).resolve().parent.parent

@@ -12,13 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import BadInputError, ConditionFailedError, JobNotFoundError
-from orchestrator.group_spec import Child, GroupJob, child_entry
-from orchestrator.groups import ChildView, next_children, next_records, waits_for
+from orchestrator.group_spec import Child, GroupJob
+from orchestrator.groups import (
+    ChildView,
+    next_children,
+    next_records,
+    planned_entry,
+    waits_for,
+)
 from orchestrator.job_index import index_entry
 from orchestrator.paths import JobPaths
 from orchestrator.records import Event, RecordStore, Request, VersionedRecord, read_json
 from orchestrator.state import JobRecord, JobState, Reason
 from orchestrator.storage import ObjectStore
+from orchestrator.submissions import create_job
 
 MAX_STARTS_A_LOOP = 16
 _TOLD = (
@@ -160,7 +167,7 @@ class GroupControl:
         child = next(c for c in group.spec.children if c.step == view.step)
         parent = {"job_id": group.record.job_id, "step": child.step}
         del group.seen[child.job_id]
-        if self._records.create(child.job_id, child.spec, parent):
+        if create_job(self._records, child.job_id, child.spec, parent):
             message = f"{child.step} is in the queue as {child.job_id}"
             told = Event(at=self._store.now(), message=message, attempt=group.record.attempt)
             self._records.append_event(group.record.job_id, told)
@@ -193,7 +200,7 @@ def heartbeat_of(group: LiveGroup, views: Sequence[ChildView]) -> dict[str, Any]
 
 
 def _entry(child: Child, seen: Seen, view: ChildView, views: Sequence[ChildView]) -> dict[str, Any]:
-    planned = child_entry(child)
+    planned = planned_entry(child.step, child.job_id, child.spec.kind, child.settings, child.needs)
     if seen.record is None:
         return {**planned, "message": waits_for(view, views) or "waits for its turn"}
     if view.is_foreign:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from orchestrator.documents import Document, Location, load_document
 from orchestrator.errors import BadInputError
-from orchestrator.group_spec import GROUP_KINDS, Child, GroupJob, GroupTracking, child_name
+from orchestrator.group_spec import Child, GroupJob, GroupTracking, child_name
 from orchestrator.retry import RetryPolicy
 from orchestrator.spec import (
     KINDS,
@@ -28,6 +28,7 @@ from orchestrator.spec import (
     checked_job,
 )
 from orchestrator.spec_errors import located_error
+from orchestrator.state import GROUP_KINDS
 from orchestrator.sweep_matrix import runs, unfold_matrix
 
 MAX_STEPS = 64

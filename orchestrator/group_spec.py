@@ -15,8 +15,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.paths import MADE_ID, check_name
 from orchestrator.spec import Closed, Job, Name, NotifySpec, SampleJob, TrainJob, spec_from_json
 from orchestrator.spec_errors import located_error
-
-GROUP_KINDS = ("pipeline", "sweep")
+from orchestrator.state import GROUP_KINDS
 
 
 class GroupTracking(Closed):
@@ -123,23 +122,6 @@ def submission_from_json(body: bytes) -> Job | GroupJob:
         return GroupJob.model_validate_json(body)
     except ValidationError as error:
         raise located_error(error, Document("spec.json", value, {}), GroupJob) from error
-
-
-def child_entry(child: Child) -> dict[str, Any]:
-    """Return what `status` shows of a child that is not created yet."""
-    return {
-        "step": child.step,
-        "job_id": child.job_id,
-        "kind": child.spec.kind,
-        "settings": child.settings,
-        "state": None,
-        "message": f"waits for {', '.join(child.needs)}" if child.needs else "waits for its turn",
-    }
-
-
-def planned_children(group: Job | GroupJob) -> list[dict[str, Any]]:
-    """Return the children of a group of which nothing is known but that they are asked for."""
-    return [child_entry(child) for child in group.children] if isinstance(group, GroupJob) else []
 
 
 def job_of(submission: Job | GroupJob, job_id: str) -> Job:

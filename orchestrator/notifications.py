@@ -21,6 +21,7 @@ from orchestrator.job_index import live_attempts
 from orchestrator.records import RecordStore
 from orchestrator.state import JobRecord
 from orchestrator.storage import ObjectInfo, ObjectStore
+from orchestrator.submissions import read_submission
 
 TIMEOUT_S = 10.0
 GIVE_UP_AFTER = timedelta(days=1)
@@ -58,7 +59,7 @@ def notify_all(store: ObjectStore) -> None:
 
 def _notify(store: ObjectStore, job_id: str, mark: ObjectInfo) -> bool:
     records = RecordStore(store)
-    record, spec = records.read(job_id).record, records.submission(job_id)
+    record, spec = records.read(job_id).record, read_submission(records, job_id)
     if not record.state.has_ended:
         return False
     if spec.notify is None:

@@ -1,23 +1,30 @@
 """Reads and moves job records, appends events, and carries requests to the orchestrator."""
 
+import functools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any
-
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator import paths
-from orchestrator.errors import ConditionFailedError, JobNotFoundError, ObjectNotFoundError
-from orchestrator.group_spec import GroupJob, job_of, submission_from_json
+from orchestrator.errors import (
+    BadInputError,
+    ConditionFailedError,
+    JobNotFoundError,
+    ObjectNotFoundError,
+)
 from orchestrator.paths import JobPaths
-from orchestrator.spec import PARENT_KEY, Job
-from orchestrator.state import JobRecord, JobState
+from orchestrator.state import PARENT_KEY, JobRecord, JobState
 from orchestrator.storage import ObjectStore, StoredObject
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 FORMAT_VERSION = 1
+_T = TypeVar("_T")
+_SPEC_FIELDS = ("kind", "name", "queue", "priority")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,25 +77,32 @@ class VersionedRecord:
     etag: str
 
 
-_RECORD: TypeAdapter[JobRecord] = TypeAdapter(JobRecord)
-_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+@functools.cache
+def _form_of(kind: type[_T]) -> "TypeAdapter[_T]":
+    # Built at the first use: `list` reads the index alone, and this takes longer than that.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def encode_record(record: JobRecord) -> bytes:
     """Return a record as JSON."""
-    value = {"format_version": FORMAT_VERSION, **_RECORD.dump_python(record, mode="json")}
+    value = {
+        "format_version": FORMAT_VERSION,
+        **_form_of(JobRecord).dump_python(record, mode="json"),
+    }
     return json.dumps(value, indent=1).encode()
 
 
 def decode_record(body: bytes) -> JobRecord:
     """Return a record from JSON; keys of later versions are ignored."""
-    return _RECORD.validate_json(body)
+    record: JobRecord = _form_of(JobRecord).validate_json(body)
+    return record
 
 
 def record_as_json(record: JobRecord) -> dict[str, Any]:
     """Return a record in plain JSON types."""
-    value: dict[str, Any] = _RECORD.dump_python(record, mode="json")
+    value: dict[str, Any] = _form_of(JobRecord).dump_python(record, mode="json")
     return value
 
 
@@ -109,25 +123,23 @@ class RecordStore:
         self._fence = fence
 
     def create(
-        self, job_id: str, spec: Job | GroupJob, parent: Mapping[str, str] | None = None
+        self, job_id: str, spec: Mapping[str, Any], parent: Mapping[str, str] | None = None
     ) -> bool:
         """Put a new job: its marks, then its spec; false if there is a job of that id.
 
         Args:
             job_id: Its id.
-            spec: What is asked.
+            spec: What is asked, as JSON values.
             parent: The group that it belongs to: its `job_id`, and the `step` that this one is.
         """
         self._guard()
         # The marks first: should this process die now, they lead to nothing and are swept away.
-        if isinstance(spec, GroupJob) or spec.smoke_of is None:
+        if spec.get("smoke_of") is None:
             self.store.put(paths.tracking_marker(job_id), b"{}")
         self.store.put(paths.queue_marker(job_id), b"{}")
-        if spec.notify is not None:
+        if spec.get("notify") is not None:
             self.store.put(paths.notify_marker(job_id), b"{}")
-        value = spec.model_dump(mode="json")
-        if parent is not None:
-            value[PARENT_KEY] = dict(parent)
+        value = {**spec, PARENT_KEY: dict(parent)} if parent else dict(spec)
         try:
             body = json.dumps(value, indent=1).encode()
             self.store.put(JobPaths(job_id).spec, body, if_absent=True)
@@ -135,18 +147,9 @@ class RecordStore:
             return False
         return True
 
-    def submission(self, job_id: str) -> Job | GroupJob:
-        """Return what was asked, of any kind. Raises: JobNotFoundError."""
-        return submission_from_json(self._spec_object(job_id).body)
-
-    def spec(self, job_id: str) -> Job:
-        """Return what was asked of a job with processes of its own.
-
-        Raises:
-            JobNotFoundError: There is none.
-            BadInputError: It is a group.
-        """
-        return job_of(self.submission(job_id), job_id)
+    def spec_body(self, job_id: str) -> bytes:
+        """Return what was asked, as it is stored. Raises: JobNotFoundError."""
+        return self._spec_object(job_id).body
 
     def _spec_object(self, job_id: str) -> StoredObject:
         try:
@@ -155,7 +158,12 @@ class RecordStore:
             raise JobNotFoundError(job_id) from error
 
     def read(self, job_id: str) -> VersionedRecord:
-        """Return the record; a spec without one reads as QUEUED. Raises: JobNotFoundError."""
+        """Return the record; a spec without one reads as QUEUED.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            BadInputError: It has no record yet and its spec is one of a later version.
+        """
         try:
             stored = self.store.get(JobPaths(job_id).record)
         except ObjectNotFoundError:
@@ -164,14 +172,16 @@ class RecordStore:
 
     def _first_record(self, job_id: str) -> JobRecord:
         stored = self._spec_object(job_id)
-        spec = submission_from_json(stored.body)
-        parent = json.loads(stored.body).get(PARENT_KEY) or {}
+        spec = json.loads(stored.body)
+        missing = [name for name in _SPEC_FIELDS if name not in spec]
+        if missing:
+            raise BadInputError(
+                f"the spec of job {job_id} has no {missing[0]}; this version is old"
+            )
+        parent = spec.get(PARENT_KEY) or {}
         return JobRecord(
             job_id=job_id,
-            kind=spec.kind,
-            name=spec.name,
-            queue=spec.queue,
-            priority=spec.priority,
+            **{name: spec[name] for name in _SPEC_FIELDS},
             state=JobState.QUEUED,
             submitted_at=stored.modified_at,
             changed_at=stored.modified_at,
@@ -225,7 +235,9 @@ class RecordStore:
             number += 1
             numbered = replace(event, number=number)
             try:
-                self.store.put(folder.event(number), _EVENT.dump_json(numbered), if_absent=True)
+                self.store.put(
+                    folder.event(number), _form_of(Event).dump_json(numbered), if_absent=True
+                )
             except ConditionFailedError:
                 continue
             return numbered
@@ -235,20 +247,20 @@ class RecordStore:
         folder = JobPaths(job_id)
         listed = self.store.list_objects(folder.events)
         keys = [info.key for info in listed if info.key > folder.event(after)]
-        return [_EVENT.validate_json(self.store.get(key).body) for key in keys]
+        return [_form_of(Event).validate_json(self.store.get(key).body) for key in keys]
 
     def post_request(self, request: Request) -> str:
         """Put a request into the inbox and return its key."""
         stamp = request.at.strftime("%Y%m%d%H%M%S%f") + "-" + secrets.token_hex(3)
         key = paths.inbox_request(stamp, request.job_id, request.attempt, request.verb)
-        self.store.put(key, _REQUEST.dump_json(replace(request, key=key)), if_absent=True)
+        self.store.put(key, _form_of(Request).dump_json(replace(request, key=key)), if_absent=True)
         return key
 
     def requests(self) -> Iterator[Request]:
         """Yield the requests that wait, oldest first."""
         for info in self.store.list_objects(paths.INBOX):
             try:
-                yield _REQUEST.validate_json(self.store.get(info.key).body)
+                yield _form_of(Request).validate_json(self.store.get(info.key).body)
             except ObjectNotFoundError:
                 continue
 

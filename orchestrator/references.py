@@ -8,12 +8,13 @@ from typing import Any
 from orchestrator import paths
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.job_lookup import find_job_id
+from orchestrator.job_view import list_jobs
 from orchestrator.records import RecordStore, read_json
 from orchestrator.registry import registered_versions
 from orchestrator.spec import ModelRef, SampleJob
 from orchestrator.state import JobState
 from orchestrator.storage import ObjectStore
-from orchestrator.submit import list_jobs
+from orchestrator.submissions import read_spec
 
 _THREADS = 16
 
@@ -73,7 +74,7 @@ def _draws_from(store: ObjectStore, sample_id: str, job_ids: frozenset[str]) -> 
         record = records.read(sample_id).record
         if record.model:
             return str(record.model.get("job_id")) in job_ids
-        spec = records.spec(sample_id)
+        spec = read_spec(records, sample_id)
     except JobNotFoundError:
         return False
     except BadInputError as error:

@@ -22,6 +22,7 @@ from orchestrator.sample_shards import (
 from orchestrator.shards import Shard, ShardPlan, plan_shards
 from orchestrator.spec import SampleJob
 from orchestrator.storage import ObjectStore
+from orchestrator.submissions import read_spec
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class SampleSet:
     """
 
     def __init__(self, store: ObjectStore, job_id: str) -> None:
-        spec = RecordStore(store).spec(job_id)
+        spec = read_spec(RecordStore(store), job_id)
         if not isinstance(spec, SampleJob):
             raise BadInputError(f"job {job_id} is a {spec.kind} job and has no samples")
         self.paths = JobPaths(job_id)

@@ -26,9 +26,9 @@ from orchestrator.documents import Document, load_document
 from orchestrator.errors import BadInputError
 from orchestrator.retry import RetryPolicy
 from orchestrator.spec_errors import located_error
+from orchestrator.state import PARENT_KEY
 
 MAX_NAME_LENGTH = 19  # a job id is the name, a time (15) and four random letters
-PARENT_KEY = "parent"  # stored beside the fields of a spec, never part of a job file
 
 _WORD = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Name = Annotated[str, StringConstraints(pattern=_WORD, max_length=MAX_NAME_LENGTH)]

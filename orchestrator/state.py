@@ -12,6 +12,11 @@ from typing import Any, Self
 
 from orchestrator.errors import InvalidTransitionError
 
+GROUP_KINDS = ("pipeline", "sweep")
+"""Kinds of jobs that are made of other jobs and have no processes of their own."""
+PARENT_KEY = "parent"
+"""Stored beside the fields of a spec, never part of a job file: the group that a job belongs to."""
+
 
 class JobState(StrEnum):
     """What a job is."""

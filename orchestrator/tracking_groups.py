@@ -5,8 +5,7 @@ from typing import Any
 
 from orchestrator.paths import JobPaths
 from orchestrator.records import read_json
-from orchestrator.spec import PARENT_KEY
-from orchestrator.state import JobRecord
+from orchestrator.state import PARENT_KEY, JobRecord
 from orchestrator.storage import ObjectStore
 from orchestrator.tracking_cursor import decode_cursor
 

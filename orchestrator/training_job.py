@@ -20,8 +20,11 @@ from orchestrator.state import Placement
 from orchestrator.training_worker import train_loop
 
 BOARD_POLL_EVERY_S = 0.5
-# One process less to start: what a lost or drained node means for a job, the orchestrator decides.
+# Each of Ray Train's helpers is a process that imports all of Ray Train before the first step.
+# What a lost or drained node means for a job, the orchestrator decides; a placement group ends with
+# its Ray Job; and the images do not come from Ray Data.
 _TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+_UNUSED_HELPERS = frozenset({"PlacementGroupCleanerCallback", "DatasetsCallback"})
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +53,18 @@ def trainer(attempt: Attempt, placement: Placement, board: Any) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    class LeanTrainer(TorchTrainer):  # type: ignore[misc]
+        """Starts no helper that a job here has no use for; where Ray has no such hook, all."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            made = super()._create_default_callbacks()
+            return [one for one in made if type(one).__name__ not in _UNUSED_HELPERS]
+
     per_worker: dict[str, float] = {"CPU": placement.cpus_per_worker}
     if placement.gpus_per_worker:
         per_worker["GPU"] = placement.gpus_per_worker
     nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
-    return TorchTrainer(
+    return LeanTrainer(
         train_loop,
         train_loop_config={
             "store_uri": attempt.store.uri,

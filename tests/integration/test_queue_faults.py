@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from orchestrator.ensure import ensure_orchestrator
+from orchestrator.job_view import request
 from orchestrator.lease import read_lease
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore, read_json
@@ -18,7 +19,6 @@ from orchestrator.stack import StackInfo
 from orchestrator.stack_parts import http_get
 from orchestrator.state import JobRecord, JobState, Reason
 from orchestrator.storage import ObjectStore, open_store
-from orchestrator.submit import request
 from tests.integration.commands import (
     ddpmctl,
     registered_processes,

@@ -7,13 +7,14 @@ import pytest
 
 from orchestrator import paths
 from orchestrator.errors import ConditionFailedError, LeaseLostError
+from orchestrator.job_view import job_status, list_jobs, request
 from orchestrator.lease import Lease
 from orchestrator.outcome import Outcome
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore, read_json
 from orchestrator.spec import ModelRef, SampleJob
 from orchestrator.state import JobState, Reason
-from orchestrator.submit import job_status, list_jobs, request, submit_job
+from orchestrator.submit import submit_job
 from tests.world import World, train_job
 
 

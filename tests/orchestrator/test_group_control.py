@@ -21,13 +21,15 @@ from orchestrator.garbage import collect_garbage
 from orchestrator.group_files import load_submission
 from orchestrator.group_spec import GroupJob
 from orchestrator.job_dataset import with_datasets
+from orchestrator.job_view import job_status, list_jobs, request
 from orchestrator.outcome import Outcome
 from orchestrator.paths import JobPaths
 from orchestrator.plan import plan_of
 from orchestrator.progress_bar import completed, pace_line
 from orchestrator.spec import ModelRef, SampleJob, TrainJob
 from orchestrator.state import Reason
-from orchestrator.submit import job_status, list_jobs, request, submit_job
+from orchestrator.submissions import read_spec
+from orchestrator.submit import submit_job
 from tests.fakes import FaultyStore, MemoryStore
 from tests.world import World, train_job
 
@@ -151,7 +153,7 @@ def test_a_sample_step_names_the_job_of_the_step_that_it_draws_from(
     world.step(2)
     assert created(world) == ["g-a"]
     succeed(world, "g-a")
-    spec = world.records.spec("g-draw")
+    spec = read_spec(world.records, "g-draw")
     assert isinstance(spec, SampleJob)
     assert spec.model.job == "g-a"
 
@@ -335,7 +337,7 @@ def test_a_group_has_no_processes_and_names_the_jobs_that_have(
     """`logs` and `samples` ask for a job's own things."""
     submit(world, tmp_path, CHAIN)
     with pytest.raises(BadInputError, match="ask for one of its jobs: g-a, g-b, g-c"):
-        world.records.spec("g")
+        read_spec(world.records, "g")
 
 
 def test_a_run_at_work_is_not_counted_as_done(world: World, tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from orchestrator.adoption import AT_ONCE, Adopter
 from orchestrator.controller import ADOPTED_A_LOOP, Controller
 from orchestrator.errors import StoreUnavailableError
 from orchestrator.job_index import MIN_ENDED, PAGE_ENTRIES, JobIndex, read_pages
+from orchestrator.job_view import list_jobs
 from orchestrator.lease import Lease
 from orchestrator.notifications import notify_all
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore, encode_record
 from orchestrator.spec import DatasetSpec, NotifySpec, TrainJob
 from orchestrator.state import JobRecord, JobState
-from orchestrator.submit import list_jobs, submit_job
+from orchestrator.submit import submit_job
 from orchestrator.tracking import TrackingCarrier
 from orchestrator.tracking_loop import carry_all
 from tests.fake_cluster import FakeCluster

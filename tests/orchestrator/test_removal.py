@@ -19,6 +19,7 @@ from orchestrator.errors import (
     TrackingError,
 )
 from orchestrator.garbage import collect_garbage
+from orchestrator.job_view import job_status, list_jobs, request
 from orchestrator.lease import Lease
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore, encode_record
@@ -27,7 +28,7 @@ from orchestrator.requests import handle_request
 from orchestrator.spec import ModelRef, SampleJob
 from orchestrator.state import AttemptRecord, JobRecord, JobState
 from orchestrator.storage import OpenUpload
-from orchestrator.submit import job_status, list_jobs, request, submit_job
+from orchestrator.submit import submit_job
 from tests.fake_cluster import FakeCluster
 from tests.fakes import FaultyStore, MemoryStore
 from tests.orchestrator.test_smoke import spec

@@ -18,6 +18,7 @@ from orchestrator.admission import resolve_resources, unseen_by_smoke
 from orchestrator.attempt import Attempt
 from orchestrator.controller import Controller
 from orchestrator.errors import BadInputError, SmokeTestError, StoreRefusedError
+from orchestrator.job_view import list_jobs
 from orchestrator.lease import Lease
 from orchestrator.outcome import OUTCOME, Outcome, reason_of
 from orchestrator.paths import MAX_JOB_ID_LENGTH, JobPaths, check_name
@@ -44,7 +45,7 @@ from orchestrator.spec import (
     spec_from_json,
 )
 from orchestrator.state import JobRecord, JobState, Reason
-from orchestrator.submit import list_jobs, submit_with_smoke
+from orchestrator.submit import submit_with_smoke
 from orchestrator.training_smoke import smoke_training
 from tests.fake_cluster import FakeCluster
 from tests.fakes import MemoryStore
