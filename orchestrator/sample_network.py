@@ -22,12 +22,13 @@ def build_denoiser(model: UNet, compute: ComputeDecision) -> Denoiser:
         model.to(torch.bfloat16)
     compute.place(model)
     network = compute.network(model, replayed=True)
+    is_overwritten = compute.compiled and compute.device_kind == "cuda"  # by the next replay
 
     def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         # One layout in all cases, so that a chain which goes on meets the same kernels.
         with torch.no_grad():
             output = network(x_t.contiguous(memory_format=compute.memory_format), t)
-        return output.clone() if compute.device_kind == "cuda" else output
+        return output.clone() if is_overwritten else output
 
     return denoise
 

@@ -1,0 +1,105 @@
+"""A GPU does what a CPU does, without waiting for the host. Run these where there is one."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm.compute import ComputeDecision
+from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
+from ddpm.data import ImageDataset
+from ddpm.diffusion import GaussianDiffusion
+from ddpm.sampling import draw
+from ddpm.training import TrainState, train_steps
+from ddpm.unet import UNet
+from orchestrator.sample_network import build_denoiser
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+SHAPE = (3, 16, 16)
+UNET = UNetConfig(channels=32, channel_multipliers=(1, 2), num_res_blocks=1, dropout=0.0)
+DIFFUSION = DiffusionConfig(num_timesteps=50)
+
+
+@pytest.fixture(autouse=True)
+def exact_float32() -> Iterator[None]:
+    """Multiply float32 as float32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def state_on(compute: ComputeDecision) -> TrainState:
+    """Return a training that has not begun."""
+    return TrainState(
+        unet_config=UNET,
+        diffusion_config=DIFFUSION,
+        config=TrainingConfig(num_steps=6, global_batch_size=8, learning_rate=1e-3),
+        image_shape=SHAPE,
+        compute=compute,
+    )
+
+
+def losses(state: TrainState, until_step: int) -> list[float]:
+    """Train, and return the loss of each step."""
+    height, width, channels = SHAPE[1], SHAPE[2], SHAPE[0]
+    images = np.random.default_rng(0).integers(0, 256, (32, height, width, channels), np.uint8)
+    dataset = ImageDataset(images, np.arange(len(images)))
+    return [step.loss for step in train_steps(state, dataset, until_step=until_step)]
+
+
+def images_on(compute: ComputeDecision) -> Tensor:
+    """Draw eight images with random weights; return them on the CPU."""
+    model = UNet(UNET, SHAPE, seed=3).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.conv_out.weight, std=0.05, generator=torch.manual_seed(1))
+    denoiser = build_denoiser(model, compute)
+    diffusion = GaussianDiffusion(DIFFUSION).to(compute.device)
+    config = SamplingConfig(num_steps=20, microbatch_size=8, seed=2)
+    return draw(denoiser, diffusion, config, torch.arange(8), SHAPE, compute.device).cpu()
+
+
+def test_training_has_the_losses_of_the_cpu() -> None:
+    """Noise, timesteps and the order of the images are the same wherever they are made."""
+    on_gpu = losses(state_on(ComputeDecision(device_kind="cuda")), 4)
+    on_cpu = losses(state_on(ComputeDecision()), 4)
+    assert on_gpu == pytest.approx(on_cpu, rel=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_in_bfloat16_stays_near_float32(compiled: bool) -> None:
+    """The way that a job takes by itself."""
+    compute = ComputeDecision(device_kind="cuda", precision="bf16", compiled=compiled)
+    exact = losses(state_on(ComputeDecision(device_kind="cuda")), 4)
+    assert losses(state_on(compute), 4) == pytest.approx(exact, rel=0.03)
+
+
+def test_the_step_loop_does_not_wait_for_the_device() -> None:
+    """After the first steps, which set things up, no step may synchronise."""
+    state = state_on(ComputeDecision(device_kind="cuda", precision="bf16"))
+    losses(state, 2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses(state, 6)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_images_are_those_of_the_cpu() -> None:
+    """Within the rounding of sums in another order."""
+    found = images_on(ComputeDecision(device_kind="cuda"))
+    torch.testing.assert_close(found, images_on(ComputeDecision()), rtol=0, atol=1e-3)
+
+
+def test_a_replayed_graph_draws_the_images_of_the_eager_network() -> None:
+    """Each result is overwritten by the next replay, so what is kept must be a copy."""
+    compiled = ComputeDecision(device_kind="cuda", compiled=True)
+    found = images_on(compiled)
+    assert torch.equal(found, images_on(compiled))
+    eager = images_on(ComputeDecision(device_kind="cuda"))
+    torch.testing.assert_close(found, eager, rtol=0, atol=1e-3)

@@ -1,0 +1,116 @@
+"""bfloat16 stays near float64: in one prediction, over a whole chain, and in the loss of a run."""
+
+import copy
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from ddpm.compute import ComputeDecision
+from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
+from ddpm.data import ImageDataset
+from ddpm.diffusion import Denoiser, GaussianDiffusion
+from ddpm.noise import sample_noise
+from ddpm.sampling import draw
+from ddpm.training import TrainState, train_steps
+from ddpm.unet import UNet
+from orchestrator.sample_network import build_denoiser
+
+pytestmark = pytest.mark.slow
+
+NUM_STEPS, LAST = 120, 40
+SHAPE = (1, 8, 8)
+DIFFUSION = DiffusionConfig(num_timesteps=100)
+
+
+def train(precision: str) -> tuple[UNet, list[float]]:
+    """Train a small network on digits; return its averaged weights and the loss of each step."""
+    state = TrainState(
+        unet_config=UNetConfig(channels=16, channel_multipliers=(1, 2), num_res_blocks=1),
+        diffusion_config=DIFFUSION,
+        config=TrainingConfig(
+            num_steps=NUM_STEPS, global_batch_size=32, learning_rate=2e-3, ema_decay=0.9
+        ),
+        image_shape=SHAPE,
+        compute=ComputeDecision(precision=precision),  # type: ignore[arg-type]
+    )
+    images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    dataset = ImageDataset(images, np.arange(len(images)))
+    losses = [step.loss for step in train_steps(state, dataset, until_step=NUM_STEPS)]
+    state.parameters.fill(state.parameters.values, state.parameters.contiguous_tensors(state.ema))
+    return state.model.eval(), losses
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[UNet, list[float]]:
+    """A network trained in float32, and its losses."""
+    return train("float32")
+
+
+def in_float64(model: UNet) -> Denoiser:
+    """Return the network as the arithmetic of reference."""
+    exact = copy.deepcopy(model).double()
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        with torch.no_grad():
+            return exact(x_t, t)
+
+    return denoise
+
+
+def in_precision(model: UNet, precision: str) -> Denoiser:
+    """Return the network as a sample job runs it."""
+    compute = ComputeDecision(precision=precision)  # type: ignore[arg-type]
+    return build_denoiser(copy.deepcopy(model), compute)
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    """Return the L2 norm of the difference as a share of that of the exact one."""
+    return float(torch.linalg.vector_norm(found - exact) / torch.linalg.vector_norm(exact))
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-6), ("bf16", 1e-2)])
+def test_a_prediction_is_near_that_of_float64(
+    trained: tuple[UNet, list[float]], precision: str, bound: float
+) -> None:
+    """At every level of noise."""
+    exact, near = in_float64(trained[0]), in_precision(trained[0], precision)
+    for timestep in (2, 20, 50, 99):
+        x_t = sample_noise(1, torch.arange(32), timestep, SHAPE)
+        t = torch.full((32,), timestep)
+        assert relative_error(near(x_t, t), exact(x_t, t)) < bound, timestep
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 2e-6), ("bf16", 1.5e-2)])
+@pytest.mark.parametrize(("method", "num_steps"), [("ddpm", 100), ("ddim", 20)])
+def test_the_images_of_a_whole_chain_are_near_those_of_float64(
+    trained: tuple[UNet, list[float]], precision: str, bound: float, method: str, num_steps: int
+) -> None:
+    """Errors of hundreds of steps do not add up to another image."""
+    config = SamplingConfig(
+        method=method,  # type: ignore[arg-type]
+        num_steps=num_steps,
+        microbatch_size=8,
+        seed=5,
+    )
+    diffusion, indices = GaussianDiffusion(DIFFUSION), torch.arange(8)
+    exact, near = (
+        draw(denoiser, diffusion, config, indices, SHAPE)
+        for denoiser in (in_float64(trained[0]), in_precision(trained[0], precision))
+    )
+    assert relative_error(near, exact) < bound
+
+
+def test_training_in_bfloat16_follows_the_losses_of_float32(
+    trained: tuple[UNet, list[float]],
+) -> None:
+    """Step by step the same images, timesteps and noise; the losses part by less than 1 %."""
+    (_, exact), (_, near) = trained, train("bf16")
+    apart = [abs(n - e) / e for n, e in zip(near, exact, strict=True)]
+    assert statistics.median(apart) < 0.01
+    late = statistics.fmean(near[-LAST:]) / statistics.fmean(exact[-LAST:])
+    assert abs(late - 1) < 0.02
+    assert statistics.fmean(near[-LAST:]) < 0.5 * near[0]  # it learnt
