@@ -40,7 +40,7 @@ class Shipment:
     same piece again, which the store then takes for the same.
     """
 
-    store_uri: str
+    store_address: str
     folder: str
     number: int = 0
     start: int = 0
@@ -139,7 +139,7 @@ def new_local_log(root: Path, store: ObjectStore, folder: str) -> Iterator[Local
         flock(lock, LOCK_EX)  # before the folder can be seen, or it would look abandoned
         local = root / part.name.removeprefix(".new-")
         part.rename(local)
-        log = LocalLog(local, store, Shipment(store.uri, folder))
+        log = LocalLog(local, store, Shipment(store.address, folder))
         log.output.touch(mode=0o600)
         log._write_note()
         yield log
@@ -169,7 +169,7 @@ def _salvage_one(store: ObjectStore, local: Path) -> bool:
             flock(lock, LOCK_EX | LOCK_NB)
             blob = json.loads((local / "shipment.json").read_text(encoding="utf-8"))
             shipment = Shipment(**blob)
-            if shipment.store_uri != store.uri:
+            if shipment.store_address != store.address:
                 return False
             log = LocalLog(local, store, shipment)
             log.ship(at_end=True)

@@ -84,9 +84,14 @@ class ObjectStore(Protocol):
 
     Every method raises `StoreUnavailableError` or `StoreRefusedError` when the store does not
     answer or does not let us in.
+
+    Attributes:
+        uri: How users name it, as s3://bucket/prefix.
+        address: The server and the uri: servers of different stacks may hold buckets of one name.
     """
 
     uri: str
+    address: str
 
     def get(self, key: str) -> StoredObject:
         """Return an object. Raises: ObjectNotFoundError."""
@@ -129,6 +134,7 @@ class S3Store:
 
     def __init__(self, client: "S3Client", bucket: str, prefix: str) -> None:
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.address = f"{client.meta.endpoint_url} {self.uri}"
         self._client = client
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""

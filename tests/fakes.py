@@ -29,6 +29,7 @@ class MemoryStore:
     """An `ObjectStore` in a dictionary, with a clock that tests move by hand."""
 
     uri = "memory://"
+    address = "memory://"
 
     def __init__(self) -> None:
         self.objects: dict[str, StoredObject] = {}

@@ -150,7 +150,7 @@ def test_log_of_a_living_process_is_not_salvaged(store: MemoryStore, root: Path)
 def test_log_for_another_store_is_left_alone(store: MemoryStore, root: Path) -> None:
     """Two installations on one machine keep their jobs apart."""
     other = MemoryStore()
-    other.uri = "s3://other/place"
+    other.address = "http://127.0.0.1:8333 memory://"
     with new_local_log(root, other, FOLDER) as log:
         log.output.write_bytes(b"not yours\n")
     assert salvage(store, root) == 0
