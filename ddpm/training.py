@@ -19,6 +19,7 @@ from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.data import BatchOrder, BatchReader, ImageDataset, rank_positions, to_float
 from ddpm.diffusion import GaussianDiffusion
+from ddpm.dropout import set_dropout_keys
 from ddpm.ema import ema_decay_at, update_ema
 from ddpm.flat import FlatParameters
 from ddpm.noise import flips, training_noise, training_timesteps
@@ -179,7 +180,7 @@ class _Trainer:
         shape = state.model.image_shape
         noise = training_noise(config.seed, state.step, self.positions, shape)
         x_t = self.diffusion.q_sample(x_start, t, noise)
-        torch.manual_seed(_dropout_seed(config.seed, state.step, self.rank))
+        set_dropout_keys(state.model, config.seed, state.step, self.rank)
         with state.compute.autocast():
             output = state.forward(x_t, t)
         losses = self.diffusion.training_loss(output, x_start, x_t, t, noise)
@@ -244,17 +245,6 @@ def _rank_and_world_size() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
-
-
-def _dropout_seed(seed: int, step: int, rank: int) -> int:
-    """Mix three numbers into 63 bits so that neighbours share nothing (SplitMix64's finisher)."""
-    mixed = 0
-    for number in (seed, step, rank):
-        mixed = (mixed + number + 0x9E3779B97F4A7C15) % 2**64
-        mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-        mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % 2**64
-        mixed ^= mixed >> 31
-    return mixed >> 1
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.config import UNetConfig
+from ddpm.dropout import Dropout
 from ddpm.layers import attention, group_norm, group_norm_silu
 
 _GROUP_NORM_EPS = 1e-6  # as in Ho's code
@@ -59,7 +60,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = _conv(in_channels, out_channels)
         self.embedding = nn.Linear(embedding_channels, out_channels)
         self.norm2 = _group_norm(out_channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = _conv(out_channels, out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
