@@ -249,7 +249,7 @@ def _options() -> argparse.Namespace:
         metavar="PART",
         help="what contains this: sampling, training:digits, cifar10-64, startup; may be repeated",
     )
-    parser.add_argument("--repeats", type=int, help="rounds; 5, or 2 with --quick")
+    parser.add_argument("--repeats", type=int, help="rounds; 11, or 2 with --quick")
     flag = argparse.BooleanOptionalAction
     parser.add_argument("--compile", action=flag, help="the default but with --quick")
     parser.add_argument("--memory", action=flag, help="the default but with --quick")
@@ -257,7 +257,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("bench-speed.json"))
     parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.repeats = options.repeats or (2 if options.quick else 5)
+    options.repeats = options.repeats or (2 if options.quick else 11)
     for name in ("compile", "memory"):
         if getattr(options, name) is None:
             setattr(options, name, not options.quick)

@@ -130,7 +130,11 @@ def synchronize() -> None:
 
 
 def setups(is_quick: bool) -> list[Setup]:
-    """Return the set-ups: the CIFAR-10 model of Ho et al. 2020, and that of jobs/train.yaml."""
+    """Return the set-ups: the CIFAR-10 model of Ho et al. 2020, and that of jobs/train.yaml.
+
+    Turns are short and many: a machine that others share was seen to change its speed fourfold from
+    one minute to the next, which sides that take turns of seconds share.
+    """
     digits_job = load_spec(ROOT / "jobs" / "train.yaml")
     assert isinstance(digits_job, TrainJob)
     cifar = Setup(
@@ -138,19 +142,19 @@ def setups(is_quick: bool) -> list[Setup]:
         unet=UNetConfig(),
         image_shape=(3, 32, 32),
         batch_size=16,
-        num_reverse_steps=4 if is_quick else 10,
-        num_training_steps=1 if is_quick else 3,
+        num_reverse_steps=4,
+        num_training_steps=1,
     )
     larger = replace(
-        cifar, name="cifar10-64", batch_size=64, num_reverse_steps=5, num_training_steps=1
+        cifar, name="cifar10-64", batch_size=64, num_reverse_steps=2, num_training_steps=1
     )
     digits = Setup(
         name="digits-16" if is_quick else "digits-128",
         unet=digits_job.model,
         image_shape=(1, 8, 8),
         batch_size=16 if is_quick else digits_job.training.global_batch_size,
-        num_reverse_steps=25 if is_quick else 50,
-        num_training_steps=10,
+        num_reverse_steps=20,
+        num_training_steps=5,
     )
     return [digits, cifar] if is_quick else [digits, cifar, larger]
 
