@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from orchestrator.checkpoints import CheckpointStore
 from orchestrator.errors import ConditionFailedError, RayUnavailableError
 from orchestrator.lifecycle import (
     Facts,
@@ -29,7 +30,9 @@ from orchestrator.ray_cluster import Cluster, ProcessRef
 from orchestrator.ray_jobs import RayJobStatus
 from orchestrator.records import RecordStore, VersionedRecord, read_json
 from orchestrator.retry import Restart
-from orchestrator.spec import Job
+from orchestrator.sample_shards import SampleShards
+from orchestrator.shards import plan_shards
+from orchestrator.spec import Job, TrainJob
 from orchestrator.state import JobRecord, JobState, Reason
 from orchestrator.storage import ObjectStore
 
@@ -108,7 +111,7 @@ class AttemptControl:
             in_state_s=(now - record.changed_at).total_seconds(),
             ray_message=message,
         )
-        return _View(facts, running, _progress(outcome, heartbeat))
+        return _View(facts, running, _said(outcome, heartbeat))
 
     def _ray_status(self, record: JobRecord) -> tuple[RayJobStatus | None, str]:
         try:
@@ -168,7 +171,7 @@ class AttemptControl:
             case Succeed():
                 message = view.facts.outcome.message if view.facts.outcome else ""
                 done = record.moved_to(JobState.SUCCEEDED, at=now, message=message)
-                return done.with_attempt(ended_at=now, progress=view.progress)
+                return done.with_attempt(ended_at=now, progress=self._progress(spec, record, view))
             case Stop(reason, message):
                 return _stopping(record, now, reason, message, JobState.FAILED, STOP_GRACE_S)
             case Requeue(message):
@@ -176,14 +179,24 @@ class AttemptControl:
             case Fail(reason, message):
                 return self._failed(record, spec, reason, message, view)
             case _:
-                return self._released(record, view)
+                return self._released(record, spec, view)
+
+    def _progress(self, spec: Job, record: JobRecord, view: "_View") -> int:
+        """Return what is committed, by the store: what an attempt commits last it may never say."""
+        job = JobPaths(record.job_id)
+        if isinstance(spec, TrainJob):
+            return max(view.said, *CheckpointStore(self._store, job).steps(), 0)
+        plan = plan_shards(spec.num_samples, spec.shard_size)
+        indices = SampleShards(self._store, job).indices()
+        return max(view.said, sum(plan[index].num_images for index in indices))
 
     def _failed(
         self, record: JobRecord, spec: Job, reason: Reason, message: str, view: "_View"
     ) -> JobRecord:
         """Return the record on its way to another attempt or to FAILED, as the policy decides."""
         now = self._store.now()
-        record = self._put_down_to_nodes(record.with_attempt(progress=view.progress), reason, view)
+        record = record.with_attempt(progress=self._progress(spec, record, view))
+        record = self._put_down_to_nodes(record, reason, view)
         reason = record.reason or reason
         counted = [a for a in record.attempts if a.number >= record.first_counted_attempt]
         verdict = spec.retry.decide(reason, counted)
@@ -197,13 +210,14 @@ class AttemptControl:
             return _stopping(record, now, reason, told, JobState.QUEUED)
         return _stopping(record, now, reason, told, JobState.FAILED)
 
-    def _released(self, record: JobRecord, view: "_View") -> JobRecord:
+    def _released(self, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
         now = self._store.now()
         target = record.stop_target or JobState.FAILED
         if record.reason in (Reason.WORKER_LOST, Reason.DRIVER_LOST):
             record = self._put_down_to_nodes(record, record.reason, view)  # Ray knows by now
         moved = record.moved_to(target, at=now, reason=record.reason, message=record.message)
-        return moved.with_attempt(ended_at=now, reason=record.reason, progress=view.progress)
+        progress = self._progress(spec, record, view)
+        return moved.with_attempt(ended_at=now, reason=record.reason, progress=progress)
 
     def _put_down_to_nodes(self, record: JobRecord, reason: Reason, view: "_View") -> JobRecord:
         """Return the record with why its attempt ended, and by which nodes' fault."""
@@ -220,12 +234,12 @@ class _View:
     Attributes:
         facts: For the decision.
         running: Its processes that are alive.
-        progress: Units that no crash can lose.
+        said: Units that it said are committed.
     """
 
     facts: Facts
     running: list[ProcessRef]
-    progress: int
+    said: int
 
 
 def _stopping(
@@ -246,6 +260,6 @@ def _stopping(
     )
 
 
-def _progress(outcome: Outcome | None, heartbeat: Mapping[str, Any]) -> int:
-    said = outcome.progress if outcome is not None else 0
-    return max(said, int(heartbeat.get("committed", 0)))
+def _said(outcome: Outcome | None, heartbeat: Mapping[str, Any]) -> int:
+    at_last = outcome.progress if outcome is not None else 0
+    return max(at_last, int(heartbeat.get("committed", 0)))

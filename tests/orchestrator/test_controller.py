@@ -82,6 +82,21 @@ def test_a_lost_driver_is_tried_again_from_where_it_was(world: World) -> None:
     assert world.record(job_id).attempt == 2
 
 
+@pytest.mark.parametrize("reason", [None, Reason.WORKER_LOST])
+def test_what_an_attempt_committed_last_counts_though_it_never_said_so(
+    world: World, reason: Reason | None
+) -> None:
+    """It died between the commit and the next heartbeat; its progress renews the budget."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    world.step()
+    world.store.put(JobPaths(job_id).checkpoint(7), b"{}")
+    world.end(job_id, Outcome(reason=reason, message="lost") if reason else None)
+    world.step(3)
+    assert world.record(job_id).attempts[0].progress == 7
+
+
 @pytest.mark.parametrize("reason", [Reason.BAD_INPUT, Reason.DIVERGED, Reason.USER_CODE])
 def test_what_another_attempt_can_not_cure_fails_at_once(world: World, reason: Reason) -> None:
     """490,000 retries of a job whose input is wrong help nobody."""
