@@ -21,7 +21,7 @@ from orchestrator.sample_network import build_denoiser
 
 pytestmark = pytest.mark.slow
 
-NUM_STEPS, LAST = 120, 40
+NUM_STEPS, LAST = 100, 30
 SHAPE = (1, 8, 8)
 DIFFUSION = DiffusionConfig(num_timesteps=100)
 
