@@ -87,10 +87,7 @@ def _form_of(kind: type[_T]) -> "TypeAdapter[_T]":
 
 def encode_record(record: JobRecord) -> bytes:
     """Return a record as JSON."""
-    value = {
-        "format_version": FORMAT_VERSION,
-        **_form_of(JobRecord).dump_python(record, mode="json"),
-    }
+    value = {"format_version": FORMAT_VERSION, **record_as_json(record)}
     return json.dumps(value, indent=1).encode()
 
 
@@ -176,7 +173,7 @@ class RecordStore:
         missing = [name for name in _SPEC_FIELDS if name not in spec]
         if missing:
             raise BadInputError(
-                f"the spec of job {job_id} has no {missing[0]}; this version is old"
+                f"the spec of job {job_id} has no {missing[0]}: a newer version wrote it, use that"
             )
         parent = spec.get(PARENT_KEY) or {}
         return JobRecord(
