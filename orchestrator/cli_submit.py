@@ -57,7 +57,7 @@ def submit_command(
     if stay:
         sys.exit(exit_code_of(wait_for(output, store, submission.job_id, None)["state"]))
     told = "queued" if submission.is_new else "exists already, with the same spec"
-    output.result(
-        job_status(store, submission.job_id),
-        f"{submission.job_id} {told}\n  follow it: ddpmctl wait {spec.name}",
-    )
+    # The status costs seven requests, which the text does not need.
+    status = job_status(store, submission.job_id) if output.as_json else None
+    text = f"{submission.job_id} {told}\n  follow it: ddpmctl wait {spec.name}"
+    output.result(status, text)

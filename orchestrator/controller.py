@@ -216,7 +216,9 @@ class Controller:
         """Hold a job back until its smoke test has passed, or fail it with that."""
         smoke_id, record = job.spec.waits_for_smoke, job.record
         waits_for_model = isinstance(job.spec, SampleJob) and not record.model
-        if smoke_id is None or record.attempt or job.has_passed_smoke or waits_for_model:
+        # Whoever asks again has mended what was wrong, and the attempt tries it first.
+        is_over = job.has_passed_smoke or record.attempt or record.retried_at is not None
+        if smoke_id is None or is_over or waits_for_model:
             return
         live = self._jobs.get(smoke_id)
         gate = smoke_gate(live.record) if live else read_gate(self._records, smoke_id)

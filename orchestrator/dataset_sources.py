@@ -1,7 +1,5 @@
-"""Where data sets come from: a known name, a path, or an s3:// URI."""
+"""Opens data sets wherever they are: a known name, a path, or an s3:// URI."""
 
-import difflib
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,45 +9,9 @@ import numpy as np
 
 from orchestrator.dataset_arrays import Block, ImageStream, is_array_file, open_array_file
 from orchestrator.dataset_files import open_folder, open_store_folder, open_tar
+from orchestrator.dataset_refs import DIGITS
 from orchestrator.errors import DatasetError
 from orchestrator.storage import ObjectStore
-
-DIGITS = "digits"
-# Data sets that come with a package. Their hash is known, so nothing is imported to find them.
-NAMED_SHA256 = {
-    DIGITS: "130bc464515cfdcd2c5c8dc7d8c6d18de76133eb1f1511a2c1881bbf7b828125",
-}
-_BARE_WORD = re.compile(r"[\w-]+")
-
-
-def resolve_source(source: str, folder: Path) -> str:
-    """Return a source that means the same from anywhere.
-
-    Args:
-        source: The name of a known data set, an s3:// URI, or a path.
-        folder: What a relative path is relative to: the job file's folder.
-
-    Raises:
-        DatasetError: It is none of them, or nothing is at the path.
-    """
-    if source in NAMED_SHA256 or source.startswith("s3://"):
-        return source
-    if "://" in source:
-        raise DatasetError(f"data set {source!r}: only paths and s3:// URIs can be read")
-    path = folder / Path(source).expanduser()
-    if path.exists():
-        return str(path.resolve())
-    if _BARE_WORD.fullmatch(source):
-        raise DatasetError(_unknown_name(source))
-    raise DatasetError(f"data set {source!r}: there is no file or folder {path}")
-
-
-def _unknown_name(name: str) -> str:
-    nearest = difflib.get_close_matches(name.lower(), NAMED_SHA256, n=1)
-    if nearest:
-        return f"no data set is called {name!r}; did you mean {nearest[0]!r}?"
-    known = ", ".join(NAMED_SHA256)
-    return f"no data set is called {name!r}; known: {known}; else give a path or an s3:// URI"
 
 
 @contextmanager

@@ -13,42 +13,21 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.dataset_arrays import BLOCK_BYTES, Block, ImageStream
-from orchestrator.dataset_sources import NAMED_SHA256, open_source
+from orchestrator.dataset_refs import DatasetRef, find_known, manifest_key, not_in_store
+from orchestrator.dataset_sources import open_source
 from orchestrator.errors import ConditionFailedError, DatasetError, ObjectNotFoundError
 from orchestrator.paths import dataset_folder
 from orchestrator.storage import ObjectStore, open_store
 
 FORMAT_VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class DatasetRef:
-    """A data set in the store.
-
-    Attributes:
-        sha256: Hash of shape and pixels, and its name in the store.
-        num_images: N.
-        height: H, in pixels.
-        width: W, in pixels.
-        channels: C: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
-        source: Where it was taken from.
-    """
-
-    sha256: str
-    num_images: int
-    height: int
-    width: int
-    channels: int
-    source: str
 
 
 def ingest(
@@ -71,9 +50,9 @@ def ingest(
     Raises:
         DatasetError: The source cannot be used; the message names the file.
     """
-    known = NAMED_SHA256.get(source)
-    if known is not None and store.exists(_manifest_key(known)):
-        return describe(store, known)
+    known = find_known(source, store)
+    if known is not None:
+        return known
     with _cache_usable(cache):
         cache.mkdir(parents=True, exist_ok=True)
         staging = tempfile.TemporaryDirectory(dir=cache, prefix="ingest-")
@@ -88,19 +67,6 @@ def ingest(
         _store_once(ref, path, store)
         _publish(path, _cached_path(cache, ref.sha256))
     return ref
-
-
-def describe(store: ObjectStore, sha256: str) -> DatasetRef:
-    """Return what the store's manifest says of a data set.
-
-    Raises:
-        DatasetError: The store does not hold it.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads(store.get(_manifest_key(sha256)).body)
-    except ObjectNotFoundError as error:
-        raise DatasetError(_not_in_store(store, sha256)) from error
-    return DatasetRef(**{field: manifest[field] for field in DatasetRef.__dataclass_fields__})
 
 
 def fetch(store: ObjectStore, sha256: str, cache: Path) -> Path:
@@ -137,20 +103,12 @@ def content_sha256(images: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def _manifest_key(sha256: str) -> str:
-    return f"{dataset_folder(sha256)}manifest.json"
-
-
 def _images_key(sha256: str) -> str:
     return f"{dataset_folder(sha256)}images.npy"
 
 
 def _cached_path(cache: Path, sha256: str) -> Path:
     return cache / sha256 / "images.npy"
-
-
-def _not_in_store(store: ObjectStore, sha256: str) -> str:
-    return f"the store {store.uri} holds no data set {sha256[:12]}; submit the job again"
 
 
 def _write_array(stream: ImageStream, path: Path, cache: Path) -> None:
@@ -183,13 +141,13 @@ def _size(block: Block) -> str:
 
 
 def _store_once(ref: DatasetRef, path: Path, store: ObjectStore) -> None:
-    if store.exists(_manifest_key(ref.sha256)):
+    if store.exists(manifest_key(ref.sha256)):
         return
     store.put_file(_images_key(ref.sha256), path)
     manifest = {"format_version": FORMAT_VERSION, "size_bytes": path.stat().st_size, **asdict(ref)}
     try:
         body = json.dumps(manifest, indent=1).encode()
-        store.put(_manifest_key(ref.sha256), body, if_absent=True)
+        store.put(manifest_key(ref.sha256), body, if_absent=True)
     except ConditionFailedError:
         return  # somebody stored the same images meanwhile
 
@@ -200,7 +158,7 @@ def _download(store: ObjectStore, sha256: str, cache: Path, path: Path) -> None:
         try:
             store.get_file(_images_key(sha256), copy)
         except ObjectNotFoundError as error:
-            raise DatasetError(_not_in_store(store, sha256)) from error
+            raise DatasetError(not_in_store(store, sha256)) from error
         if not _is_whole(copy) or content_sha256(np.load(copy, mmap_mode="r")) != sha256:
             raise DatasetError(
                 f"{store.uri}/{_images_key(sha256)} is damaged: its pixels have another SHA-256; "

@@ -47,7 +47,7 @@ class _GroupFile(Closed):
     preemptible: bool = True
     retry: RetryPolicy = RetryPolicy()
     notify: NotifySpec | None = None
-    tracking: GroupTracking = GroupTracking()
+    tracking: GroupTracking = Field(default_factory=GroupTracking)
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
 
 

@@ -67,7 +67,7 @@ class GroupJob(Closed):
     queue: Name = "default"
     priority: Annotated[int, Field(ge=0, le=100)] = 50
     notify: NotifySpec | None = None
-    tracking: GroupTracking = GroupTracking()
+    tracking: GroupTracking = Field(default_factory=GroupTracking)
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     children: tuple[Child, ...]
 

@@ -1,12 +1,12 @@
 """Takes a job's images into the store when the job is submitted."""
 
+import importlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ddpm.config import ConfigError
-from orchestrator.dataset_sources import resolve_source
-from orchestrator.datasets import DatasetRef, ingest
+from orchestrator.dataset_refs import DatasetRef, find_known, resolve_source
 from orchestrator.documents import Location, load_document
 from orchestrator.errors import BadInputError, DatasetError
 from orchestrator.group_spec import GroupJob
@@ -66,12 +66,19 @@ def with_dataset(
     known = {} if known is None else known
     source = resolve_source(spec.dataset.source, folder)
     if source not in known:
-        cache = Path(tempfile.gettempdir()) / "ddpmctl-cache" / "datasets"
-        known[source] = ingest(source, store, cache)
+        known[source] = find_known(source, store) or _take_in(source, store)
     ref = known[source]
     spec.model.check_image_shape((ref.channels, ref.height, ref.width))
     dataset = spec.dataset.model_copy(update={"sha256": ref.sha256, "source": source})
     return spec.model_copy(update={"dataset": dataset})
+
+
+def _take_in(source: str, store: ObjectStore) -> DatasetRef:
+    # Loaded here: the libraries that read images take longer than all else that `submit` does.
+    datasets = importlib.import_module("orchestrator.datasets")
+    cache = Path(tempfile.gettempdir()) / "ddpmctl-cache" / "datasets"
+    ref: DatasetRef = datasets.ingest(source, store, cache)
+    return ref
 
 
 def with_datasets(group: GroupJob, folder: Path, store: ObjectStore) -> GroupJob:

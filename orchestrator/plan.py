@@ -3,7 +3,7 @@
 from typing import Any
 
 from ddpm.unet_size import count_parameters
-from orchestrator.datasets import DatasetRef, describe
+from orchestrator.dataset_refs import DatasetRef, describe
 from orchestrator.group_spec import GroupJob
 from orchestrator.spec import Job, TrainJob
 from orchestrator.storage import ObjectStore

@@ -44,7 +44,7 @@ from orchestrator.sample_shards import (
     suffix_of,
 )
 from orchestrator.sample_smoke import smoke_drawing
-from orchestrator.smoke import NUM_STEPS
+from orchestrator.smoke_job import NUM_STEPS
 from orchestrator.spec import SampleJob
 from orchestrator.storage import ObjectStore, open_store
 

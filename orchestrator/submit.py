@@ -4,11 +4,11 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.errors import BadInputError, SpecConflictError
+from orchestrator.errors import SpecConflictError
 from orchestrator.group_spec import GroupJob
 from orchestrator.paths import check_name
 from orchestrator.records import RecordStore
-from orchestrator.smoke import smoke_job, smoke_job_id
+from orchestrator.smoke_job import behind_smoke_tests
 from orchestrator.spec import Job
 from orchestrator.storage import ObjectStore
 from orchestrator.submissions import create_job, read_submission
@@ -48,20 +48,19 @@ def submit_job(store: ObjectStore, spec: Job | GroupJob, job_id: str | None = No
 def submit_with_smoke(
     store: ObjectStore, spec: Job | GroupJob, job_id: str | None = None
 ) -> Submission:
-    """Put a job into the queue behind a small one that looks whether it would work.
+    """Put a job into the queue behind small ones that look whether it would work.
 
     Raises:
         SpecConflictError: The id is taken by another spec.
         BadInputError: The id cannot be used.
     """
-    if isinstance(spec, GroupJob):
-        raise BadInputError(
-            f"--smoke is for a single job; each job of a {spec.kind} begins with a smoke test"
-        )
     job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
-    smoke_id = smoke_job_id(job_id)
-    submit_job(store, smoke_job(spec, job_id), smoke_id)
-    return submit_job(store, spec.model_copy(update={"waits_for_smoke": smoke_id}), job_id)
+    if isinstance(spec, GroupJob):
+        spec = spec.with_ids(job_id)
+    waiting, smokes = behind_smoke_tests(spec, job_id)
+    for smoke_id, smoke in smokes.items():
+        submit_job(store, smoke, smoke_id)
+    return submit_job(store, waiting, job_id)
 
 
 def _new_id(name: str, now: datetime) -> str:

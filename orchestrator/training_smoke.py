@@ -26,7 +26,8 @@ from orchestrator.checkpoints import CheckpointStore
 from orchestrator.errors import CheckpointError
 from orchestrator.images import decode_png, encode_png
 from orchestrator.outages import Backoff, outlast_outage
-from orchestrator.smoke import NUM_STEPS, smoke_part
+from orchestrator.smoke import smoke_part
+from orchestrator.smoke_job import NUM_STEPS
 from orchestrator.training_report import AveragedModel
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,8 @@ from orchestrator.background_saver import BackgroundSaver
 from orchestrator.checkpoint_commit import CheckpointCommit
 from orchestrator.checkpoints import CheckpointStore
 from orchestrator.code_version import code_version, git_commit
-from orchestrator.datasets import describe, fetch
+from orchestrator.dataset_refs import describe
+from orchestrator.datasets import fetch
 from orchestrator.logs import LogShipper
 from orchestrator.metric_writer import MetricWriter
 from orchestrator.spec import TrainJob

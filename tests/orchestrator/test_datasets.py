@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.dataset_sources import NAMED_SHA256, resolve_source
-from orchestrator.datasets import DatasetRef, content_sha256, describe, fetch, ingest
+from orchestrator.dataset_refs import NAMED_SHA256, DatasetRef, describe, resolve_source
+from orchestrator.datasets import content_sha256, fetch, ingest
 from orchestrator.errors import DatasetError
 from orchestrator.images import encode_png
 from tests.fakes import MemoryStore

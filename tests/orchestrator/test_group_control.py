@@ -29,7 +29,7 @@ from orchestrator.progress_bar import completed, pace_line
 from orchestrator.spec import ModelRef, SampleJob, TrainJob
 from orchestrator.state import Reason
 from orchestrator.submissions import read_spec
-from orchestrator.submit import submit_job
+from orchestrator.submit import submit_job, submit_with_smoke
 from tests.fakes import FaultyStore, MemoryStore
 from tests.world import World, train_job
 
@@ -329,6 +329,36 @@ def test_a_group_is_submitted_whole_or_not_at_all_and_only_once(
     ]  # fmt: skip
     with pytest.raises(SpecConflictError):
         submit_job(world.store, group_of(tmp_path, CHAIN, "priority=3"), "g")
+
+
+def test_a_pipelines_first_steps_wait_for_smoke_tests_and_a_retry_does_not(
+    world: World, tmp_path: Path
+) -> None:
+    """What the later steps need is not there yet; whoever retries has mended what was wrong."""
+    submit_with_smoke(world.store, group_of(tmp_path, CHAIN), "g")
+    fail(world, "g-a-smoke")
+    world.step(3)
+    assert (world.state("g-a"), world.state("g")) == ("FAILED", "FAILED")
+    assert "its smoke test g-a-smoke is FAILED" in world.record("g-a").message
+    assert world.record("g-a").attempt == 0
+    request(world.store, "g", "retry")
+    for step in ("a", "b", "c"):
+        succeed(world, f"g-{step}")
+    assert world.state("g") == "SUCCEEDED"
+    assert "g-b-smoke" not in created(world)
+
+
+def test_all_runs_of_a_sweep_wait_for_one_smoke_test(world: World, tmp_path: Path) -> None:
+    """A wrong path costs seconds, and not seconds for each run."""
+    submit_with_smoke(world.store, group_of(tmp_path, SWEEP), "g")
+    world.step(3)
+    runs = sorted(job for job in created(world) if not job.endswith("-smoke"))
+    assert [world.record(job).reason for job in runs] == [Reason.WAITING_FOR_SMOKE] * 3
+    assert [job for job in created(world) if job not in runs] == [f"{runs[0]}-smoke"]
+    succeed(world, f"{runs[0]}-smoke")
+    for job in runs:
+        succeed(world, job)
+    assert world.state("g") == "SUCCEEDED"
 
 
 def test_a_group_has_no_processes_and_names_the_jobs_that_have(

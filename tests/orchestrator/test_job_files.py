@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ddpm.config import DiffusionConfig, UNetConfig
-from orchestrator.dataset_sources import resolve_source
+from orchestrator.dataset_refs import resolve_source
 from orchestrator.group_files import load_submission
 from orchestrator.group_spec import GroupJob
 from orchestrator.spec import SampleJob, TrainJob, load_spec

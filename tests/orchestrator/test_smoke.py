@@ -34,7 +34,8 @@ from orchestrator.sample_shards import (
     hash_pixels,
 )
 from orchestrator.sample_smoke import smoke_drawing
-from orchestrator.smoke import smoke_job, smoke_job_id, smoke_part
+from orchestrator.smoke import smoke_part
+from orchestrator.smoke_job import smoke_job, smoke_job_id
 from orchestrator.snapshot import NodeCapacity
 from orchestrator.spec import (
     DatasetSpec,
