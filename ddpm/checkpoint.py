@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ddpm.adam import MOMENTS
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.flat import FlatParameters
@@ -31,7 +32,6 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 CHECKPOINT_FILES = (MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE)
 
 _Config = TypeVar("_Config", UNetConfig, DiffusionConfig, TrainingConfig)
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class CheckpointFormatError(ValueError):
@@ -140,22 +140,21 @@ class StateSnapshot:
             state: As `train_steps` leaves it when it ends.
             fixed: JSON values that later attempts must honour; they come back in CheckpointInfo.
         """
-        moments = state.optimizer.state[state.weights]
+        moments = state.optimizer.moments
         return cls(
             info=CheckpointInfo.of(state, fixed or {}),
             layout=state.parameters,
             model=_cpu_copy(state.parameters.values),
             ema=_cpu_copy(state.ema),
-            moments={name: _cpu_copy(moments[name]) for name in _MOMENTS},
+            moments={name: _cpu_copy(moments[name]) for name in MOMENTS},
         )
 
     def put_back(self, state: TrainState) -> None:
         """Make the state that this was taken of what it was then, to the bit."""
-        moments = state.optimizer.state[state.weights]
         with torch.no_grad():
             for vector, saved in self._pairs(state):
                 vector.copy_(saved)
-        moments["step"].fill_(self.info.step)
+        state.optimizer.num_steps.fill_(self.info.step)
         state.step = self.info.step
 
     def matches(self, state: TrainState) -> bool:
@@ -164,11 +163,11 @@ class StateSnapshot:
         return is_same and state.step == self.info.step
 
     def _pairs(self, state: TrainState) -> list[tuple[Tensor, Tensor]]:
-        moments = state.optimizer.state[state.weights]
+        moments = state.optimizer.moments
         return [
             (state.parameters.values, self.model),
             (state.ema, self.ema),
-            *((moments[name], self.moments[name]) for name in _MOMENTS),
+            *((moments[name], self.moments[name]) for name in MOMENTS),
         ]
 
     def write(self, folder: Path) -> list[Path]:
@@ -236,15 +235,14 @@ def load_state(state: TrainState, folder: Path) -> CheckpointInfo:
     shapes = {name: view.shape for name, view in state.parameters.views(state.ema)}
     model = _read_tensors(folder / MODEL_FILE, shapes)
     ema = _read_tensors(folder / EMA_FILE, shapes)
-    moment_shapes = {f"{m}.{name}": shape for m in _MOMENTS for name, shape in shapes.items()}
+    moment_shapes = {f"{m}.{name}": shape for m in MOMENTS for name, shape in shapes.items()}
     moments = _read_tensors(folder / OPTIMIZER_FILE, moment_shapes)
     state.parameters.fill(state.parameters.values, model)
     state.parameters.fill(state.ema, ema)
-    optimizer_state = state.optimizer.state[state.weights]
-    for moment in _MOMENTS:
+    for moment in MOMENTS:
         tensors = {name: moments[f"{moment}.{name}"] for name in shapes}
-        state.parameters.fill(optimizer_state[moment], tensors)
-    optimizer_state["step"].fill_(info.step)
+        state.parameters.fill(state.optimizer.moments[moment], tensors)
+    state.optimizer.num_steps.fill_(info.step)
     state.step = info.step
     return info
 

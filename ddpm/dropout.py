@@ -30,7 +30,8 @@ class Dropout(nn.Module):
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
-        self.register_buffer("key", torch.zeros(2, dtype=torch.int32), persistent=False)
+        key = torch.zeros(2, dtype=torch.int32, device="cpu")  # also where weights are "meta"
+        self.register_buffer("key", key, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of x (B, C, H, W), of any floating dtype, while training."""

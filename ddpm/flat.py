@@ -71,4 +71,4 @@ class FlatParameters:
 
 def _dense_strides(parameter: Tensor) -> tuple[int, ...]:
     """Return strides that fill memory without gaps, in the order of the parameter's own."""
-    return torch.empty_like(parameter, device="meta").stride()
+    return torch.empty_like(parameter).stride()

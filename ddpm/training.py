@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ddpm.adam import VectorAdam
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.data import BatchOrder, BatchReader, ImageDataset, rank_positions, to_float
@@ -77,7 +78,7 @@ class TrainState:
         forward: The same, compiled if that was decided.
         parameters: Their values and gradients, one vector each.
         ema: (P,) float32, the moving average of `parameters.values`.
-        optimizer: Adam or AdamW over `parameters.values` as one tensor.
+        optimizer: Adam or AdamW over `parameters.values`, with its two averages.
         step: Steps taken.
     """
 
@@ -99,23 +100,7 @@ class TrainState:
         self.forward: Callable[[Tensor, Tensor], Tensor] = compute.network(self.model)
         self.parameters = FlatParameters(self.model, num_extra=_NUM_EXTRA)
         self.ema = self.parameters.values.clone()
-        self.weights = torch.nn.Parameter(self.parameters.values)
-        self.weights.grad = self.parameters.parameter_grads
-        self.optimizer = _build_optimizer(config, self.weights)
-        # Adam's averages exist from the start, so that a state can be saved and filled at step 0.
-        self.optimizer.state[self.weights] = {
-            "step": torch.zeros((), device=compute.device),
-            "exp_avg": torch.zeros_like(self.ema),
-            "exp_avg_sq": torch.zeros_like(self.ema),
-        }
-
-
-def _build_optimizer(config: TrainingConfig, weights: torch.nn.Parameter) -> torch.optim.Optimizer:
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(
-            [weights], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-    return torch.optim.Adam([weights], lr=config.learning_rate, fused=True)
+        self.optimizer = VectorAdam(config, self.parameters.values)
 
 
 def learning_rate_at(config: TrainingConfig, step: int) -> float:
@@ -254,9 +239,7 @@ def _update(state: TrainState, learning_rate: float) -> Tensor:
     grad_norm: Tensor = torch.linalg.vector_norm(grads)
     if state.config.grad_clip_norm > 0:
         grads.mul_((state.config.grad_clip_norm / (grad_norm + _CLIP_EPS)).clamp(max=1.0))
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate
-    state.optimizer.step()
+    state.optimizer.step(state.parameters.values, grads, learning_rate)
     update_ema(state.ema, state.parameters.values, ema_decay_at(state.config, state.step))
     return grad_norm
 

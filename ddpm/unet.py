@@ -202,7 +202,9 @@ class UNet(nn.Module):
         self.image_shape = image_shape
         with torch.device("meta"):  # the weights that torch would draw are never wanted
             self._build()
-        self.to_empty(device="cpu")
+        # Module.to_empty would import sympy, half a second of each start.
+        empty = {name: torch.empty(p.shape) for name, p in self.named_parameters()}
+        self.load_state_dict(empty, assign=True)
         _draw_weights(self, torch.Generator().manual_seed(seed))
 
     def _build(self) -> None:

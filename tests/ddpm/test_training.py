@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from ddpm.checkpoint import load_state, save_state
 from ddpm.compute import ComputeDecision
@@ -50,13 +53,13 @@ def _train(state: TrainState, until_step: int) -> list[StepMetrics]:
 
 
 def _vectors(state: TrainState) -> dict[str, torch.Tensor]:
-    moments = state.optimizer.state[state.weights]
+    moments = state.optimizer.moments
     return {
         "model": state.parameters.values,
         "ema": state.ema,
         "exp_avg": moments["exp_avg"],
         "exp_avg_sq": moments["exp_avg_sq"],
-        "optimizer_step": moments["step"],
+        "optimizer_step": state.optimizer.num_steps,
     }
 
 
@@ -173,7 +176,7 @@ def test_gradient_is_clipped_to_the_norm() -> None:
     state = _state(dataclasses.replace(CONFIG, grad_clip_norm=1e-3))
     (metrics,) = _train(state, 1)
     assert metrics.grad_norm > 1e-3
-    norm = state.optimizer.state[state.weights]["exp_avg"].norm().item()
+    norm = state.optimizer.moments["exp_avg"].norm().item()
     assert norm == pytest.approx(1e-4, rel=1e-2)
 
 
@@ -209,11 +212,21 @@ def test_loss_that_is_not_finite_ends_the_run() -> None:
         _train(state, 8)
 
 
+def test_uncompiled_training_imports_no_compiler() -> None:
+    """The optimizers of torch, and its modules moved off "meta", would: a second of a start."""
+    code = (
+        "import sys; from tests.ddpm import test_training as tests;"
+        "tests._train(tests._state(), 2);"
+        "print({'torch._dynamo', 'sympy'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_batch_that_workers_do_not_divide_is_refused() -> None:
     """It must be an input error and not a silent change of the batch."""
     config = dataclasses.replace(CONFIG, global_batch_size=7)
-    store = dist.HashStore()
-    dist.init_process_group("fake", store=store, rank=0, world_size=2)
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
     try:
         with pytest.raises(ConfigError, match="global_batch_size"):
             _train(_state(config), 1)
