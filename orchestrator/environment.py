@@ -1,14 +1,19 @@
 """Which store, Ray and MLflow the command line speaks to."""
 
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import BadInputError
-from orchestrator.stack import DEFAULT_FOLDER, Stack, StackInfo
 from orchestrator.storage import ObjectStore, open_store
 
+if TYPE_CHECKING:
+    from orchestrator.stack import Stack, StackInfo
+
+DEFAULT_FOLDER = ".ddpmctl"
 # Set by other work, they would win over the stack's own credentials and tokens.
 _OVERRIDING = (
     "AWS_PROFILE",
@@ -30,7 +35,7 @@ class Surroundings:
     """
 
     store: ObjectStore
-    stack: StackInfo | None
+    stack: "StackInfo | None"
     started: bool
 
 
@@ -60,7 +65,8 @@ def surroundings(say: Callable[[str], None], *, start: bool = True) -> Surroundi
     uri = os.environ.get("DDPMCTL_STORE")
     if uri:
         return Surroundings(open_store(uri), None, started=False)
-    stack = Stack(stack_folder())
+    # Loaded here: where a store is configured, nothing that starts servers is needed.
+    stack: Stack = importlib.import_module("orchestrator.stack").Stack(stack_folder())
     info = stack.info()
     runs = info is not None and all(part.is_running for part in stack.status())
     if not runs:
@@ -76,7 +82,7 @@ def surroundings(say: Callable[[str], None], *, start: bool = True) -> Surroundi
     return Surroundings(open_store(os.environ["DDPMCTL_STORE"]), info, started=not runs)
 
 
-def use_stack(info: StackInfo) -> None:
+def use_stack(info: "StackInfo") -> None:
     """Make this process a client of an embedded stack, whatever was set before."""
     for name in _OVERRIDING:
         os.environ.pop(name, None)

@@ -15,7 +15,8 @@ from typing import Any
 from orchestrator.code_version import release
 from orchestrator.controller import Controller
 from orchestrator.errors import ConditionFailedError, LeaseLostError, OrchestratorError
-from orchestrator.lease import Lease, read_lease
+from orchestrator.lease import Lease
+from orchestrator.lease_view import read_lease
 from orchestrator.notifications import notify_all
 from orchestrator.ray_cluster import ProcessRef, RayCluster
 from orchestrator.storage import open_store

@@ -29,7 +29,6 @@ from orchestrator.stack_parts import REGION, STORE_URI, Part, without_proxy
 from orchestrator.stack_ray import RAY_PORTS, ray_access, ray_part, ray_url
 from orchestrator.stack_seaweed import STORE_PORTS, store_part, store_url
 
-DEFAULT_FOLDER = Path(".ddpmctl")
 _PORTS_OF = {"store": STORE_PORTS, "ray": RAY_PORTS, "mlflow": MLFLOW_PORTS}
 _LOCK_TIMEOUT_S = 600.0
 _LOCK_POLL_S = 0.2
@@ -89,7 +88,7 @@ class Stack:
 
     def __init__(
         self,
-        folder: Path = DEFAULT_FOLDER,
+        folder: Path,
         *,
         num_cpus: int | None = None,
         num_gpus: int | None = None,

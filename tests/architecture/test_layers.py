@@ -38,6 +38,7 @@ ORCHESTRATOR_ORDER = (
     "numbered",
     "records",
     "submissions",
+    "lease_view",
     "lease",
     "requests",
     "smoke_job",

@@ -42,11 +42,10 @@ WARM_STEPS = 20
 
 
 def training_spec(store: ObjectStore, num_steps: int, cpus: int) -> TrainJob:
-    """Return jobs/train.yaml's training, eager, with checkpoints and without grids."""
+    """Return jobs/train.yaml's training, eager, with its checkpoints and without grids."""
     overrides = [
         f"training.num_steps={num_steps}",
         "training.compile=false",
-        f"checkpoints.every_steps={num_steps // 4}",
         "tracking.log_every_steps=10",
         "tracking.sample_every_steps=0",
         "evaluation.num_images=8",

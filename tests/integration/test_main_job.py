@@ -9,7 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from orchestrator.checkpoints import CheckpointStore
-from orchestrator.lease import read_lease
+from orchestrator.lease_view import read_lease
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
 from orchestrator.sample_sets import verify_samples

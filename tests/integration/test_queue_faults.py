@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.ensure import ensure_orchestrator
 from orchestrator.job_view import request
-from orchestrator.lease import read_lease
+from orchestrator.lease_view import read_lease
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore, read_json
 from orchestrator.stack import StackInfo

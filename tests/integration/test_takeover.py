@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.ensure import ensure_orchestrator
-from orchestrator.lease import LeaseView, read_lease
+from orchestrator.lease_view import LeaseView, read_lease
 from orchestrator.paths import JobPaths
 from orchestrator.ray_jobs import RayJobs
 from orchestrator.stack import StackInfo

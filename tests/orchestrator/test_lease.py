@@ -4,7 +4,8 @@ import pytest
 
 from orchestrator import paths
 from orchestrator.errors import LeaseLostError
-from orchestrator.lease import Lease, read_lease
+from orchestrator.lease import Lease
+from orchestrator.lease_view import read_lease
 from tests.fakes import MemoryStore
 
 
