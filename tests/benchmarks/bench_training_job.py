@@ -2,8 +2,9 @@
 
 Run `python -m tests.benchmarks.bench_training_job`. It starts an embedded stack of its own in a
 temporary folder. The bare loop is `ddpm.training.train_steps` in one process with as many threads;
-the job does besides what jobs do: metrics, checkpoints, heartbeats, logs. Both take turns, and both
-are timed over the same steps, the first ones left out. Writes `bench-training-job.json`.
+the job does besides what jobs do: metrics, checkpoints, heartbeats, logs. Both live at once and
+take turns of a few seconds: while one steps, the other's process is stopped, so a machine whose
+speed changes from minute to minute is the same for both. Writes `bench-training-job.json`.
 """
 
 import argparse
@@ -14,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from ddpm.compute import decide_compute
@@ -28,6 +30,7 @@ from ddpm.training import TrainState, train_steps
 from orchestrator.datasets import fetch
 from orchestrator.ensure import ensure_orchestrator
 from orchestrator.job_dataset import with_dataset
+from orchestrator.job_view import request
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
 from orchestrator.spec import TrainJob, load_spec
@@ -39,17 +42,16 @@ from tests.benchmarks.bench_speed_sides import ROOT
 
 Row = dict[str, Any]
 WARM_STEPS = 20
+SETTLE_S, TURN_S = 1.0, 8.0
 
 
-def training_spec(store: ObjectStore, num_steps: int, cpus: int) -> TrainJob:
+def training_spec(store: ObjectStore, cpus: int) -> TrainJob:
     """Return jobs/train.yaml's training, eager, with its checkpoints and without grids."""
     overrides = [
-        f"training.num_steps={num_steps}",
+        "training.num_steps=100000",
         "training.compile=false",
-        "tracking.log_every_steps=10",
+        "tracking.log_every_steps=1",
         "tracking.sample_every_steps=0",
-        "evaluation.num_images=8",
-        "evaluation.num_timesteps=2",
         f"resources.cpus_per_worker={cpus}",
     ]
     spec = with_dataset(load_spec(ROOT / "jobs" / "train.yaml", overrides), ROOT, store)
@@ -57,8 +59,8 @@ def training_spec(store: ObjectStore, num_steps: int, cpus: int) -> TrainJob:
     return spec
 
 
-def bare_rate(store: ObjectStore, spec: TrainJob, cpus: int) -> float:
-    """Return the images per second of the bare loop, in this process."""
+def bare_loop(store: ObjectStore, spec: TrainJob, cpus: int) -> None:
+    """Train in this process, and print the time of each step, in seconds since the epoch."""
     compute = decide_compute(
         precision=spec.training.precision,
         compile_request=False,
@@ -77,29 +79,53 @@ def bare_rate(store: ObjectStore, spec: TrainJob, cpus: int) -> float:
         image_shape=train_set.image_shape,
         compute=compute,
     )
-    began_at = 0.0
-    for measured in train_steps(state, train_set, until_step=spec.training.num_steps):
-        if measured.step == WARM_STEPS:
-            began_at = time.perf_counter()
-    taken = spec.training.num_steps - WARM_STEPS
-    return taken * spec.training.global_batch_size / (time.perf_counter() - began_at)
+    for _ in train_steps(state, train_set, until_step=spec.training.num_steps):
+        print(time.time(), flush=True)
 
 
-def job_rate(store: ObjectStore, job_id: str, spec: TrainJob) -> float:
-    """Return the images per second of a job that has ended, by the times of its metric lines."""
-    times = dict(_step_times(store, job_id))
-    seconds = (times[spec.training.num_steps] - times[WARM_STEPS]) / 1000
-    taken = spec.training.num_steps - WARM_STEPS
-    return taken * spec.training.global_batch_size / seconds
-
-
-def _step_times(store: ObjectStore, job_id: str) -> Iterator[tuple[int, int]]:
-    """Yield (step, milliseconds) of the lines that tell the loss of a step."""
+def step_times(store: ObjectStore, job_id: str) -> list[float]:
+    """Return when the job logged each step, in seconds since the epoch."""
+    times = []
     for info in store.list_objects(JobPaths(job_id).attempt(1).metrics):
         for line in store.get(info.key).body.splitlines():
             value = json.loads(line)
             if "loss" in value.get("values", {}):
-                yield value["step"], value["at_ms"]
+                times.append(value["at_ms"] / 1000)
+    return sorted(times)
+
+
+def worker_of(store: ObjectStore, job_id: str) -> psutil.Process:
+    """Return the process of the job's one worker."""
+    (info,) = (
+        one
+        for one in store.list_objects(JobPaths(job_id).attempt(1).processes)
+        if "worker-0" in one.key
+    )
+    return psutil.Process(json.loads(store.get(info.key).body)["pid"])
+
+
+def rate_within(times: Sequence[float], turn: tuple[float, float]) -> float:
+    """Return the steps per second between the first and the last step of a turn."""
+    within = [at for at in times if turn[0] <= at <= turn[1]]
+    return (len(within) - 1) / (within[-1] - within[0])
+
+
+def take_turns(processes: Sequence[psutil.Process], turns: int) -> list[list[tuple[float, float]]]:
+    """Let one process run at a time, the others stopped; return when the turns of each were."""
+    times: list[list[tuple[float, float]]] = [[] for _ in processes]
+    for process in processes:
+        process.suspend()
+    for _ in range(turns):
+        for one, process in zip(times, processes, strict=True):
+            process.resume()
+            time.sleep(SETTLE_S)
+            began_at = time.time()
+            time.sleep(TURN_S)
+            one.append((began_at, time.time()))
+            process.suspend()
+    for process in processes:
+        process.resume()
+    return times
 
 
 def seconds_to_begin(store: ObjectStore, job_id: str) -> float:
@@ -110,26 +136,48 @@ def seconds_to_begin(store: ObjectStore, job_id: str) -> float:
     return (event.at - record.submitted_at).total_seconds()
 
 
-def one_round(store: ObjectStore, num_steps: int, cpus: int, number: int) -> Row:
-    """Run the job and then the bare loop, each alone."""
-    spec = training_spec(store, num_steps, cpus)
-    job_id = f"bench-{cpus}-{number}"
+def wait_for_running(store: ObjectStore, job_id: str) -> None:
+    """Wait until a job steps."""
+    records = RecordStore(store)
+    while (state := records.read(job_id).record.state) is not JobState.RUNNING:
+        assert not state.has_ended, records.read(job_id).record.message
+        time.sleep(0.5)
+
+
+def end(store: ObjectStore, job_id: str) -> None:
+    """Cancel a job and wait until it has ended."""
+    request(store, job_id, "cancel")
+    while not RecordStore(store).read(job_id).record.state.has_ended:
+        time.sleep(0.5)
+
+
+def measure(store: ObjectStore, cpus: int, turns: int) -> Row:
+    """Run a job and the bare loop side by side, in turn."""
+    spec, job_id = training_spec(store, cpus), f"bench-{cpus}"
     submit_job(store, spec, job_id)
     ensure_orchestrator(store, lambda line: None)
-    while not (record := RecordStore(store).read(job_id).record).state.has_ended:
-        time.sleep(2.0)
-    assert record.state is JobState.SUCCEEDED, record.message
-    command = [sys.executable, "-m", "tests.benchmarks.bench_training_job"]
-    command += ["--bare", str(num_steps), "--cpus", str(cpus)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    return {
-        "job": job_rate(store, job_id, spec),
-        "bare": float(done.stdout.strip().splitlines()[-1]),
-        "seconds_to_begin": seconds_to_begin(store, job_id),
-    }
+    wait_for_running(store, job_id)
+    command = [sys.executable, "-m", "tests.benchmarks.bench_training_job", "--bare"]
+    command += ["--cpus", str(cpus)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as bare:
+        assert bare.stdout is not None
+        for _ in range(WARM_STEPS):
+            bare.stdout.readline()
+        job_turns, bare_turns = take_turns(
+            [worker_of(store, job_id), psutil.Process(bare.pid)], turns
+        )
+        bare.terminate()
+        bare_times = [float(line) for line in bare.stdout if line.endswith("\n")]
+    end(store, job_id)
+    job_times, batch = step_times(store, job_id), spec.training.global_batch_size
+    rounds = [
+        {"job": batch * rate_within(job_times, mine), "bare": batch * rate_within(bare_times, its)}
+        for mine, its in zip(job_turns, bare_turns, strict=True)
+    ]
+    return report(cpus, rounds, seconds_to_begin(store, job_id))
 
 
-def report(cpus: int, rounds: list[Row]) -> Row:
+def report(cpus: int, rounds: list[Row], begun_after_s: float) -> Row:
     """Print the medians and return them with all rounds."""
     shares = [row["job"] / row["bare"] for row in rounds]
     found = {
@@ -138,7 +186,7 @@ def report(cpus: int, rounds: list[Row]) -> Row:
         "bare_images_per_s": statistics.median(row["bare"] for row in rounds),
         "share": statistics.median(shares),
         "shares": shares,
-        "seconds_to_begin": statistics.median(row["seconds_to_begin"] for row in rounds),
+        "seconds_to_begin": begun_after_s,
         "rounds": rounds,
     }
     print(
@@ -165,22 +213,18 @@ def own_stack(cpus: int) -> Iterator[ObjectStore]:
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--cpus", type=int, nargs="+", default=[1, os.cpu_count() or 1])
-    parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=Path("bench-training-job.json"))
     options = parser.parse_args()
     if options.bare:
         store = open_store(os.environ["DDPMCTL_STORE"])
         (cpus,) = options.cpus
-        print(bare_rate(store, training_spec(store, options.bare, cpus), cpus))
+        bare_loop(store, training_spec(store, cpus), cpus)
         return
     with own_stack(max(options.cpus)) as store:
-        found = [
-            report(c, [one_round(store, options.steps, c, n) for n in range(options.repeats)])
-            for c in options.cpus
-        ]
+        found = [measure(store, cpus, options.turns) for cpus in options.cpus]
     options.output.write_text(json.dumps(found, indent=1) + "\n")
 
 
