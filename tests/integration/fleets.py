@@ -4,7 +4,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,17 @@ def registered(fleets: Fleets, paths: JobPaths, name: str) -> dict[str, Any]:
 def process_of(fleets: Fleets, paths: JobPaths, name: str) -> psutil.Process:
     """Return a worker's or driver's process."""
     return psutil.Process(registered(fleets, paths, name)["pid"])
+
+
+@contextmanager
+def hanging(process: psutil.Process) -> Iterator[None]:
+    """Stop a process in its tracks for a while."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        if process.is_running():
+            process.resume()
 
 
 def kill_author(fleets: Fleets, paths: JobPaths, spared: Container[str]) -> str:

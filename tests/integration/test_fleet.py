@@ -1,6 +1,7 @@
 """The fleet on a real cluster and a real store: the same images whatever happens to it."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import webdataset
 
+from orchestrator.attempt import STOP_POLL_EVERY_S
 from orchestrator.images import decode_png
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
@@ -17,13 +19,14 @@ from orchestrator.stack import StackInfo
 from tests.integration.fleets import (
     NUM_SAMPLES,
     NUM_STEPS,
-    WAIT_S,
     Fleets,
     fleets_in,
+    hanging,
     kill_author,
     last_metric,
+    next_author,
+    process_of,
     spec_of,
-    wait_until,
 )
 
 
@@ -78,9 +81,11 @@ def test_two_workers_killed_in_mid_chain_change_nothing(fleets: Fleets, referenc
 def test_cancelled_and_retried_job_goes_on_where_it_was(fleets: Fleets, reference: str) -> None:
     """What was drawn when the word to stop came is kept, and no reverse step is done twice."""
     paths = fleets.start("cancelled", spec_of("cancelled", shard_size=64, workers=2), 2)
-    wait_until(lambda: fleets.store.exists(paths.decisions), WAIT_S, "nothing decided")
-    request = {"at": fleets.store.now().isoformat(), "grace_s": 30}
-    fleets.store.put(paths.attempt(1).stop, json.dumps(request).encode())
+    author = next_author(fleets, paths, ())  # it draws its next shard by now
+    with hanging(process_of(fleets, paths, author)):
+        request = {"at": fleets.store.now().isoformat(), "grace_s": 30}
+        fleets.store.put(paths.attempt(1).stop, json.dumps(request).encode())
+        time.sleep(3 * STOP_POLL_EVERY_S)  # so the word to stop is there before the shard's end
     outcome = fleets.outcome(paths)
     assert outcome.stopped
     assert outcome.progress < NUM_SAMPLES

@@ -1,11 +1,9 @@
 """A fleet takes what room there is, loses nodes, its driver and its patience, and no image."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -27,6 +25,7 @@ from tests.integration.fleets import (
     WAIT_S,
     Fleets,
     fleets_in,
+    hanging,
     next_author,
     process_of,
     registered,
@@ -64,17 +63,6 @@ def bare_set_sha256(store: ObjectStore, spec: SampleJob) -> str:
         images = to_uint8(draw(denoiser, diffusion, spec.sampling, indices, info.image_shape))
         set_hash.add(images[: spec.num_samples - start].numpy())
     return set_hash.hexdigest
-
-
-@contextmanager
-def hanging(process: psutil.Process) -> Iterator[None]:
-    """Stop a process in its tracks for a while."""
-    process.suspend()
-    try:
-        yield
-    finally:
-        if process.is_running():
-            process.resume()
 
 
 def beat(fleets: Fleets, paths: JobPaths, number: int) -> dict[str, Any]:
