@@ -17,7 +17,7 @@ from orchestrator.local_log import salvage
 from orchestrator.outcome import Outcome
 from orchestrator.spec import TrainJob
 from orchestrator.state import Placement
-from orchestrator.training_worker import train_loop
+from orchestrator.training_entry import train_loop
 
 BOARD_POLL_EVERY_S = 0.5
 # Each of Ray Train's helpers is a process that imports all of Ray Train before the first step.
@@ -42,18 +42,32 @@ def train(attempt: Attempt) -> Outcome:
     board = ray.remote(num_cpus=0, max_concurrency=4)(AttemptBoard).remote(placement.num_workers)
     with BoardReader(attempt, board, BOARD_POLL_EVERY_S):
         try:
+            _start_coordinator()
             trainer(attempt, placement, board).fit()
         finally:
             salvage(attempt.store)  # the last lines of a rank that was killed on this machine
     return _outcome(attempt, spec)
 
 
-def trainer(attempt: Attempt, placement: Placement, board: Any) -> Any:
-    """Return the TorchTrainer of an attempt: it never retries and uploads nothing."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+def _start_coordinator() -> None:
+    """Let the actor with which Ray Train asks autoscalers for nodes start beside the controller.
 
-    class LeanTrainer(TorchTrainer):  # type: ignore[misc]
+    A cluster's first training would start it later, and wait for it up to five seconds.
+    """
+    try:
+        from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+    except ImportError:  # a Ray that does without it, or has it elsewhere
+        return
+    get_or_create_autoscaling_coordinator()
+
+
+def trainer(attempt: Attempt, placement: Placement, board: Any) -> Any:
+    """Return Ray Train's trainer of an attempt: it never retries and uploads nothing."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+    base, backend = _trainer_and_backend(placement)
+
+    class LeanTrainer(base):  # type: ignore[misc, valid-type]
         """Starts no helper that a job here has no use for; where Ray has no such hook, all."""
 
         def _create_default_callbacks(self) -> list[Any]:
@@ -72,7 +86,7 @@ def trainer(attempt: Attempt, placement: Placement, board: Any) -> Any:
             "attempt": attempt.number,
             "board": board,
         },
-        torch_config=TorchConfig(backend="nccl" if placement.gpus_per_worker else "gloo"),
+        **backend,
         scaling_config=ScalingConfig(
             num_workers=placement.num_workers,
             use_gpu=placement.gpus_per_worker > 0,
@@ -87,6 +101,22 @@ def trainer(attempt: Attempt, placement: Placement, board: Any) -> Any:
             ),
         ),
     )
+
+
+def _trainer_and_backend(placement: Placement) -> tuple[type, dict[str, Any]]:
+    """Return the class of Ray Train to take, and what it is told about the process group.
+
+    A worker alone needs no process group, and without one neither the driver nor Ray Train's
+    controller loads torch.
+    """
+    if placement.num_workers == 1:
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+        return DataParallelTrainer, {}
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    backend = "nccl" if placement.gpus_per_worker else "gloo"
+    return TorchTrainer, {"torch_config": TorchConfig(backend=backend)}
 
 
 def _outcome(attempt: Attempt, spec: TrainJob) -> Outcome:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # A module imports only from the ones above it. A new module gets a line here, as high as it can.
@@ -101,6 +103,7 @@ ORCHESTRATOR_ORDER = (
     "lifecycle",
     "attempt_board",
     "training_worker",
+    "training_entry",
     "training_job",
     "attempt_control",
     "plan",
@@ -289,8 +292,17 @@ def test_nothing_reads_pickles() -> None:
                 assert ast.unparse(node.value) == "False", name
 
 
-def test_command_line_starts_without_heavy_imports() -> None:
-    """`ddpmctl list` must answer before a user wonders; `import ray` alone is half a second."""
-    code = f"import sys, orchestrator.cli; print(*(m for m in {HEAVY} if m in sys.modules))"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        # `ddpmctl list` must answer before a user wonders; `import ray` alone is half a second.
+        ("cli", HEAVY),
+        # Of a training, the worker needs torch, and the two processes before it do not.
+        ("training_job", {"torch", "ray"}),
+    ],
+)
+def test_starts_without_heavy_imports(module: str, heavy: set[str]) -> None:
+    """What a process loads before it is needed delays whoever waits for it."""
+    code = f"import sys, orchestrator.{module}; print(*(m for m in {heavy} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not done.stdout.split()
