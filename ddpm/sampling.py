@@ -7,6 +7,7 @@ from 0 (x_T, pure noise) to `num_steps` (x_0). As the noise of image k at timest
 of (seed, k, t), a chain that was stopped after any step goes on from its image and that count.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from torch import Tensor
 from ddpm.config import ConfigError, SamplingConfig
 from ddpm.diffusion import Denoiser, GaussianDiffusion
 from ddpm.noise import Stream, sample_noise
+
+_NOISE_AT_ONCE = 2**16  # values: some MB of 64-bit words
 
 
 class ChainState(NamedTuple):
@@ -155,8 +158,10 @@ def sample_chain(
         )
     x = start.x.to(indices.device)
     yield ChainState(x, start.step_index)
-    for step_index in range(start.step_index, len(steps)):
-        x = _reverse_step(denoiser, diffusion, config, indices, x, steps[step_index])
+    remaining = steps[start.step_index :]
+    noises = _chain_noise(config.seed, indices, shape, remaining)
+    for step_index, step in enumerate(remaining, start=start.step_index):
+        x = _reverse_step(denoiser, diffusion, config, x, step, next(noises))
         yield ChainState(x, step_index + 1)
 
 
@@ -190,14 +195,42 @@ def to_uint8(x: Tensor) -> Tensor:
     return pixels.permute(0, 2, 3, 1).contiguous()
 
 
+def _chain_noise(
+    seed: int, indices: Tensor, shape: Sequence[int], steps: Sequence[StepCoefficients]
+) -> Iterator[Tensor | None]:
+    """Yield the fresh noise of each step, (B, C, H, W), or None where a step takes none.
+
+    Making noise is a hundred small operations, whatever its size, so that of small batches is made
+    for several steps at once: the same bits, since it is a function of (seed, k, t).
+    """
+    num_at_once = max(_NOISE_AT_ONCE // (len(indices) * math.prod(shape)), 1)
+    for first in range(0, len(steps), num_at_once):
+        block = steps[first : first + num_at_once]
+        timesteps = [step.timestep for step in block if step.noise_scale > 0.0]
+        made = iter(_noise_of_steps(seed, indices, shape, timesteps))
+        for step in block:
+            yield next(made) if step.noise_scale > 0.0 else None
+
+
+def _noise_of_steps(
+    seed: int, indices: Tensor, shape: Sequence[int], timesteps: Sequence[int]
+) -> Sequence[Tensor]:
+    if not timesteps:
+        return ()
+    if len(timesteps) == 1:
+        return (sample_noise(seed, indices, timesteps[0], shape),)
+    t = torch.cat([torch.full_like(indices, timestep) for timestep in timesteps])
+    return sample_noise(seed, indices.repeat(len(timesteps)), t, shape).chunk(len(timesteps))
+
+
 @torch.no_grad()
 def _reverse_step(
     denoiser: Denoiser,
     diffusion: GaussianDiffusion,
     config: SamplingConfig,
-    indices: Tensor,
     x: Tensor,
     step: StepCoefficients,
+    noise: Tensor | None,
 ) -> Tensor:
     t = torch.full((len(x),), step.timestep, dtype=torch.int64, device=x.device)
     model_output = denoiser(x, t).to(torch.float32)
@@ -205,8 +238,7 @@ def _reverse_step(
     if config.clip_denoised:
         pred_xstart = pred_xstart.clamp(-1.0, 1.0)
     x_prev = step.xstart_weight * pred_xstart + step.x_weight * x
-    if step.noise_scale > 0.0:
-        noise = sample_noise(config.seed, indices, step.timestep, x.shape[1:])
+    if noise is not None:
         x_prev = x_prev + step.noise_scale * noise
     return x_prev
 

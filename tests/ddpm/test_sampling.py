@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddpm.config import ConfigError, DiffusionConfig, SamplingConfig
 from ddpm.diffusion import Denoiser, GaussianDiffusion
+from ddpm.noise import sample_noise
 from ddpm.sampling import (
     ChainState,
     draw,
@@ -237,6 +238,24 @@ def test_stopped_chain_goes_on_to_the_same_bits(method: str, stop: int) -> None:
     rest = list(sample_chain(denoiser, diffusion, config, indices, SHAPE, start=start))
     assert [state.step_index for state in rest] == list(range(stop, 26))
     assert torch.equal(rest[-1].x, whole[-1].x)
+
+
+@pytest.mark.parametrize("at_once", [1, 2 * 3 * 15, 10**9])
+def test_noise_made_for_several_steps_is_that_of_each(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many steps' noise is made at once depends on the batch, which must not show."""
+    diffusion, config = _diffusion(), _sampling(num_steps=8, seed=3)
+    indices, steps = torch.tensor([7, 2]), step_coefficients(config, diffusion)
+    monkeypatch.setattr("ddpm.sampling._NOISE_AT_ONCE", at_once)
+    denoiser = gaussian_denoiser(diffusion, 0.1, 0.3)
+    states = list(sample_chain(denoiser, diffusion, config, indices, (1, 3, 5)))
+    for before, after, step in zip(states, states[1:], steps, strict=False):
+        t = torch.full((2,), step.timestep)
+        x_0 = diffusion.predict_xstart(denoiser(before.x, t), before.x, t)
+        mean = step.xstart_weight * x_0 + step.x_weight * before.x
+        noise = sample_noise(3, indices, step.timestep, (1, 3, 5))
+        assert torch.equal(after.x, mean + step.noise_scale * noise)
 
 
 def test_states_of_a_chain_are_not_overwritten() -> None:
