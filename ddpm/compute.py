@@ -75,7 +75,7 @@ class ComputeDecision:
         """Return a placed model as it is to be called: compiled, if that was decided.
 
         Args:
-            model: The network; its layers and weights stay the same objects.
+            model: The network; it is always called with inputs of the same shapes.
             replayed: Let a GPU replay the call as one CUDA graph. Each result is then overwritten
                 by the next call, so the caller copies what it keeps.
         """
@@ -86,8 +86,6 @@ class ComputeDecision:
         else:
             # On few cores the compiling processes that torch would start take turns with it.
             options = {"compile_threads": self.num_threads if self.num_threads > 2 else 1}
-        # Else each call looks whether any of the weights became another one.
-        options["guard_filter_fn"] = torch.compiler.skip_guard_on_all_nn_modules_unsafe
         compiled: Callable[..., Tensor] = torch.compile(model, dynamic=False, options=options)
         return compiled
 

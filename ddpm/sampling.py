@@ -217,8 +217,6 @@ def _noise_of_steps(
 ) -> Sequence[Tensor]:
     if not timesteps:
         return ()
-    if len(timesteps) == 1:
-        return (sample_noise(seed, indices, timesteps[0], shape),)
     t = torch.cat([torch.full_like(indices, timestep) for timestep in timesteps])
     return sample_noise(seed, indices.repeat(len(timesteps)), t, shape).chunk(len(timesteps))
 
