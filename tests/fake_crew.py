@@ -151,10 +151,19 @@ class ThreadCrew:
 
 
 def fleet_of(
-    desk: Desk, *, num_shards: int = 20, workers: int = 3, **hooks: Any
+    desk: Desk,
+    *,
+    num_shards: int = 20,
+    workers: int = 3,
+    straggler_floor_s: float = 60.0,
+    **hooks: Any,
 ) -> tuple[Fleet, ThreadCrew]:
-    """Return a fleet of threads over shards of one image."""
+    """Return a fleet of threads over shards of one image.
+
+    A busy machine may hold a thread up for long: only a test that waits for copies of slow shards
+    sets `straggler_floor_s` low.
+    """
     crew = ThreadCrew(desk, workers)
-    table = ShardTable(plan_shards(num_shards, 1), straggler_floor_s=0.05)
+    table = ShardTable(plan_shards(num_shards, 1), straggler_floor_s=straggler_floor_s)
     decide = hooks.pop("decide", dict)
     return Fleet(table, crew, FleetHooks(decide=decide, **hooks)), crew  # type: ignore[arg-type]

@@ -140,7 +140,7 @@ def test_slow_shard_is_given_to_an_idle_worker_too() -> None:
             given_up.set()
 
     desk.before_drawing = hang_on_five
-    fleet, _ = fleet_of(desk)
+    fleet, _ = fleet_of(desk, straggler_floor_s=0.05)
     fleet.run(threading.Event(), no_grace)
     assert given_up.is_set()
     assert fleet.table.statistics().num_duplicates >= 1
