@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.config import UNetConfig
+from ddpm.convolution import Conv2d
 from ddpm.dropout import Dropout
 from ddpm.layers import attention, group_norm, group_norm_silu
 
@@ -45,8 +46,8 @@ def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(num_groups(channels), channels, eps=_GROUP_NORM_EPS)
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+def _conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> Conv2d:
+    return Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
 
 class ResidualBlock(nn.Module):
