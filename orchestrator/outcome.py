@@ -105,6 +105,7 @@ _BY_NAME = {
     "NodeDiedError": Reason.NODE_LOST,
     "ActorDiedError": Reason.WORKER_LOST,
     "ActorUnavailableError": Reason.WORKER_LOST,
+    "ActorUnschedulableError": Reason.WORKER_LOST,
     "RayActorError": Reason.WORKER_LOST,
     "WorkerCrashedError": Reason.WORKER_LOST,
     "OwnerDiedError": Reason.WORKER_LOST,

@@ -1,7 +1,7 @@
-"""The driver of one attempt of a training job: Ray Train's worker group, and nothing of its own.
+"""The driver of one attempt of a training job: Ray Train's worker group, or one worker alone.
 
-Retries, checkpoints and their verification are ours; Ray Train gives the worker group, the process
-group and the dashboard's page.
+Retries, checkpoints and their verification are ours; to several workers Ray Train gives the group,
+the process group and the dashboard's page.
 """
 
 import logging
@@ -14,10 +14,11 @@ from orchestrator.attempt import Attempt, run_attempt
 from orchestrator.attempt_board import AttemptBoard, BoardReader
 from orchestrator.checkpoints import CheckpointStore
 from orchestrator.local_log import salvage
+from orchestrator.lone_worker import train_alone
 from orchestrator.outcome import Outcome
 from orchestrator.spec import TrainJob
 from orchestrator.state import Placement
-from orchestrator.training_entry import train_loop
+from orchestrator.training_entry import train_in_group
 
 BOARD_POLL_EVERY_S = 0.5
 # Each of Ray Train's helpers is a process that imports all of Ray Train before the first step.
@@ -36,17 +37,31 @@ def train(attempt: Attempt) -> Outcome:
     spec, placement = attempt.spec, attempt.record.placement
     if not isinstance(spec, TrainJob) or placement is None:
         raise TypeError(f"job {attempt.record.job_id} is no placed training job")
-    os.environ.update(_TRAIN_SETTINGS)
     ray.init(logging_level=logging.WARNING)
     attempt.progress.total, attempt.progress.unit = spec.training.num_steps, "steps"
+    config = {
+        "store_uri": attempt.store.uri,
+        "job_id": attempt.record.job_id,
+        "attempt": attempt.number,
+    }
+    try:
+        if placement.num_workers == 1:
+            train_alone(attempt, placement, config, BOARD_POLL_EVERY_S)
+        else:
+            _train_in_group(attempt, placement, config)
+    finally:
+        salvage(attempt.store)  # the last lines of a rank that was killed on this machine
+    return _outcome(attempt, spec)
+
+
+def _train_in_group(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> None:
+    import ray
+
+    os.environ.update(_TRAIN_SETTINGS)
     board = ray.remote(num_cpus=0, max_concurrency=4)(AttemptBoard).remote(placement.num_workers)
     with BoardReader(attempt, board, BOARD_POLL_EVERY_S):
-        try:
-            _start_coordinator()
-            trainer(attempt, placement, board).fit()
-        finally:
-            salvage(attempt.store)  # the last lines of a rank that was killed on this machine
-    return _outcome(attempt, spec)
+        _start_coordinator()
+        trainer(attempt, placement, {**config, "board": board}).fit()
 
 
 def _start_coordinator() -> None:
@@ -61,13 +76,12 @@ def _start_coordinator() -> None:
     get_or_create_autoscaling_coordinator()
 
 
-def trainer(attempt: Attempt, placement: Placement, board: Any) -> Any:
+def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> Any:
     """Return Ray Train's trainer of an attempt: it never retries and uploads nothing."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
 
-    base, backend = _trainer_and_backend(placement)
-
-    class LeanTrainer(base):  # type: ignore[misc, valid-type]
+    class LeanTrainer(TorchTrainer):  # type: ignore[misc]
         """Starts no helper that a job here has no use for; where Ray has no such hook, all."""
 
         def _create_default_callbacks(self) -> list[Any]:
@@ -79,14 +93,9 @@ def trainer(attempt: Attempt, placement: Placement, board: Any) -> Any:
         per_worker["GPU"] = placement.gpus_per_worker
     nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
     return LeanTrainer(
-        train_loop,
-        train_loop_config={
-            "store_uri": attempt.store.uri,
-            "job_id": attempt.record.job_id,
-            "attempt": attempt.number,
-            "board": board,
-        },
-        **backend,
+        train_in_group,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if placement.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=placement.num_workers,
             use_gpu=placement.gpus_per_worker > 0,
@@ -101,22 +110,6 @@ def trainer(attempt: Attempt, placement: Placement, board: Any) -> Any:
             ),
         ),
     )
-
-
-def _trainer_and_backend(placement: Placement) -> tuple[type, dict[str, Any]]:
-    """Return the class of Ray Train to take, and what it is told about the process group.
-
-    A worker alone needs no process group, and without one neither the driver nor Ray Train's
-    controller loads torch.
-    """
-    if placement.num_workers == 1:
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-        return DataParallelTrainer, {}
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    backend = "nccl" if placement.gpus_per_worker else "gloo"
-    return TorchTrainer, {"torch_config": TorchConfig(backend=backend)}
 
 
 def _outcome(attempt: Attempt, spec: TrainJob) -> Outcome:

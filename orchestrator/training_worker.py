@@ -42,16 +42,19 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir()) / "ddpmctl-cache"
 
 
-def train_loop(config: dict[str, Any]) -> None:
-    """Train from the newest whole checkpoint to the end, or until told to stop."""
+def train_loop(config: dict[str, Any], *, rank: int, world_size: int) -> None:
+    """Train from the newest whole checkpoint to the end, or until told to stop.
+
+    Args:
+        config: The "store_uri", the "job_id", the "attempt" and the "board" to report to.
+        rank: Of this worker.
+        world_size: All workers.
+    """
     import ray
-    from ray import train
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    context = train.get_context()
     store = open_store(config["store_uri"])
     attempt = Attempt.open(store, config["job_id"], config["attempt"])
-    rank = context.get_world_rank()
     node_id = ray.get_runtime_context().get_node_id()
     register_process(store, attempt.paths, f"worker-{rank}", node_id)
     with (
@@ -59,7 +62,7 @@ def train_loop(config: dict[str, Any]) -> None:
         BoardClient(config["board"], rank) as board,
     ):
         board.say(phase="starting", node_id=node_id)
-        TrainingWorker(attempt, rank, context.get_world_size(), board).run()
+        TrainingWorker(attempt, rank, world_size, board).run()
 
 
 class TrainingWorker:

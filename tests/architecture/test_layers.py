@@ -104,6 +104,7 @@ ORCHESTRATOR_ORDER = (
     "attempt_board",
     "training_worker",
     "training_entry",
+    "lone_worker",
     "training_job",
     "attempt_control",
     "plan",
@@ -297,7 +298,7 @@ def test_nothing_reads_pickles() -> None:
     [
         # `ddpmctl list` must answer before a user wonders; `import ray` alone is half a second.
         ("cli", HEAVY),
-        # Of a training, the worker needs torch, and the two processes before it do not.
+        # Of a training, the worker needs torch, and the process before it does not.
         ("training_job", {"torch", "ray"}),
     ],
 )

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from ray.exceptions import ActorUnschedulableError
 
 from orchestrator.lifecycle import (
     Facts,
@@ -169,6 +170,9 @@ class WorkerGroupStartupTimeoutError(Exception):
     """As Ray Train names it."""
 
 
-def test_a_gang_that_found_no_room_is_tried_again() -> None:
+@pytest.mark.parametrize(
+    "error", [WorkerGroupStartupTimeoutError("1 worker"), ActorUnschedulableError("no such node")]
+)
+def test_workers_that_found_no_room_are_tried_again(error: Exception) -> None:
     """Ray may count on a node for a while that is gone; that is no error of the user's code."""
-    assert reason_of(WorkerGroupStartupTimeoutError("1 worker")) is Reason.WORKER_LOST
+    assert reason_of(error) is Reason.WORKER_LOST
