@@ -103,7 +103,7 @@ class BoardReader:
         every_s: Seconds between two looks.
     """
 
-    def __init__(self, attempt: Attempt, board: Any, every_s: float) -> None:
+    def __init__(self, attempt: Attempt, board: Any, every_s: float = 0.5) -> None:
         self._attempt = attempt
         self._board = board
         self._every_s = every_s

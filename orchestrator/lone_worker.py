@@ -29,16 +29,13 @@ class LoneWorker(AttemptBoard):
         run_training_loop({**config, "board": board}, rank=0, world_size=1)
 
 
-def train_alone(
-    attempt: Attempt, placement: Placement, config: dict[str, Any], poll_every_s: float
-) -> None:
+def train_alone(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> None:
     """Start the one worker where it was placed, and wait for its end.
 
     Args:
         attempt: Whose progress the worker's reports become.
         placement: One worker's node, CPUs and GPUs.
         config: What the training loop is told, but for the board.
-        poll_every_s: Seconds between two looks at the reports.
 
     Raises:
         RayError: The worker died, or found no room.
@@ -63,7 +60,7 @@ def train_alone(
             f"the worker found no room on node {node} within {_PLACE_WITHIN_S:.0f} s"
         )
     ray.get(started)
-    with BoardReader(attempt, worker, poll_every_s):
+    with BoardReader(attempt, worker):
         try:
             ray.get(worker.train.remote(config))
         except RayTaskError as error:

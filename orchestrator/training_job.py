@@ -20,7 +20,6 @@ from orchestrator.spec import TrainJob
 from orchestrator.state import Placement
 from orchestrator.training_entry import train_in_group
 
-BOARD_POLL_EVERY_S = 0.5
 # Each of Ray Train's helpers is a process that imports all of Ray Train before the first step.
 # What a lost or drained node means for a job, the orchestrator decides; a placement group ends with
 # its Ray Job; and the images do not come from Ray Data.
@@ -46,7 +45,7 @@ def train(attempt: Attempt) -> Outcome:
     }
     try:
         if placement.num_workers == 1:
-            train_alone(attempt, placement, config, BOARD_POLL_EVERY_S)
+            train_alone(attempt, placement, config)
         else:
             _train_in_group(attempt, placement, config)
     finally:
@@ -59,7 +58,7 @@ def _train_in_group(attempt: Attempt, placement: Placement, config: dict[str, An
 
     os.environ.update(_TRAIN_SETTINGS)
     board = ray.remote(num_cpus=0, max_concurrency=4)(AttemptBoard).remote(placement.num_workers)
-    with BoardReader(attempt, board, BOARD_POLL_EVERY_S):
+    with BoardReader(attempt, board):
         _start_coordinator()
         trainer(attempt, placement, {**config, "board": board}).fit()
 
