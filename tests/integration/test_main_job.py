@@ -121,6 +121,8 @@ def test_jobs_are_cancelled_in_the_queue_and_at_work_and_retried(
 ) -> None:
     """Cancel returns when nothing of the job is left; retry goes on from the saved step."""
     running = submit(tmp_path, train_text("running", steps=5000, every=1000, workers=3))
+    # The store's clock tells seconds: of jobs submitted within one, either may go first.
+    wait_until(lambda: ddpmctl("status", running).value["state"] != "QUEUED")
     queued = submit(tmp_path, train_text("queued", steps=10, workers=3))
     wait_until(lambda: ddpmctl("status", running).value["done"] > 5)
     assert ddpmctl("status", queued).value["state"] == "QUEUED"
