@@ -1,7 +1,7 @@
 """The worker of a training that has no other: a plain Ray actor, and its own board.
 
-With nobody to form a group with, it needs neither Ray Train's controller nor its modules, seconds
-of processes that start one after the other.
+With nobody to form a group with, it needs neither Ray Train's controller nor its modules, which
+cost seconds before the first step.
 """
 
 from typing import Any
