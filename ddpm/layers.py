@@ -6,6 +6,9 @@ Compiled for a CPU, it becomes loops over the few channels of a group that are n
 form taken there has none. On a GPU torch's own operators are taken.
 """
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +18,8 @@ from torch.autograd.function import once_differentiable
 
 # Up to this many pixels the scores of all pairs fit in memory while gradients are kept.
 _MAX_PIXELS_OF_EXPLICIT_ATTENTION = 1024
+# So many values of a few images are normalised at a time: 4 MB in float32.
+_VALUES_AT_ONCE = 2**20
 
 
 def group_norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -100,7 +105,8 @@ class _GroupNorm(torch.autograd.Function):
     """x * scale + shift, with all of the normalisation in scale and shift (B, 1, C); or its SiLU.
 
     Pixels are laid out as (B, H*W, C), which is a view in channels_last. Everything between the
-    rounding of the input and that of the output is float32.
+    rounding of the input and that of the output is float32. A few images are taken at a time: what
+    lies between two passes then stays in the cache, and its memory is used again.
     """
 
     @staticmethod
@@ -113,17 +119,16 @@ class _GroupNorm(torch.autograd.Function):
         eps: float,
         activated: bool,
     ) -> Tensor:
-        pixels = x.flatten(2).transpose(1, 2).float()
-        mean = _group_mean(pixels.mean(dim=1, keepdim=True), num_groups)
-        # Sums of squares are taken around the mean, or they would cancel where it is large.
-        square = _group_mean((pixels - mean).square_().mean(dim=1, keepdim=True), num_groups)
-        rstd = (square + eps).rsqrt()
-        scale = weight.float() * rstd
-        shift = bias.float() - mean * scale
-        y = torch.addcmul(shift, pixels, scale)
-        if activated:
-            F.silu(y, inplace=True)
-        ctx.save_for_backward(x, weight, mean, rstd, scale, shift)
+        normalise = partial(
+            _normalise,
+            weight=weight,
+            bias=bias,
+            num_groups=num_groups,
+            eps=eps,
+            activated=activated,
+        )
+        y, *kept = _of_few_images_each(normalise, _as_pixels(x))
+        ctx.save_for_backward(x, weight, *kept)
         ctx.num_groups = num_groups
         ctx.activated = activated
         return _as_image(y, x)
@@ -131,30 +136,91 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
-        x, weight, mean, rstd, scale, shift = ctx.saved_tensors
-        pixels = x.flatten(2).transpose(1, 2).float()
-        grad_z = grad_y.flatten(2).transpose(1, 2).float()
-        z = torch.addcmul(shift, pixels, scale)
-        if ctx.activated:
-            grad_z = torch.ops.aten.silu_backward(grad_z, z)
-        sum_z = grad_z.sum(dim=1, keepdim=True)
-        sum_zx = torch.mul(grad_z, pixels, out=z).sum(dim=1, keepdim=True)
-        sum_zx_hat = (sum_zx - mean * sum_z) * rstd  # of grad_z times the normalised x
-        num_pixels = pixels.shape[1]
-        mean_z = _group_mean(sum_z * weight, ctx.num_groups) / num_pixels
-        mean_zx_hat = _group_mean(sum_zx_hat * weight, ctx.num_groups) / num_pixels
-        # grad_x = rstd * (weight * grad_z - mean_z - x_hat * mean_zx_hat), in two passes.
-        slope = -rstd * rstd * mean_zx_hat
-        grad_x = torch.addcmul(-rstd * mean_z - slope * mean, pixels, slope, out=z)
-        grad_x.addcmul_(grad_z, scale)
+        x, weight, *kept = ctx.saved_tensors
+        backward = partial(
+            _normalise_backward,
+            weight=weight,
+            num_groups=ctx.num_groups,
+            activated=ctx.activated,
+        )
+        grad_x, grad_weight, grad_bias = _of_few_images_each(
+            backward, _as_pixels(grad_y), _as_pixels(x), *kept
+        )
         return (
             _as_image(grad_x, x),
-            sum_zx_hat.sum(dim=(0, 1)).to(weight.dtype),
-            sum_z.sum(dim=(0, 1)).to(weight.dtype),
+            grad_weight.sum(dim=(0, 1)).to(weight.dtype),
+            grad_bias.sum(dim=(0, 1)).to(weight.dtype),
             None,
             None,
             None,
         )
+
+
+def _of_few_images_each(
+    function: Callable[..., tuple[Tensor, ...]], pixels: Tensor, *others: Tensor
+) -> tuple[Tensor, ...]:
+    """Call a function with a few images of pixels (B, H*W, C), and of the others, at a time.
+
+    Returns:
+        What it returned, for all images: tensors whose first dimension is B.
+    """
+    num_parts = min(math.ceil(pixels.numel() / _VALUES_AT_ONCE), len(pixels))
+    if num_parts <= 1:
+        return function(pixels, *others)
+    parts = [tensor.chunk(num_parts) for tensor in (pixels, *others)]
+    results = [function(*some) for some in zip(*parts, strict=True)]
+    return tuple(torch.cat(column) for column in zip(*results, strict=True))
+
+
+def _normalise(
+    x: Tensor, *, weight: Tensor, bias: Tensor, num_groups: int, eps: float, activated: bool
+) -> tuple[Tensor, ...]:
+    """Return the result (B, H*W, C) in x's dtype; mean, rstd, scale, shift (B, 1, C) float32."""
+    pixels = x.float()
+    mean = _group_mean(pixels.mean(dim=1, keepdim=True), num_groups)
+    # Sums of squares are taken around the mean, or they would cancel where it is large.
+    square = _group_mean((pixels - mean).square_().mean(dim=1, keepdim=True), num_groups)
+    rstd = (square + eps).rsqrt()
+    scale = weight.float() * rstd
+    shift = bias.float() - mean * scale
+    y = torch.addcmul(shift, pixels, scale)
+    if activated:
+        F.silu(y, inplace=True)
+    return y.to(x.dtype), mean, rstd, scale, shift
+
+
+def _normalise_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    *,
+    weight: Tensor,
+    num_groups: int,
+    activated: bool,
+) -> tuple[Tensor, ...]:
+    """Return the gradient of x, in its dtype; what each image gives to weight and bias, float32."""
+    pixels, grad_z = x.float(), grad_y.float()
+    z = torch.addcmul(shift, pixels, scale)
+    if activated:
+        grad_z = torch.ops.aten.silu_backward(grad_z, z)
+    sum_z = grad_z.sum(dim=1, keepdim=True)
+    sum_zx = torch.mul(grad_z, pixels, out=z).sum(dim=1, keepdim=True)
+    sum_zx_hat = (sum_zx - mean * sum_z) * rstd  # of grad_z times the normalised x
+    num_pixels = pixels.shape[1]
+    mean_z = _group_mean(sum_z * weight, num_groups) / num_pixels
+    mean_zx_hat = _group_mean(sum_zx_hat * weight, num_groups) / num_pixels
+    # grad_x = rstd * (weight * grad_z - mean_z - x_hat * mean_zx_hat), in two passes.
+    slope = -rstd * rstd * mean_zx_hat
+    grad_x = torch.addcmul(-rstd * mean_z - slope * mean, pixels, slope, out=z)
+    grad_x.addcmul_(grad_z, scale)
+    return grad_x.to(x.dtype), sum_zx_hat, sum_z
+
+
+def _as_pixels(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
 
 
 def _as_image(pixels: Tensor, like: Tensor) -> Tensor:

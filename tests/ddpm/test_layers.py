@@ -41,6 +41,28 @@ def test_group_norm_silu_is_that_of_torch_in_float64(
     assert y.is_contiguous(memory_format=memory_format) or memory_format != torch.channels_last
 
 
+def test_images_normalised_a_few_at_a_time_are_those_of_torch_in_float64() -> None:
+    """Batches too large for the cache are taken in parts, here of 3 and 2 images."""
+    generator = torch.Generator().manual_seed(0)
+    norm = nn.GroupNorm(4, 64, eps=1e-6)
+    x, grad = (
+        torch.randn(5, 64, 80, 80, generator=generator).contiguous(
+            memory_format=torch.channels_last
+        )
+        for _ in range(2)
+    )
+    x = (x * torch.arange(1.0, 6.0).view(5, 1, 1, 1)).requires_grad_()  # no two images alike
+    y = group_norm_silu(x, norm)
+    ours = torch.autograd.grad(y, (x, norm.weight, norm.bias), grad)
+    exact, x64 = nn.GroupNorm(4, 64, eps=1e-6).double(), x.detach().double().requires_grad_()
+    expected = F.silu(exact(x64))
+    gradients = torch.autograd.grad(expected, (x64, exact.weight, exact.bias), grad.double())
+    torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-5)
+    for gradient, of_exact in zip(ours, gradients, strict=True):
+        torch.testing.assert_close(gradient.double(), of_exact, rtol=1e-4, atol=1e-3)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_group_norm_silu_rounds_bfloat16_once() -> None:
     """Its input and output are bfloat16, everything between is float32."""
     norm, x, grad = _norm_and_input(torch.channels_last)
