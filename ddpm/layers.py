@@ -18,8 +18,10 @@ from torch.autograd.function import once_differentiable
 
 # Up to this many pixels the scores of all pairs fit in memory while gradients are kept.
 _MAX_PIXELS_OF_EXPLICIT_ATTENTION = 1024
-# So many values of a few images are normalised at a time: 4 MB in float32.
+# So many values of a few images are normalised at a time, 4 MB in float32, where all together are
+# more than these: forwards there are fewer passes, and putting the parts together costs one.
 _VALUES_AT_ONCE = 2**20
+_MAX_VALUES_FORWARDS, _MAX_VALUES_BACKWARDS = 2**22, 2**20
 
 
 def group_norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -127,7 +129,7 @@ class _GroupNorm(torch.autograd.Function):
             eps=eps,
             activated=activated,
         )
-        y, *kept = _of_few_images_each(normalise, _as_pixels(x))
+        y, *kept = _of_few_images_each(normalise, _MAX_VALUES_FORWARDS, _as_pixels(x))
         ctx.save_for_backward(x, weight, *kept)
         ctx.num_groups = num_groups
         ctx.activated = activated
@@ -144,7 +146,7 @@ class _GroupNorm(torch.autograd.Function):
             activated=ctx.activated,
         )
         grad_x, grad_weight, grad_bias = _of_few_images_each(
-            backward, _as_pixels(grad_y), _as_pixels(x), *kept
+            backward, _MAX_VALUES_BACKWARDS, _as_pixels(grad_y), _as_pixels(x), *kept
         )
         return (
             _as_image(grad_x, x),
@@ -157,15 +159,21 @@ class _GroupNorm(torch.autograd.Function):
 
 
 def _of_few_images_each(
-    function: Callable[..., tuple[Tensor, ...]], pixels: Tensor, *others: Tensor
+    function: Callable[..., tuple[Tensor, ...]], max_values: int, pixels: Tensor, *others: Tensor
 ) -> tuple[Tensor, ...]:
     """Call a function with a few images of pixels (B, H*W, C), and of the others, at a time.
+
+    Args:
+        function: Takes a few images of each tensor.
+        max_values: So many values of pixels are taken at once nevertheless.
+        pixels: (B, H*W, C).
+        others: Their first dimension is B too.
 
     Returns:
         What it returned, for all images: tensors whose first dimension is B.
     """
     num_parts = min(math.ceil(pixels.numel() / _VALUES_AT_ONCE), len(pixels))
-    if num_parts <= 1:
+    if num_parts <= 1 or pixels.numel() <= max_values:
         return function(pixels, *others)
     parts = [tensor.chunk(num_parts) for tensor in (pixels, *others)]
     results = [function(*some) for some in zip(*parts, strict=True)]

@@ -42,11 +42,11 @@ def test_group_norm_silu_is_that_of_torch_in_float64(
 
 
 def test_images_normalised_a_few_at_a_time_are_those_of_torch_in_float64() -> None:
-    """Batches too large for the cache are taken in parts, here of 3 and 2 images."""
+    """Batches too large for the cache are taken in parts, here image by image."""
     generator = torch.Generator().manual_seed(0)
     norm = nn.GroupNorm(4, 64, eps=1e-6)
     x, grad = (
-        torch.randn(5, 64, 80, 80, generator=generator).contiguous(
+        torch.randn(5, 64, 128, 112, generator=generator).contiguous(
             memory_format=torch.channels_last
         )
         for _ in range(2)
