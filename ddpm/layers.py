@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 
 # Up to this many pixels the scores of all pairs fit in memory while gradients are kept.
 _MAX_PIXELS_OF_EXPLICIT_ATTENTION = 1024
-# So many values of a few images are normalised at a time, 4 MB in float32, where all together are
-# more than these: forwards there are fewer passes, and putting the parts together costs one.
+# Where a batch has more values than the two bounds below, so many are normalised at a time: 4 MB in
+# float32. The forward pass gains later: it has fewer passes, and joining the parts is one more.
 _VALUES_AT_ONCE = 2**20
 _MAX_VALUES_FORWARDS, _MAX_VALUES_BACKWARDS = 2**22, 2**20
 
@@ -82,7 +82,7 @@ def _normalised(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     where it would look every channel's group up at every pixel. One pass gives both moments, so the
     variance loses digits where a channel's mean is hundreds of times its deviation.
     """
-    pixels = x.flatten(2).transpose(1, 2).float()
+    pixels = _as_pixels(x).float()
     num_pixels, channels = pixels.shape[1:]
     group_size = channels // norm.num_groups
     sums = torch.cat([pixels.sum(dim=1), pixels.square().sum(dim=1)])
@@ -139,14 +139,14 @@ class _GroupNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         x, weight, *kept = ctx.saved_tensors
-        backward = partial(
+        normalise_backward = partial(
             _normalise_backward,
             weight=weight,
             num_groups=ctx.num_groups,
             activated=ctx.activated,
         )
         grad_x, grad_weight, grad_bias = _of_few_images_each(
-            backward, _MAX_VALUES_BACKWARDS, _as_pixels(grad_y), _as_pixels(x), *kept
+            normalise_backward, _MAX_VALUES_BACKWARDS, _as_pixels(grad_y), _as_pixels(x), *kept
         )
         return (
             _as_image(grad_x, x),
@@ -165,7 +165,7 @@ def _of_few_images_each(
 
     Args:
         function: Takes a few images of each tensor.
-        max_values: So many values of pixels are taken at once nevertheless.
+        max_values: Up to so many values of pixels, all images are taken at once.
         pixels: (B, H*W, C).
         others: Their first dimension is B too.
 
