@@ -39,6 +39,7 @@ _FIXED_OPTIONS = (
 )
 _TLS_PARTS = ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT")
 _PROBE_KEY = "ready"
+_PROBE_BODY = b"ready"
 
 
 def store_url(ports: Mapping[str, int]) -> str:
@@ -65,7 +66,7 @@ def store_part(folder: StackFolder, secrets: StackSecrets, ports: Mapping[str, i
         folder=folder.store,
         ports=tuple(ports[name] for name in STORE_PORTS),
         prepare=lambda: None,
-        is_ready=lambda: _takes_writes(_client(url, secrets)),
+        is_ready=lambda: _keeps_objects(_client(url, secrets)),
     )
 
 
@@ -106,15 +107,16 @@ def _client(url: str, secrets: StackSecrets) -> "S3Client":
     return session.client("s3", endpoint_url=url, config=config)
 
 
-def _takes_writes(client: "S3Client") -> bool:
-    # A store that lists its buckets may still refuse writes for seconds.
+def _keeps_objects(client: "S3Client") -> bool:
+    # A store that lists its buckets may refuse for seconds what needs a volume: writes of more than
+    # no bytes, and reads of what it held before it was started.
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         if not any(bucket["Name"] == BUCKET for bucket in client.list_buckets()["Buckets"]):
             client.create_bucket(Bucket=BUCKET)
-        client.put_object(Bucket=BUCKET, Key=_PROBE_KEY, Body=b"")
-        client.delete_object(Bucket=BUCKET, Key=_PROBE_KEY)
+        client.put_object(Bucket=BUCKET, Key=_PROBE_KEY, Body=_PROBE_BODY)
+        client.get_object(Bucket=BUCKET, Key=_PROBE_KEY)["Body"].read()
     except (BotoCoreError, ClientError):
         return False
     return True
