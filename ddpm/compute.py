@@ -82,7 +82,8 @@ class ComputeDecision:
         if not self.compiled:
             return model
         if self.device_kind == "cuda":
-            options: dict[str, Any] = {"triton.cudagraphs": replayed}
+            # Kernels chosen by measuring would differ in bits from one machine to the next.
+            options: dict[str, Any] = {"triton.cudagraphs": replayed, "deterministic": True}
         else:
             # On few cores the compiling processes that torch would start take turns with it.
             options = {"compile_threads": self.num_threads if self.num_threads > 2 else 1}
@@ -90,8 +91,18 @@ class ComputeDecision:
         return compiled
 
     def apply_to_process(self) -> None:
-        """Set this process's number of CPU threads."""
+        """Set this process's number of CPU threads, and how a GPU multiplies.
+
+        There, operators that torch has in a deterministic form take that one, and others warn;
+        float32 is multiplied as float32.
+        """
         torch.set_num_threads(self.num_threads)
+        if self.device_kind == "cuda":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            # All of it is written before it is read.
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def decide_compute(
@@ -142,7 +153,9 @@ def has_fast_bf16(device_kind: DeviceKind) -> bool:
 def compile_obstacle(device_kind: DeviceKind) -> str | None:
     """Return why torch.compile can't work on this machine, or None where it can."""
     if device_kind == "cuda":
-        return None if torch.utils._triton.has_triton() else "there is no Triton"
+        from torch.utils._triton import has_triton
+
+        return None if has_triton() else "there is no Triton"
     if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         return "there is no C++ compiler"
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():

@@ -1,9 +1,9 @@
-"""Dropout whose mask is a hash of the step, the layer and the place of the element.
+"""Dropout whose mask is a hash of the step, the layer and the place of the element in the batch.
 
 torch's own draws from a generator, on a CPU element by element: 14 ns each when compiled, in the
 forward pass and again in the backward pass. A hash is integer arithmetic that every processor does
 many elements at a time; compiled, it melts into the loops around it. The mask is the same compiled
-or not.
+or not, and on one worker or on several, which count places in the global batch.
 """
 
 import torch
@@ -22,7 +22,8 @@ class Dropout(nn.Module):
 
     Attributes:
         probability: Of being set to 0, in [0, 1).
-        key: (2,) int32: which mask; `set_dropout_keys` changes it from step to step.
+        key: (3,) int32: which mask, and where in the global batch the images begin;
+            `set_dropout_keys` changes it from step to step.
     """
 
     key: Tensor
@@ -30,7 +31,7 @@ class Dropout(nn.Module):
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
-        key = torch.zeros(2, dtype=torch.int32, device="cpu")  # also where weights are "meta"
+        key = torch.zeros(3, dtype=torch.int32, device="cpu")  # also where weights are "meta"
         self.register_buffer("key", key, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,6 +44,7 @@ class Dropout(nn.Module):
         batch, channels, height, width = x.shape
         size = x.numel()
         places = torch.arange(size, dtype=torch.int32, device=x.device)
+        places += self.key[2] * (channels * height * width)
         threshold = _INT32_MIN + round(self.probability * 2**32)
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             kept = _hashed(places, self.key) >= threshold
@@ -65,18 +67,20 @@ def _folded(bits: Tensor, shift: int) -> Tensor:
     return bits.bitwise_xor_((bits >> shift).bitwise_and_(2 ** (32 - shift) - 1))
 
 
-def set_dropout_keys(model: nn.Module, *numbers: int) -> None:
+def set_dropout_keys(model: nn.Module, *numbers: int, first_image: int = 0) -> None:
     """Choose the masks that the dropout layers of a model take next; the host waits for no device.
 
     Args:
         model: Its `Dropout` layers get keys that have nothing in common.
-        numbers: What the masks shall depend on, such as seed, step and rank.
+        numbers: What the masks shall depend on, such as seed and step.
+        first_image: Position of this worker's first image in the global batch; others follow it.
     """
     layers = (module for module in model.modules() if isinstance(module, Dropout))
     for number, layer in enumerate(layers):
         mixed = _mixed(*numbers, number)
         for place in range(2):
             layer.key[place].fill_((mixed >> 32 * place & 0xFFFFFFFF) + _INT32_MIN)
+        layer.key[2].fill_(first_image)
 
 
 def _mixed(*numbers: int) -> int:

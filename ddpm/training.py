@@ -127,8 +127,9 @@ class _Trainer:
     def __init__(self, state: TrainState, dataset: ImageDataset) -> None:
         config = state.config
         self.state = state
-        self.rank, self.world_size = _rank_and_world_size()
-        positions = rank_positions(config.global_batch_size, self.rank, self.world_size)
+        rank, self.world_size = _rank_and_world_size()
+        positions = rank_positions(config.global_batch_size, rank, self.world_size)
+        self.first_image = int(positions[0])
         order = BatchOrder(len(dataset), config.global_batch_size, config.seed)
         self.device = state.compute.device
         self.positions = torch.from_numpy(positions).to(self.device)
@@ -165,7 +166,7 @@ class _Trainer:
         shape = state.model.image_shape
         noise = training_noise(config.seed, state.step, self.positions, shape)
         x_t = self.diffusion.q_sample(x_start, t, noise)
-        set_dropout_keys(state.model, config.seed, state.step, self.rank)
+        set_dropout_keys(state.model, config.seed, state.step, first_image=self.first_image)
         with state.compute.autocast():
             output = state.forward(x_t, t)
         losses = self.diffusion.training_loss(output, x_start, x_t, t, noise)

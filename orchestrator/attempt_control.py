@@ -103,6 +103,7 @@ class AttemptControl:
         facts = Facts(
             ray=ray,
             outcome=outcome,
+            outcome_age_s=found[1].age.total_seconds() if found else 0.0,
             phase=heartbeat.get("phase", ""),
             has_begun=bool(processes),
             driver_runs=any(process.role == "driver" for process in running),

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
@@ -233,12 +233,15 @@ class CheckpointStore:
             if found != file:
                 raise CheckpointError(f"{key} is damaged: its SHA-256 is not the committed one")
 
-    def retain(self, keep: int, referenced: Collection[int]) -> list[int]:
-        """Delete old checkpoints, oldest first.
+    def refer(self, step: int, by: str) -> None:
+        """Have a checkpoint kept for as long as a job that draws from it is not deleted."""
+        self._store.put(self._paths.reference(step, by), b"")
+
+    def retain(self, keep: int) -> list[int]:
+        """Delete old checkpoints that no job refers to, oldest first.
 
         Args:
             keep: How many of the newest to keep; those whose data are gone don't count.
-            referenced: Steps that are never deleted, such as registered ones.
 
         Returns:
             The steps that were deleted.
@@ -249,11 +252,17 @@ class CheckpointStore:
                 old.append(commit)
             elif self._data_are_there(commit):
                 kept += 1
+        referenced = self._referenced_steps() if old else frozenset()
         doomed = [commit for commit in reversed(old) if commit.step not in referenced]
         for commit in doomed:
             self._store.delete(self._paths.checkpoint(commit.step))
             self._delete_data(commit)
         return [commit.step for commit in doomed]
+
+    def _referenced_steps(self) -> frozenset[int]:
+        start = len(self._paths.references)
+        names = (info.key[start:] for info in self._store.list_objects(self._paths.references))
+        return frozenset(int(name.split("-")[1]) for name in names)
 
     def _data_are_there(self, commit: CheckpointCommit) -> bool:
         sizes = {info.key: info.size_bytes for info in self._store.list_objects(commit.folder)}

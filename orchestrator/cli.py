@@ -5,6 +5,7 @@ So `ddpmctl --help` and a mistyped verb cost no import of anything heavy.
 
 import gc
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -77,8 +78,9 @@ class _LazyGroup(click.Group):
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    joined = " ".join(arguments)
-    return any(form in joined for form in ("-o json", "-ojson", "--output json", "--output=json"))
+    pairs = itertools.pairwise(arguments)
+    is_apart = any(pair in (("-o", "json"), ("--output", "json")) for pair in pairs)
+    return is_apart or "-ojson" in arguments or "--output=json" in arguments
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,5 +1,6 @@
 """The verbs that ask the orchestrator to change a job: `cancel` and `retry`."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -20,11 +21,18 @@ REQUEST_TIMEOUT_S = 60.0
 RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
+def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds")
+    return value
+
+
 @click.command("cancel")
 @click.argument("job")
 @click.option(
     "--grace-s",
     type=click.FloatRange(min=0),
+    callback=_finite,
     default=30.0,
     show_default=True,
     help="Time to save the work in.",

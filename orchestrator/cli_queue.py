@@ -15,7 +15,7 @@ from orchestrator.job_lookup import find_job_id
 from orchestrator.job_view import job_status
 from orchestrator.output import Output, output_option
 from orchestrator.paths import check_name
-from orchestrator.queue_view import read_quotas, read_snapshot, set_quota
+from orchestrator.queue_view import MAX_QUOTA, read_quotas, read_snapshot, set_quota
 from orchestrator.records import RecordStore
 from orchestrator.state import ENDED, GROUP_KINDS, JobState
 from orchestrator.storage import ObjectStore
@@ -108,8 +108,10 @@ def queue_command() -> None:
 def set_command(name: str, gpus: float, output: Output) -> None:
     """Set a queue's quota. Jobs name their queue themselves: an agreement, not a wall."""
     check_name("queue", name)
-    if gpus < 0 and gpus != -1:
-        raise BadInputError(f"--gpus must be 0 or more, or -1 for no limit, not {gpus:g}")
+    if gpus != -1 and not 0 <= gpus <= MAX_QUOTA:
+        raise BadInputError(
+            f"--gpus must be from 0 to {MAX_QUOTA:,}, or -1 for no limit, not {gpus:g}"
+        )
     quotas = set_quota(surroundings(output.say).store, name, None if gpus == -1 else gpus)
     output.result({"quotas": quotas}, _describe_quotas(quotas))
 

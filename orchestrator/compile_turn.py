@@ -4,22 +4,22 @@ torch.compile keeps what it has compiled in a folder that all processes of a use
 that start together would nevertheless all compile at once, each for itself.
 """
 
-import tempfile
 from collections.abc import Callable
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-CACHE = Path(tempfile.gettempdir()) / "ddpmctl-cache" / "compiled"
+from orchestrator.local_cache import cache_folder
 
 
-def compile_in_turn(key: str, compile_it: Callable[[], None], folder: Path = CACHE) -> None:
+def compile_in_turn(key: str, compile_it: Callable[[], None], folder: Path | None = None) -> None:
     """Compile alone if nobody on this machine has compiled it before, else beside the others.
 
     Args:
         key: Names what is compiled; a hash.
         compile_it: Compiles it, or loads it from the compiler's own cache.
-        folder: Where this machine's processes leave word for each other.
+        folder: Where this machine's processes leave word for each other; None for the cache.
     """
+    folder = folder or cache_folder("compiled")
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / key
     with (folder / f"{key}.lock").open("w") as lock:  # ends with the process, however that ends

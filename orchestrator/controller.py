@@ -25,12 +25,15 @@ from orchestrator.errors import (
     BadInputError,
     ConditionFailedError,
     JobNotFoundError,
+    LeaseLostError,
     RayUnavailableError,
+    StoreRefusedError,
+    StoreUnavailableError,
 )
 from orchestrator.group_control import GroupControl, LiveGroup, Seen
 from orchestrator.job_index import JobIndex, index_entry
 from orchestrator.lease import Lease
-from orchestrator.models import ModelFinder
+from orchestrator.models import ModelFinder, hold_model
 from orchestrator.paths import JobPaths
 from orchestrator.queue_view import encode_snapshot, read_quotas
 from orchestrator.ray_cluster import Cluster
@@ -45,6 +48,7 @@ from orchestrator.storage import ObjectStore
 
 PREEMPT_GRACE_S = 60.0
 ADOPTED_A_LOOP = 128
+_OF_ALL_JOBS = (LeaseLostError, StoreUnavailableError, StoreRefusedError)
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +88,11 @@ class Controller:
         unseen = [job for job in self._records.queued_ids() if self._known(job) is None]
         self._adopt(unseen, ADOPTED_A_LOOP)
         for request in self._records.requests():
-            self._handle(request)
+            self._lease.renew()
+            self._answer(request)
         for job in list(self._jobs.values()):
             if job.record.state.has_processes:
+                self._lease.renew()
                 self._guarded(job, self._follow)
         self._groups.follow({i: Seen(job.record, job.heartbeat) for i, job in self._jobs.items()})
         self._lease.renew()
@@ -112,6 +118,21 @@ class Controller:
             job.current = self._records.read(job.record.job_id)
         except RayUnavailableError as error:
             logger.warning("job=%s waits for Ray: %s", job.record.job_id, error)
+        except _OF_ALL_JOBS:
+            raise
+        except Exception:
+            # What nobody foresaw of one job must not end the loop in which all others wait.
+            logger.exception("job=%s is passed over", job.record.job_id)
+
+    def _answer(self, request: Request) -> None:
+        """Handle a request; one that cannot be handled is dropped, or it would come up forever."""
+        try:
+            self._handle(request)
+        except _OF_ALL_JOBS:
+            raise
+        except Exception:
+            logger.exception("job=%s: its request %s is dropped", request.job_id, request.key)
+            self._store.delete(request.key)
 
     def _handle(self, request: Request) -> None:
         if request.verb == paths.DELETE:  # whoever asks deletes; here it is only dropped
@@ -203,6 +224,8 @@ class Controller:
             failed = job.record.moved_to(JobState.FAILED, at=now, reason=reason, message=str(error))
             job.current = self._records.move(job.current, failed)
             return
+        if found.waits_for is None and not hold_model(self._store, found.model, job.record.job_id):
+            return  # it was deleted at this very moment: looked for again in the next loop
         job.waits_for, job.waits_for_job = found.waits_for, found.waits_for_job
         if found.waits_for is None:
             job.current = self._records.write(

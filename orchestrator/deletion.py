@@ -13,6 +13,7 @@ from orchestrator import paths
 from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
 from orchestrator.group_spec import GroupJob
 from orchestrator.job_lookup import find_job_id
+from orchestrator.models import let_go_of_model
 from orchestrator.paths import JobPaths, check_name
 from orchestrator.records import RecordStore, Request
 from orchestrator.references import references_to
@@ -107,6 +108,7 @@ def delete_job(store: ObjectStore, job_id: str) -> Removed:
     for mark in (paths.queue_marker, paths.tracking_marker, paths.notify_marker):
         store.delete(mark(job_id))
     last = (job.spec, job.record)
+    let_go_of_model(store, record.model or {}, job_id)
     infos = list(store.list_objects(job.folder))
     removed += remove_objects(store, [info for info in infos if info.key not in last])
     for key in last:  # one after the other: by the record alone it is found again

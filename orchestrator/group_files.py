@@ -24,6 +24,7 @@ from orchestrator.spec import (
     Job,
     Name,
     NotifySpec,
+    Retry,
     TrainJob,
     checked_job,
 )
@@ -45,7 +46,7 @@ class _GroupFile(Closed):
     queue: Name = "default"
     priority: Annotated[int, Field(ge=0, le=100)] = 50
     preemptible: bool = True
-    retry: RetryPolicy = RetryPolicy()
+    retry: Retry = RetryPolicy()
     notify: NotifySpec | None = None
     tracking: GroupTracking = Field(default_factory=GroupTracking)
     max_concurrent: Annotated[int, Field(ge=1)] | None = None

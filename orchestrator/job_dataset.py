@@ -1,7 +1,6 @@
 """Takes a job's images into the store when the job is submitted."""
 
 import importlib
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from orchestrator.dataset_refs import DatasetRef, find_known, resolve_source
 from orchestrator.documents import Location, load_document
 from orchestrator.errors import BadInputError, DatasetError
 from orchestrator.group_spec import GroupJob
+from orchestrator.local_cache import cache_folder
 from orchestrator.spec import Job, TrainJob
 from orchestrator.storage import ObjectStore
 
@@ -68,6 +68,11 @@ def with_dataset(
     if source not in known:
         known[source] = find_known(source, store) or _take_in(source, store)
     ref = known[source]
+    if spec.dataset.sha256 not in (None, ref.sha256):
+        raise DatasetError(
+            f"dataset.sha256: the file pins {spec.dataset.sha256}, but the images at {source} have "
+            f"{ref.sha256}; bring those images back, or take the line out"
+        )
     spec.model.check_image_shape((ref.channels, ref.height, ref.width))
     dataset = spec.dataset.model_copy(update={"sha256": ref.sha256, "source": source})
     return spec.model_copy(update={"dataset": dataset})
@@ -76,8 +81,7 @@ def with_dataset(
 def _take_in(source: str, store: ObjectStore) -> DatasetRef:
     # Loaded here: the libraries that read images take longer than all else that `submit` does.
     datasets = importlib.import_module("orchestrator.datasets")
-    cache = Path(tempfile.gettempdir()) / "ddpmctl-cache" / "datasets"
-    ref: DatasetRef = datasets.ingest(source, store, cache)
+    ref: DatasetRef = datasets.ingest(source, store, cache_folder("datasets"))
     return ref
 
 

@@ -23,6 +23,7 @@ class Facts:
     Attributes:
         ray: What Ray says of its driver; None if Ray did not answer.
         outcome: What the driver said; None if nothing yet.
+        outcome_age_s: Seconds since it said so.
         phase: What the heartbeat shows; "" before the first one.
         has_begun: Whether any process of the attempt ever told the store of itself.
         driver_runs: Whether its driver's process is alive.
@@ -34,6 +35,7 @@ class Facts:
 
     ray: RayJobStatus | None
     outcome: Outcome | None = None
+    outcome_age_s: float = 0.0
     phase: str = ""
     has_begun: bool = False
     driver_runs: bool = False
@@ -133,7 +135,8 @@ def _after_outcome(record: JobRecord, facts: Facts, outcome: Outcome) -> Step | 
         if record.state is JobState.STARTING:
             return Run()
         if not _is_gone(facts):
-            return _press(facts, since_s=facts.in_state_s if facts.in_state_s > 60 else 0.0)
+            # It still ships its last lines and leaves Ray by itself.
+            return _press(facts, since_s=facts.outcome_age_s - FINISH_WITHIN_S)
         return Succeed()
     if outcome.stopped:
         return Requeue(outcome.message or "it stopped and saved its work")

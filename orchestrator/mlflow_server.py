@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import TrackingError
-from orchestrator.registry import JOB_TAG
+from orchestrator.registry import JOB_TAG, shown_uri
 from orchestrator.tracking_lines import DatasetLine, ModelLine
 from orchestrator.tracking_server import LineRefusedError, MetricValue, RunMissingError
 
@@ -38,7 +38,7 @@ class MlflowServer:
     def __init__(
         self, uri: str, client: Any, entities: Any, errors: tuple[type[Exception], ...]
     ) -> None:
-        self._uri = uri
+        self._shown_uri = shown_uri(uri)
         self._client = client
         self._entities = entities
         self._errors = errors
@@ -160,11 +160,11 @@ class MlflowServer:
             text = " ".join(str(error).split()).partition(" (Caused by")[0][:250]
             code = getattr(error, "error_code", "")
             if code == "RESOURCE_DOES_NOT_EXIST":
-                raise missing(f"MLflow at {self._uri} does not know it: {text}") from error
+                raise missing(f"MLflow at {self._shown_uri} does not know it: {text}") from error
             if code in _REFUSALS:
-                raise LineRefusedError(f"MLflow at {self._uri} refuses: {text}") from error
+                raise LineRefusedError(f"MLflow at {self._shown_uri} refuses: {text}") from error
             raise TrackingError(
-                f"MLflow at {self._uri} does not answer ({text}); "
+                f"MLflow at {self._shown_uri} does not answer ({text}); "
                 "check MLFLOW_TRACKING_URI, or run `ddpmctl up`"
             ) from error
 

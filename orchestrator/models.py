@@ -1,13 +1,16 @@
 """Finds the checkpoint that a sample job draws from, or says what it waits for."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from orchestrator.checkpoints import CheckpointStore
 from orchestrator.errors import BadInputError, CheckpointError, JobNotFoundError, TrackingError
 from orchestrator.job_lookup import find_job_id
+from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
 from orchestrator.registry import registered_checkpoint
 from orchestrator.sample_model import resolve_model
@@ -54,21 +57,45 @@ def find_model(store: ObjectStore, ref: ModelRef) -> ModelResolution:
         raise BadInputError(f"model: {error}") from error
 
 
+def hold_model(store: ObjectStore, model: Mapping[str, Any], job_id: str) -> bool:
+    """Have a found checkpoint kept for a job that draws from it; tell whether it is still there.
+
+    One in another store is not ours to keep.
+    """
+    if model["store_uri"]:
+        return True
+    CheckpointStore(store, JobPaths(model["job_id"])).refer(model["step"], job_id)
+    return store.exists(model["commit_key"])
+
+
+def let_go_of_model(store: ObjectStore, model: Mapping[str, Any], job_id: str) -> None:
+    """Take back what `hold_model` did, once a job is deleted."""
+    if model and not model.get("store_uri"):
+        store.delete(JobPaths(model["job_id"]).reference(model["step"], job_id))
+
+
 class ModelFinder:
-    """Finds models for the orchestrator's loop, which must not wait for an MLflow that is down.
+    """Finds models for the orchestrator's loop, which must not wait for long.
+
+    An MLflow may be down, and a checkpoint is proven whole by downloading it.
 
     Args:
         store: Where the jobs are.
         find: Finds one.
+        patience_s: How long a call waits for that.
     """
 
     def __init__(
         self,
         store: ObjectStore,
         find: Callable[[ObjectStore, ModelRef], ModelResolution] = find_model,
+        patience_s: float = 1.0,
     ) -> None:
         self._store = store
         self._find = find
+        self._patience_s = patience_s
+        self._pool = ThreadPoolExecutor(1, "models")
+        self._sought: dict[ModelRef, Future[ModelResolution]] = {}
         self._ask_again_at = datetime.min.replace(tzinfo=UTC)
 
     def find(self, ref: ModelRef, now: datetime) -> ModelResolution:
@@ -81,8 +108,21 @@ class ModelFinder:
         if ref.registered is not None and now < self._ask_again_at:
             return waiting
         try:
-            return self._find(self._store, ref)
+            return self._found(ref)
+        except TimeoutError:
+            return ModelResolution(waits_for="its checkpoint, which is being read")
         except TrackingError as error:
             logger.warning("models wait: %s", error)
             self._ask_again_at = now + ASK_MLFLOW_AGAIN_AFTER
             return waiting
+
+    def _found(self, ref: ModelRef) -> ModelResolution:
+        # What was found for a job that is gone says nothing of now.
+        self._sought = {r: f for r, f in self._sought.items() if r == ref or not f.done()}
+        if ref not in self._sought:
+            self._sought[ref] = self._pool.submit(self._find, self._store, ref)
+        result = self._sought[ref].exception(self._patience_s)
+        found = self._sought.pop(ref)
+        if result is not None:
+            raise result
+        return found.result()

@@ -16,9 +16,9 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from orchestrator import paths
-from orchestrator.errors import JobNotFoundError
+from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.job_index import live_attempts
-from orchestrator.records import RecordStore
+from orchestrator.records import RecordStore, drop_mark
 from orchestrator.state import JobRecord
 from orchestrator.storage import ObjectInfo, ObjectStore
 from orchestrator.submissions import read_submission
@@ -51,10 +51,11 @@ def notify_all(store: ObjectStore) -> None:
             continue
         try:
             done = _notify(store, job_id, mark)
-        except JobNotFoundError:
+        except (JobNotFoundError, BadInputError) as error:
+            logger.warning("job=%s cannot be told of: %s", job_id, error)
             done = store.now() - mark.modified_at > GIVE_UP_AFTER
         if done:
-            store.delete(mark.key)
+            drop_mark(store, mark.key, job_id)
 
 
 def _notify(store: ObjectStore, job_id: str, mark: ObjectInfo) -> bool:
@@ -85,13 +86,19 @@ def message_of(record: JobRecord) -> dict[str, Any]:
 
 def post(url_env: str, message: dict[str, Any]) -> Delivery:
     """Post a message to the address in a variable: https, or http on loopback; no redirects."""
-    url = urlsplit(os.environ.get(url_env, ""))
+    try:
+        url = urlsplit(os.environ.get(url_env, ""))
+        _ = url.port  # read, so that a wrong one is told here
+    except ValueError:  # its text would name the address
+        return Delivery(True, f"the address in {url_env} is not usable")
     if not url.hostname:
         return Delivery(True, f"{url_env} holds no address where the orchestrator runs")
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
         return Delivery(True, f"the address in {url_env} is not https")
     try:
         status = _send(url, json.dumps(message).encode())
+    except ValueError:  # a host or a path that cannot be sent
+        return Delivery(True, f"the address in {url_env} is not usable")
     except (OSError, http.client.HTTPException) as error:
         return Delivery(False, f"not delivered, tried again later ({type(error).__name__})")
     if 200 <= status < 300:

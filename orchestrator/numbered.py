@@ -29,7 +29,7 @@ class NumberedFolder:
         """Return the numbers above `after` that are there, ascending."""
         names = [
             info.key.removeprefix(self.folder).removesuffix(self.suffix)
-            for info in self.store.list_objects(self.folder)
+            for info in self.store.list_objects(self.folder, self.key(after) if after else "")
         ]
         return sorted(int(name) for name in names if name.isdigit() and int(name) > after)
 

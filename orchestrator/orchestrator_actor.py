@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from orchestrator.code_version import release
@@ -85,6 +86,8 @@ class OrchestratorActor:
                 # The top of the process: whatever broke the loop, jobs must not stay unattended.
                 logger.exception("the loop starts over")
             self._holds_lease.clear()
+            with suppress(OrchestratorError):  # or it would wait for its own lease to run out
+                lease.release()
             time.sleep(LOOP_EVERY_S)
 
     @staticmethod
@@ -105,6 +108,9 @@ def notify_until(store_uri: str, holds_lease: threading.Event) -> None:
             notify_all(store)
         except OrchestratorError as error:
             logger.warning("notifications wait: %s", error)
+        except Exception:
+            # The top of a thread: one job's odd address must not silence all others.
+            logger.exception("notifications wait")
         time.sleep(NOTIFY_EVERY_S)
 
 

@@ -167,6 +167,15 @@ class JobPaths:
         return f"{self.checkpoints}step-{step:09d}.json"
 
     @property
+    def references(self) -> str:
+        """Folder of the marks that jobs draw from checkpoints, which are kept for them."""
+        return f"{self.folder}references/"
+
+    def reference(self, step: int, by: str) -> str:
+        """Key of the mark that another job draws from the checkpoint of a step."""
+        return f"{self.references}step-{step:09d}-{by}"
+
+    @property
     def samples(self) -> str:
         """Folder of the shard commits."""
         return f"{self.folder}samples/"

@@ -13,6 +13,7 @@ from orchestrator.storage import ObjectStore
 
 _SNAPSHOT: TypeAdapter[Snapshot] = TypeAdapter(Snapshot)
 _TRIES = 10
+MAX_QUOTA = 1_000_000
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
@@ -37,7 +38,8 @@ def read_snapshot(store: ObjectStore) -> Snapshot:
 def read_quotas(store: ObjectStore) -> dict[str, float]:
     """Return the GPUs that each queue with a limit may hold at once."""
     found = read_json(store, paths.CONFIG)
-    return dict(found[0].get("quotas", {})) if found else {}
+    quotas = found[0].get("quotas", {}) if found else {}
+    return {name: gpus for name, gpus in quotas.items() if gpus <= MAX_QUOTA}
 
 
 def set_quota(store: ObjectStore, name: str, gpus: float | None) -> dict[str, float]:

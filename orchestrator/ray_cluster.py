@@ -12,6 +12,8 @@ import psutil
 from orchestrator.ray_jobs import RayJobs, RayJobStatus
 from orchestrator.snapshot import NodeCapacity
 
+_ANSWER_S = 10.0
+
 
 @dataclass(frozen=True)
 class ProcessRef:
@@ -140,10 +142,14 @@ class RayCluster:
             for host, host_processes in processes.items()
             if host in nodes
         ]
+        if not answers:
+            return []
+        # All together have that long: the loop that asks holds a lease.
+        ray.wait([answer for _, answer in answers], num_returns=len(answers), timeout=_ANSWER_S)
         running: list[ProcessRef] = []
         for host_processes, answer in answers:
             try:
-                running += ray.get(answer, timeout=15)
+                running += ray.get(answer, timeout=0)
             except (ray.exceptions.RayError, TimeoutError):
                 # Not proven gone, so still there: asked again in the next loop.
                 running += host_processes

@@ -4,6 +4,7 @@ import functools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -264,6 +265,14 @@ class RecordStore:
     def queued_ids(self) -> list[str]:
         """Return the ids of the jobs that have not ended."""
         return [info.key.removeprefix(paths.QUEUE) for info in self.store.list_objects(paths.QUEUE)]
+
+
+def drop_mark(store: ObjectStore, key: str, job_id: str) -> None:
+    """Remove a mark of a job that has ended, but not of one that was queued again meanwhile."""
+    store.delete(key)
+    with suppress(JobNotFoundError):
+        if not RecordStore(store).read(job_id).record.state.has_ended:
+            store.put(key, b"{}")
 
 
 def read_json(store: ObjectStore, key: str) -> tuple[dict[str, Any], StoredObject] | None:

@@ -1,5 +1,6 @@
 """What becomes of a job when a user asks to cancel or to retry it."""
 
+import math
 from dataclasses import replace
 from datetime import datetime
 
@@ -32,19 +33,25 @@ def handle_request(
     may_go_on = request.verb in _AGAIN and record.deleted_at is None
     if may_go_on and record.state in _AGAIN[request.verb]:
         moved = _queued_again(record, request.verb, now)
-        # The marks first: a queued record without them would never be seen. A job that lives
-        # again takes up the group that it belongs to.
-        for job_id in filter(None, (record.parent, record.job_id)):
-            records.store.put(paths.queue_marker(job_id), b"{}")
-            records.store.put(paths.tracking_marker(job_id), b"{}")
-            records.store.put(paths.notify_marker(job_id), b"{}")
+        _put_marks(records, record)  # first: a queued record without them would never be seen
     handled = (*record.handled_requests[-_KEPT_KEYS:], request.key)
     if moved is None:
         return records.write(current, replace(record, handled_requests=handled))
     moved = replace(moved, handled_requests=handled)
     if moved.state is record.state:
         return records.write(current, moved)
-    return records.move(current, moved)
+    current = records.move(current, moved)
+    if moved.state is JobState.QUEUED:
+        # Again: whoever had just told everything of the ended job may have dropped its marks.
+        _put_marks(records, record)
+    return current
+
+
+def _put_marks(records: RecordStore, record: JobRecord) -> None:
+    """Put the marks of a job that lives again, and of the group that it takes up with it."""
+    for job_id in filter(None, (record.parent, record.job_id)):
+        for mark in (paths.queue_marker, paths.tracking_marker, paths.notify_marker):
+            records.store.put(mark(job_id), b"{}")
 
 
 def _queued_again(record: JobRecord, verb: str, now: datetime) -> JobRecord:
@@ -59,8 +66,16 @@ def _queued_again(record: JobRecord, verb: str, now: datetime) -> JobRecord:
     )
 
 
+def _grace_s(request: Request) -> float:
+    """Return the seconds that are given; what is no such number counts as not given."""
+    given = request.details.get("grace_s")
+    if isinstance(given, int | float) and math.isfinite(given) and given >= 0:
+        return float(given)
+    return DEFAULT_GRACE_S
+
+
 def _cancelled(record: JobRecord, request: Request, now: datetime) -> JobRecord | None:
-    grace_s = float(request.details.get("grace_s", DEFAULT_GRACE_S))
+    grace_s = _grace_s(request)
     reason, message = Reason.CANCELLED_BY_USER, "cancelled by a user"
     if record.state is JobState.QUEUED:
         return record.moved_to(JobState.CANCELLED, at=now, reason=reason, message=message)

@@ -1,7 +1,8 @@
 """Writes a whole sample set to local files, shard by shard, so that memory does not depend on N."""
 
 import io
-import shutil
+import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from orchestrator.storage import ObjectStore
 
 ExportFormat = Literal["npz", "png", "parquet"]
 _NPZ_TIME = (1980, 1, 1, 0, 0, 0)
+_EXPORTED_PNG = re.compile(r"\d{9,}\.png")
 
 
 def export_samples(
@@ -41,25 +43,46 @@ def export_samples(
         Number of images.
 
     Raises:
-        BadInputError: The set is not whole, or there is something at `output`.
+        BadInputError: The set is not whole, `output` cannot be written, or there is something
+            that is not to be replaced.
         ShardDamagedError: A shard is not what was committed.
     """
-    if output.exists() and not overwrite:
-        raise BadInputError(f"{output} exists; choose another --output, or pass --overwrite")
-    if not output.parent.is_dir():
-        raise BadInputError(f"there is no folder {output.parent} to write {output.name} into")
+    output = Path(os.path.abspath(output))  # noqa: PTH100 - a link stays one, `..` does not
+    _check_target(output, export_format, overwrite)
     samples = SampleSet(store, job_id)
     samples.manifest()
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
-        part = Path(scratch) / "part"
-        _WRITERS[export_format](samples, part)
-        _replace(output, part)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+            part = Path(scratch) / "part"
+            _WRITERS[export_format](samples, part)
+            _replace(output, part)
+    except OSError as error:
+        raise BadInputError(f"cannot write {output}: {error.strerror or error}") from error
     return samples.spec.num_samples
 
 
+def _check_target(output: Path, export_format: ExportFormat, overwrite: bool) -> None:
+    """Make sure that nothing is replaced but what an export has written."""
+    if not output.parent.is_dir():
+        raise BadInputError(f"there is no folder {output.parent} to write {output.name} into")
+    if not output.exists():
+        return
+    if not overwrite:
+        raise BadInputError(f"{output} exists; choose another --output, or pass --overwrite")
+    if not output.is_dir():
+        return
+    is_export = all(_EXPORTED_PNG.fullmatch(path.name) for path in output.iterdir())
+    if export_format != "png" or output.is_symlink() or output == Path.cwd() or not is_export:
+        raise BadInputError(
+            f"{output} is a folder that holds other things than an export of png; "
+            "choose another --output"
+        )
+
+
 def _replace(output: Path, part: Path) -> None:
-    if output.is_dir() and not output.is_symlink():
-        shutil.rmtree(output)
+    """Put the new in the place of the old, which goes last: a crash loses neither."""
+    if output.is_dir():
+        output.rename(part.with_name("replaced"))
     part.rename(output)
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from orchestrator.errors import (
     ObjectNotFoundError,
 )
 from orchestrator.job_lookup import find_job_id
+from orchestrator.local_cache import cache_folder
 from orchestrator.paths import JobPaths
 from orchestrator.spec import ModelRef
 from orchestrator.storage import ObjectStore, open_store
@@ -86,7 +86,7 @@ def resolve_model(
 
 def checkpoint_cache() -> Path:
     """Return the folder of this machine's copies of checkpoints; the hash is checked once."""
-    return Path(tempfile.gettempdir()) / "ddpmctl-cache" / "checkpoints"
+    return cache_folder("checkpoints")
 
 
 def fetch_model(store: ObjectStore, model: ResolvedModel) -> LocalCheckpoint:

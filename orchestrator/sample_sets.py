@@ -184,16 +184,36 @@ def repair_samples(store: ObjectStore, job_id: str) -> SetReport:
 
     Returns:
         What was found, before anything was withdrawn.
+
+    Raises:
+        BadInputError: The job draws no samples, or was queued again meanwhile.
     """
     report = verify_samples(store, job_id)
     if report.is_whole:
         return report
     samples = SampleSet(store, job_id)
+    state = RecordStore(store).read(job_id).record.state
+    if not state.has_ended:
+        raise BadInputError(f"job {job_id} is {state} now; repair it once it has ended")
     store.delete(samples.paths.manifest)
     for index in report.bad_shards:
-        samples.shards.withdraw(index)
-        logger.info("job=%s shard=%d is withdrawn", job_id, index)
+        if _is_damaged(samples, index):
+            samples.shards.withdraw(index)
+            logger.info("job=%s shard=%d is withdrawn", job_id, index)
     return report
+
+
+def _is_damaged(samples: SampleSet, index: int) -> bool:
+    """Look again: reading a whole set takes minutes, in which others may have mended a part."""
+    if index >= len(samples.plan) or samples.origin is None:
+        return True
+    try:
+        if samples.shards.find(index) is None:
+            return False  # missing: there is nothing to withdraw
+        samples.read(samples.plan[index], samples.origin)
+    except ShardDamagedError:
+        return True
+    return False
 
 
 def _check_shard(samples: SampleSet, shard: Shard, origin: SetOrigin, findings: _Findings) -> None:

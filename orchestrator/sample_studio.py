@@ -4,6 +4,7 @@
 benchmark measures them with a studio that draws nothing.
 """
 
+import copy
 import dataclasses
 import logging
 import platform
@@ -185,7 +186,8 @@ class StoreStudio:
         """Return about how long an eager fleet would take, from one pass of the network."""
         spec = self._setup.spec
         compute.apply_to_process()
-        denoiser = build_denoiser(self._model, compute)
+        # Of a copy: what is decided may be another precision, proposed by another worker.
+        denoiser = build_denoiser(copy.deepcopy(self._model), compute)
         self._pass_once(denoiser, compute.device)
         began_at = time.monotonic()
         self._pass_once(denoiser, compute.device)

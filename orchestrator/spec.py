@@ -169,7 +169,7 @@ class ModelRef(Closed):
         registered: `name@alias` or `name/version` in MLflow's registry.
         checkpoint: s3:// URI of a checkpoint's commit object.
         weights: The moving average, or the raw weights.
-        step: A checkpoint of that step; None for the newest whole one.
+        step: With `job`, the checkpoint of that step; None for the newest whole one.
     """
 
     job: str | None = None
@@ -183,6 +183,8 @@ class ModelRef(Closed):
         given = [name for name in ("job", "registered", "checkpoint") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError("exactly one of job, registered and checkpoint must be given")
+        if self.step is not None and self.job is None:
+            raise ValueError(f"step goes with job; {given[0]} names a checkpoint already")
         return self
 
 
@@ -196,6 +198,10 @@ def _with_budgets(value: object) -> object:
     return {**value, **given}
 
 
+Retry = Annotated[RetryPolicy, BeforeValidator(_with_budgets)]
+"""A retry policy as files give it, perhaps in part."""
+
+
 class _Job(Closed):
     """What every kind of job has; `submit --smoke` fills in the last two."""
 
@@ -204,7 +210,7 @@ class _Job(Closed):
     priority: Annotated[int, Field(ge=0, le=100)] = 50
     max_runtime_s: Annotated[float, Field(gt=0)] | None = None
     preemptible: bool = True
-    retry: Annotated[RetryPolicy, BeforeValidator(_with_budgets)] = RetryPolicy()
+    retry: Retry = RetryPolicy()
     notify: NotifySpec | None = None
     smoke_of: str | None = None
     waits_for_smoke: str | None = None

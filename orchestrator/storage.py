@@ -110,8 +110,8 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; removing an absent one is no error."""
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects whose key begins with `prefix`, sorted by key."""
+    def list_objects(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose key begins with `prefix` and lies above `after`, by key."""
 
     def list_folders(self, prefix: str) -> list[str]:
         """Return the sorted names of the folders directly below `prefix` (which ends in /)."""
@@ -180,12 +180,13 @@ class S3Store:
         with self._translated(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects whose key begins with `prefix`, sorted by key."""
+    def list_objects(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose key begins with `prefix` and lies above `after`, by key."""
         found: list[ObjectInfo] = []
+        begin: dict[str, Any] = {"StartAfter": self._prefix + after} if after else {}
         with self._translated(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
+                Bucket=self._bucket, Prefix=self._prefix + prefix, **begin
             )
             for page in pages:
                 found += [
@@ -197,8 +198,8 @@ class S3Store:
                     )
                     for item in page.get("Contents", [])
                 ]
-        # Some stores do not list in byte order.
-        yield from sorted(found, key=lambda info: info.key)
+        # Some stores do not list in byte order, and some know no beginning.
+        yield from sorted((i for i in found if i.key > after), key=lambda info: info.key)
 
     def list_folders(self, prefix: str) -> list[str]:
         """Return the sorted names of the folders directly below `prefix` (which ends in /)."""

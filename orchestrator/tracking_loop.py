@@ -16,6 +16,7 @@ from orchestrator.errors import (
 )
 from orchestrator.job_index import live_attempts
 from orchestrator.mlflow_server import open_mlflow
+from orchestrator.records import drop_mark
 from orchestrator.storage import ObjectInfo, ObjectStore, open_store
 from orchestrator.tracking import TrackingCarrier
 
@@ -68,7 +69,7 @@ def carry_all(store: ObjectStore, carrier: TrackingCarrier) -> None:
             continue  # it waits for its first attempt and has nothing to say
         try:
             if carrier.carry(job_id).done:
-                store.delete(info.key)
+                drop_mark(store, info.key, job_id)
         except ConditionFailedError:
             logger.info("job=%s is carried by another process", job_id)
         except JobNotFoundError:

@@ -5,7 +5,6 @@ sample grids, and stops when it is told to.
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -24,6 +23,7 @@ from orchestrator.checkpoints import CheckpointStore
 from orchestrator.code_version import code_version, git_commit
 from orchestrator.dataset_refs import describe
 from orchestrator.datasets import fetch
+from orchestrator.local_cache import cache_folder
 from orchestrator.logs import LogShipper
 from orchestrator.metric_writer import MetricWriter
 from orchestrator.spec import TrainJob
@@ -35,11 +35,6 @@ from orchestrator.training_smoke import smoke_training
 logger = logging.getLogger(__name__)
 
 _WORTH_COMPILING_STEPS = 5000
-
-
-def cache_folder() -> Path:
-    """Return this machine's folder of data sets and checkpoints that were verified."""
-    return Path(tempfile.gettempdir()) / "ddpmctl-cache"
 
 
 def train_loop(config: dict[str, Any], *, rank: int, world_size: int) -> None:
@@ -88,7 +83,7 @@ class TrainingWorker:
     def run(self) -> None:
         """Train, and report at the end."""
         sha256 = self._spec.dataset.sha256 or ""
-        path = fetch(self._attempt.store, sha256, cache_folder() / "datasets")
+        path = fetch(self._attempt.store, sha256, cache_folder("datasets"))
         train_set, holdout = ImageDataset.open(path).split(self._spec.dataset.holdout_fraction)
         compute, fixed = self._decided()
         compute.apply_to_process()
@@ -145,7 +140,7 @@ class TrainingWorker:
     def _restore(self, state: TrainState) -> None:
         """Load the newest whole checkpoint; all ranks load the one that the first rank found."""
         step = 0
-        cache = cache_folder() / "checkpoints"
+        cache = cache_folder("checkpoints")
         if self._rank == 0:
             found = self._checkpoints.newest_whole(cache, self._tell_skipped)
             step = found.commit.step if found else 0
@@ -162,17 +157,16 @@ class TrainingWorker:
     def _steps(self, state: TrainState, train_set: ImageDataset) -> Iterator[StepMetrics]:
         """Yield all steps that are left, pausing where a checkpoint or a grid is due.
 
-        At a pause `state` stands exactly after the step yielded last. All ranks pause at the same
-        steps, so that they stop after the same one too.
+        At a pause `state` stands exactly after the step yielded last. Only `train_steps` looks for
+        a request to stop: there the ranks agree on it, while each may see it at another time.
         """
         num_steps = self._spec.training.num_steps
         self._board.say(phase="running", total=num_steps, done=state.step, committed=state.step)
-        while state.step < num_steps and not self._board.stop_requested():
-            started = state.step
+        while state.step < num_steps:
             until = self._next_pause(state.step)
             stop = self._board.stop_requested
             yield from train_steps(state, train_set, until_step=until, stop_requested=stop)
-            if state.step == started or state.step < until:
+            if state.step < until:
                 return
 
     def _next_pause(self, step: int) -> int:
@@ -222,7 +216,7 @@ class TrainingWorker:
 
     def _after_commit(self, commit: CheckpointCommit) -> None:
         self._board.say(committed=commit.step)
-        self._checkpoints.retain(self._spec.checkpoints.keep, referenced=())
+        self._checkpoints.retain(self._spec.checkpoints.keep)
 
     def _describe_run(self, metrics: MetricWriter, sha256: str, compute: ComputeDecision) -> None:
         dataset = describe(self._attempt.store, sha256)

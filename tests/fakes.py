@@ -73,10 +73,10 @@ class MemoryStore:
         """Remove an object."""
         self.objects.pop(key, None)
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield what is below a prefix."""
+    def list_objects(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """Yield what is below a prefix and above `after`."""
         for key in sorted(self.objects):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and key > after:
                 stored = self.objects[key]
                 yield ObjectInfo(key, len(stored.body), stored.etag, stored.modified_at)
 

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module imports only from the ones above it. A new module gets a line here, as high as it can.
 ORCHESTRATOR_ORDER = (
     "errors",
+    "private_files",
+    "local_cache",
     "state",
     "outcome",
     "retry",
@@ -117,7 +119,6 @@ ORCHESTRATOR_ORDER = (
     "ensure",
     "processes",
     "loopback_ports",
-    "private_files",
     "certificates",
     "stack_files",
     "stack_parts",
@@ -156,7 +157,10 @@ HEAVY = ("ray", "torch", "mlflow", "boto3", "sklearn", "pyarrow")
 MAY_CATCH_ALL = frozenset(
     {
         "orchestrator/attempt.py: run_attempt",
+        "orchestrator/controller.py: _answer",
+        "orchestrator/controller.py: _guarded",
         "orchestrator/orchestrator_actor.py: _run",
+        "orchestrator/orchestrator_actor.py: notify_until",
         "orchestrator/tracking_loop.py: carry_until",
     }
 )
@@ -273,7 +277,7 @@ def _swallows_all(node: ast.AST) -> bool:
 
 
 def test_nothing_swallows_every_exception() -> None:
-    """A programming error that is caught costs days; only the top of a process may do it."""
+    """Caught, a programming error costs days: for tops of processes, and of a job's turn, only."""
     swallowing = {
         f"{name}: {function.name}"
         for name, function in FUNCTIONS

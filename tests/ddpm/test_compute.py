@@ -1,5 +1,7 @@
 """How a job computes is decided once, never slower than asked for, and kept with the job."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,14 @@ def test_autocast_computes_in_the_decided_precision(precision: str, dtype: torch
     layer = nn.Linear(2, 2)
     with ComputeDecision(precision=precision).autocast():
         assert layer(torch.ones(1, 2)).dtype == dtype
+
+
+def test_a_gpu_is_asked_for_its_compiler_in_a_process_that_has_loaded_none() -> None:
+    """Every job on a GPU asks, compiled or not, before it loads the compiler's modules."""
+    code = (
+        "import sys; from ddpm.compute import compile_obstacle;"
+        "told = compile_obstacle('cuda');"
+        "print(told in (None, 'there is no Triton'), 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"]

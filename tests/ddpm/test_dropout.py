@@ -60,6 +60,15 @@ def test_masks_of_other_seeds_steps_ranks_and_layers_have_nothing_in_common() ->
     assert torch.equal(mask_of(keys[0]), masks[0])
 
 
+def test_a_worker_drops_what_one_worker_alone_would_drop_of_its_images() -> None:
+    """So a loss does not depend on how many share the batch."""
+    whole, part = Dropout(0.5), Dropout(0.5)
+    set_dropout_keys(whole, 3, 9)
+    set_dropout_keys(part, 3, 9, first_image=5)
+    x = torch.randn(SHAPE)
+    assert torch.equal(part(x[5:]), whole(x)[5:])
+
+
 def test_neighbours_are_dropped_independently_and_all_places_alike() -> None:
     """Along channels, rows, columns and the batch."""
     mask = mask_of((7, 7, 7), probability=0.5)

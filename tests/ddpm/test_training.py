@@ -116,7 +116,7 @@ def _resume_in_worker(rank: int, world_size: int, folder: Path) -> None:
 def test_losses_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     """Every draw goes by the position in the global batch, so workers only share out the sums."""
     mp.spawn(_train_in_worker, (3, tmp_path), nprocs=3)
-    alone = _train(_state(unet_config=dataclasses.replace(UNET, dropout=0.0)), 6)
+    alone = _train(_state(), 6)
     together = torch.load(tmp_path / "losses.pt", weights_only=True)
     expected = [[m.loss, m.grad_norm] for m in alone]
     torch.testing.assert_close(together, torch.tensor(expected), rtol=1e-4, atol=1e-6)
@@ -126,7 +126,7 @@ def _train_in_worker(rank: int, world_size: int, folder: Path) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
-    metrics = _train(_state(unet_config=dataclasses.replace(UNET, dropout=0.0)), 6)
+    metrics = _train(_state(), 6)
     if rank == 0:
         torch.save(torch.tensor([[m.loss, m.grad_norm] for m in metrics]), folder / "losses.pt")
     # Only one worker is asked; all of them must leave after the same step.

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.checkpoint_commit import CheckpointCommit
 from orchestrator.checkpoints import CheckpointStore
+from orchestrator.numbered import NumberedFolder
 from orchestrator.paths import JobPaths
 from orchestrator.stack import StackInfo
 from orchestrator.storage import S3Store, open_store
@@ -61,3 +62,12 @@ def test_one_of_several_writers_wins(store: S3Store, paths: JobPaths, tmp_path: 
     assert winner == results[0]
     data = [info.key for info in store.list_objects(f"{paths.folder}attempts/")]
     assert data == sorted(winner.folder + file.name for file in winner.files)
+
+
+def test_a_stream_is_read_on_from_any_place(store: S3Store, paths: JobPaths) -> None:
+    """The server begins to list where it is told to, over the end of its first page too."""
+    stream = NumberedFolder(store, paths.attempt(1).metrics, ".jsonl")
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: stream.put(number, b"{}"), range(1, 1201)))
+    for after in (0, 1, 999, 1000, 1001, 1199, 1200, 5000):
+        assert stream.numbers(after) == list(range(after + 1, 1201))

@@ -236,7 +236,8 @@ def test_retention_keeps_the_newest_and_the_referenced(store: MemoryStore, tmp_p
     for step in range(100, 700, 100):
         commit(store, tmp_path, step)
     checkpoints = CheckpointStore(store, PATHS)
-    assert checkpoints.retain(2, {200}) == [100, 300, 400]
+    checkpoints.refer(200, "set-a")
+    assert checkpoints.retain(2) == [100, 300, 400]
     assert checkpoints.steps() == [200, 500, 600]
     assert data_keys(store) == committed_keys(store)
 
@@ -248,7 +249,7 @@ def test_retention_never_deletes_the_last_good_one(store: MemoryStore, tmp_path:
         if step > 100:
             _remove(store, made)
     checkpoints = CheckpointStore(store, PATHS)
-    assert checkpoints.retain(0, set()) == []
+    assert checkpoints.retain(0) == []
     assert read_back(store, tmp_path / "cache")[0] == 100
 
 
@@ -261,7 +262,7 @@ def test_retention_that_dies_leaves_only_whole_checkpoints(
         commit(store, tmp_path, step)
     faulty = FaultyStore(store, fail_at, dead=True)
     try:
-        CheckpointStore(faulty, PATHS).retain(1, set())
+        CheckpointStore(faulty, PATHS).retain(1)
     except StoreUnavailableError:
         assert committed_keys(store) <= data_keys(store)
     assert read_back(store, tmp_path / "cache") == (300, contents(300), [])

@@ -2,17 +2,20 @@
 
 import json
 from datetime import datetime
+from typing import Any
 
 import pytest
 
-from orchestrator import paths
+from orchestrator import controller, paths
+from orchestrator.attempt_control import AttemptControl
 from orchestrator.errors import ConditionFailedError, LeaseLostError
 from orchestrator.job_view import job_status, list_jobs, request
 from orchestrator.lease import Lease
+from orchestrator.models import ModelFinder, ModelResolution
 from orchestrator.outcome import Outcome
 from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore, read_json
-from orchestrator.spec import ModelRef, SampleJob
+from orchestrator.records import RecordStore, VersionedRecord, drop_mark, read_json
+from orchestrator.spec import ModelRef, SampleJob, TrainResources
 from orchestrator.state import JobState, Reason
 from orchestrator.submit import submit_job
 from tests.world import World, train_job
@@ -304,3 +307,81 @@ def test_a_mark_without_a_spec_is_swept_away(world: World) -> None:
     world.store.advance(3600)
     world.step()
     assert not world.store.exists(paths.queue_marker("ghost"))
+
+
+@pytest.mark.parametrize("grace", [None, "soon", -1.0, float("inf")])
+def test_a_request_with_an_unusable_grace_is_handled_with_the_default(
+    world: World, grace: object
+) -> None:
+    """An older or a foreign client may have written it, and all jobs wait behind it."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    world.step()
+    request(world.store, job_id, "cancel", {"grace_s": grace})
+    world.step(2)
+    assert world.record(job_id).stop_grace_s == 30.0
+
+
+def test_trouble_with_one_job_or_request_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop is one for all: what breaks in a job's turn ends with that turn."""
+    one_cpu = {"resources": TrainResources(cpus_per_worker=1)}
+    for name in ("odd", "other"):
+        submit_job(world.store, train_job(name).model_copy(update=one_cpu), name)
+    odd, other = "odd", "other"
+    world.step()
+    follow, handle = AttemptControl.follow, controller.handle_request
+
+    def odd_follow(self: AttemptControl, current: VersionedRecord, *rest: Any) -> VersionedRecord:
+        assert current.record.job_id != odd
+        return follow(self, current, *rest)
+
+    def odd_handle(records: RecordStore, current: VersionedRecord, *rest: Any) -> VersionedRecord:
+        assert current.record.job_id != odd
+        return handle(records, current, *rest)
+
+    monkeypatch.setattr(AttemptControl, "follow", odd_follow)
+    monkeypatch.setattr(controller, "handle_request", odd_handle)
+    request(world.store, odd, "cancel")
+    world.begin(other)
+    world.step()
+    assert (world.state(odd), world.state(other)) == ("STARTING", "RUNNING")
+    assert not list(world.store.list_objects(paths.INBOX))
+
+
+def test_a_retry_keeps_the_marks_that_somebody_is_just_dropping(world: World) -> None:
+    """MLflow and the webhook look at marks alone: without one they hear of no new attempt."""
+    world.cluster.cpus = 0
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    request(world.store, job_id, "cancel")
+    world.step()
+    mark = paths.tracking_marker(job_id)
+    drop_mark(world.store, mark, job_id)
+    assert not world.store.exists(mark)
+    request(world.store, job_id, "retry")
+    world.step()
+    assert world.store.exists(mark)
+    drop_mark(world.store, mark, job_id)  # by what was read before the retry
+    assert world.store.exists(mark)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_checkpoint_that_a_set_draws_from_is_kept_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """The training may be retried, and would delete it; one that is gone is looked for again."""
+    commit = JobPaths("digits").checkpoint(7)
+    model = {"store_uri": "", "job_id": "digits", "step": 7, "commit_key": commit}
+    if is_there:
+        world.store.put(commit, b"{}")
+    monkeypatch.setattr(ModelFinder, "find", lambda *_: ModelResolution(model))
+    sampling = submit_job(
+        world.store,
+        SampleJob(kind="sample", name="s", model=ModelRef(job="digits"), num_samples=4),
+    ).job_id
+    world.step()
+    assert bool(world.record(sampling).model) is is_there
+    assert world.store.exists(JobPaths("digits").reference(7, sampling))

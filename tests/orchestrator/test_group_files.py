@@ -1,6 +1,7 @@
 """Pipelines and sweeps as people write them, and as they get them wrong."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from orchestrator.errors import BadInputError
 from orchestrator.group_files import PipelineFile, SweepFile, load_submission
 from orchestrator.group_spec import GroupJob, child_id, submission_from_json
+from orchestrator.retry import RetryPolicy
 from orchestrator.spec import SampleJob, TrainJob
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,3 +190,14 @@ def test_every_field_of_a_group_stands_in_the_readme() -> None:
     for kind in (PipelineFile, SweepFile):
         for name in kind.model_fields:
             assert f"`{name}" in readme, name
+
+
+def test_a_part_of_a_retry_policy_keeps_the_other_defaults_of_its_cause(tmp_path: Path) -> None:
+    """As in a job's own file."""
+    file = tmp_path / "chain.yaml"
+    retry = "retry: {storage_unavailable: {backoff_s: 21.0}}\n"
+    file.write_text(PIPELINE.replace("steps:\n", f"{retry}steps:\n", 1))
+    group = load_submission(file)
+    assert isinstance(group, GroupJob)
+    budget, default = group.children[0].spec.retry.storage_unavailable, RetryPolicy()
+    assert budget == replace(default.storage_unavailable, backoff_s=21.0)

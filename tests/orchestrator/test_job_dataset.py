@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from orchestrator.errors import BadInputError
+from orchestrator.errors import BadInputError, DatasetError
 from orchestrator.group_files import load_submission
-from orchestrator.job_dataset import check_sources
+from orchestrator.job_dataset import check_sources, with_dataset
+from orchestrator.spec import TrainJob
+from tests.fakes import MemoryStore
 
 TRAIN = """kind: train
 name: t
@@ -56,3 +59,17 @@ def test_an_override_is_named_instead_of_a_line(tmp_path: Path) -> None:
     overrides = ("dataset.source=./none.npz",)
     with pytest.raises(BadInputError, match=r"--set 'dataset.source=./none.npz': "):
         check_sources(load_submission(file, overrides), file, overrides)
+
+
+def test_images_that_are_not_those_pinned_are_refused(tmp_path: Path) -> None:
+    """Somebody changed the folder: a training on other images is another experiment."""
+    np.save(tmp_path / "set.npy", np.zeros((4, 8, 8, 1), np.uint8))
+    file, store = tmp_path / "job.yaml", MemoryStore()
+    file.write_text(TRAIN.replace("SOURCE", "set.npy"))
+    job = load_submission(file)
+    assert isinstance(job, TrainJob)
+    pinned = with_dataset(job, tmp_path, store)
+    assert with_dataset(pinned, tmp_path, store) == pinned
+    np.save(tmp_path / "set.npy", np.ones((5, 8, 8, 1), np.uint8))
+    with pytest.raises(DatasetError, match=f"pins {pinned.dataset.sha256}"):
+        with_dataset(pinned, tmp_path, store)

@@ -86,6 +86,19 @@ def test_a_job_has_succeeded_only_when_its_processes_are_gone() -> None:
     assert next_step(RUNNING, gone, None) == Succeed()
 
 
+def test_a_driver_that_has_told_its_success_gets_time_to_leave() -> None:
+    """It ships its last lines; that its job ran for hours gives nobody the right to kill it."""
+
+    def after(seconds: float) -> object:
+        done = {"outcome": Outcome(succeeded=True), "outcome_age_s": seconds, "in_state_s": 7200.0}
+        return next_step(RUNNING, Facts(ray=R.RUNNING, **done, **ALIVE), None)
+
+    assert after(1.0) is None
+    assert after(20.0) is None
+    assert after(26.0) == Terminate()
+    assert after(60.0) == Kill()
+
+
 def test_a_job_that_finished_unseen_still_moves_through_running() -> None:
     """The table holds no move from STARTING to SUCCEEDED."""
     gone = Facts(ray=R.ENDED, outcome=Outcome(succeeded=True), has_begun=True)

@@ -1,5 +1,7 @@
 """An MLflow that is down holds up the jobs that need it, and nothing else."""
 
+import threading
+import time
 from datetime import timedelta
 
 from orchestrator.errors import TrackingError
@@ -29,3 +31,24 @@ def test_an_mlflow_that_is_down_is_not_asked_for_each_job_in_each_loop() -> None
     assert asked == [REGISTERED, TRAINED]
     later = now + ASK_MLFLOW_AGAIN_AFTER + timedelta(seconds=1)
     assert finder.find(REGISTERED, later).model == {"step": 1}
+
+
+def test_a_checkpoint_that_takes_long_to_read_holds_up_no_loop() -> None:
+    """It is proven whole by downloading it, while the loop has a lease to renew."""
+    begun, may_end = [], threading.Event()
+
+    def find(store: ObjectStore, ref: ModelRef) -> ModelResolution:
+        begun.append(ref)
+        may_end.wait(30)
+        return ModelResolution({"step": 1})
+
+    store = MemoryStore()
+    finder = ModelFinder(store, find, patience_s=0.05)
+    for _ in range(3):
+        assert "being read" in (finder.find(TRAINED, store.now()).waits_for or "")
+    may_end.set()
+    deadline = time.monotonic() + 30
+    while not (found := finder.find(TRAINED, store.now())).model:
+        assert time.monotonic() < deadline
+    assert found.model == {"step": 1}
+    assert begun == [TRAINED]

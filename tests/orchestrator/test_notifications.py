@@ -55,14 +55,14 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     thread.join()
 
 
-def cancelled_job(store: MemoryStore) -> str:
+def cancelled_job(store: MemoryStore, url_env: str = "HOOK") -> str:
     """Submit a job that asks for a post, and end it."""
     spec = TrainJob(
         kind="train",
         name="a",
         dataset=DatasetSpec(source="digits"),
         training=TrainingConfig(num_steps=1),
-        notify=NotifySpec(url_env="HOOK"),
+        notify=NotifySpec(url_env=url_env),
     )
     job_id = submit_job(store, spec).job_id
     records = RecordStore(store)
@@ -114,3 +114,25 @@ def test_only_https_leaves_the_machine(
     assert "is not https" in caplog.text
     assert "secret" not in caplog.text + str(store.objects)
     assert not store.exists(paths.notify_marker(job_id))
+
+
+@pytest.mark.parametrize(
+    "address", ["https://[bad/", "https://host:44a/secret", "https://a..b/", "https://host/\u00e9"]
+)
+def test_an_address_that_is_none_silences_nobody_else(
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    address: str,
+) -> None:
+    """One job's typo would otherwise end the thread that posts for all."""
+    store = MemoryStore()
+    monkeypatch.setenv("TYPO", address)
+    first = cancelled_job(store, "TYPO")
+    cancelled_job(store)
+    with caplog.at_level("INFO"):
+        notify_all(store)
+    assert len(receiver.messages) == 1
+    assert not store.exists(paths.notify_marker(first))
+    assert "TYPO is not usable" in caplog.text
+    assert address not in caplog.text

@@ -21,6 +21,7 @@ from orchestrator.errors import (
 from orchestrator.garbage import collect_garbage
 from orchestrator.job_view import job_status, list_jobs, request
 from orchestrator.lease import Lease
+from orchestrator.models import hold_model
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore, encode_record
 from orchestrator.references import references_to
@@ -95,6 +96,20 @@ def test_a_deleted_job_is_gone_with_all_that_it_wrote(store: MemoryStore) -> Non
     assert keys_of(store, "busy") == kept
     with pytest.raises(JobNotFoundError):
         job_status(store, "old")
+
+
+def test_a_deleted_set_lets_go_of_the_checkpoint_that_was_kept_for_it(store: MemoryStore) -> None:
+    """The training's retention may take it then."""
+    sample = set_of(store, "set", "old")
+    model = {"store_uri": "", "job_id": "old", "step": 5, "commit_key": ""}
+    assert not hold_model(store, model, sample)
+    mark = JobPaths("old").reference(5, sample)
+    assert store.exists(mark)
+    record = replace(RecordStore(store).read(sample).record, model=model)
+    ended = replace(record, state=JobState.CANCELLED)
+    store.put(JobPaths(sample).record, encode_record(ended))
+    delete_job(store, sample)
+    assert not store.exists(mark)
 
 
 def test_only_ended_jobs_can_be_deleted(store: MemoryStore) -> None:

@@ -1,5 +1,6 @@
 """A set is proven whole or every fault is named; mending touches only what is broken."""
 
+import errno
 import io
 import json
 import zipfile
@@ -11,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpm.config import SamplingConfig
+from orchestrator import sample_sets
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.images import decode_png
 from orchestrator.paths import JobPaths
+from orchestrator.records import RecordStore
 from orchestrator.sample_export import export_samples
 from orchestrator.sample_manifest import SetHash, SetReader, put_manifest, read_manifest
 from orchestrator.sample_sets import repair_samples, verify_samples
@@ -29,6 +32,7 @@ from orchestrator.sample_shards import (
 )
 from orchestrator.shards import Shard, plan_shards
 from orchestrator.spec import ModelRef, SampleJob
+from orchestrator.state import JobState
 from tests.fakes import MemoryStore
 
 JOB = "a-set"
@@ -86,6 +90,9 @@ def store() -> MemoryStore:
     for shard in plan:
         reader.read(shard.index)
     put_manifest(store, PATHS, reader.manifest())
+    records = RecordStore(store)
+    queued = records.read(JOB)
+    records.move(queued, queued.record.moved_to(JobState.CANCELLED, at=store.now()))
     return store
 
 
@@ -177,6 +184,23 @@ def test_repair_withdraws_only_what_is_broken(
     assert report.manifest_is_bad
     assert not report.bad_shards
     assert report.num_images == NUM_SAMPLES
+
+
+def test_repair_touches_nothing_of_a_job_that_was_queued_again(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the set takes minutes; whoever retries it meanwhile commits what was missing."""
+    lose_commit(store)
+    report = verify_samples(store, JOB)
+    monkeypatch.setattr(sample_sets, "verify_samples", lambda *_: report)
+    put_shard(store, Shard(1, 4, 8), images()[4:8], unique="meanwhile")
+    repair_samples(store, JOB)
+    assert list(SampleShards(store, PATHS).indices()) == [0, 1, 2]
+    records = RecordStore(store)
+    ended = records.read(JOB)
+    records.move(ended, ended.record.moved_to(JobState.QUEUED, at=store.now()))
+    with pytest.raises(BadInputError, match="QUEUED now"):
+        repair_samples(store, JOB)
 
 
 def test_repair_leaves_a_whole_set_alone(store: MemoryStore) -> None:
@@ -277,3 +301,41 @@ def test_unknown_job_is_told(tmp_path: Path) -> None:
     """A typing error in the id is the most common mistake."""
     with pytest.raises(JobNotFoundError):
         verify_samples(MemoryStore(), "nobody")
+
+
+@pytest.mark.parametrize("export_format", ["npz", "png"])
+def test_export_replaces_no_folder_of_other_things(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export_format: str
+) -> None:
+    """`--to . --overwrite` is typed easily, and what is in a folder may be anything."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years")
+    monkeypatch.chdir(folder)
+    for output in (Path(), Path("..") / "results", folder):
+        with pytest.raises(BadInputError, match="holds other things"):
+            export_samples(store, JOB, export_format, output, overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["results", "thesis.txt"]
+
+
+def test_export_replaces_an_older_export(store: MemoryStore, tmp_path: Path) -> None:
+    """With --overwrite, and without leaving anything beside it."""
+    folder = tmp_path / "pngs"
+    for overwrite in (False, True):
+        export_samples(store, JOB, "png", folder, overwrite=overwrite)
+    assert len(list(folder.iterdir())) == NUM_SAMPLES
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_export_that_cannot_be_written_is_told_in_a_line(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is no bug."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", fail)
+    with pytest.raises(BadInputError, match="No space left"):
+        export_samples(store, JOB, "npz", tmp_path / "set.npz")
+    assert list(tmp_path.iterdir()) == []

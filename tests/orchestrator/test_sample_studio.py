@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ddpm.config import ConfigError, SamplingConfig
 from orchestrator.errors import BadInputError
@@ -29,13 +30,15 @@ def store(tmp_path: Path) -> MemoryStore:
 
 def studio_of(store: MemoryStore, **sampling: Any) -> StoreStudio:
     """Return the studio of a worker that draws in float32."""
-    chosen = {"num_steps": 4, "microbatch_size": 2, "precision": "float32", **sampling}
+    chosen = {
+        "num_steps": 4, "microbatch_size": 2, "precision": "float32", "compile": False, **sampling
+    }  # fmt: skip
     spec = SampleJob(
         kind="sample",
         name="set",
         model=ModelRef(job=MODEL_JOB),
         num_samples=4,
-        sampling=SamplingConfig(compile=False, **chosen),
+        sampling=SamplingConfig(**chosen),
         shard_size=2,
     )
     setup = StoreSetup(
@@ -103,3 +106,10 @@ def test_a_worker_draws_and_commits(store: MemoryStore) -> None:
     assert not studio.keep(task, studio.draw(task, watch)).is_own
     data = [key for key in store.objects if key.startswith("jobs/set/attempts/1/data/")]
     assert len(data) == 1
+
+
+def test_weighing_the_work_leaves_the_weights_as_they_are(store: MemoryStore) -> None:
+    """Another worker's proposal may be the one that is taken, with another precision."""
+    studio = studio_of(store, precision="bf16", compile="auto")
+    studio.prepare(None)
+    assert {p.dtype for p in studio._model.parameters()} == {torch.float32}
