@@ -82,8 +82,7 @@ class ComputeDecision:
         if not self.compiled:
             return model
         if self.device_kind == "cuda":
-            # Kernels chosen by measuring would differ in bits from one machine to the next.
-            options: dict[str, Any] = {"triton.cudagraphs": replayed, "deterministic": True}
+            options: dict[str, Any] = {"triton.cudagraphs": replayed}
         else:
             # On few cores the compiling processes that torch would start take turns with it.
             options = {"compile_threads": self.num_threads if self.num_threads > 2 else 1}

@@ -232,7 +232,4 @@ class SamplingConfig:
             _require(value >= 0, field, value, "0 or more")
         _require(0.0 <= self.eta <= 1.0, "eta", self.eta, "in [0, 1]")
         _require(self.seed < 2**63, "seed", self.seed, "below 2**63")
-        if self.method == "ddpm":
-            _require(self.eta == 0.0, "eta", self.eta, "0 with method ddpm")
-        else:
-            _require(self.variance is None, "variance", self.variance, "left out with method ddim")
+        _require(self.method == "ddim" or self.eta == 0.0, "eta", self.eta, "0 with method ddpm")

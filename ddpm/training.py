@@ -2,7 +2,7 @@
 
 The caller saves, logs and stops; nothing here knows where the numbers go. A step is a pure
 function of the state, the step's number and the images: the order of the images, t, the noise and
-the flips come from (seed, step, position in the global batch), dropout from (seed, step, rank).
+the flips come from (seed, step, position in the global batch), and dropout from the same.
 So a run that is resumed from a checkpoint takes the same steps, bit for bit.
 """
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.snapshot import NodeCapacity, QueuedJob, RunningJob
+from orchestrator.snapshot import Loan, NodeCapacity, QueuedJob, RunningJob
 from orchestrator.spec import Job
 from orchestrator.state import JobRecord, JobState, Placement, Reason, ResolvedResources
 
@@ -97,16 +97,35 @@ def running_job(
     assert placement is not None, record.job_id  # noqa: S101 - every started record has both
     assert resources is not None, record.job_id  # noqa: S101
     rate, done = heartbeat.get("rate_per_s", 0.0), heartbeat.get("done", 0)
-    left_s = (heartbeat.get("total", 0) - done) / rate if rate else None
+    left_s = (heartbeat.get("total", 0) - done) / rate if rate > 0 else None
     uncommitted = max(0.0, done - heartbeat.get("committed", 0))
     return RunningJob(
         **_request(record, spec, resources),
         placement=placement.workers_by_node,
         started_at=record.attempts[-1].started_at.timestamp(),
-        progress_since_checkpoint_s=uncommitted / rate if rate else 0.0,
+        progress_since_checkpoint_s=uncommitted / rate if rate > 0 else 0.0,
         stopping=record.state is JobState.STOPPING,
         expected_end_at=None if left_s is None else now.timestamp() + left_s,
     )
+
+
+def loans_of(record: JobRecord, heartbeat: Mapping[str, Any]) -> list[Loan]:
+    """Return what a fleet has borrowed, by its heartbeat: its workers beyond its placement."""
+    placement = record.placement
+    if placement is None:
+        return []
+    workers = Counter(worker.get("node_id", "") for worker in heartbeat.get("workers", ()))
+    workers.subtract(placement.workers_by_node)
+    return [
+        Loan(
+            job_id=record.job_id,
+            node_id=node_id,
+            cpus=float(count * placement.cpus_per_worker),
+            gpus=count * placement.gpus_per_worker,
+        )
+        for node_id, count in sorted(workers.items())
+        if count > 0
+    ]
 
 
 def with_ours_taken(

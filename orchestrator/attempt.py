@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from orchestrator.boot import boot_id, born_s
 from orchestrator.errors import (
     AttemptSupersededError,
     ConditionFailedError,
@@ -167,7 +168,8 @@ def register_process(store: ObjectStore, paths: AttemptPaths, role: str, node_id
     value = {
         "role": role,
         "pid": os.getpid(),
-        "created_at": psutil.Process().create_time(),
+        "born_s": born_s(psutil.Process()),
+        "boot_id": boot_id(),
         "node_id": node_id,
         "host": socket.gethostname(),
         "python": platform.python_version(),

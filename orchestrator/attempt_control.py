@@ -129,7 +129,7 @@ class AttemptControl:
         for key in keys:
             if key not in self._known_processes:
                 value = json.loads(self._store.get(key).body)
-                names = ("role", "pid", "created_at", "node_id", "host")
+                names = ("role", "pid", "born_s", "boot_id", "node_id", "host")
                 ref = ProcessRef(**{name: value[name] for name in names})
                 self._known_processes[key] = ref
         return [self._known_processes[key] for key in keys]

@@ -4,42 +4,51 @@ Borrowed room goes back within seconds, since a worker that leaves saves what it
 waits for more than what is free at the moment loses nothing by the loan. Pure.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from orchestrator.scheduling import decide
-from orchestrator.snapshot import NodeCapacity, Snapshot, Start
+from orchestrator.snapshot import Loan, NodeCapacity, Snapshot
 
 
 def somebody_could_start(
-    snapshot: Snapshot,
-    waiting: Collection[str],
-    borrowed: Mapping[str, int],
-    worker: tuple[float, float],
-    now: float,
+    snapshot: Snapshot, waiting: Collection[str], own: Collection[Loan], job_id: str, now: float
 ) -> bool:
     """Tell whether a queued job would start if a fleet gave back what it has borrowed.
+
+    A job that would start in the place of others, which make room for it, counts too; and so does
+    one that needs what several fleets have borrowed, which all of them then give back.
 
     Args:
         snapshot: What the orchestrator decided from last.
         waiting: Ids of the jobs that are queued by now; others of the snapshot have started.
-        borrowed: Node id to the fleet's workers there that hold borrowed room.
-        worker: CPUs and GPUs of each.
+        own: What the fleet has borrowed.
+        job_id: The fleet, whose loans in the snapshot may be out of date.
         now: Seconds since the epoch, by the store's clock.
     """
     queue = [job for job in snapshot.queue if job.job_id in waiting]
-    nodes = [
-        _with_given_back(node, borrowed.get(node.node_id, 0), worker) for node in snapshot.nodes
+    others = [loan for loan in snapshot.loans if loan.job_id != job_id]
+
+    def helps(loans: Iterable[Loan]) -> bool:
+        nodes = _with_given_back(snapshot.nodes, loans)
+        return bool(decide(replace(snapshot, queue=queue, nodes=nodes), now))
+
+    if helps(own):
+        return True
+    return bool(own and others) and helps([*own, *others]) and not helps(others)
+
+
+def _with_given_back(nodes: Iterable[NodeCapacity], loans: Iterable[Loan]) -> list[NodeCapacity]:
+    cpus: dict[str, float] = {}
+    gpus: dict[str, float] = {}
+    for loan in loans:
+        cpus[loan.node_id] = cpus.get(loan.node_id, 0.0) + loan.cpus
+        gpus[loan.node_id] = gpus.get(loan.node_id, 0.0) + loan.gpus
+    return [
+        replace(
+            node,
+            free_cpus=min(node.cpus, node.free_cpus + cpus.get(node.node_id, 0.0)),
+            free_gpus=min(node.gpus, node.free_gpus + gpus.get(node.node_id, 0.0)),
+        )
+        for node in nodes
     ]
-    actions = decide(replace(snapshot, queue=queue, nodes=nodes), now)
-    return any(isinstance(action, Start) for action in actions)
-
-
-def _with_given_back(
-    node: NodeCapacity, num_workers: int, worker: tuple[float, float]
-) -> NodeCapacity:
-    return replace(
-        node,
-        free_cpus=min(node.cpus, node.free_cpus + num_workers * worker[0]),
-        free_gpus=min(node.gpus, node.free_gpus + num_workers * worker[1]),
-    )

@@ -6,13 +6,14 @@ requests are dropped only once a record shows them handled.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from orchestrator import paths
 from orchestrator.admission import (
+    loans_of,
     queued_job,
     resolve_resources,
     running_job,
@@ -22,13 +23,11 @@ from orchestrator.admission import (
 from orchestrator.adoption import Adopter, LiveJob
 from orchestrator.attempt_control import AttemptControl
 from orchestrator.errors import (
+    CONCERN_ALL_JOBS,
     BadInputError,
     ConditionFailedError,
     JobNotFoundError,
-    LeaseLostError,
     RayUnavailableError,
-    StoreRefusedError,
-    StoreUnavailableError,
 )
 from orchestrator.group_control import GroupControl, LiveGroup, Seen
 from orchestrator.job_index import JobIndex, index_entry
@@ -48,7 +47,6 @@ from orchestrator.storage import ObjectStore
 
 PREEMPT_GRACE_S = 60.0
 ADOPTED_A_LOOP = 128
-_OF_ALL_JOBS = (LeaseLostError, StoreUnavailableError, StoreRefusedError)
 
 logger = logging.getLogger(__name__)
 
@@ -110,25 +108,27 @@ class Controller:
     def _known(self, job_id: str) -> LiveJob | LiveGroup | None:
         return self._jobs.get(job_id) or self._groups.live.get(job_id)
 
-    def _guarded(self, job: LiveJob, action: Callable[[LiveJob], None]) -> None:
-        """Act on one job so that its trouble does not hold up the others."""
+    def _guarded(self, job: LiveJob, action: Callable[[LiveJob], None]) -> bool:
+        """Act on one job so that its trouble does not hold up the others; tell whether it went."""
         try:
             action(job)
+            return True
         except ConditionFailedError:
             job.current = self._records.read(job.record.job_id)
         except RayUnavailableError as error:
             logger.warning("job=%s waits for Ray: %s", job.record.job_id, error)
-        except _OF_ALL_JOBS:
+        except CONCERN_ALL_JOBS:
             raise
         except Exception:
             # What nobody foresaw of one job must not end the loop in which all others wait.
             logger.exception("job=%s is passed over", job.record.job_id)
+        return False
 
     def _answer(self, request: Request) -> None:
         """Handle a request; one that cannot be handled is dropped, or it would come up forever."""
         try:
             self._handle(request)
-        except _OF_ALL_JOBS:
+        except CONCERN_ALL_JOBS:
             raise
         except Exception:
             logger.exception("job=%s: its request %s is dropped", request.job_id, request.key)
@@ -196,19 +196,23 @@ class Controller:
         return Snapshot(
             queue=[
                 queued_job(job.record, job.spec, nodes, job.waits_for)
-                for job in self._ready_to_queue()
+                for job in self._ready_to_queue(nodes)
             ],
             running=[running_job(job.record, job.spec, job.heartbeat, now) for job in busy],
             nodes=with_ours_taken(nodes, [job.record for job in busy]),
             quotas=read_quotas(self._store),
+            loans=[loan for job in busy for loan in loans_of(job.record, job.heartbeat)],
         )
 
-    def _ready_to_queue(self) -> Iterable[LiveJob]:
+    def _ready_to_queue(self, nodes: list[NodeCapacity]) -> Iterable[LiveJob]:
+        await_smoke = partial(self._await_smoke, nodes=nodes)
         for job in self._jobs.values():
-            for settle in (self._find_model, self._await_smoke):
-                if job.record.state is JobState.QUEUED:
-                    self._guarded(job, settle)
-            if job.record.state is JobState.QUEUED:
+            self._lease.renew()
+            is_settled = all(
+                job.record.state is not JobState.QUEUED or self._guarded(job, settle)
+                for settle in (self._find_model, await_smoke)
+            )
+            if is_settled and job.record.state is JobState.QUEUED:
                 yield job
 
     def _find_model(self, job: LiveJob) -> None:
@@ -225,7 +229,8 @@ class Controller:
             job.current = self._records.move(job.current, failed)
             return
         if found.waits_for is None and not hold_model(self._store, found.model, job.record.job_id):
-            return  # it was deleted at this very moment: looked for again in the next loop
+            job.waits_for = "its checkpoint, which was deleted at this very moment"
+            return
         job.waits_for, job.waits_for_job = found.waits_for, found.waits_for_job
         if found.waits_for is None:
             job.current = self._records.write(
@@ -235,7 +240,7 @@ class Controller:
             waiting = replace(job.record, reason=Reason.WAITING_FOR_MODEL, message=told)
             job.current = self._records.write(job.current, waiting)
 
-    def _await_smoke(self, job: LiveJob) -> None:
+    def _await_smoke(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> None:
         """Hold a job back until its smoke test has passed, or fail it with that."""
         smoke_id, record = job.spec.waits_for_smoke, job.record
         waits_for_model = isinstance(job.spec, SampleJob) and not record.model
@@ -244,7 +249,11 @@ class Controller:
         if smoke_id is None or is_over or waits_for_model:
             return
         live = self._jobs.get(smoke_id)
-        gate = smoke_gate(live.record) if live else read_gate(self._records, smoke_id)
+        wants_gpu = job.spec.resources.gpus_per_worker != 0 and any(node.gpus for node in nodes)
+        if live:
+            gate = smoke_gate(live.record, wants_gpu=wants_gpu)
+        else:
+            gate = read_gate(self._records, smoke_id, wants_gpu=wants_gpu)
         job.has_passed_smoke = gate.is_open
         job.waits_for = None if gate.is_open else f"its smoke test {smoke_id}"
         if gate.reason is not None:

@@ -23,9 +23,10 @@ _STORE_WINDOW = 64
 
 
 def is_image_name(name: str) -> bool:
-    """Tell whether a path is read as an image: .png, .jpg or .jpeg, and no hidden file."""
+    """Tell whether a path is read as an image: .png, .jpg or .jpeg, and nothing hidden."""
     path = PurePosixPath(name)
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    is_hidden = any(part.startswith(".") and part != ".." for part in path.parts)
+    return path.suffix.lower() in _SUFFIXES and not is_hidden
 
 
 def open_folder(folder: Path) -> ImageStream:
@@ -34,12 +35,12 @@ def open_folder(folder: Path) -> ImageStream:
     Raises:
         DatasetError: There are none.
     """
-    names = sorted(
+    found = (
         (Path(parent) / name).relative_to(folder).as_posix()
         for parent, _, files in os.walk(folder)
         for name in files
-        if is_image_name(name)
     )
+    names = sorted(filter(is_image_name, found))
     _check_not_empty(names, str(folder))
     return ImageStream(len(names), _folder_blocks(folder, names))
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator.findings import Finding
+from orchestrator.registry import shown_uri
 
 _TIMEOUT_S = 5.0
 _UP = "or run `ddpmctl up`"
@@ -41,22 +42,21 @@ def diagnose_ray(environment: Mapping[str, str]) -> list[Finding]:
 def diagnose_mlflow(environment: Mapping[str, str]) -> list[Finding]:
     """Probe the MLflow server that an environment names."""
     address = environment.get("MLFLOW_TRACKING_URI", "")
+    shown = shown_uri(address)
     if urlsplit(address).scheme not in {"http", "https"}:
         remedy = f"set MLFLOW_TRACKING_URI to a server's http:// address, {_UP}"
-        return [
-            Finding("mlflow", "reachable", False, f"MLFLOW_TRACKING_URI is {address!r}", remedy)
-        ]
+        return [Finding("mlflow", "reachable", False, f"MLFLOW_TRACKING_URI is {shown!r}", remedy)]
     headers = _mlflow_headers(environment)
     root = address.rstrip("/")
     status, body = _get(f"{root}/api/2.0/mlflow/experiments/search?max_results=1", headers)
     if status in {401, 403}:
         remedy = "check MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD"
-        return [Finding("mlflow", "credentials", False, f"{address} refuses them", remedy)]
+        return [Finding("mlflow", "credentials", False, f"{shown} refuses them", remedy)]
     if status != 200 or "experiments" not in _json(body):
-        return [_unreachable("mlflow", address, status, body, "MLFLOW_TRACKING_URI")]
+        return [_unreachable("mlflow", shown, status, body, "MLFLOW_TRACKING_URI")]
     version = _get(f"{root}/version", headers)[1].decode(errors="replace").strip()
     return [
-        Finding("mlflow", "reachable", True, f"the server at {address} lists its experiments"),
+        Finding("mlflow", "reachable", True, f"the server at {shown} lists its experiments"),
         _same_version("mlflow", version),
     ]
 

@@ -163,3 +163,7 @@ class TrackingError(OrchestratorError):
 
 class StackError(OrchestratorError):
     """A part of the embedded stack did not start or stop."""
+
+
+CONCERN_ALL_JOBS = (LeaseLostError, StoreUnavailableError, StoreRefusedError)
+"""What ends a round of the orchestrator's loop; anything else ends one job's turn in it."""

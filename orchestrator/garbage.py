@@ -17,7 +17,7 @@ from orchestrator.errors import CheckpointError, JobNotFoundError
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
 from orchestrator.sample_shards import SampleShards, ShardDamagedError
-from orchestrator.state import JobRecord
+from orchestrator.state import JobRecord, JobState
 from orchestrator.storage import ObjectInfo, ObjectStore
 
 UPLOADS_OLDER_THAN = timedelta(days=1)
@@ -89,8 +89,10 @@ def _look_at(store: ObjectStore, job_id: str) -> _Look:
 def _data_of_ended_attempts(store: ObjectStore, record: JobRecord) -> Iterator[ObjectInfo]:
     for attempt in record.attempts:
         if attempt.ended_at is not None:
-            folder = JobPaths(record.job_id).attempt(attempt.number).all_data
-            yield from store.list_objects(folder)
+            paths_of = JobPaths(record.job_id).attempt(attempt.number)
+            yield from store.list_objects(paths_of.all_data)
+            if record.state is JobState.SUCCEEDED:  # nobody goes on from what was drawn by half
+                yield from store.list_objects(paths_of.partial)
 
 
 def _named_keys(store: ObjectStore, job: JobPaths) -> set[str]:

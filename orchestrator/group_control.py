@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.errors import BadInputError, ConditionFailedError, JobNotFoundError
+from orchestrator.errors import CONCERN_ALL_JOBS, ConditionFailedError, JobNotFoundError
 from orchestrator.group_spec import Child, GroupJob
 from orchestrator.groups import (
     ChildView,
@@ -65,6 +65,7 @@ class LiveGroup:
     current: VersionedRecord
     heartbeat: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
+    is_stale: bool = False
 
     @property
     def record(self) -> JobRecord:
@@ -92,11 +93,16 @@ class GroupControl:
         """Take what follows for each group; `jobs` are those that have not ended, by id."""
         for job_id, group in self.live.items():
             try:
+                if group.is_stale:
+                    group.current, group.is_stale = self._records.read(job_id), False
                 self._follow(group, jobs)
             except ConditionFailedError:
-                group.current = self._records.read(job_id)
-            except BadInputError as error:
-                logger.error("job=%s has a child that cannot be read: %s", job_id, error)
+                group.is_stale = True
+            except CONCERN_ALL_JOBS:
+                raise
+            except Exception:
+                # What nobody foresaw of one group must not end the loop in which all others wait.
+                logger.exception("job=%s is passed over", job_id)
 
     def _follow(self, group: LiveGroup, live: Mapping[str, Seen]) -> None:
         views = [self._view(group, child, live) for child in group.spec.children]

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from orchestrator import paths
+from orchestrator.boot import BIRTH_TOLERANCE_S, boot_id, born_s
 from orchestrator.errors import ConditionFailedError, LeaseLostError
 from orchestrator.lease_view import TERM_S
 from orchestrator.records import read_json
@@ -42,7 +43,8 @@ class Lease:
             "owner": secrets.token_hex(8),
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "process_created_at": psutil.Process().create_time(),
+            "born_s": born_s(psutil.Process()),
+            "boot_id": boot_id(),
             "version": version,
         }
 
@@ -101,9 +103,11 @@ def _is_over(holder: dict[str, Any]) -> bool:
         return True
     if holder.get("host") != socket.gethostname():
         return False
+    if holder.get("boot_id") != boot_id():
+        return True
     try:
-        process = psutil.Process(int(holder["pid"]))
-        return bool(process.create_time() != holder["process_created_at"])
+        born = born_s(psutil.Process(int(holder["pid"])))
+        return abs(born - float(holder["born_s"])) > BIRTH_TOLERANCE_S
     except psutil.NoSuchProcess:
         return True
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import TrackingError
-from orchestrator.registry import JOB_TAG, shown_uri
+from orchestrator.registry import JOB_TAG, shown_uri, without_secrets
 from orchestrator.tracking_lines import DatasetLine, ModelLine
 from orchestrator.tracking_server import LineRefusedError, MetricValue, RunMissingError
 
@@ -38,7 +38,7 @@ class MlflowServer:
     def __init__(
         self, uri: str, client: Any, entities: Any, errors: tuple[type[Exception], ...]
     ) -> None:
-        self._shown_uri = shown_uri(uri)
+        self._uri, self._shown_uri = uri, shown_uri(uri)
         self._client = client
         self._entities = entities
         self._errors = errors
@@ -157,7 +157,8 @@ class MlflowServer:
         try:
             yield
         except self._errors as error:
-            text = " ".join(str(error).split()).partition(" (Caused by")[0][:250]
+            told = without_secrets(str(error), self._uri)
+            text = " ".join(told.split()).partition(" (Caused by")[0][:250]
             code = getattr(error, "error_code", "")
             if code == "RESOURCE_DOES_NOT_EXIST":
                 raise missing(f"MLflow at {self._shown_uri} does not know it: {text}") from error

@@ -8,7 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.checkpoints import CheckpointStore
-from orchestrator.errors import BadInputError, CheckpointError, JobNotFoundError, TrackingError
+from orchestrator.errors import (
+    BadInputError,
+    CheckpointError,
+    JobNotFoundError,
+    StoreUnavailableError,
+    TrackingError,
+)
 from orchestrator.job_lookup import find_job_id
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
@@ -53,6 +59,8 @@ def find_model(store: ObjectStore, ref: ModelRef) -> ModelResolution:
             if not record.state.has_ended:
                 return ModelResolution(waits_for=f"the end of job {job_id}", waits_for_job=job_id)
         return ModelResolution(resolve_model(store, ref, registered_checkpoint))
+    except StoreUnavailableError as error:  # perhaps another store, which must not hold up all jobs
+        return ModelResolution(waits_for=f"the store of its checkpoint: {error}")
     except (JobNotFoundError, CheckpointError) as error:
         raise BadInputError(f"model: {error}") from error
 
@@ -65,7 +73,10 @@ def hold_model(store: ObjectStore, model: Mapping[str, Any], job_id: str) -> boo
     if model["store_uri"]:
         return True
     CheckpointStore(store, JobPaths(model["job_id"])).refer(model["step"], job_id)
-    return store.exists(model["commit_key"])
+    if store.exists(model["commit_key"]):
+        return True
+    let_go_of_model(store, model, job_id)
+    return False
 
 
 def let_go_of_model(store: ObjectStore, model: Mapping[str, Any], job_id: str) -> None:
@@ -117,12 +128,12 @@ class ModelFinder:
             return waiting
 
     def _found(self, ref: ModelRef) -> ModelResolution:
-        # What was found for a job that is gone says nothing of now.
-        self._sought = {r: f for r, f in self._sought.items() if r == ref or not f.done()}
-        if ref not in self._sought:
+        is_new = ref not in self._sought
+        if is_new:
             self._sought[ref] = self._pool.submit(self._find, self._store, ref)
-        result = self._sought[ref].exception(self._patience_s)
+        # Once a reference: many jobs may wait for the same one.
+        error = self._sought[ref].exception(self._patience_s if is_new else 0)
         found = self._sought.pop(ref)
-        if result is not None:
-            raise result
+        if error is not None:
+            raise error
         return found.result()

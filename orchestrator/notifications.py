@@ -52,8 +52,9 @@ def notify_all(store: ObjectStore) -> None:
         try:
             done = _notify(store, job_id, mark)
         except (JobNotFoundError, BadInputError) as error:
-            logger.warning("job=%s cannot be told of: %s", job_id, error)
             done = store.now() - mark.modified_at > GIVE_UP_AFTER
+            if done:
+                logger.warning("job=%s cannot be told of: %s", job_id, error)
         if done:
             drop_mark(store, mark.key, job_id)
 

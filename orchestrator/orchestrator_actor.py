@@ -166,7 +166,8 @@ def process_of(holder: dict[str, Any]) -> ProcessRef:
     return ProcessRef(
         role="orchestrator",
         pid=int(holder["pid"]),
-        created_at=float(holder["process_created_at"]),
+        born_s=float(holder.get("born_s", 0.0)),
+        boot_id=str(holder.get("boot_id", "")),
         node_id=str(holder.get("node_id", "")),
         host=str(holder["host"]),
     )

@@ -4,6 +4,8 @@ Amounts are arrays of shape (num_nodes, 2), int64: CPUs and GPUs in ten-thousand
 which Ray counts, so that nothing is lost to rounding.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,6 +30,23 @@ def worker_of(job: JobRequest) -> Worker:
     return (to_units(job.cpus_per_worker), to_units(job.gpus_per_worker))
 
 
+Amount = TypeVar("Amount", int, IntArray)
+
+
+def gpu_slots(free: Amount, asked: int) -> Amount:
+    """Return how many workers' GPUs fit: a part of a GPU comes from one, not from two remainders.
+
+    What several jobs have left over of different GPUs is counted as one remainder.
+
+    Args:
+        free: Free GPUs in ten-thousandths: one number, or (num_nodes,) int64.
+        asked: What one worker needs, above 0.
+    """
+    if asked >= UNITS:
+        return free // asked
+    return free // UNITS * (UNITS // asked) + free % UNITS // asked
+
+
 def worker_slots(free: IntArray, worker: Worker) -> IntArray:
     """Return how many workers fit on each node.
 
@@ -39,9 +58,11 @@ def worker_slots(free: IntArray, worker: Worker) -> IntArray:
         (num_nodes,) int64, at least 0.
     """
     slots = np.full(len(free), MANY, dtype=np.int64)
-    for column, asked in enumerate(worker):
-        if asked > 0:
-            np.minimum(slots, free[:, column] // asked, out=slots)
+    cpus, gpus = worker
+    if cpus > 0:
+        np.minimum(slots, free[:, 0] // cpus, out=slots)
+    if gpus > 0:
+        np.minimum(slots, gpu_slots(free[:, 1], gpus), out=slots)
     return np.maximum(slots, 0, out=slots)
 
 

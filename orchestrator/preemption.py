@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.ledger import Ask, NodeLedger, QuotaLedger
-from orchestrator.placement import IntArray, to_units, worker_of
+from orchestrator.placement import IntArray, gpu_slots, to_units, worker_of
 from orchestrator.snapshot import QueuedJob, RunningJob
 
 Rank = tuple[int, float, float, str]
@@ -249,11 +249,13 @@ class _Room:
     def _slots_on(self, node: int) -> int:
         if node in self._avoided:
             return 0
-        slots = [
-            (free if self._limit is None else min(free, self._limit[node][column])) // asked
-            for column, (free, asked) in enumerate(zip(self._soon[node], self._worker, strict=True))
-            if asked > 0
-        ]
+        free_cpus, free_gpus = (
+            free if self._limit is None else min(free, self._limit[node][column])
+            for column, free in enumerate(self._soon[node])
+        )
+        cpus, gpus = self._worker
+        slots = [free_cpus // cpus] if cpus else []
+        slots += [gpu_slots(free_gpus, gpus)] if gpus else []
         return max(min(slots), 0) if slots else 0
 
 

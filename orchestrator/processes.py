@@ -1,7 +1,7 @@
 """Processes that outlive the command which started them, and are ended without touching others.
 
 A pid alone names nobody: it may have been given to somebody else since. What we start is known by
-its pid and creation time together, by its session, and by a mark in its environment, which its
+its pid and time of birth together, by its session, and by a mark in its environment, which its
 children inherit. The mark also finds what is left over when a leader was killed.
 """
 
@@ -16,10 +16,10 @@ from threading import Thread
 
 import psutil
 
+from orchestrator.boot import BIRTH_TOLERANCE_S, boot_id, born_s
 from orchestrator.errors import StackError
 
 MARK = "DDPMCTL_STACK_PART"
-_CLOCK_TOLERANCE_S = 2.0  # creation times are reckoned from the boot time, which clocks may shift
 _KILL_TIMEOUT_S = 15.0
 _POLL_S = 0.1
 
@@ -30,17 +30,26 @@ class ProcessIdentity:
 
     Attributes:
         pid: Its number.
-        created_at: When it was created, in seconds since the epoch.
+        born_s: Seconds from the machine's start to its own.
+        boot_id: Which start of the machine.
     """
 
     pid: int
-    created_at: float
+    born_s: float
+    boot_id: str
+
+    @classmethod
+    def of(cls, process: psutil.Process) -> "ProcessIdentity":
+        """Return the identity of a process. Raises: psutil.NoSuchProcess."""
+        return cls(process.pid, born_s(process), boot_id())
 
     def find(self) -> psutil.Process | None:
         """Return the process if it is alive; a zombie is not."""
+        if self.boot_id != boot_id():
+            return None
         try:
             process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.created_at) > _CLOCK_TOLERANCE_S:
+            if abs(born_s(process) - self.born_s) > BIRTH_TOLERANCE_S:
                 return None
             return None if process.status() == psutil.STATUS_ZOMBIE else process
         except psutil.NoSuchProcess:
@@ -79,9 +88,9 @@ def start_detached(
     # Somebody must collect it when it ends, for as long as we live.
     Thread(target=process.wait, daemon=True).start()
     try:
-        return ProcessIdentity(process.pid, psutil.Process(process.pid).create_time())
+        return ProcessIdentity.of(psutil.Process(process.pid))
     except psutil.NoSuchProcess:
-        return ProcessIdentity(process.pid, time.time())
+        return ProcessIdentity(process.pid, time.time() - psutil.boot_time(), boot_id())
 
 
 def owned_processes(mark: str, leader: ProcessIdentity | None) -> list[psutil.Process]:
@@ -157,9 +166,9 @@ def _belongs(process: psutil.Process, mark: str, leader: ProcessIdentity | None)
 def _is_in_session(process: psutil.Process, leader: ProcessIdentity) -> bool:
     # Some of Ray's processes write their title over their environment, so the mark is gone.
     try:
-        if os.getsid(process.pid) != leader.pid:
+        if leader.boot_id != boot_id() or os.getsid(process.pid) != leader.pid:
             return False
-        if process.create_time() < leader.created_at - _CLOCK_TOLERANCE_S:
+        if born_s(process) < leader.born_s - BIRTH_TOLERANCE_S:
             return False
         return leader.find() is not None or not psutil.pid_exists(leader.pid)
     except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):

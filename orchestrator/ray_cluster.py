@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from orchestrator.boot import BIRTH_TOLERANCE_S, boot_id, born_s
 from orchestrator.ray_jobs import RayJobs, RayJobStatus
 from orchestrator.snapshot import NodeCapacity
 
@@ -17,11 +18,12 @@ _ANSWER_S = 10.0
 
 @dataclass(frozen=True)
 class ProcessRef:
-    """A process of an attempt: a pid alone may mean another process later."""
+    """A process of an attempt: a pid alone may mean another process later (see `boot`)."""
 
     role: str
     pid: int
-    created_at: float
+    born_s: float
+    boot_id: str
     node_id: str
     host: str
 
@@ -162,7 +164,9 @@ def local_processes(processes: list[ProcessRef], kill: bool) -> list[ProcessRef]
     for ref in processes:
         try:
             process = psutil.Process(ref.pid)
-            is_same = abs(process.create_time() - ref.created_at) < 0.01
+            is_same = ref.boot_id == boot_id() and (
+                abs(born_s(process) - ref.born_s) <= BIRTH_TOLERANCE_S
+            )
             if not is_same or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             if kill:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -22,6 +23,8 @@ from orchestrator.storage import ObjectStore, StoredObject
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _T = TypeVar("_T")
@@ -258,9 +261,14 @@ class RecordStore:
         """Yield the requests that wait, oldest first."""
         for info in self.store.list_objects(paths.INBOX):
             try:
-                yield _form_of(Request).validate_json(self.store.get(info.key).body)
+                request = _form_of(Request).validate_json(self.store.get(info.key).body)
             except ObjectNotFoundError:
                 continue
+            except ValueError as error:
+                logger.error("request %s cannot be read and is dropped: %s", info.key, error)
+                self.store.delete(info.key)
+                continue
+            yield request
 
     def queued_ids(self) -> list[str]:
         """Return the ids of the jobs that have not ended."""

@@ -35,9 +35,7 @@ def registered_checkpoint(name: str) -> str:
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise BadInputError(f"model.registered: MLflow knows no {name}") from error
-        raise TrackingError(
-            f"MLflow at {shown_uri(uri)} does not answer: {error.message}"
-        ) from error
+        raise _no_answer(uri, error.message) from error
     commit = version.tags.get(COMMIT_TAG)
     if commit is None:
         raise BadInputError(f"model.registered: {name} points at no checkpoint of ddpmctl")
@@ -48,6 +46,17 @@ def shown_uri(uri: str) -> str:
     """Return an address without the user and the password that it may hold."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def without_secrets(text: str, uri: str) -> str:
+    """Return what a client of MLflow says without the user and the password of its address."""
+    return text.replace(uri.rstrip("/"), shown_uri(uri).rstrip("/"))
+
+
+def _no_answer(uri: str, told: str) -> TrackingError:
+    return TrackingError(
+        f"MLflow at {shown_uri(uri)} does not answer: {without_secrets(told, uri)}"
+    )
 
 
 def registered_versions(job_id: str) -> list[str]:
@@ -65,7 +74,5 @@ def registered_versions(job_id: str) -> list[str]:
     try:
         found = MlflowClient(uri).search_model_versions(f"tags.`{JOB_TAG}` = '{job_id}'")
     except MlflowException as error:
-        raise TrackingError(
-            f"MLflow at {shown_uri(uri)} does not answer: {error.message}"
-        ) from error
+        raise _no_answer(uri, error.message) from error
     return sorted(f"{version.name}/{version.version}" for version in found)

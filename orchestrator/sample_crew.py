@@ -163,15 +163,17 @@ class Crew:
 
     def shrink(self) -> None:
         """Have the surplus workers leave if others need their room."""
-        surplus = [m for m in self.members if m.slot >= len(self._plan.nodes) and m.hello]
+        surplus = [m for m in self.members if m.slot >= len(self._plan.nodes)]
         now = time.monotonic()
         if not surplus or now - self._asked_at < _ASK_FOR_ROOM_EVERY_S:
             return
         self._asked_at = now
         if self._plan.must_yield(Counter(m.hello.node_id for m in surplus if m.hello)):
             for member in surplus:
-                member.is_leaving = True
                 self._free_at[member.slot] = now + _LONGEST_PAUSE_S
+                member.is_leaving = True
+                if not member.is_ready:  # it holds nothing, and would first compile for minutes
+                    self.release(member)
 
     def _hire(self, slot: int, node: str, decisions: Mapping[str, Any] | None) -> None:
         rank, self._ranks = self._ranks, self._ranks + 1
@@ -204,6 +206,9 @@ class Crew:
     ) -> Iterator[tuple[CrewMember, Hello | WorkerReport | None]]:
         """Yield what workers answered; None for one that is dead.
 
+        A worker that cannot get ready, on a node where something is missing or broken, counts as
+        dead as long as others can draw.
+
         Raises:
             OrchestratorError: What a worker raised.
         """
@@ -224,7 +229,8 @@ class Crew:
         try:
             answer: Hello | WorkerReport = ray.get(call)
         except RayError as error:
-            if isinstance(error, RayTaskError):
+            can_others = any(other.is_ready for other in self.members if other is not member)
+            if isinstance(error, RayTaskError) and (member.is_ready or not can_others):
                 raise
             self.last_loss = " ".join(str(error).split())[:300]
             logger.warning("%s is lost: %s", member.name, self.last_loss)

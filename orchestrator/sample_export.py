@@ -62,7 +62,7 @@ def export_samples(
 
 
 def _check_target(output: Path, export_format: ExportFormat, overwrite: bool) -> None:
-    """Make sure that nothing is replaced but what an export has written."""
+    """Make sure that no folder is replaced but one of an export of png."""
     if not output.parent.is_dir():
         raise BadInputError(f"there is no folder {output.parent} to write {output.name} into")
     if not output.exists():
@@ -74,16 +74,22 @@ def _check_target(output: Path, export_format: ExportFormat, overwrite: bool) ->
     is_export = all(_EXPORTED_PNG.fullmatch(path.name) for path in output.iterdir())
     if export_format != "png" or output.is_symlink() or output == Path.cwd() or not is_export:
         raise BadInputError(
-            f"{output} is a folder that holds other things than an export of png; "
+            f"{output} is a folder, and no export of png that --overwrite could replace; "
             "choose another --output"
         )
 
 
 def _replace(output: Path, part: Path) -> None:
     """Put the new in the place of the old, which goes last: a crash loses neither."""
+    old = part.with_name("replaced")
     if output.is_dir():
-        output.rename(part.with_name("replaced"))
-    part.rename(output)
+        output.rename(old)
+    try:
+        part.rename(output)
+    except BaseException:
+        if old.is_dir():
+            old.rename(output)
+        raise
 
 
 def _write_npz(samples: SampleSet, part: Path) -> None:

@@ -10,6 +10,7 @@ from orchestrator.borrowing import somebody_could_start
 from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.queue_view import read_quotas, read_snapshot
 from orchestrator.records import read_json
+from orchestrator.snapshot import Loan
 from orchestrator.state import JobState, Placement
 from orchestrator.storage import ObjectStore
 
@@ -33,7 +34,7 @@ class RoomLoan:
         self._queue = queue
         self._job_id = job_id
         self._gpus = placement.gpus_per_worker
-        self._worker = (float(placement.cpus_per_worker), self._gpus)
+        self._cpus = float(placement.cpus_per_worker)
 
     def may_begin(self) -> bool:
         """Tell whether free room may be taken; if in doubt, it may not."""
@@ -76,4 +77,8 @@ class RoomLoan:
         if not waiting:
             return False
         snapshot, now = read_snapshot(self._store), self._store.now().timestamp()
-        return somebody_could_start(snapshot, waiting, borrowed, self._worker, now)
+        own = [
+            Loan(job_id=self._job_id, node_id=node, cpus=n * self._cpus, gpus=n * self._gpus)
+            for node, n in borrowed.items()
+        ]
+        return somebody_could_start(snapshot, waiting, own, self._job_id, now)

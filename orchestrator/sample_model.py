@@ -14,6 +14,7 @@ from orchestrator.errors import (
     BadInputError,
     CheckpointError,
     ObjectNotFoundError,
+    StoreRefusedError,
 )
 from orchestrator.job_lookup import find_job_id
 from orchestrator.local_cache import cache_folder
@@ -138,8 +139,13 @@ def _of_uri(store: ObjectStore, uri: str, ref: ModelRef) -> ResolvedModel:
             "s3://bucket/prefix/jobs/<id>/checkpoints/step-<number>.json"
         )
     own = prefix == store.uri
-    source = store if own else open_store(prefix)
-    job_id, commit = _of_job(source, match[1], int(match[2]))
+    if own:
+        job_id, commit = _of_job(store, match[1], int(match[2]))
+    else:
+        try:
+            job_id, commit = _of_job(open_store(prefix), match[1], int(match[2]))
+        except StoreRefusedError as error:
+            raise BadInputError(f"model.checkpoint {uri}: {error}") from error
     return _described("" if own else prefix, job_id, commit, ref)
 
 

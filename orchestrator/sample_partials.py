@@ -81,7 +81,8 @@ def newest_partials(store: ObjectStore, paths: JobPaths, before: int) -> Iterato
         before: Number of the present attempt.
     """
     for number in range(1, before):
-        for info in store.list_objects(paths.attempt(number).partial):
+        left = store.list_objects(paths.attempt(number).partial)
+        for info in sorted(left, key=lambda info: info.modified_at):
             found = _NAME.search(info.key)
             if found is not None:
                 yield int(found[2]), info.key

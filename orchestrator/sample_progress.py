@@ -71,6 +71,8 @@ class FleetProgress:
         }
 
     def _rate(self, now: float, done: float) -> float:
+        if self._trail and done < self._trail[-1][1]:
+            self._trail.clear()  # what a worker had drawn by half went with it
         self._trail.append((now, done))
         while len(self._trail) > 2 and now - self._trail[0][0] > _RATE_OVER_S:
             self._trail.popleft()

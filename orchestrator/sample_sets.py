@@ -195,11 +195,13 @@ def repair_samples(store: ObjectStore, job_id: str) -> SetReport:
     state = RecordStore(store).read(job_id).record.state
     if not state.has_ended:
         raise BadInputError(f"job {job_id} is {state} now; repair it once it has ended")
-    store.delete(samples.paths.manifest)
-    for index in report.bad_shards:
-        if _is_damaged(samples, index):
-            samples.shards.withdraw(index)
-            logger.info("job=%s shard=%d is withdrawn", job_id, index)
+    missing = set(report.bad_shards) - set(samples.shards.indices())
+    damaged = [index for index in report.bad_shards if _is_damaged(samples, index)]
+    if missing or damaged or report.manifest_is_bad:
+        store.delete(samples.paths.manifest)
+    for index in damaged:
+        samples.shards.withdraw(index)
+        logger.info("job=%s shard=%d is withdrawn", job_id, index)
     return report
 
 

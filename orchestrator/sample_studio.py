@@ -257,6 +257,8 @@ class StoreStudio:
         index = task.shard.index
         if isinstance(result, Canvas):
             partial = save_partial(self._store, self._paths, result, self._origin)
+            if partial and task.partial:
+                self._store.delete(task.partial)
             return ShardEvent(index=index, kind="halved", partial=partial or task.partial or None)
         own = self._put_data(result)
         standing = self._shards.commit(own)

@@ -6,6 +6,8 @@ from orchestrator.errors import JobNotFoundError
 from orchestrator.records import RecordStore
 from orchestrator.state import JobRecord, JobState, Reason
 
+_OF_A_CPU = (Reason.TIMED_OUT, Reason.OUT_OF_MEMORY)
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -22,9 +24,18 @@ class Gate:
     message: str = ""
 
 
-def smoke_gate(smoke: JobRecord | None) -> Gate:
-    """Return what a smoke test's record says; without one (it was deleted), nothing holds."""
+def smoke_gate(smoke: JobRecord | None, *, wants_gpu: bool = False) -> Gate:
+    """Return what a smoke test's record says; without one (it was deleted), nothing holds.
+
+    Args:
+        smoke: The record.
+        wants_gpu: Whether the main job will have a GPU: then what a smoke test on a CPU took too
+            long for, or had too little memory for, says nothing.
+    """
     if smoke is None or smoke.state is JobState.SUCCEEDED:
+        return Gate(is_open=True)
+    had_gpu = smoke.resources is None or smoke.resources.gpus_per_worker > 0
+    if smoke.state is JobState.FAILED and smoke.reason in _OF_A_CPU and wants_gpu and not had_gpu:
         return Gate(is_open=True)
     if not smoke.state.has_ended:
         return Gate(is_open=False, message=f"waits for its smoke test {smoke.job_id}")
@@ -33,9 +44,9 @@ def smoke_gate(smoke: JobRecord | None) -> Gate:
     return Gate(is_open=False, reason=smoke.reason or Reason.USER_CODE, message=message)
 
 
-def read_gate(records: RecordStore, smoke_id: str) -> Gate:
-    """Return what a smoke test that is not live says."""
+def read_gate(records: RecordStore, smoke_id: str, *, wants_gpu: bool = False) -> Gate:
+    """Return what a smoke test that is not live says; arguments as for `smoke_gate`."""
     try:
-        return smoke_gate(records.read(smoke_id).record)
+        return smoke_gate(records.read(smoke_id).record, wants_gpu=wants_gpu)
     except JobNotFoundError:
         return smoke_gate(None)

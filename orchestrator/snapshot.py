@@ -110,6 +110,23 @@ class RunningJob(JobRequest):
         return None if self.max_runtime_s is None else self.started_at + self.max_runtime_s
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loan:
+    """What a fleet uses on a node beyond what it was given.
+
+    Attributes:
+        job_id: The fleet.
+        node_id: The node.
+        cpus: CPUs of its workers in borrowed room.
+        gpus: GPUs likewise.
+    """
+
+    job_id: str
+    node_id: str
+    cpus: float
+    gpus: float
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """Start an attempt of a queued job with these workers.
@@ -149,12 +166,14 @@ class Snapshot:
         nodes: The nodes that are alive.
         quotas: Queue to the GPUs that its jobs may hold at once; a queue without an entry has
             no limit.
+        loans: What fleets have borrowed; it counts as used until they give it back.
     """
 
     queue: Sequence[QueuedJob] = ()
     running: Sequence[RunningJob] = ()
     nodes: Sequence[NodeCapacity] = ()
     quotas: Mapping[str, float] = field(default_factory=dict)
+    loans: Sequence[Loan] = ()
 
     def after(self, actions: Iterable[Action], now: float) -> Self:
         """Return the snapshot as it is once the actions have been asked for.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -30,9 +31,19 @@ from orchestrator.state import PARENT_KEY
 
 MAX_NAME_LENGTH = 19  # a job id is the name, a time (15) and four random letters
 
+
 _WORD = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Name = Annotated[str, StringConstraints(pattern=_WORD, max_length=MAX_NAME_LENGTH)]
-Gpus = Annotated[float, Field(ge=0, le=64)] | Literal["auto"]
+
+
+def _whole_above_1(gpus: float) -> float:
+    """Ray gives a part of one GPU, or whole ones."""
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("a worker has a part of one GPU, or a whole number of them")
+    return gpus
+
+
+Gpus = Annotated[float, Field(ge=0, le=64), AfterValidator(_whole_above_1)] | Literal["auto"]
 Cpus = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 
 
@@ -183,8 +194,6 @@ class ModelRef(Closed):
         given = [name for name in ("job", "registered", "checkpoint") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError("exactly one of job, registered and checkpoint must be given")
-        if self.step is not None and self.job is None:
-            raise ValueError(f"step goes with job; {given[0]} names a checkpoint already")
         return self
 
 
@@ -317,6 +326,10 @@ def checked_job(document: Document) -> Job:
         known = " or ".join(KINDS)
         raise BadInputError(f"{document.where(('kind',))}: kind must be {known}, not {kind!r}")
     try:
-        return KINDS[kind].model_validate_json(json.dumps(document.value))
+        spec = KINDS[kind].model_validate_json(json.dumps(document.value))
     except ValidationError as error:
         raise located_error(error, document, KINDS[kind]) from error
+    if isinstance(spec, SampleJob) and spec.model.step is not None and spec.model.job is None:
+        where = document.where(("model", "step"))
+        raise BadInputError(f"{where}: model.step goes with model.job; take one of the two out")
+    return spec

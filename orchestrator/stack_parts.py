@@ -46,7 +46,9 @@ class Part:
     def digest(self) -> str:
         """Differs from that of a running process if it must be started again to agree."""
         # The interpreter's path is left out: another shell may spell it differently.
-        told = json.dumps([self.command[1:], sorted(self.settings.items())])
+        # A proxy's exceptions are: they are the shell's, and our loopback is always among them.
+        told_settings = {k: v for k, v in self.settings.items() if k.lower() != "no_proxy"}
+        told = json.dumps([self.command[1:], sorted(told_settings.items())])
         return hashlib.sha256(told.encode()).hexdigest()
 
     @property

@@ -65,7 +65,14 @@ class World:
         """Have the current attempt's driver run and beat."""
         number = self.record(job_id).attempt
         attempt = JobPaths(job_id).attempt(number)
-        process = {"role": "driver", "pid": pid, "created_at": 1.0, "node_id": "n1", "host": "h"}
+        process = {
+            "role": "driver",
+            "pid": pid,
+            "born_s": 1.0,
+            "boot_id": "b",
+            "node_id": "n1",
+            "host": "h",
+        }
         self.store.put(f"{attempt.processes}driver-{pid}.json", json.dumps(process).encode())
         self.beat(job_id, committed=0)
         self.cluster.running.add(pid)

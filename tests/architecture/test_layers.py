@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module imports only from the ones above it. A new module gets a line here, as high as it can.
 ORCHESTRATOR_ORDER = (
     "errors",
+    "boot",
     "private_files",
     "local_cache",
     "state",
@@ -159,6 +160,7 @@ MAY_CATCH_ALL = frozenset(
         "orchestrator/attempt.py: run_attempt",
         "orchestrator/controller.py: _answer",
         "orchestrator/controller.py: _guarded",
+        "orchestrator/group_control.py: follow",
         "orchestrator/orchestrator_actor.py: _run",
         "orchestrator/orchestrator_actor.py: notify_until",
         "orchestrator/tracking_loop.py: carry_until",

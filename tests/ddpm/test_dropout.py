@@ -46,7 +46,7 @@ def test_nothing_is_dropped_while_not_training_or_with_probability_0() -> None:
     assert Dropout(0.0)(x) is x
 
 
-def test_masks_of_other_seeds_steps_ranks_and_layers_have_nothing_in_common() -> None:
+def test_masks_of_other_seeds_steps_and_layers_have_nothing_in_common() -> None:
     """Not even when one is shifted against the other."""
     keys = [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4)]
     masks = [mask_of(key) for key in keys] + [mask_of(keys[0], layer=1)]

@@ -11,12 +11,18 @@ from orchestrator import paths
 from orchestrator.borrowing import somebody_could_start
 from orchestrator.queue_view import encode_snapshot, set_quota
 from orchestrator.sample_loan import LATE_START, RoomLoan
-from orchestrator.snapshot import QueuedJob, Snapshot
+from orchestrator.snapshot import Loan, QueuedJob, RunningJob, Snapshot
 from orchestrator.state import Placement
 from tests.fakes import FaultyStore, MemoryStore
 from tests.orchestrator.clusters import gang, job, node
 
-WORKER = (1.0, 1.0)
+
+def loans(job_id: str = "own", **workers: int) -> list[Loan]:
+    """Return what the workers of a fleet, of one CPU and one GPU each, hold on some nodes."""
+    return [
+        Loan(job_id=job_id, node_id=name, cpus=float(n), gpus=float(n))
+        for name, n in workers.items()
+    ]
 
 
 def full_cluster(*queue: QueuedJob, free: int = 0) -> Snapshot:
@@ -29,8 +35,8 @@ def test_room_that_would_let_a_job_start_is_wanted() -> None:
     """Two borrowed GPUs beside a free one are what a job of three waits for."""
     waiting = gang("three-0", 3)
     snapshot = full_cluster(waiting, free=1)
-    assert somebody_could_start(snapshot, ["three-0"], {"a": 2}, WORKER, 0.0)
-    assert not somebody_could_start(snapshot, ["three-0"], {"a": 1}, WORKER, 0.0)
+    assert somebody_could_start(snapshot, ["three-0"], loans(a=2), "own", 0.0)
+    assert not somebody_could_start(snapshot, ["three-0"], loans(a=1), "own", 0.0)
 
 
 def test_room_that_helps_nobody_stays_borrowed() -> None:
@@ -42,14 +48,36 @@ def test_room_that_helps_nobody_stays_borrowed() -> None:
         full_cluster(held_back),
     ):
         waiting = [queued.job_id for queued in snapshot.queue]
-        assert not somebody_could_start(snapshot, waiting, {"a": 4, "b": 3}, WORKER, 0.0)
-    assert somebody_could_start(full_cluster(held_back), ["later-0"], {"a": 1}, WORKER, 101.0)
+        assert not somebody_could_start(snapshot, waiting, loans(a=4, b=3), "own", 0.0)
+    assert somebody_could_start(full_cluster(held_back), ["later-0"], loans(a=1), "own", 101.0)
 
 
 def test_a_job_that_has_started_since_is_not_waited_for() -> None:
     """The snapshot is written only while somebody waits, so it may be old."""
     snapshot = full_cluster(job("gone-0"))
-    assert not somebody_could_start(snapshot, [], {"a": 1}, WORKER, 0.0)
+    assert not somebody_could_start(snapshot, [], loans(a=1), "own", 0.0)
+
+
+def test_a_job_that_several_fleets_keep_from_starting_gets_what_all_of_them_borrowed() -> None:
+    """Each alone would keep its room, since giving that back alone would let nobody start."""
+    snapshot = replace(full_cluster(gang("six-0", 6)), loans=loans("other", a=3))
+    assert not somebody_could_start(full_cluster(gang("six-0", 6)), ["six-0"], loans(b=3), "own", 0)
+    assert somebody_could_start(snapshot, ["six-0"], loans(b=3), "own", 0.0)
+    enough = replace(full_cluster(gang("three-0", 3)), loans=loans("other", a=3))
+    assert not somebody_could_start(enough, ["three-0"], loans(b=2), "own", 0.0)
+
+
+def test_a_job_that_would_start_in_the_place_of_the_fleet_itself_gets_the_room() -> None:
+    """Borrowed room and one placed worker of lower priority are what it needs."""
+    fleet = RunningJob(
+        job_id="own", priority=10, gpus_per_worker=1.0, placement={"a": 1}, started_at=0.0
+    )
+    urgent = gang("urgent-0", 4, priority=90)
+    snapshot = Snapshot(
+        nodes=[replace(node("a", 4), free_gpus=0.0)], queue=[urgent], running=[fleet]
+    )
+    assert somebody_could_start(snapshot, ["urgent-0"], loans(a=3), "own", 0.0)
+    assert not somebody_could_start(snapshot, ["urgent-0"], loans(a=2), "own", 0.0)
 
 
 def loan_of(store: MemoryStore | FaultyStore, gpus: float = 0.0) -> RoomLoan:

@@ -121,7 +121,14 @@ def test_no_job_is_queued_again_while_a_worker_of_it_lives(world: World) -> None
     world.begin(job_id)
     world.step()
     attempt = JobPaths(job_id).attempt(1)
-    worker = {"role": "worker-0", "pid": 7, "created_at": 1.0, "node_id": "n1", "host": "h"}
+    worker = {
+        "role": "worker-0",
+        "pid": 7,
+        "born_s": 1.0,
+        "boot_id": "b",
+        "node_id": "n1",
+        "host": "h",
+    }
     world.store.put(f"{attempt.processes}worker-0-7.json", json.dumps(worker).encode())
     world.cluster.running.add(7)
     world.end(job_id, None)
@@ -384,4 +391,13 @@ def test_a_checkpoint_that_a_set_draws_from_is_kept_for_it(
     ).job_id
     world.step()
     assert bool(world.record(sampling).model) is is_there
-    assert world.store.exists(JobPaths("digits").reference(7, sampling))
+    assert world.state(sampling) == ("STARTING" if is_there else "QUEUED")
+    assert world.store.exists(JobPaths("digits").reference(7, sampling)) is is_there
+
+
+def test_a_request_that_cannot_be_read_is_dropped(world: World) -> None:
+    """Another version may have written it."""
+    key = paths.inbox_request("1-a", "x", 1, "cancel")
+    world.store.put(key, b'{"verb": "cancel"}')
+    world.step()
+    assert not world.store.exists(key)

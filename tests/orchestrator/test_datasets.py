@@ -69,6 +69,8 @@ def _save_folder(path: Path) -> Path:
         file.write_bytes(encode_png(image))
     (folder / "README.txt").write_text("not an image")
     (folder / ".hidden.png").write_text("not an image either")
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "small.png").write_text("nor this")
     return folder
 
 
@@ -119,7 +121,7 @@ def test_source_in_a_bucket_is_read_like_a_path(
     saved = save(tmp_path)
     buckets = {"s3://data/sets": MemoryStore(), f"s3://data/sets/{saved.name}": MemoryStore()}
     if saved.is_dir():
-        for file in saved.rglob("*.*"):
+        for file in filter(Path.is_file, saved.rglob("*.*")):
             key = file.relative_to(saved).as_posix()
             buckets[f"s3://data/sets/{saved.name}"].put(key, file.read_bytes())
     else:

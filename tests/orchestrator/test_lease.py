@@ -56,7 +56,7 @@ def test_the_lease_of_a_dead_process_of_this_host_is_free_at_once() -> None:
     first = Lease(store, "1")
     assert first.acquire()
     stored = store.get(paths.LEASE)
-    dead = stored.body.replace(b'"process_created_at": ', b'"process_created_at": 1')
+    dead = stored.body.replace(b'"born_s": ', b'"born_s": 1')
     store.put(paths.LEASE, dead)
     assert Lease(store, "2").acquire()
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from orchestrator.processes import (
     owned_processes,
     start_detached,
 )
+from orchestrator.ray_cluster import ProcessRef, local_processes
 
 Start = Callable[[str], ProcessIdentity]
 SLEEP = "import time; time.sleep(600)"
@@ -64,8 +66,20 @@ def wait_for(number: int, mark: str, leader: ProcessIdentity | None) -> list[psu
 def test_reused_pid_is_another_process() -> None:
     """After a reboot a remembered pid may be anybody's, and must not be killed."""
     mine = psutil.Process()
-    assert ProcessIdentity(mine.pid, mine.create_time()).find() == mine
-    assert ProcessIdentity(mine.pid, mine.create_time() - 60).find() is None
+    identity = ProcessIdentity.of(mine)
+    assert identity.find() == mine
+    assert replace(identity, born_s=identity.born_s - 60.0).find() is None
+    assert replace(identity, boot_id="an earlier one").find() is None
+
+
+def test_a_process_stays_itself_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that was suspended is set right; nothing that runs on it has changed."""
+    identity, booted_at = ProcessIdentity.of(psutil.Process()), psutil.boot_time()
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: booted_at + 3600.0)
+    assert psutil.boot_time() == booted_at + 3600.0
+    assert identity.find() is not None
+    ref = ProcessRef("driver", os.getpid(), identity.born_s, identity.boot_id, "n", "h")
+    assert local_processes([ref], kill=False) == [ref]
 
 
 def test_process_outlives_nobody_and_belongs_to_its_own_session(start: Start, mark: str) -> None:

@@ -101,8 +101,9 @@ def test_a_deleted_job_is_gone_with_all_that_it_wrote(store: MemoryStore) -> Non
 def test_a_deleted_set_lets_go_of_the_checkpoint_that_was_kept_for_it(store: MemoryStore) -> None:
     """The training's retention may take it then."""
     sample = set_of(store, "set", "old")
-    model = {"store_uri": "", "job_id": "old", "step": 5, "commit_key": ""}
-    assert not hold_model(store, model, sample)
+    commit = JobPaths("old").checkpoint(5)
+    model = {"store_uri": "", "job_id": "old", "step": 5, "commit_key": commit}
+    assert hold_model(store, model, sample)
     mark = JobPaths("old").reference(5, sample)
     assert store.exists(mark)
     record = replace(RecordStore(store).read(sample).record, model=model)

@@ -148,6 +148,17 @@ def test_newest_partial_of_a_shard_is_found_last() -> None:
     assert list(newest_partials(store, PATHS, before=3)) == [(7, keys[0]), (7, keys[1])]
 
 
+def test_of_one_attempt_the_partial_that_was_saved_last_is_found_last() -> None:
+    """Their names end by chance; one worker may have gone on from what another had left."""
+    store = MemoryStore()
+    canvas = Canvas(shard=Shard(7, 0, 10), chain=ChainState(torch.zeros(4, *SHAPE), 3))
+    keys = []
+    for _ in range(8):
+        keys.append(save_partial(store, PATHS.attempt(1), canvas, ORIGIN))
+        store.advance(1)
+    assert [key for _, key in newest_partials(store, PATHS, before=2)] == keys
+
+
 def test_empty_canvas_leaves_no_partial() -> None:
     """A shard that was not begun needs no object."""
     store = MemoryStore()

@@ -313,7 +313,7 @@ def test_export_replaces_no_folder_of_other_things(
     (folder / "thesis.txt").write_text("years")
     monkeypatch.chdir(folder)
     for output in (Path(), Path("..") / "results", folder):
-        with pytest.raises(BadInputError, match="holds other things"):
+        with pytest.raises(BadInputError, match="no export of png"):
             export_samples(store, JOB, export_format, output, overwrite=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["results", "thesis.txt"]
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.placement import gpu_slots, to_units
 from orchestrator.scheduling import decide
 from orchestrator.snapshot import Preempt, Snapshot
 from tests.orchestrator.clusters import Cluster, gang, job, node, starts, victims
@@ -282,3 +283,12 @@ def test_node_that_is_gone_frees_nothing() -> None:
 def test_empty_cluster_decides_nothing() -> None:
     """The orchestrator starts before the first node has joined."""
     assert decide(Snapshot(queue=[job("one-0")]), 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("free", "asked", "slots"),
+    [(4.0, 0.7, 4), (4.0, 0.5, 8), (1.5, 0.5, 3), (0.4, 0.5, 0), (4.0, 2.0, 2), (3.0, 1.0, 3)],
+)
+def test_a_part_of_a_gpu_comes_from_one_gpu(free: float, asked: float, slots: int) -> None:
+    """Ray gives no 0.7 of a GPU out of what two have left over."""
+    assert gpu_slots(to_units(free), to_units(asked)) == slots

@@ -1,6 +1,7 @@
 """The smoke test finds early what would break a job late, and changes nothing of it."""
 
 import copy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from orchestrator.sample_shards import (
 )
 from orchestrator.sample_smoke import smoke_drawing
 from orchestrator.smoke import smoke_part
+from orchestrator.smoke_gate import smoke_gate
 from orchestrator.smoke_job import smoke_job, smoke_job_id
 from orchestrator.snapshot import NodeCapacity
 from orchestrator.spec import (
@@ -45,7 +47,7 @@ from orchestrator.spec import (
     TrainResources,
     spec_from_json,
 )
-from orchestrator.state import JobRecord, JobState, Reason
+from orchestrator.state import JobRecord, JobState, Reason, ResolvedResources
 from orchestrator.submit import submit_with_smoke
 from orchestrator.training_smoke import smoke_training
 from tests.fake_cluster import FakeCluster
@@ -320,3 +322,22 @@ def test_a_new_orchestrator_knows_what_a_smoke_test_said() -> None:
     world.take_over(FakeCluster())
     world.step()
     assert list(world.cluster.started) == ["main.1"]
+
+
+@pytest.mark.parametrize("reason", [Reason.TIMED_OUT, Reason.OUT_OF_MEMORY, Reason.BAD_INPUT])
+@pytest.mark.parametrize("gpus", [0.0, 1.0])
+@pytest.mark.parametrize("wants_gpu", [False, True])
+def test_what_a_cpu_was_too_small_for_says_nothing_of_a_gpu(
+    reason: Reason, gpus: float, wants_gpu: bool
+) -> None:
+    """A smoke test waits for no GPU, so it may have had one CPU instead."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    smoke = JobRecord(
+        job_id="a-smoke", kind="train", name="a-smoke", queue="default", priority=50,
+        state=JobState.FAILED, reason=reason, submitted_at=now, changed_at=now, attempt=1,
+        resources=ResolvedResources(
+            min_workers=1, max_workers=1, cpus_per_worker=1, gpus_per_worker=gpus
+        ),
+    )  # fmt: skip
+    says_nothing = wants_gpu and not gpus and reason is not Reason.BAD_INPUT
+    assert smoke_gate(smoke, wants_gpu=wants_gpu).is_open is says_nothing

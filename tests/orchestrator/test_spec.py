@@ -98,7 +98,11 @@ def test_a_mistake_is_one_line_that_names_the_place(
         ("shard_size: 16", "shard_size: 12", "must be a multiple of sampling.microbatch_size (8)"),
         ("num_samples: 10", "num_samples: 0", ":4: num_samples: should be greater than or equal"),
         ("{job: digits}", "{}", ":3: model: exactly one of job, registered and checkpoint"),
-        ("{job: digits}", "{registered: digits@prod, step: 9}", ":3: model: step goes with job"),
+        (
+            "{job: digits}",
+            "{registered: digits@prod, step: 9}",
+            ":3: model.step goes with model.job",
+        ),
         ("num_workers: 3", "num_workers: {min: 4, max: 2}", ":7: resources.num_workers: max (2)"),
     ],
 )

@@ -6,6 +6,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from orchestrator.boot import born_s
 from orchestrator.certificates import write_certificates
 from orchestrator.errors import StackError
 from orchestrator.loopback_ports import choose_ports, is_free
@@ -26,7 +28,7 @@ from orchestrator.stack_files import (
     load_state,
     save_state,
 )
-from orchestrator.stack_parts import inherited_environment, without_proxy
+from orchestrator.stack_parts import Part, inherited_environment, without_proxy
 from orchestrator.stack_seaweed import store_part
 
 
@@ -67,7 +69,9 @@ def test_damaged_secrets_are_one_line(folder: StackFolder) -> None:
 
 def test_state_comes_back_as_it_was(folder: StackFolder) -> None:
     """Ports that change with every start break bookmarks and running clients."""
-    state = StackState({"mlflow": 20_001}, {"ray": ProcessIdentity(7, 1.5)}, {"ray": "digest"})
+    state = StackState(
+        {"mlflow": 20_001}, {"ray": ProcessIdentity(7, 1.5, "boot")}, {"ray": "digest"}
+    )
     save_state(folder, state)
     assert load_state(folder) == state
     assert mode(folder.state) == 0o600
@@ -237,7 +241,20 @@ def test_nothing_started_is_nothing_to_end(tmp_path: Path) -> None:
 def test_pid_of_somebody_else_is_not_running(folder: StackFolder) -> None:
     """After a reboot stack.json names pids that others have now."""
     mine = psutil.Process()
-    state = StackState(leaders={"ray": ProcessIdentity(mine.pid, mine.create_time() - 3600)})
+    earlier = replace(ProcessIdentity.of(mine), born_s=born_s(mine) - 3600.0)
+    state = StackState(leaders={"ray": earlier})
     save_state(folder, state)
     assert not any(part.is_running for part in Stack(folder.root).status())
     assert Stack(folder.root).down() == ()
+
+
+def test_another_shell_s_proxies_restart_nothing(folder: StackFolder) -> None:
+    """`up` from an editor or from cron must find running what a terminal has started."""
+    digests = {
+        Part(
+            name="ray", command=("ray",), settings={"A": "1", **without_proxy(shell)},
+            inherits=True, folder=folder.root, ports=(), prepare=lambda: None, is_ready=bool,
+        ).digest
+        for shell in ({}, {"NO_PROXY": "corp.example"})
+    }  # fmt: skip
+    assert len(digests) == 1
