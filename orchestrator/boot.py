@@ -30,5 +30,5 @@ def born_s(process: psutil.Process) -> float:
     Raises:
         psutil.NoSuchProcess: It is gone.
     """
-    # Both are reckoned from the same reading of the clock, so what it was set by cancels out.
-    return process.create_time() - psutil.boot_time()
+    # What the clock was set by cancels out. A new object, since each keeps its first answer.
+    return psutil.Process(process.pid).create_time() - psutil.boot_time()

@@ -17,7 +17,7 @@ def somebody_could_start(
     """Tell whether a queued job would start if a fleet gave back what it has borrowed.
 
     A job that would start in the place of others, which make room for it, counts too; and so does
-    one that needs what several fleets have borrowed, which all of them then give back.
+    one that needs what several fleets have borrowed: of them, as many leave as it takes.
 
     Args:
         snapshot: What the orchestrator decided from last.
@@ -35,7 +35,9 @@ def somebody_could_start(
 
     if helps(own):
         return True
-    return bool(own and others) and helps([*own, *others]) and not helps(others)
+    # They leave one after the other, in the order of their names, until the rest suffices.
+    before = [loan for loan in others if loan.job_id < job_id]
+    return bool(own and others) and helps([*own, *others]) and not helps(before)
 
 
 def _with_given_back(nodes: Iterable[NodeCapacity], loans: Iterable[Loan]) -> list[NodeCapacity]:

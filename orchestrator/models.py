@@ -1,6 +1,7 @@
 """Finds the checkpoint that a sample job draws from, or says what it waits for."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from orchestrator.spec import ModelRef
 from orchestrator.storage import ObjectStore
 
 ASK_MLFLOW_AGAIN_AFTER = timedelta(seconds=15)
+_FORGET_AFTER_S = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +87,14 @@ def let_go_of_model(store: ObjectStore, model: Mapping[str, Any], job_id: str) -
         store.delete(JobPaths(model["job_id"]).reference(model["step"], job_id))
 
 
+@dataclass(frozen=True)
+class _Search:
+    """A look for a model, and when somebody asked for it last."""
+
+    future: Future[ModelResolution]
+    asked_at: float
+
+
 class ModelFinder:
     """Finds models for the orchestrator's loop, which must not wait for long.
 
@@ -106,7 +116,7 @@ class ModelFinder:
         self._find = find
         self._patience_s = patience_s
         self._pool = ThreadPoolExecutor(1, "models")
-        self._sought: dict[ModelRef, Future[ModelResolution]] = {}
+        self._sought: dict[ModelRef, _Search] = {}
         self._ask_again_at = datetime.min.replace(tzinfo=UTC)
 
     def find(self, ref: ModelRef, now: datetime) -> ModelResolution:
@@ -128,12 +138,19 @@ class ModelFinder:
             return waiting
 
     def _found(self, ref: ModelRef) -> ModelResolution:
-        is_new = ref not in self._sought
-        if is_new:
-            self._sought[ref] = self._pool.submit(self._find, self._store, ref)
+        now = time.monotonic()
+        # What was found for a job that is gone says nothing of a later time.
+        self._sought = {
+            other: search
+            for other, search in self._sought.items()
+            if not search.future.done() or now - search.asked_at <= _FORGET_AFTER_S
+        }
+        known = self._sought.get(ref)
+        future = known.future if known else self._pool.submit(self._find, self._store, ref)
+        self._sought[ref] = _Search(future, now)
         # Once a reference: many jobs may wait for the same one.
-        error = self._sought[ref].exception(self._patience_s if is_new else 0)
-        found = self._sought.pop(ref)
+        error = future.exception(0 if known else self._patience_s)
+        del self._sought[ref]
         if error is not None:
             raise error
-        return found.result()
+        return future.result()

@@ -234,7 +234,8 @@ class Fleet:
         busy_s = member.report.busy_s if member.report else 0.0
         self.totals.redone_s += max(0.0, busy_s - member.accounted_s)
         self.totals.deaths += 1
-        self._deaths_in_a_row += 1
+        if member.is_ready or not any(other.is_ready for other in self.members):
+            self._deaths_in_a_row += 1  # else its node is broken, and others draw
         held = self.table.lost(member.name, time.monotonic())
         for shard in held:
             if not self.table.is_committed(shard.index) and self._hooks.is_committed(shard):

@@ -71,13 +71,12 @@ class FleetProgress:
         }
 
     def _rate(self, now: float, done: float) -> float:
-        if self._trail and done < self._trail[-1][1]:
-            self._trail.clear()  # what a worker had drawn by half went with it
         self._trail.append((now, done))
         while len(self._trail) > 2 and now - self._trail[0][0] > _RATE_OVER_S:
             self._trail.popleft()
         began_at, began = self._trail[0]
-        return round((done - began) / (now - began_at), 3) if now > began_at else 0.0
+        # What a worker had drawn by half goes with it, so less may be done than a minute ago.
+        return max(0.0, round((done - began) / (now - began_at), 3)) if now > began_at else 0.0
 
     def _cost(self, fleet: Fleet) -> dict[str, float]:
         totals = fleet.totals

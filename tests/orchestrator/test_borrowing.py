@@ -64,7 +64,20 @@ def test_a_job_that_several_fleets_keep_from_starting_gets_what_all_of_them_borr
     assert not somebody_could_start(full_cluster(gang("six-0", 6)), ["six-0"], loans(b=3), "own", 0)
     assert somebody_could_start(snapshot, ["six-0"], loans(b=3), "own", 0.0)
     enough = replace(full_cluster(gang("three-0", 3)), loans=loans("other", a=3))
-    assert not somebody_could_start(enough, ["three-0"], loans(b=2), "own", 0.0)
+    assert not somebody_could_start(enough, ["three-0"], loans(b=2), "zoo", 0.0)
+
+
+def test_of_more_fleets_than_a_job_needs_some_leave_and_some_stay() -> None:
+    """If each left it to the others, none would ever leave."""
+    names = ("f-0", "f-1", "f-2")
+    held = [loan for name in names for loan in loans(name, a=1)]
+    snapshot = replace(full_cluster(gang("two-0", 2)), loans=held)
+    leaving = [
+        name
+        for name in names
+        if somebody_could_start(snapshot, ["two-0"], loans(name, a=1), name, 0.0)
+    ]
+    assert leaving == ["f-0", "f-1"]
 
 
 def test_a_job_that_would_start_in_the_place_of_the_fleet_itself_gets_the_room() -> None:
