@@ -31,7 +31,6 @@ from orchestrator.state import PARENT_KEY
 
 MAX_NAME_LENGTH = 19  # a job id is the name, a time (15) and four random letters
 
-
 _WORD = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Name = Annotated[str, StringConstraints(pattern=_WORD, max_length=MAX_NAME_LENGTH)]
 
