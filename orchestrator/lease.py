@@ -31,10 +31,15 @@ class Lease:
         store: Where the lease lies.
         version: Version and code hash of this orchestrator, for readers.
         term_s: Age from which somebody else may take it.
+
+    Attributes:
+        fence: Number of this hold; a later one has a higher number.
+        renewals: How often it was written.
     """
 
     def __init__(self, store: ObjectStore, version: str, term_s: float = TERM_S) -> None:
         self.fence = 0
+        self.renewals = 0
         self._store = store
         self._term_s = term_s
         self._etag = ""
@@ -94,6 +99,7 @@ class Lease:
         else:
             self._etag = self._store.put(paths.LEASE, body, if_match=etag)
         self.fence = fence
+        self.renewals += 1
         self._renewed_s = started_s
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +29,9 @@ LOOP_EVERY_S = 1.0
 NOTIFY_EVERY_S = 2.0
 PING_TIMEOUT_S = 10.0
 REPLACE_TIMEOUT_S = 60.0
+LOOP_ANSWER_S = 10.0
+STUCK_LOOKS = 24
+LOOK_EVERY_S = 5.0
 
 # It computes nothing, so it must not open a GPU; an MLflow that is down is asked again later.
 _ENVIRONMENT = {
@@ -57,7 +61,12 @@ class OrchestratorActor:
         )
         self._store_uri = store_uri
         self._holds_lease = threading.Event()
+        self._rounds = 0
+        self._lease: Lease | None = None
         threading.Thread(target=self._run, name="orchestrator", daemon=True).start()
+        threading.Thread(
+            target=end_if_stuck, args=(self._signs_of_life, _end_process), name="watch", daemon=True
+        ).start()
         threading.Thread(
             target=notify_until, args=(store_uri, self._holds_lease), name="notify", daemon=True
         ).start()
@@ -69,10 +78,15 @@ class OrchestratorActor:
         """Return the process id, as a sign of life."""
         return os.getpid()
 
+    def _signs_of_life(self) -> tuple[int, int]:
+        return self._rounds, self._lease.renewals if self._lease else 0
+
     def _run(self) -> None:
-        store, cluster = open_store(self._store_uri), RayCluster()
+        store = open_store(self._store_uri, answer_within_s=LOOP_ANSWER_S)
+        cluster = RayCluster()
         while True:
-            lease = Lease(store, release())
+            self._rounds += 1
+            self._lease = lease = Lease(store, release())
             try:
                 if lease.acquire():
                     logger.info("holding the lease of %s, fence %d", self._store_uri, lease.fence)
@@ -97,6 +111,36 @@ class OrchestratorActor:
             started_at = time.monotonic()
             controller.step()
             time.sleep(max(0.05, LOOP_EVERY_S - (time.monotonic() - started_at)))
+
+
+def end_if_stuck(
+    signs_of_life: Callable[[], object],
+    end: Callable[[], None],
+    look_every_s: float = LOOK_EVERY_S,
+    patience: int = STUCK_LOOKS,
+) -> None:
+    """End the process whose loop waits for what never comes; Ray starts another one.
+
+    Looks are counted, not seconds: a machine that slept finds the loop as it left it.
+
+    Args:
+        signs_of_life: Something that changes as long as the loop goes round.
+        end: Ends the process.
+        look_every_s: Seconds between two looks.
+        patience: Looks in a row without a sign.
+    """
+    seen, looks = signs_of_life(), 0
+    while looks < patience:
+        time.sleep(look_every_s)
+        now = signs_of_life()
+        looks = looks + 1 if now == seen else 0
+        seen = now
+    logger.critical("the loop is stuck; this process ends, and Ray starts another one")
+    end()
+
+
+def _end_process() -> None:
+    os._exit(1)  # no exception from another thread reaches the one that is stuck
 
 
 def notify_until(store_uri: str, holds_lease: threading.Event) -> None:

@@ -1,6 +1,7 @@
 """The Ray Jobs HTTP API: the only way in which a command line reaches a cluster."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -17,6 +18,9 @@ class RayJobStatus(StrEnum):
     RUNNING = "RUNNING"
     ENDED = "ENDED"
 
+
+ANSWER_WITHIN_S = 10.0
+"""Seconds after which a request has failed: Ray's own client would wait for ever."""
 
 _STATUS = {
     "PENDING": RayJobStatus.PENDING,
@@ -39,6 +43,7 @@ class RayJobs:
         if not self._address:
             raise RayUnavailableError("RAY_ADDRESS is not set: name the Jobs API, or `ddpmctl up`")
         self._client: Any = None
+        self._silent_until_s = 0.0
 
     def submit(
         self,
@@ -95,21 +100,41 @@ class RayJobs:
 
     @contextmanager
     def _translated(self) -> Iterator[Any]:
-        from ray.exceptions import RayError
-        from ray.job_submission import JobSubmissionClient
+        from ray.exceptions import AuthenticationError, RayError
+        from requests.exceptions import Timeout
 
+        if time.monotonic() < self._silent_until_s:  # many jobs must not wait one after the other
+            raise RayUnavailableError(_advice("it was asked in vain just now", str(self._address)))
         try:
             if self._client is None:
-                self._client = JobSubmissionClient(self._address)
+                self._client = _patient_client(str(self._address))
             yield self._client
+        except Timeout as error:
+            self._silent_until_s = time.monotonic() + ANSWER_WITHIN_S
+            raise RayUnavailableError(_advice(str(error), str(self._address))) from error
+        except AuthenticationError as error:
+            raise RayUnavailableError(
+                f"Ray at {self._address} refuses the token; "
+                "check RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
+            ) from error
         except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise RayUnavailableError(_advice(str(error), str(self._address))) from error
 
 
+def _patient_client(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    class PatientClient(JobSubmissionClient):  # type: ignore[misc]  # Ray gives no types here
+        """Ray's client, which gives up in the end: it has no setting for that."""
+
+        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            return super()._do_request(method, endpoint, timeout=ANSWER_WITHIN_S, **options)
+
+    return PatientClient(address)
+
+
 def _advice(text: str, address: str) -> str:
     line = " ".join(text.split())
-    if "401" in line or "403" in line or "oken" in line:
-        return f"Ray at {address} refuses the token; check RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
     short = line if len(line) <= 200 else f"{line[:197]}..."
     return (
         f"Ray's Jobs API at {address} does not answer ({short}); check RAY_ADDRESS, or `ddpmctl up`"

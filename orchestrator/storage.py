@@ -346,19 +346,25 @@ def parse_store_uri(uri: str) -> tuple[str, str]:
     return parts.netloc, parts.path.strip("/")
 
 
-def open_store(uri: str) -> S3Store:
+def open_store(uri: str, answer_within_s: float = 60.0) -> S3Store:
     """Return the store at s3://bucket/prefix; credentials and endpoint come from AWS_*.
+
+    Args:
+        uri: Its address.
+        answer_within_s: Seconds of silence after which a request is sent again, or has failed.
 
     Raises:
         BadInputError: The URI is malformed.
     """
     bucket, prefix = parse_store_uri(uri)
     settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
-    return S3Store(_s3_client(os.getpid(), settings), bucket, prefix)
+    return S3Store(_s3_client(os.getpid(), settings, answer_within_s), bucket, prefix)
 
 
-@functools.lru_cache(maxsize=2)
-def _s3_client(pid: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":
+@functools.lru_cache(maxsize=4)
+def _s3_client(
+    pid: int, settings: tuple[tuple[str, str], ...], answer_within_s: float
+) -> "S3Client":
     # Keyed by the process, since a forked one must not share sockets, and by what configures it.
     import botocore.session
     from botocore.config import Config
@@ -366,7 +372,7 @@ def _s3_client(pid: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":
 
     config = Config(
         connect_timeout=5,
-        read_timeout=60,
+        read_timeout=answer_within_s,
         retries={"mode": "standard", "max_attempts": 4},
         max_pool_connections=32,
         user_agent_extra="ddpmctl",

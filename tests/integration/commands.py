@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,10 @@ resources: {{num_workers: 1, gpus_per_worker: 0, cpus_per_worker: 1}}
 """
 
 
+_LIVE = ("QUEUED", "STARTING", "RUNNING", "STOPPING")
+_TELLING = ("explain", "events", "logs")
+
+
 class Answer(NamedTuple):
     """What a command came to."""
 
@@ -52,8 +56,21 @@ class Answer(NamedTuple):
 
 
 def ddpmctl(*arguments: str, timeout_s: float = 500.0) -> Answer:
-    """Run a verb with `-o json`."""
-    done = subprocess.run(
+    """Run a verb with `-o json`; one that takes too long fails with what the queue is like."""
+    try:
+        done = _run(arguments, timeout_s)
+    except subprocess.TimeoutExpired as error:
+        jobs = json.loads(_run(("list",), timeout_s).stdout)
+        live = [job["job_id"] for job in jobs if job["state"] in _LIVE]
+        told = [_run((verb, job), timeout_s).stdout for job in live for verb in _TELLING]
+        told.append(_run(("orchestrator", "status"), timeout_s).stdout)
+        raise AssertionError("\n".join([str(error), *told])) from error
+    value = json.loads(done.stdout) if done.stdout.strip() else None
+    return Answer(done.returncode, value, done.stderr)
+
+
+def _run(arguments: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [str(DDPMCTL), *arguments, "-o", "json"],
         capture_output=True,
         text=True,
@@ -61,8 +78,6 @@ def ddpmctl(*arguments: str, timeout_s: float = 500.0) -> Answer:
         env=dict(os.environ),
         check=False,
     )
-    value = json.loads(done.stdout) if done.stdout.strip() else None
-    return Answer(done.returncode, value, done.stderr)
 
 
 def submit(folder: Path, text: str, *options: str) -> str:
