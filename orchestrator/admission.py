@@ -142,14 +142,22 @@ def with_ours_taken(
         ours.add(record.placement)
         if record.state is JobState.STARTING:
             starting.add(record.placement)
-    return [
-        replace(
-            node,
-            free_cpus=_left(node.cpus, node.free_cpus, ours.cpus, starting.cpus, node.node_id),
-            free_gpus=_left(node.gpus, node.free_gpus, ours.gpus, starting.gpus, node.node_id),
-        )
-        for node in nodes
-    ]
+    return [_with_taken(node, ours, starting) for node in nodes]
+
+
+def _with_taken(node: NodeCapacity, ours: "_Held", starting: "_Held") -> NodeCapacity:
+    name = node.node_id
+    unplaced_cpus = max(0.0, node.cpus - ours.cpus.get(name, 0.0))
+    unplaced_gpus = max(0.0, node.gpus - ours.gpus.get(name, 0.0))
+    free_cpus = max(0.0, node.free_cpus - starting.cpus.get(name, 0.0))
+    free_gpus = max(0.0, node.free_gpus - starting.gpus.get(name, 0.0))
+    return replace(
+        node,
+        free_cpus=min(unplaced_cpus, free_cpus),
+        free_gpus=min(unplaced_gpus, free_gpus),
+        unplaced_cpus=unplaced_cpus,
+        unplaced_gpus=unplaced_gpus,
+    )
 
 
 class _Held:
@@ -166,14 +174,3 @@ class _Held:
             self.cpus[node_id] += count * placement.cpus_per_worker
             held = self.gpus.get(node_id, 0.0)
             self.gpus[node_id] = held + count * placement.gpus_per_worker
-
-
-def _left(
-    total: float,
-    free_by_ray: float,
-    ours: Mapping[str, float],
-    starting: Mapping[str, float],
-    node_id: str,
-) -> float:
-    left = min(total - ours.get(node_id, 0.0), free_by_ray - starting.get(node_id, 0.0))
-    return max(0.0, left)

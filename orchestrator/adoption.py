@@ -87,7 +87,7 @@ class Adopter:
         except JobNotFoundError:
             self._drop_orphan(job_id)
             return None
-        except BadInputError as error:
+        except (BadInputError, ValueError) as error:  # also what is no JSON, or no record
             logger.error("job=%s cannot be read: %s", job_id, error)
             self._unreadable.add(job_id)
             return None

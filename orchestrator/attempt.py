@@ -36,6 +36,7 @@ from orchestrator.submissions import read_spec
 
 HEARTBEAT_EVERY_S = 3.0
 STOP_POLL_EVERY_S = 1.0
+DRIVER_ANSWER_S = 20.0
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,8 @@ class Attempt:
         """Return the attempt. Raises: AttemptSupersededError, JobNotFoundError."""
         records = RecordStore(store)
         record = records.read(job_id).record
-        if record.attempt != number or record.state.has_ended:
+        is_wanted = record.state in (JobState.STARTING, JobState.RUNNING)
+        if record.attempt != number or not is_wanted:
             raise AttemptSupersededError(job_id, number)
         return cls(store, read_spec(records, job_id), record, number)
 
@@ -188,7 +190,7 @@ def run_attempt(
         number: The attempt.
         work: What to do; its errors become the outcome's reason.
     """
-    store = open_store(store_uri)
+    store = open_store(store_uri, answer_within_s=DRIVER_ANSWER_S)
     attempt = Attempt.open(store, job_id, number)
     register_process(store, attempt.paths, "driver")
     with LogShipper(store, attempt.paths, "driver", 0), _heartbeat(attempt):
@@ -240,14 +242,15 @@ def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
                 attempt.stop.set()
         except StoreError as error:
             logger.warning("job=%s heartbeat is late: %s", attempt.record.job_id, error)
+        except Exception:
+            # The top of a thread: without it no stop is heard, and the attempt looks dead.
+            logger.exception("job=%s heartbeat is late", attempt.record.job_id)
 
 
 def _must_stop(attempt: Attempt) -> bool:
     if attempt.stop_request() is not None:
         return True
     current = RecordStore(attempt.store).read(attempt.record.job_id).record
-    return current.attempt != attempt.number or current.state in (
-        JobState.SUCCEEDED,
-        JobState.FAILED,
-        JobState.CANCELLED,
-    )
+    # A record that is read as none for a moment looks like that of no attempt at all.
+    has_ended = current.attempt == attempt.number and current.state.has_ended
+    return current.attempt > attempt.number or has_ended

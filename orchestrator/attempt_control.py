@@ -110,6 +110,7 @@ class AttemptControl:
             num_running=len(running),
             running_s=(now - record.attempts[-1].started_at).total_seconds(),
             in_state_s=(now - record.changed_at).total_seconds(),
+            silent_s=(now - _heard_of(record, heartbeat)).total_seconds(),
             ray_message=message,
         )
         return _View(facts, running, _said(outcome, heartbeat))
@@ -259,6 +260,11 @@ def _stopping(
         stop_target=target,
         stop_grace_s=grace_s,
     )
+
+
+def _heard_of(record: JobRecord, heartbeat: Mapping[str, Any]) -> datetime:
+    at = heartbeat.get("at")
+    return max(record.changed_at, datetime.fromisoformat(at)) if at else record.changed_at
 
 
 def _said(outcome: Outcome | None, heartbeat: Mapping[str, Any]) -> int:

@@ -49,8 +49,14 @@ def _with_given_back(nodes: Iterable[NodeCapacity], loans: Iterable[Loan]) -> li
     return [
         replace(
             node,
-            free_cpus=min(node.cpus, node.free_cpus + cpus.get(node.node_id, 0.0)),
-            free_gpus=min(node.gpus, node.free_gpus + gpus.get(node.node_id, 0.0)),
+            free_cpus=min(
+                node.cpus if node.unplaced_cpus is None else node.unplaced_cpus,
+                node.free_cpus + cpus.get(node.node_id, 0.0),
+            ),
+            free_gpus=min(
+                node.gpus if node.unplaced_gpus is None else node.unplaced_gpus,
+                node.free_gpus + gpus.get(node.node_id, 0.0),
+            ),
         )
         for node in nodes
     ]

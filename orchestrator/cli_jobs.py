@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from orchestrator.cli_show import describe_event, describe_job, job_table
-from orchestrator.ensure import ensure_orchestrator
+from orchestrator.ensure import Keeper, ensure_orchestrator
 from orchestrator.environment import surroundings
 from orchestrator.job_lookup import find_job_id
 from orchestrator.job_view import POLL_EVERY_S, follow, job_status, list_jobs
@@ -86,7 +86,9 @@ def watch(
 ) -> dict[str, Any]:
     """Wait for a job's end, showing its progress; return its last status."""
     last: dict[str, Any] = {}
+    keeper = Keeper(store, output.say)
     with ProgressView(output.as_json) as view:
         for last in follow(store, job_id, timeout_s):
             view.show(last)
+            keeper.look()
     return last

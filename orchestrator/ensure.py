@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import RayUnavailableError
+from orchestrator.errors import OrchestratorError, RayUnavailableError
 from orchestrator.job_view import orchestrator_is_alive
 from orchestrator.ray_jobs import RayJobs, RayJobStatus
 from orchestrator.storage import ObjectStore
 
 ENSURE_TIMEOUT_S = 90.0
+LOOK_EVERY_S = 30.0
 _PACKAGES = Path(__file__).resolve().parent.parent
 
 
@@ -42,6 +43,30 @@ def ensure_orchestrator(store: ObjectStore, say: Callable[[str], None]) -> bool:
         time.sleep(0.25)
     tail = jobs.logs(submission_id).strip().splitlines()[-1:] or ["no output"]
     raise RayUnavailableError(f"the orchestrator does not come up on the cluster: {tail[0]}")
+
+
+class Keeper:
+    """Has an orchestrator that is gone started again, for as long as somebody waits for a job.
+
+    Args:
+        store: Whose orchestrator.
+        say: Takes a line for people.
+    """
+
+    def __init__(self, store: ObjectStore, say: Callable[[str], None]) -> None:
+        self._store = store
+        self._say = say
+        self._looked_at = time.monotonic()
+
+    def look(self) -> None:
+        """Look after it, if it is time to."""
+        if time.monotonic() - self._looked_at < LOOK_EVERY_S:
+            return
+        try:
+            ensure_orchestrator(self._store, self._say)
+        except OrchestratorError as error:
+            self._say(f"the job waits: {error}")
+        self._looked_at = time.monotonic()
 
 
 def shipped_code() -> dict[str, Any]:

@@ -50,6 +50,7 @@ def index_entry(
         "changed_at": record.changed_at.isoformat(),
         "heartbeat_at": beat.get("at"),
         "phase": beat.get("phase"),
+        "num_unplaced": beat.get("details", {}).get("num_unplaced", 0),
         "done": done,
         "total": beat.get("total"),
         "unit": beat.get("unit"),

@@ -14,6 +14,8 @@ from orchestrator.state import JobRecord, JobState, Reason
 TERMINATE_AFTER_S = 5.0
 KILL_AFTER_S = 10.0
 FINISH_WITHIN_S = 20.0
+START_WITHIN_S = 300.0
+DISBELIEVE_RAY_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class Facts:
         num_running: Its processes that are alive, the driver among them.
         running_s: Seconds since the attempt was admitted.
         in_state_s: Seconds since the record came into its state.
+        silent_s: Seconds since its driver showed how far it is, or since the record came into its
+            state, if it never did.
         ray_message: Why Ray says that the driver failed.
     """
 
@@ -42,6 +46,7 @@ class Facts:
     num_running: int = 0
     running_s: float = 0.0
     in_state_s: float = 0.0
+    silent_s: float = 0.0
     ray_message: str = ""
 
 
@@ -127,6 +132,13 @@ def _broken(facts: Facts) -> Step | None:
     if facts.ray is RayJobStatus.ENDED:
         detail = f": {facts.ray_message}" if facts.ray_message and not facts.has_begun else ""
         return Fail(Reason.DRIVER_LOST, f"its driver ended without an outcome{detail}")
+    # Ray may say for ever that something runs which died while Ray itself was in trouble.
+    if facts.has_begun and facts.silent_s > DISBELIEVE_RAY_AFTER_S:
+        return Fail(Reason.DRIVER_LOST, "its driver is gone, and Ray has not noticed")
+    if not facts.has_begun and facts.in_state_s > START_WITHIN_S:
+        return Fail(
+            Reason.DRIVER_LOST, f"Ray has not started its driver within {START_WITHIN_S:.0f} s"
+        )
     return None
 
 
@@ -134,22 +146,22 @@ def _after_outcome(record: JobRecord, facts: Facts, outcome: Outcome) -> Step | 
     if outcome.succeeded:
         if record.state is JobState.STARTING:
             return Run()
-        if not _is_gone(facts):
-            # It still ships its last lines and leaves Ray by itself.
-            return _press(facts, since_s=facts.outcome_age_s - FINISH_WITHIN_S)
-        return Succeed()
+        since_s = facts.outcome_age_s - FINISH_WITHIN_S
+        # Until then it ships its last lines and leaves Ray by itself.
+        return Succeed() if _is_gone(facts, since_s) else _press(facts, since_s)
     if outcome.stopped:
         return Requeue(outcome.message or "it stopped and saved its work")
     return Fail(outcome.reason or Reason.USER_CODE, outcome.message)
 
 
 def _while_stopping(record: JobRecord, facts: Facts) -> Step | None:
-    if _is_gone(facts):
+    since_s = facts.in_state_s - record.stop_grace_s
+    if _is_gone(facts, since_s):
         return Release()
     has_grace = facts.outcome is None and facts.in_state_s < record.stop_grace_s
     if has_grace and facts.driver_runs:
         return None
-    return _press(facts, since_s=facts.in_state_s - record.stop_grace_s)
+    return _press(facts, since_s)
 
 
 def _press(facts: Facts, since_s: float) -> Step | None:
@@ -161,9 +173,18 @@ def _press(facts: Facts, since_s: float) -> Step | None:
     return None
 
 
-def _is_gone(facts: Facts) -> bool:
+def _is_gone(facts: Facts, since_s: float) -> bool:
+    """Tell whether nothing of an attempt runs: after a while its own processes' word is enough.
+
+    A driver that Ray starts later still finds that its attempt is not wanted any more.
+
+    Args:
+        facts: What is known.
+        since_s: Seconds since it should have ended.
+    """
     driver_ended = facts.ray in (RayJobStatus.ENDED, RayJobStatus.ABSENT)
-    return driver_ended and facts.num_running == 0
+    is_late = facts.ray is not None and since_s > DISBELIEVE_RAY_AFTER_S
+    return facts.num_running == 0 and (driver_ended or is_late)
 
 
 def blamed_nodes(

@@ -13,6 +13,7 @@ from orchestrator.errors import (
     BadInputError,
     CheckpointError,
     JobNotFoundError,
+    StackError,
     StoreUnavailableError,
     TrackingError,
 )
@@ -136,6 +137,8 @@ class ModelFinder:
             logger.warning("models wait: %s", error)
             self._ask_again_at = now + ASK_MLFLOW_AGAIN_AFTER
             return waiting
+        except (OSError, StackError) as error:  # a full disk, a cache that is somebody else's
+            return ModelResolution(waits_for=f"its checkpoint, which cannot be read: {error}")
 
     def _found(self, ref: ModelRef) -> ModelResolution:
         now = time.monotonic()

@@ -29,7 +29,7 @@ LOOP_EVERY_S = 1.0
 NOTIFY_EVERY_S = 2.0
 PING_TIMEOUT_S = 10.0
 REPLACE_TIMEOUT_S = 60.0
-LOOP_ANSWER_S = 10.0
+LOOP_ANSWER_S = 20.0
 STUCK_LOOKS = 24
 LOOK_EVERY_S = 5.0
 
@@ -38,6 +38,7 @@ _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "RAY_worker_niceness": "0",  # 15 is for those that compute, which it has to watch
 }
 
 logger = logging.getLogger(__name__)

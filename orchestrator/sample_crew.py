@@ -23,6 +23,7 @@ _LOOKS = 2
 _ASK_FOR_ROOM_EVERY_S = 5.0
 _WITHDRAW_AFTER_S = 60.0
 _CLOSE_WITHIN_S = 5.0
+_LEAVE_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +60,14 @@ class CrewMember:
         rank: Its number within the attempt.
         slot: The place that it fills.
         hired_at: When it was asked for.
+        started: Answers once its process is there, which it is only where it has its room.
         hello: What it said when it was ready; None before.
         report: What it said last; None before.
         decisions: What it has still to be told.
         drops: Shards that it has still to be told of.
         accounted_s: Of its busy seconds, those whose shards came to something.
         is_leaving: It is to save and end, since others need its room.
+        leave_by: When it must have done so.
     """
 
     name: str
@@ -72,12 +75,14 @@ class CrewMember:
     slot: int
     actor: Any
     hired_at: float
+    started: Any = None
     hello: Hello | None = None
     report: WorkerReport | None = None
     decisions: Mapping[str, Any] | None = None
     drops: list[int] = field(default_factory=list)
     accounted_s: float = 0.0
     is_leaving: bool = False
+    leave_by: float | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -125,6 +130,12 @@ class Crew:
             self._ready_at = time.monotonic()
         return time.monotonic() - self._ready_at
 
+    @property
+    def num_unplaced(self) -> int:
+        """How many of the workers that were given a place are not there."""
+        there = {member.slot for member in self.members if _has_room(member)}
+        return sum(slot not in there for slot in range(len(self._plan.nodes)))
+
     def hire(self, decisions: Mapping[str, Any] | None) -> None:
         """Ask for the workers that are missing and may come now."""
         now = time.monotonic()
@@ -171,7 +182,8 @@ class Crew:
         if self._plan.must_yield(Counter(m.hello.node_id for m in surplus if m.hello)):
             for member in surplus:
                 self._free_at[member.slot] = now + _LONGEST_PAUSE_S
-                member.is_leaving = True
+                if member.leave_by is None:
+                    member.is_leaving, member.leave_by = True, now + _LEAVE_WITHIN_S
                 if not member.is_ready:  # it holds nothing, and would first compile for minutes
                     self.release(member)
 
@@ -189,7 +201,14 @@ class Crew:
             max_task_retries=0,
             scheduling_strategy=_strategy(node),
         ).remote(self._setup, name, identity)
-        member = CrewMember(name=name, rank=rank, slot=slot, actor=actor, hired_at=time.monotonic())
+        member = CrewMember(
+            name=name,
+            rank=rank,
+            slot=slot,
+            actor=actor,
+            hired_at=time.monotonic(),
+            started=actor.__ray_ready__.remote(),
+        )
         self.members.append(member)
         self._calls[actor.prepare.remote(decisions)] = member
 
@@ -197,7 +216,8 @@ class Crew:
         """Give up growing where the room was taken by somebody else in between."""
         for member in list(self.members):
             is_extra = member.slot >= len(self._plan.nodes)
-            if is_extra and not member.hello and now - member.hired_at > _WITHDRAW_AFTER_S:
+            is_late = now - member.hired_at > _WITHDRAW_AFTER_S
+            if is_extra and is_late and not _has_room(member):
                 self.release(member)
                 self._free_at[member.slot] = now + _LONGEST_PAUSE_S
 
@@ -207,12 +227,14 @@ class Crew:
         """Yield what workers answered; None for one that is dead.
 
         A worker that cannot get ready, on a node where something is missing or broken, counts as
-        dead as long as others can draw.
+        dead as long as others can draw; and so does one that was to leave long ago.
 
         Raises:
             OrchestratorError: What a worker raised.
         """
         self._end_closed()
+        for member in self._overdue():
+            yield member, None
         if not self._calls:
             time.sleep(timeout_s)
             return
@@ -224,6 +246,16 @@ class Crew:
             member = self._calls.pop(call)
             if member in self.members:
                 yield member, self._answer(call, member)
+
+    def _overdue(self) -> list[CrewMember]:
+        """End the workers that others wait for and that do not leave: they hang."""
+        now = time.monotonic()
+        overdue = [m for m in self.members if m.leave_by is not None and now > m.leave_by]
+        for member in overdue:
+            self.last_loss = f"it did not leave within {_LEAVE_WITHIN_S:.0f} s"
+            logger.warning("%s is lost: %s", member.name, self.last_loss)
+            self.release(member)
+        return overdue
 
     def _answer(self, call: Any, member: CrewMember) -> Hello | WorkerReport | None:
         try:
@@ -287,6 +319,10 @@ class Crew:
         for actor, _ in self._closing.values():
             ray.kill(actor)
         self._closing.clear()
+
+
+def _has_room(member: CrewMember) -> bool:
+    return member.hello is not None or bool(ray.wait([member.started], timeout=0)[0])
 
 
 def _strategy(node: str) -> Any:

@@ -109,6 +109,11 @@ class Fleet:
         """The workers that are alive or being started."""
         return self._crew.members
 
+    @property
+    def num_unplaced(self) -> int:
+        """How many of the workers that were given a place are not there."""
+        return self._crew.num_unplaced
+
     def run(self, stop: threading.Event, grace_s: Callable[[], float]) -> None:
         """Draw until everything is committed, or until told to stop.
 

@@ -1,7 +1,7 @@
 """The room that a fleet borrows: what nobody uses, given back as soon as somebody could use it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.queue_view import read_quotas, read_snapshot
 from orchestrator.records import read_json
 from orchestrator.snapshot import Loan
-from orchestrator.state import JobState, Placement
+from orchestrator.state import GROUP_KINDS, JobState, Placement
 from orchestrator.storage import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -35,13 +35,14 @@ class RoomLoan:
         self._job_id = job_id
         self._gpus = placement.gpus_per_worker
         self._cpus = float(placement.cpus_per_worker)
+        self._lacked: frozenset[str] = frozenset()
 
     def may_begin(self) -> bool:
         """Tell whether free room may be taken; if in doubt, it may not."""
         try:
             others = self._others()
             is_starting = any(entry["state"] == JobState.STARTING for entry in others)
-            return not (is_starting or self._is_wanted(others, {}))
+            return not (is_starting or _lacking(others) or self._is_wanted(others, {}))
         except OrchestratorError as error:
             logger.info("no room is borrowed for now: %s", error)
             return False
@@ -54,7 +55,8 @@ class RoomLoan:
         """
         try:
             others = self._others()
-            return self._is_late(others) or self._is_wanted(others, borrowed)
+            is_urgent = self._is_late(others) or self._lacks_lastingly(others)
+            return is_urgent or self._is_wanted(others, borrowed)
         except StoreError as error:
             logger.info("what is borrowed stays so for now: %s", error)
             return False
@@ -62,13 +64,23 @@ class RoomLoan:
     def _others(self) -> Sequence[Mapping[str, Any]]:
         found = read_json(self._store, paths.INDEX)
         live = found[0]["live"] if found else ()
-        return [entry for entry in live if entry["job_id"] != self._job_id]
+        # A group uses nothing itself, and waits for its own jobs, which are here too.
+        return [
+            entry
+            for entry in live
+            if entry["job_id"] != self._job_id and entry["kind"] not in GROUP_KINDS
+        ]
 
     def _is_late(self, others: Sequence[Mapping[str, Any]]) -> bool:
         """Tell whether a job has been given room and does not get to its feet there."""
         starting = [entry for entry in others if entry["state"] == JobState.STARTING]
         since = [datetime.fromisoformat(entry["changed_at"]) for entry in starting]
         return any(self._store.now() - at > LATE_START for at in since)
+
+    def _lacks_lastingly(self, others: Sequence[Mapping[str, Any]]) -> bool:
+        """Tell whether a job has been without a worker that it has a right to for two looks."""
+        before, self._lacked = self._lacked, _lacking(others)
+        return bool(before & self._lacked)
 
     def _is_wanted(self, others: Sequence[Mapping[str, Any]], borrowed: Mapping[str, int]) -> bool:
         if self._gpus and self._queue in read_quotas(self._store):
@@ -82,3 +94,9 @@ class RoomLoan:
             for node, n in borrowed.items()
         ]
         return somebody_could_start(snapshot, waiting, own, self._job_id, now)
+
+
+def _lacking(entries: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Return the fleets that were given room for workers which are not there."""
+    at_work = [entry for entry in entries if entry.get("phase") == "running"]
+    return frozenset(entry["job_id"] for entry in at_work if entry.get("num_unplaced"))

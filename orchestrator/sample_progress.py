@@ -53,12 +53,14 @@ class FleetProgress:
     def _show(self, fleet: Fleet, now: float) -> None:
         statistics, progress = fleet.table.statistics(), self._progress
         done = min(statistics.images_done + _half_done(fleet), statistics.num_images)
-        progress.phase = "running"
+        if any(member.hello for member in fleet.members):
+            progress.phase = "running"
         progress.done, progress.committed = round(done, 2), statistics.images_done
         progress.rate_per_s = self._rate(now, done)
         progress.workers = [_worker(member) for member in fleet.members if member.is_ready]
         progress.details = {
             "num_workers": len(progress.workers),
+            "num_unplaced": fleet.num_unplaced,
             "steps_in_hand": sum(worker["step"] for worker in progress.workers),
             "steps_of_hand": sum(worker["num_steps"] for worker in progress.workers),
             "reverse_steps": fleet.totals.reverse_steps,

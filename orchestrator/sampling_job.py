@@ -7,7 +7,6 @@ what is there, and its death loses only what was not committed.
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,9 +250,9 @@ class SampleAttempt:
 
 def sample(attempt: Attempt) -> Outcome:
     """Run one attempt of a sample job on the Ray cluster that this process belongs to."""
-    with ExitStack() as resources:
-        resources.enter_context(_ray_cluster())
-        metrics = resources.enter_context(MetricWriter(attempt.store, attempt.paths))
+    # The process leaves Ray when it ends, with its outcome in the store: that may take long.
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    with MetricWriter(attempt.store, attempt.paths) as metrics:
         job = SampleAttempt.begin(attempt, metrics)
         attempt.progress.total, attempt.progress.unit = job.spec.num_samples, "images"
         metrics.log_params(job.spec.model_dump(mode="json"))
@@ -265,15 +264,6 @@ def sample(attempt: Attempt) -> Outcome:
             problem = str(error).strip().splitlines()[-1]
             mend = f"`ddpmctl samples repair {job.attempt.record.job_id}` mends what is damaged"
             return job.failed(Reason.BAD_INPUT, f"{problem}; {mend}")
-
-
-@contextmanager
-def _ray_cluster() -> Iterator[None]:
-    ray.init(log_to_driver=False, logging_level=logging.WARNING)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def main() -> int:

@@ -20,6 +20,9 @@ class NodeCapacity:
         gpus: GPUs that it has.
         free_cpus: CPUs that neither our running or stopping jobs nor anybody else holds.
         free_gpus: GPUs likewise.
+        unplaced_cpus: CPUs that no placement of ours names: what could be free at most; None
+            where that is not known.
+        unplaced_gpus: GPUs likewise.
     """
 
     node_id: str
@@ -27,6 +30,8 @@ class NodeCapacity:
     gpus: float
     free_cpus: float
     free_gpus: float
+    unplaced_cpus: float | None = None
+    unplaced_gpus: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

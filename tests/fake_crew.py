@@ -73,6 +73,7 @@ class ThreadCrew:
     """A crew whose workers are threads of this process; a test may declare one dead."""
 
     place_within_s = 2.0
+    num_unplaced = 0
 
     def __init__(self, desk: Desk, max_workers: int) -> None:
         self.members: list[CrewMember] = []

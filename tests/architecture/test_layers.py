@@ -157,6 +157,7 @@ HEAVY = ("ray", "torch", "mlflow", "boto3", "sklearn", "pyarrow")
 # The tops of processes and threads, which record whatever happened below.
 MAY_CATCH_ALL = frozenset(
     {
+        "orchestrator/attempt.py: _beat_until",
         "orchestrator/attempt.py: run_attempt",
         "orchestrator/controller.py: _answer",
         "orchestrator/controller.py: _guarded",

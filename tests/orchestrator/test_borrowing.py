@@ -103,7 +103,14 @@ def write_index(store: MemoryStore, **states: str) -> None:
     """Have the orchestrator write down which jobs live."""
     changed_at = store.now().isoformat()
     live: list[dict[str, Any]] = [
-        {"job_id": name.replace("_", "-"), "state": state, "changed_at": changed_at}
+        {
+            "job_id": name.replace("_", "-"),
+            "kind": "sweep" if name.startswith("sweep") else "sample",
+            "state": state.removesuffix(", lacking"),
+            "phase": "running",
+            "num_unplaced": int(state.endswith(", lacking")),
+            "changed_at": changed_at,
+        }
         for name, state in states.items()
     ]
     store.put(paths.INDEX, json.dumps({"live": live, "ended": []}).encode())
@@ -116,6 +123,34 @@ def test_room_is_free_for_all_where_nobody_waits() -> None:
     write_index(store, own="STARTING", other="RUNNING")
     assert loan_of(store).may_begin()
     assert not loan_of(store).must_end({"a": 3})
+
+
+def test_a_fleet_without_its_own_workers_gets_room_and_a_group_needs_none() -> None:
+    """Who lost a worker has a right to its place; who only waits for others takes none."""
+    store = MemoryStore()
+    write_index(store, own="RUNNING", sweep="STARTING", other="RUNNING, lacking")
+    loan = loan_of(store)
+    assert not loan.may_begin()
+    assert not loan.must_end({"a": 1})  # it may be on its way
+    assert loan.must_end({"a": 1})
+    write_index(store, own="RUNNING", sweep="STARTING", other="RUNNING")
+    store.advance(LATE_START.total_seconds() + 1)
+    assert loan.may_begin()
+    assert not loan.must_end({"a": 1})
+
+
+def test_what_a_placement_names_is_not_free_when_a_loan_is_given_back() -> None:
+    """A fleet would leave for a job that cannot start all the same, and again and again."""
+    full = replace(node("a", 0, cpus=4), free_cpus=1.0)
+    waiting = gang("two-0", 3, gpus=0.0)
+
+    def leaves(unplaced_cpus: float | None) -> bool:
+        seen = Snapshot(nodes=[replace(full, unplaced_cpus=unplaced_cpus)], queue=[waiting])
+        return somebody_could_start(seen, ["two-0"], [loan], "own", 0.0)
+
+    loan = Loan(job_id="own", node_id="a", cpus=2.0, gpus=0.0)
+    assert leaves(3.0)
+    assert not leaves(2.0)
 
 
 def test_a_job_that_waits_gets_the_room() -> None:

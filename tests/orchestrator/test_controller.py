@@ -1,14 +1,16 @@
 """The orchestrator's loop, on a store in memory and a cluster that tests move by hand."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from orchestrator import controller, paths
+from orchestrator.attempt import Attempt
 from orchestrator.attempt_control import AttemptControl
-from orchestrator.errors import ConditionFailedError, LeaseLostError
+from orchestrator.errors import AttemptSupersededError, ConditionFailedError, LeaseLostError
 from orchestrator.job_view import job_status, list_jobs, request
 from orchestrator.lease import Lease
 from orchestrator.models import ModelFinder, ModelResolution
@@ -356,6 +358,30 @@ def test_trouble_with_one_job_or_request_holds_up_no_other(
     world.step()
     assert (world.state(odd), world.state(other)) == ("STARTING", "RUNNING")
     assert not list(world.store.list_objects(paths.INBOX))
+
+
+def test_a_record_that_nobody_can_read_holds_up_no_other_job(world: World) -> None:
+    """A disk that broke it broke one job, not the queue."""
+    for name in ("odd", "other"):
+        submit_job(world.store, train_job(name), name)
+    world.store.put(JobPaths("odd").record, b"{")
+    world.step(2)
+    assert world.state("other") == "STARTING"
+
+
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.STOPPING, JobState.CANCELLED])
+def test_a_driver_that_comes_too_late_finds_that_nobody_wants_it(
+    world: World, state: JobState
+) -> None:
+    """Ray may start a process long after its attempt was given up."""
+    submit_job(world.store, train_job("late"), "late")
+    world.step()
+    records = RecordStore(world.store)
+    current = records.read("late")
+    assert Attempt.open(world.store, "late", 1).number == 1
+    records.write(current, replace(current.record, state=state))
+    with pytest.raises(AttemptSupersededError):
+        Attempt.open(world.store, "late", 1)
 
 
 def test_a_retry_keeps_the_marks_that_somebody_is_just_dropping(world: World) -> None:

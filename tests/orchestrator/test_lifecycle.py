@@ -1,5 +1,6 @@
 """What follows for a job with processes, from what is known of them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -109,6 +110,37 @@ def test_a_driver_that_saved_and_stopped_goes_back_into_the_queue() -> None:
     """Nothing failed: it costs no budget."""
     stopped = Facts(ray=R.ENDED, outcome=Outcome(stopped=True, message="saved"), has_begun=True)
     assert next_step(RUNNING, stopped, None) == Requeue("saved")
+
+
+def test_a_driver_that_is_dead_is_lost_though_ray_says_that_it_runs() -> None:
+    """What watches it in Ray may have died with it, and nobody else writes Ray's table."""
+    for ray in (R.RUNNING, R.PENDING):
+        fresh = Facts(ray=ray, has_begun=True, silent_s=30.0, in_state_s=7200.0)
+        assert next_step(RUNNING, fresh, None) is None
+        step = next_step(RUNNING, replace(fresh, silent_s=61.0), None)
+        assert isinstance(step, Fail)
+        assert step.reason is Reason.DRIVER_LOST
+
+
+def test_an_attempt_that_ray_never_starts_is_given_up() -> None:
+    """Nobody else would end it, and the room that it was given stays empty."""
+    for ray in (R.RUNNING, R.PENDING):
+        assert next_step(STARTING, Facts(ray=ray, in_state_s=299.0), None) is None
+        step = next_step(STARTING, Facts(ray=ray, in_state_s=301.0), None)
+        assert isinstance(step, Fail)
+        assert step.reason is Reason.DRIVER_LOST
+    assert next_step(STARTING, Facts(ray=None, in_state_s=301.0), None) is None
+
+
+def test_whose_processes_are_gone_has_ended_in_the_end_whatever_ray_says() -> None:
+    """Else it would be STOPPING for ever, and keep its room."""
+    gone = Facts(ray=R.RUNNING, has_begun=True, in_state_s=50.0)
+    assert next_step(STOPPING, gone, None) == Terminate()
+    assert next_step(STOPPING, replace(gone, in_state_s=61.0), None) == Release()
+    assert next_step(STOPPING, replace(gone, in_state_s=61.0, num_running=1), None) == Kill()
+    done = replace(gone, outcome=Outcome(succeeded=True))
+    assert next_step(RUNNING, replace(done, outcome_age_s=79.0), None) == Terminate()
+    assert next_step(RUNNING, replace(done, outcome_age_s=81.0), None) == Succeed()
 
 
 def test_a_job_past_its_time_is_stopped() -> None:

@@ -52,3 +52,22 @@ def test_a_checkpoint_that_takes_long_to_read_holds_up_no_loop() -> None:
         assert time.monotonic() < deadline
     assert found.model == {"step": 1}
     assert begun == [TRAINED]
+
+
+def test_a_disk_that_takes_no_checkpoint_is_named_and_waited_for() -> None:
+    """Somebody makes room; until then the job says why it waits."""
+    answers: list[Exception | ModelResolution] = [
+        OSError(28, "No space left on device"),
+        ModelResolution({"step": 1}),
+    ]
+
+    def find(store: ObjectStore, ref: ModelRef) -> ModelResolution:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    store = MemoryStore()
+    finder = ModelFinder(store, find)
+    assert "No space left" in (finder.find(TRAINED, store.now()).waits_for or "")
+    assert finder.find(TRAINED, store.now()).model == {"step": 1}

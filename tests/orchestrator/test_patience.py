@@ -1,15 +1,23 @@
 """What never answers: nothing waits for it for ever."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from orchestrator import ray_jobs
+from orchestrator import attempt, ensure, ray_jobs, sample_crew
+from orchestrator.attempt import Attempt
+from orchestrator.ensure import Keeper
 from orchestrator.errors import RayUnavailableError
 from orchestrator.orchestrator_actor import end_if_stuck
 from orchestrator.ray_jobs import RayJobs
+from orchestrator.sample_crew import Crew, CrewMember, CrewPlan
+from tests.fake_crew import Desk
+from tests.fakes import MemoryStore
 
 
 @pytest.fixture
@@ -49,3 +57,53 @@ def test_a_process_whose_loop_is_stuck_ends() -> None:
 
     end_if_stuck(look, lambda: looks.append(-1), look_every_s=0.0, patience=3)
     assert looks == [1, 2, 2, 3, 3, 3, 3, -1]
+
+
+def test_a_worker_that_others_wait_for_and_that_does_not_leave_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that hangs would keep its room, and a job would wait for it for ever."""
+    ended: list[Any] = []
+    monkeypatch.setattr(sample_crew.ray, "kill", ended.append)
+    crew = Crew(Desk(), CrewPlan(nodes=("a",), max_workers=3, cpus=1.0))
+    now = time.monotonic()
+    for rank, leave_by in enumerate((None, now + 60.0, now - 1.0)):
+        member = CrewMember(
+            name=f"worker-{rank}", rank=rank, slot=rank, actor=rank, hired_at=now, leave_by=leave_by
+        )
+        crew.members.append(member)
+    lost = [(member.name, answer) for member, answer in crew.answers(timeout_s=0.0)]
+    assert lost == [("worker-2", None)]
+    assert ended == [2]
+    assert [member.name for member in crew.members] == ["worker-0", "worker-1"]
+
+
+def test_whoever_waits_for_a_job_has_an_orchestrator_that_is_gone_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing would ever move otherwise, and nobody would say why."""
+    said: list[str] = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ensure, "LOOK_EVERY_S", 0.0)
+    Keeper(MemoryStore(), said.append).look()
+    assert said[0] == "starting the orchestrator on the Ray cluster"
+    assert "the job waits: RAY_ADDRESS is not set" in said[1]
+
+
+def test_a_heartbeat_outlives_what_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it no stop is heard, and the attempt looks dead."""
+    looks: list[int] = []
+    ended = threading.Event()
+
+    def broken(_: Attempt) -> bool:
+        looks.append(1)
+        if len(looks) == 3:
+            ended.set()
+        raise KeyError("at")
+
+    monkeypatch.setattr(attempt, "STOP_POLL_EVERY_S", 0.01)
+    monkeypatch.setattr(attempt, "_must_stop", broken)
+    monkeypatch.setattr(Attempt, "beat", lambda self: None)
+    record: Any = SimpleNamespace(job_id="a")
+    attempt._beat_until(Attempt(MemoryStore(), record, record, 1), ended)
+    assert len(looks) == 3
