@@ -30,7 +30,7 @@ from orchestrator.outcome import OUTCOME, Outcome, failed_ranks, headline, reaso
 from orchestrator.paths import AttemptPaths, JobPaths
 from orchestrator.records import Event, RecordStore, read_json
 from orchestrator.spec import Job
-from orchestrator.state import JobRecord, JobState
+from orchestrator.state import JobRecord
 from orchestrator.storage import ObjectStore, open_store
 from orchestrator.submissions import read_spec
 
@@ -104,8 +104,7 @@ class Attempt:
         """Return the attempt. Raises: AttemptSupersededError, JobNotFoundError."""
         records = RecordStore(store)
         record = records.read(job_id).record
-        is_wanted = record.state in (JobState.STARTING, JobState.RUNNING)
-        if record.attempt != number or not is_wanted:
+        if record.attempt != number or not record.state.has_processes:
             raise AttemptSupersededError(job_id, number)
         return cls(store, read_spec(records, job_id), record, number)
 

@@ -13,7 +13,7 @@
     |   |-- StoreUnavailableError      no answer, or an answer of 5xx
     |   `-- StoreRefusedError          credentials or rights refused
     |-- LeaseLostError                 another orchestrator acts now
-    |-- AttemptSupersededError         the record names a later attempt than this process
+    |-- AttemptSupersededError         the record names no attempt of this process any more
     |-- SmokeTestError                 the first look at an attempt found what would break it
     |-- CheckpointError                a checkpoint is torn, damaged or of another format
     |-- DatasetError                   an image, array or archive cannot be used

@@ -19,9 +19,6 @@ class RayJobStatus(StrEnum):
     ENDED = "ENDED"
 
 
-ANSWER_WITHIN_S = 10.0
-"""Seconds after which a request has failed: Ray's own client would wait for ever."""
-
 _STATUS = {
     "PENDING": RayJobStatus.PENDING,
     "RUNNING": RayJobStatus.RUNNING,
@@ -36,12 +33,15 @@ class RayJobs:
 
     Args:
         address: The Jobs API (http://host:port) or a GCS address; None takes RAY_ADDRESS.
+        answer_within_s: Seconds of silence after which a request has failed: Ray's own client would
+            wait for ever. For as long again, nothing more is asked.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, answer_within_s: float = 60.0) -> None:
         self._address = address or os.environ.get("RAY_ADDRESS")
         if not self._address:
             raise RayUnavailableError("RAY_ADDRESS is not set: name the Jobs API, or `ddpmctl up`")
+        self._answer_within_s = answer_within_s
         self._client: Any = None
         self._silent_until_s = 0.0
 
@@ -107,10 +107,10 @@ class RayJobs:
             raise RayUnavailableError(_advice("it was asked in vain just now", str(self._address)))
         try:
             if self._client is None:
-                self._client = _patient_client(str(self._address))
+                self._client = _client_with_end(str(self._address), self._answer_within_s)
             yield self._client
         except Timeout as error:
-            self._silent_until_s = time.monotonic() + ANSWER_WITHIN_S
+            self._silent_until_s = time.monotonic() + self._answer_within_s
             raise RayUnavailableError(_advice(str(error), str(self._address))) from error
         except AuthenticationError as error:
             raise RayUnavailableError(
@@ -121,16 +121,16 @@ class RayJobs:
             raise RayUnavailableError(_advice(str(error), str(self._address))) from error
 
 
-def _patient_client(address: str) -> Any:
+def _client_with_end(address: str, answer_within_s: float) -> Any:
     from ray.job_submission import JobSubmissionClient
 
-    class PatientClient(JobSubmissionClient):  # type: ignore[misc]  # Ray gives no types here
-        """Ray's client, which gives up in the end: it has no setting for that."""
+    class ClientWithEnd(JobSubmissionClient):  # type: ignore[misc]  # Ray gives no types here
+        """Ray's client, with an end to its patience: it has no setting for that."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            return super()._do_request(method, endpoint, timeout=ANSWER_WITHIN_S, **options)
+            return super()._do_request(method, endpoint, timeout=answer_within_s, **options)
 
-    return PatientClient(address)
+    return ClientWithEnd(address)
 
 
 def _advice(text: str, address: str) -> str:

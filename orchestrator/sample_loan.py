@@ -16,7 +16,7 @@ from orchestrator.storage import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-LATE_START = timedelta(seconds=20)
+LATE_START = timedelta(seconds=40)
 
 
 class RoomLoan:

@@ -369,7 +369,7 @@ def test_a_record_that_nobody_can_read_holds_up_no_other_job(world: World) -> No
     assert world.state("other") == "STARTING"
 
 
-@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.STOPPING, JobState.CANCELLED])
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.CANCELLED])
 def test_a_driver_that_comes_too_late_finds_that_nobody_wants_it(
     world: World, state: JobState
 ) -> None:
