@@ -183,8 +183,7 @@ def _is_gone(facts: Facts, since_s: float) -> bool:
         since_s: Seconds since it should have ended.
     """
     driver_ended = facts.ray in (RayJobStatus.ENDED, RayJobStatus.ABSENT)
-    is_late = facts.ray is not None and since_s > DISBELIEVE_RAY_AFTER_S
-    return facts.num_running == 0 and (driver_ended or is_late)
+    return facts.num_running == 0 and (driver_ended or since_s > DISBELIEVE_RAY_AFTER_S)
 
 
 def blamed_nodes(

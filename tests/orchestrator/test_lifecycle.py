@@ -141,6 +141,7 @@ def test_whose_processes_are_gone_has_ended_in_the_end_whatever_ray_says() -> No
     done = replace(gone, outcome=Outcome(succeeded=True))
     assert next_step(RUNNING, replace(done, outcome_age_s=79.0), None) == Terminate()
     assert next_step(RUNNING, replace(done, outcome_age_s=81.0), None) == Succeed()
+    assert next_step(RUNNING, replace(done, outcome_age_s=81.0, ray=None), None) == Succeed()
 
 
 def test_a_job_past_its_time_is_stopped() -> None:
