@@ -1,7 +1,7 @@
 """From records to what the scheduler sees, and from "auto" to numbers. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from orchestrator.spec import Job
 from orchestrator.state import JobRecord, JobState, Placement, Reason, ResolvedResources
 
 MAX_AUTO_CPUS_PER_GPU = 8
+_NONE: Mapping[str, int] = {}
 
 
 def resolve_resources(spec: Job, nodes: Sequence[NodeCapacity]) -> ResolvedResources:
@@ -129,19 +130,26 @@ def loans_of(record: JobRecord, heartbeat: Mapping[str, Any]) -> list[Loan]:
 
 
 def with_ours_taken(
-    nodes: Sequence[NodeCapacity], records: Iterable[JobRecord]
+    nodes: Sequence[NodeCapacity],
+    records: Iterable[JobRecord],
+    workers_there: Callable[[JobRecord], Mapping[str, int]] = lambda record: {},
 ) -> list[NodeCapacity]:
     """Return the nodes with what our jobs hold taken off, also where Ray does not see it yet.
 
     Ray's count lags behind: a worker that is about to start holds nothing there, one that is about
     to end still does. So a node has free what is left after all our placements, and no more than
     what Ray sees free less the workers that only start. That errs on the safe side for seconds.
+
+    Args:
+        nodes: As Ray sees them.
+        records: Our jobs that have processes.
+        workers_there: Of a job that starts, node id to the workers that Ray is known to see.
     """
     ours, starting = _Held(), _Held()
     for record in records:
         ours.add(record.placement)
         if record.state is JobState.STARTING:
-            starting.add(record.placement)
+            starting.add(record.placement, workers_there(record))
     return [_with_taken(node, ours, starting) for node in nodes]
 
 
@@ -167,10 +175,11 @@ class _Held:
         self.cpus: Counter[str] = Counter()
         self.gpus: dict[str, float] = {}
 
-    def add(self, placement: Placement | None) -> None:
+    def add(self, placement: Placement | None, without: Mapping[str, int] = _NONE) -> None:
         if placement is None:
             return
-        for node_id, count in placement.workers_by_node.items():
+        for node_id, workers in placement.workers_by_node.items():
+            count = max(0, workers - without.get(node_id, 0))
             self.cpus[node_id] += count * placement.cpus_per_worker
             held = self.gpus.get(node_id, 0.0)
             self.gpus[node_id] = held + count * placement.gpus_per_worker

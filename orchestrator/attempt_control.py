@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -59,7 +60,8 @@ class AttemptControl:
         self._store = store
         self._cluster = cluster
         self._records = records
-        self._known_processes: dict[str, ProcessRef] = {}  # they are written once
+        # By attempt's folder and key; what is there once stays as it is.
+        self._known_processes: dict[str, dict[str, ProcessRef]] = {}
 
     def submit(self, record: JobRecord) -> None:
         """Hand the current attempt to Ray. Raises: RayUnavailableError."""
@@ -69,6 +71,12 @@ class AttemptControl:
         )
         metadata = {"job": record.job_id, "attempt": str(record.attempt), "kind": record.kind}
         self._cluster.start(submission_id(record), entrypoint, metadata)
+
+    def workers_there(self, record: JobRecord) -> Mapping[str, int]:
+        """Return the workers of the current attempt that were there when followed last, by node."""
+        folder = JobPaths(record.job_id).attempt(record.attempt).processes
+        known = self._known_processes.get(folder, {}).values()
+        return Counter(process.node_id for process in known if process.role != "driver")
 
     def follow(
         self, current: VersionedRecord, spec: Job, heartbeat: Mapping[str, Any]
@@ -90,7 +98,11 @@ class AttemptControl:
         if isinstance(step, Submit | Terminate | Kill):
             self._press(step, current.record, view)
             return current
-        return self._records.move(current, self._moved(step, current.record, spec, view))
+        moved = self._records.move(current, self._moved(step, current.record, spec, view))
+        if not moved.record.state.has_processes:
+            attempt = JobPaths(record.job_id).attempt(record.attempt)
+            self._known_processes.pop(attempt.processes, None)
+        return moved
 
     def _view(self, record: JobRecord, heartbeat: Mapping[str, Any]) -> "_View":
         paths = JobPaths(record.job_id).attempt(record.attempt)
@@ -127,13 +139,14 @@ class AttemptControl:
 
     def _processes(self, paths: AttemptPaths) -> list[ProcessRef]:
         keys = [info.key for info in self._store.list_objects(paths.processes)]
+        known = self._known_processes.setdefault(paths.processes, {})
         for key in keys:
-            if key not in self._known_processes:
+            if key not in known:
                 value = json.loads(self._store.get(key).body)
                 names = ("role", "pid", "born_s", "boot_id", "node_id", "host")
                 ref = ProcessRef(**{name: value[name] for name in names})
-                self._known_processes[key] = ref
-        return [self._known_processes[key] for key in keys]
+                known[key] = ref
+        return [known[key] for key in keys]
 
     def _with_decisions(self, current: VersionedRecord) -> VersionedRecord:
         """Copy what the first attempt fixed into the record, once."""

@@ -199,7 +199,7 @@ class Controller:
                 for job in self._ready_to_queue(nodes)
             ],
             running=[running_job(job.record, job.spec, job.heartbeat, now) for job in busy],
-            nodes=with_ours_taken(nodes, [job.record for job in busy]),
+            nodes=with_ours_taken(nodes, [job.record for job in busy], self._control.workers_there),
             quotas=read_quotas(self._store),
             loans=[loan for job in busy for loan in loans_of(job.record, job.heartbeat)],
         )
