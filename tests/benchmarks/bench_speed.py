@@ -1,22 +1,26 @@
 """Measures speed: this project, diffusers, and what the machine can do, in turn in one run.
 
-Run `make bench`, or `python -m tests.benchmarks.bench_speed --quick` for a first look. All sides of
-a measurement are built and warmed up (which compiles those that are compiled); then they take
-turns: A B C, A B C. Each ratio is the median of the rounds' own ratios, so that a machine that is
-slow for a while is slow for all. Writes a table, and `bench-speed.json`.
+Run `make bench`, or `python -m tests.benchmarks.bench_speed --quick` for a first look. Each side of
+a measurement has a process of its own, as its users have: what it compiles and how it keeps memory
+is its own affair. All are built and warmed up (which compiles those that are compiled); then they
+take turns: A B C, A B C. Each ratio is the median of the rounds' own ratios, so that a machine that
+is slow for a while is slow for all. Writes a table, and `bench-speed.json`.
 """
 
 import argparse
-import gc
 import json
+import multiprocessing
 import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import product
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -92,19 +96,10 @@ def measure(task: Task, setup: Setup, taking_part: list[Side], repeats: int) -> 
         ratio of our rate to it, the fraction of the limit, and how long its first turn took.
     """
     _note(f"{task} {setup.name}: building and warming up {len(taking_part)} sides")
-    torch.compiler.reset()
-    turns = {side.name: side.build(setup) for side in taking_part}
-    first_turn_s = {name: _seconds_of(turn) for name, turn in turns.items()}
-    limit = ConvolutionLimit()
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    limits: dict[str, list[float]] = {name: [] for name in DTYPES}
-    for _ in range(repeats):
-        for name, turn in turns.items():
-            seconds[name].append(_seconds_of(turn))
-        for name, rates in limits.items():
-            rates.append(limit.flops_per_s(name))
-    del turns
-    gc.collect()
+    with ExitStack() as running:
+        turns = {side.name: _Turns(running, setup, side) for side in taking_part}
+        seconds, limits = _take_turns(turns, repeats)
+    first_turn_s = {name: turn.first_s for name, turn in turns.items()}
     flops = network_flops(task, setup)
     rows = [
         {
@@ -124,6 +119,55 @@ def measure(task: Task, setup: Setup, taking_part: list[Side], repeats: int) -> 
         "limit_dtype": fastest_dtype(),
         "sides": rows,
     }
+
+
+class _Turns:
+    """A side in a process of its own; it is built, and its first turn taken, when this returns.
+
+    Args:
+        running: Ends the process.
+        setup: What a turn is.
+        side: Who takes it.
+    """
+
+    def __init__(self, running: ExitStack, setup: Setup, side: Side) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._connection, theirs = spawn.Pipe()
+        process = spawn.Process(target=_serve, args=(theirs, setup, side), daemon=True)
+        process.start()
+        running.callback(process.join)
+        running.callback(self._connection.close)  # which ends it
+        theirs.close()
+        self.first_s: float = self._connection.recv()
+
+    def take(self) -> float:
+        """Take a turn and return its seconds."""
+        self._connection.send(None)
+        seconds: float = self._connection.recv()
+        return seconds
+
+
+def _serve(connection: Connection, setup: Setup, side: Side) -> None:
+    turn = side.build(setup)
+    with suppress(EOFError):
+        while True:
+            connection.send(_seconds_of(turn))
+            connection.recv()
+
+
+def _take_turns(
+    turns: Mapping[str, _Turns], repeats: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return the seconds of each side's turns, and the rates of the convolutions in between."""
+    limit = ConvolutionLimit()
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    limits: dict[str, list[float]] = {name: [] for name in DTYPES}
+    for _ in range(repeats):
+        for name, turn in turns.items():
+            seconds[name].append(turn.take())
+        for name, rates in limits.items():
+            rates.append(limit.flops_per_s(name))
+    return seconds, limits
 
 
 def _rates(

@@ -202,14 +202,16 @@ def network_flops(task: Task, setup: Setup) -> int:
 
 
 def _compute(compiled: bool) -> ComputeDecision:
-    """Decide as a job with much work does, but for compiling, which the side says."""
-    return decide_compute(
+    """Decide as a job with much work does, but for compiling, and set the process up for it."""
+    decision = decide_compute(
         precision="auto",
         compile_request=compiled,
         num_threads=torch.get_num_threads(),
         worth_compiling=compiled,
         device_kind=device_kind(),
     )
+    decision.apply_to_process()
+    return decision
 
 
 def _our_sampling(setup: Setup, *, compiled: bool) -> Turn:
