@@ -5,6 +5,7 @@ match nothing any more.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from orchestrator.submissions import read_submission
 
 ORPHAN_AFTER = timedelta(minutes=10)
 AT_ONCE = 64
+_LOOK_AGAIN_AFTER_S = 60.0
 _THREADS = 16
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class Adopter:
 
     def __init__(self, records: RecordStore) -> None:
         self._records = records
-        self._unreadable: set[str] = set()  # a spec never changes, so it is told once
+        self._unreadable: dict[str, float] = {}  # until when it is not looked at again
 
     def adopt(
         self,
@@ -74,7 +76,8 @@ class Adopter:
             between: Called before each `AT_ONCE` of them, since many take long.
             at_most: Leave the others for the next call.
         """
-        readable = (job_id for job_id in job_ids if job_id not in self._unreadable)
+        now = time.monotonic()
+        readable = (job_id for job_id in job_ids if self._unreadable.get(job_id, now) <= now)
         ids = iter(list(islice(readable, at_most)))
         while some := list(islice(ids, AT_ONCE)):
             between()
@@ -87,9 +90,9 @@ class Adopter:
         except JobNotFoundError:
             self._drop_orphan(job_id)
             return None
-        except (BadInputError, ValueError) as error:  # also what is no JSON, or no record
+        except (BadInputError, ValueError) as error:  # also a spec that is no JSON
             logger.error("job=%s cannot be read: %s", job_id, error)
-            self._unreadable.add(job_id)
+            self._unreadable[job_id] = time.monotonic() + _LOOK_AGAIN_AFTER_S
             return None
         is_new = not current.etag
         try:

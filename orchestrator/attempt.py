@@ -22,6 +22,7 @@ from orchestrator.boot import boot_id, born_s
 from orchestrator.errors import (
     AttemptSupersededError,
     ConditionFailedError,
+    JobNotFoundError,
     OrchestratorError,
     StoreError,
 )
@@ -190,8 +191,9 @@ def run_attempt(
         work: What to do; its errors become the outcome's reason.
     """
     store = open_store(store_uri, answer_within_s=DRIVER_ANSWER_S)
+    # First this: whoever gives the attempt up sees the process, or the process sees that.
+    register_process(store, JobPaths(job_id).attempt(number), "driver")
     attempt = Attempt.open(store, job_id, number)
-    register_process(store, attempt.paths, "driver")
     with LogShipper(store, attempt.paths, "driver", 0), _heartbeat(attempt):
         try:
             outcome = work(attempt)
@@ -249,7 +251,10 @@ def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
 def _must_stop(attempt: Attempt) -> bool:
     if attempt.stop_request() is not None:
         return True
-    current = RecordStore(attempt.store).read(attempt.record.job_id).record
+    try:
+        current = RecordStore(attempt.store).read(attempt.record.job_id).record
+    except JobNotFoundError:  # somebody deleted it
+        return True
     # A record that is read as none for a moment looks like that of no attempt at all.
-    has_ended = current.attempt == attempt.number and current.state.has_ended
-    return current.attempt > attempt.number or has_ended
+    was_given_up = current.attempt == attempt.number and not current.state.has_processes
+    return current.attempt > attempt.number or was_given_up

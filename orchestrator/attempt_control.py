@@ -238,7 +238,9 @@ class AttemptControl:
         """Return the record with why its attempt ended, and by which nodes' fault."""
         nodes, alive = record.attempts[-1].node_ids, [n.node_id for n in self._cluster.nodes()]
         reason = with_lost_nodes(reason, nodes, alive)
-        blamed = blamed_nodes(reason, view.facts.outcome, nodes, alive)
+        # A driver that never began met no node of the attempt: it starts elsewhere.
+        known = nodes if view.facts.has_begun else ()
+        blamed = blamed_nodes(reason, view.facts.outcome, known, alive)
         return replace(record, reason=reason).with_attempt(reason=reason, failed_node_ids=blamed)
 
 

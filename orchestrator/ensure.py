@@ -57,13 +57,17 @@ class Keeper:
         self._store = store
         self._say = say
         self._looked_at = time.monotonic()
+        self._was_gone = False
 
     def look(self) -> None:
         """Look after it, if it is time to."""
         if time.monotonic() - self._looked_at < LOOK_EVERY_S:
             return
         try:
-            ensure_orchestrator(self._store, self._say)
+            is_gone = not orchestrator_is_alive(self._store)
+            if is_gone and self._was_gone:  # once may be a store that was slow for a moment
+                ensure_orchestrator(self._store, self._say)
+            self._was_gone = is_gone
         except OrchestratorError as error:
             self._say(f"the job waits: {error}")
         self._looked_at = time.monotonic()

@@ -15,6 +15,7 @@ TERMINATE_AFTER_S = 5.0
 KILL_AFTER_S = 10.0
 FINISH_WITHIN_S = 20.0
 START_WITHIN_S = 300.0
+PENDING_AT_MOST_S = 900.0
 DISBELIEVE_RAY_AFTER_S = 60.0
 
 
@@ -135,10 +136,9 @@ def _broken(facts: Facts) -> Step | None:
     # Ray may say for ever that something runs which died while Ray itself was in trouble.
     if facts.has_begun and facts.silent_s > DISBELIEVE_RAY_AFTER_S:
         return Fail(Reason.DRIVER_LOST, "its driver is gone, and Ray has not noticed")
-    if not facts.has_begun and facts.in_state_s > START_WITHIN_S:
-        return Fail(
-            Reason.DRIVER_LOST, f"Ray has not started its driver within {START_WITHIN_S:.0f} s"
-        )
+    limit_s = PENDING_AT_MOST_S if facts.ray is RayJobStatus.PENDING else START_WITHIN_S
+    if not facts.has_begun and facts.in_state_s > limit_s:
+        return Fail(Reason.DRIVER_LOST, f"Ray has not started its driver within {limit_s:.0f} s")
     return None
 
 

@@ -25,7 +25,7 @@ from orchestrator.sample_model import resolve_model
 from orchestrator.spec import ModelRef
 from orchestrator.storage import ObjectStore
 
-ASK_MLFLOW_AGAIN_AFTER = timedelta(seconds=15)
+ASK_AGAIN_AFTER = timedelta(seconds=15)
 _FORGET_AFTER_S = 30.0
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ class ModelFinder:
         self._patience_s = patience_s
         self._pool = ThreadPoolExecutor(1, "models")
         self._sought: dict[ModelRef, _Search] = {}
+        self._unreadable: dict[ModelRef, tuple[datetime, ModelResolution]] = {}
         self._ask_again_at = datetime.min.replace(tzinfo=UTC)
 
     def find(self, ref: ModelRef, now: datetime) -> ModelResolution:
@@ -129,16 +130,24 @@ class ModelFinder:
         waiting = ModelResolution(waits_for="MLflow, which does not answer")
         if ref.registered is not None and now < self._ask_again_at:
             return waiting
+        if ref in self._unreadable:
+            until, told = self._unreadable[ref]
+            if now < until:
+                return told
+            del self._unreadable[ref]
         try:
             return self._found(ref)
         except TimeoutError:
             return ModelResolution(waits_for="its checkpoint, which is being read")
         except TrackingError as error:
             logger.warning("models wait: %s", error)
-            self._ask_again_at = now + ASK_MLFLOW_AGAIN_AFTER
+            self._ask_again_at = now + ASK_AGAIN_AFTER
             return waiting
         except (OSError, StackError) as error:  # a full disk, a cache that is somebody else's
-            return ModelResolution(waits_for=f"its checkpoint, which cannot be read: {error}")
+            why = (isinstance(error, OSError) and error.strerror) or str(error)
+            told = ModelResolution(waits_for=f"its checkpoint, which cannot be read: {why}")
+            self._unreadable[ref] = (now + ASK_AGAIN_AFTER, told)
+            return told
 
     def _found(self, ref: ModelRef) -> ModelResolution:
         now = time.monotonic()

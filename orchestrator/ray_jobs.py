@@ -110,6 +110,7 @@ class RayJobs:
                 self._client = _client_with_end(str(self._address), self._answer_within_s)
             yield self._client
         except Timeout as error:
+            self._client = None
             self._silent_until_s = time.monotonic() + self._answer_within_s
             raise RayUnavailableError(_advice(str(error), str(self._address))) from error
         except AuthenticationError as error:
@@ -118,6 +119,8 @@ class RayJobs:
                 "check RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
             ) from error
         except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+            if isinstance(error, OSError):
+                self._client = None  # a head that came back may have another address
             raise RayUnavailableError(_advice(str(error), str(self._address))) from error
 
 

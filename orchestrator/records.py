@@ -163,13 +163,16 @@ class RecordStore:
 
         Raises:
             JobNotFoundError: There is no such job.
-            BadInputError: It has no record yet and its spec is one of a later version.
+            BadInputError: Its record is none, or its spec is one of a later version.
         """
         try:
             stored = self.store.get(JobPaths(job_id).record)
         except ObjectNotFoundError:
             return VersionedRecord(self._first_record(job_id), "")
-        return VersionedRecord(decode_record(stored.body), stored.etag)
+        try:
+            return VersionedRecord(decode_record(stored.body), stored.etag)
+        except ValueError as error:
+            raise BadInputError(f"the record of job {job_id} cannot be read: {error}") from error
 
     def _first_record(self, job_id: str) -> JobRecord:
         stored = self._spec_object(job_id)

@@ -132,9 +132,9 @@ class Crew:
 
     @property
     def num_unplaced(self) -> int:
-        """How many of the workers that were given a place are not there."""
-        there = {member.slot for member in self.members if _has_room(member)}
-        return sum(slot not in there for slot in range(len(self._plan.nodes)))
+        """How many workers that were given a place have been asked for and have no room."""
+        placed = [member for member in self.members if member.slot < len(self._plan.nodes)]
+        return sum(not _has_room(member) for member in placed)
 
     def hire(self, decisions: Mapping[str, Any] | None) -> None:
         """Ask for the workers that are missing and may come now."""

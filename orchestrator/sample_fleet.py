@@ -111,7 +111,7 @@ class Fleet:
 
     @property
     def num_unplaced(self) -> int:
-        """How many of the workers that were given a place are not there."""
+        """How many workers that were given a place have been asked for and have no room."""
         return self._crew.num_unplaced
 
     def run(self, stop: threading.Event, grace_s: Callable[[], float]) -> None:

@@ -97,6 +97,10 @@ class RoomLoan:
 
 
 def _lacking(entries: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Return the fleets that were given room for workers which are not there."""
-    at_work = [entry for entry in entries if entry.get("phase") == "running"]
-    return frozenset(entry["job_id"] for entry in at_work if entry.get("num_unplaced"))
+    """Return the fleets that ask in vain for room which they were given."""
+    at_work = [entry for entry in entries if entry["state"] == JobState.RUNNING]
+    return frozenset(
+        entry["job_id"]
+        for entry in at_work
+        if entry.get("phase") == "running" and entry.get("num_unplaced")
+    )

@@ -133,6 +133,11 @@ def test_a_fleet_without_its_own_workers_gets_room_and_a_group_needs_none() -> N
     assert not loan.may_begin()
     assert not loan.must_end({"a": 1})  # it may be on its way
     assert loan.must_end({"a": 1})
+    for done in ("RUNNING", "QUEUED, lacking", "STOPPING, lacking"):  # the last heartbeat stays
+        write_index(store, own="RUNNING", other=done)
+        store.put(paths.SNAPSHOT, encode_snapshot(Snapshot()))
+        assert not loan_of(store).must_end({"a": 1})
+        assert loan_of(store).may_begin()
     write_index(store, own="RUNNING", sweep="STARTING", other="RUNNING")
     store.advance(LATE_START.total_seconds() + 1)
     assert loan.may_begin()

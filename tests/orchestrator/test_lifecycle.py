@@ -124,9 +124,9 @@ def test_a_driver_that_is_dead_is_lost_though_ray_says_that_it_runs() -> None:
 
 def test_an_attempt_that_ray_never_starts_is_given_up() -> None:
     """Nobody else would end it, and the room that it was given stays empty."""
-    for ray in (R.RUNNING, R.PENDING):
-        assert next_step(STARTING, Facts(ray=ray, in_state_s=299.0), None) is None
-        step = next_step(STARTING, Facts(ray=ray, in_state_s=301.0), None)
+    for ray, limit_s in ((R.RUNNING, 300.0), (R.PENDING, 900.0)):
+        assert next_step(STARTING, Facts(ray=ray, in_state_s=limit_s - 1), None) is None
+        step = next_step(STARTING, Facts(ray=ray, in_state_s=limit_s + 1), None)
         assert isinstance(step, Fail)
         assert step.reason is Reason.DRIVER_LOST
     assert next_step(STARTING, Facts(ray=None, in_state_s=301.0), None) is None
