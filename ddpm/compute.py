@@ -113,7 +113,8 @@ def keep_freed_memory() -> None:
     """Have the C library keep what this process frees, for the next step to take again.
 
     A step takes and frees the same hundreds of megabytes as the one before. Given back and taken
-    anew, each page costs an interrupt and is written with zeros. Only glibc has this setting.
+    anew, each page costs a page fault and is written with zeros. Only glibc has this setting
+    (mallopt(3)).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -191,8 +191,9 @@ def run_attempt(
         work: What to do; its errors become the outcome's reason.
     """
     store = open_store(store_uri, answer_within_s=DRIVER_ANSWER_S)
-    # First this: whoever gives the attempt up sees the process, or the process sees that.
-    register_process(store, JobPaths(job_id).attempt(number), "driver")
+    attempt = Attempt.open(store, job_id, number)
+    register_process(store, attempt.paths, "driver")
+    # Once more: whoever gave the attempt up in between has not seen this process.
     attempt = Attempt.open(store, job_id, number)
     with LogShipper(store, attempt.paths, "driver", 0), _heartbeat(attempt):
         try:

@@ -1,8 +1,8 @@
 """Finds and removes what crashes left behind and nothing refers to.
 
 Data of an attempt that has ended and that no commit names; multipart uploads older than a day;
-marks without a spec; and jobs whose deletion was interrupted. A job with a commit that cannot be
-read is left alone: nobody knows what that names.
+marks without a spec; and jobs whose deletion was interrupted. A job with a record or a commit
+that cannot be read is left alone: nobody knows what that names.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from datetime import timedelta
 from orchestrator import paths
 from orchestrator.checkpoint_commit import decode_commit
 from orchestrator.deletion import Removed, delete_job, remove_objects
-from orchestrator.errors import CheckpointError, JobNotFoundError
+from orchestrator.errors import BadInputError, CheckpointError, JobNotFoundError
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
 from orchestrator.sample_shards import SampleShards, ShardDamagedError
@@ -81,7 +81,7 @@ def _look_at(store: ObjectStore, job_id: str) -> _Look:
         is_empty = next(store.list_objects(JobPaths(job_id).folder), None) is None
         skipped = "" if is_empty else "it has neither a spec nor a record"
         return _Look(job_id=job_id, skipped=skipped)
-    except (CheckpointError, ShardDamagedError) as error:
+    except (BadInputError, CheckpointError, ShardDamagedError) as error:
         return _Look(job_id=job_id, skipped=str(error))
     return _Look(job_id=job_id, orphans=tuple(i for i in candidates if i.key not in named))
 

@@ -66,8 +66,7 @@ class CrewMember:
         decisions: What it has still to be told.
         drops: Shards that it has still to be told of.
         accounted_s: Of its busy seconds, those whose shards came to something.
-        is_leaving: It is to save and end, since others need its room.
-        leave_by: When it must have done so.
+        leave_by: When it must have saved and ended, since others need its room; None if it stays.
     """
 
     name: str
@@ -81,13 +80,17 @@ class CrewMember:
     decisions: Mapping[str, Any] | None = None
     drops: list[int] = field(default_factory=list)
     accounted_s: float = 0.0
-    is_leaving: bool = False
     leave_by: float | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether it has built its network and can draw."""
         return self.report is not None and self.report.is_ready
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is to save and end."""
+        return self.leave_by is not None
 
     @property
     def num_undrawn(self) -> int:
@@ -183,7 +186,7 @@ class Crew:
             for member in surplus:
                 self._free_at[member.slot] = now + _LONGEST_PAUSE_S
                 if member.leave_by is None:
-                    member.is_leaving, member.leave_by = True, now + _LEAVE_WITHIN_S
+                    member.leave_by = now + _LEAVE_WITHIN_S
                 if not member.is_ready:  # it holds nothing, and would first compile for minutes
                     self.release(member)
 

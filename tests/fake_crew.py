@@ -1,5 +1,6 @@
 """A crew of threads and studios that draw nothing, for tests of the fleet."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -106,7 +107,7 @@ class ThreadCrew:
     def shrink(self) -> None:
         """Let go whom the test names."""
         for member in self.members:
-            member.is_leaving = member.name in self.leaving
+            member.leave_by = math.inf if member.name in self.leaving else None
 
     def kill(self, name: str) -> None:
         """Let a worker's next answer be that it is dead."""

@@ -42,9 +42,9 @@ sampling: {{method: ddim, num_steps: 5, microbatch_size: 8, precision: float32, 
 resources: {{num_workers: 1, gpus_per_worker: 0, cpus_per_worker: 1}}
 """
 
-
 _LIVE = ("QUEUED", "STARTING", "RUNNING", "STOPPING")
-_TELLING = ("explain", "events", "logs")
+_TELLING = ("status", "explain", "events", "logs")
+_TELL_WITHIN_S = 60.0
 
 
 class Answer(NamedTuple):
@@ -60,10 +60,9 @@ def ddpmctl(*arguments: str, timeout_s: float = 500.0) -> Answer:
     try:
         done = _run(arguments, timeout_s)
     except subprocess.TimeoutExpired as error:
-        jobs = json.loads(_run(("list",), timeout_s).stdout)
+        jobs = json.loads(_run(("list",), _TELL_WITHIN_S).stdout)
         live = [job["job_id"] for job in jobs if job["state"] in _LIVE]
-        told = [_run((verb, job), timeout_s).stdout for job in live for verb in _TELLING]
-        told.append(_run(("orchestrator", "status"), timeout_s).stdout)
+        told = [_run((verb, job), _TELL_WITHIN_S).stdout for job in live for verb in _TELLING]
         raise AssertionError("\n".join([str(error), *told])) from error
     value = json.loads(done.stdout) if done.stdout.strip() else None
     return Answer(done.returncode, value, done.stderr)

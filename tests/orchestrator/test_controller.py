@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator import controller, paths
-from orchestrator.attempt import Attempt
+from orchestrator.attempt import Attempt, _must_stop
 from orchestrator.attempt_control import AttemptControl
 from orchestrator.errors import AttemptSupersededError, ConditionFailedError, LeaseLostError
 from orchestrator.job_view import job_status, list_jobs, request
@@ -382,6 +382,41 @@ def test_a_driver_that_comes_too_late_finds_that_nobody_wants_it(
     records.write(current, replace(current.record, state=state))
     with pytest.raises(AttemptSupersededError):
         Attempt.open(world.store, "late", 1)
+
+
+def test_an_attempt_stops_once_it_was_given_up_or_its_job_deleted(world: World) -> None:
+    """It may be cut off from Ray and still reach the store, where another attempt is to begin."""
+    submit_job(world.store, train_job("a"), "a")
+    world.step()
+    records = RecordStore(world.store)
+    running, current = Attempt.open(world.store, "a", 1), records.read("a")
+    assert not _must_stop(running)
+    given_up = records.write(current, replace(current.record, state=JobState.QUEUED))
+    assert _must_stop(running)
+    records.write(given_up, replace(current.record, attempt=2))
+    assert _must_stop(running)
+    world.store.delete(JobPaths("a").record)
+    assert not _must_stop(running)  # it reads as one that never began
+    world.store.delete(JobPaths("a").spec)
+    assert _must_stop(running)
+
+
+def test_workers_are_known_to_be_there_until_their_attempt_ends(world: World) -> None:
+    """Ray sees these; what is only about to start has to be counted besides."""
+    submit_job(world.store, train_job("a"), "a")
+    world.step()
+    control, starting = world.controller._control, world.record("a")
+    world.begin("a")
+    worker = {"role": "worker-0", "pid": 101, "born_s": 1.0, "boot_id": "b", "node_id": "n1"}
+    key = f"{JobPaths('a').attempt(1).processes}worker-0-101.json"
+    world.store.put(key, json.dumps({**worker, "host": "h"}).encode())
+    assert not control.workers_there(starting)
+    world.step()
+    assert control.workers_there(starting) == {"n1": 1}
+    world.end("a", Outcome(succeeded=True))
+    world.step(2)
+    assert world.state("a") == "SUCCEEDED"
+    assert not control.workers_there(starting)
 
 
 def test_a_retry_keeps_the_marks_that_somebody_is_just_dropping(world: World) -> None:

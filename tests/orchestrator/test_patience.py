@@ -75,6 +75,28 @@ def test_a_worker_that_others_wait_for_and_that_does_not_leave_is_ended(
     assert [member.name for member in crew.members] == ["worker-0", "worker-1"]
 
 
+def test_a_fleet_lacks_whom_it_was_given_asks_for_and_does_not_get(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A place whose worker just died, or one beyond its own, is not asked for in vain."""
+    monkeypatch.setattr(
+        sample_crew.ray, "wait", lambda calls, timeout: ([c for c in calls if c], calls)
+    )
+    crew = Crew(Desk(), CrewPlan(nodes=("a", "a", "a"), max_workers=5, cpus=1.0))
+    for slot, has_started in ((0, True), (1, False), (3, False)):
+        crew.members.append(
+            CrewMember(
+                name=f"worker-{slot}",
+                rank=slot,
+                slot=slot,
+                actor=slot,
+                hired_at=0.0,
+                started=has_started,
+            )
+        )
+    assert crew.num_unplaced == 1
+
+
 def test_whoever_waits_for_a_job_has_an_orchestrator_that_is_gone_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -230,6 +230,14 @@ def test_garbage_is_not_looked_for_where_a_commit_cannot_be_read(store: MemorySt
     assert "step-000000009" in garbage.skipped["old"]
 
 
+def test_garbage_is_not_looked_for_where_a_record_cannot_be_read(store: MemoryStore) -> None:
+    """Nobody knows which attempts have ended, and other jobs' garbage goes all the same."""
+    store.put(JobPaths("odd").record, b"{")
+    garbage = collect_garbage(store)
+    assert "the record of job odd cannot be read" in garbage.skipped["odd"]
+    assert garbage.data.objects == 1
+
+
 def test_garbage_is_an_old_upload_and_an_old_mark_without_a_job(store: MemoryStore) -> None:
     """Young ones belong to somebody who is at work."""
     store.put(paths.queue_marker("ghost"), b"{}")
