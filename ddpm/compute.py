@@ -95,14 +95,15 @@ class ComputeDecision:
     def apply_to_process(self) -> None:
         """Set this process's number of CPU threads, how it keeps memory, and how a GPU multiplies.
 
-        There, operators that torch has in a deterministic form take that one, and others warn;
-        float32 is multiplied as float32.
+        There, all operators take their deterministic form, and float32 is multiplied as float32;
+        torch asks then for CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment.
         """
         torch.set_num_threads(self.num_threads)
         if self.device_kind == "cpu":
             keep_freed_memory()
         if self.device_kind == "cuda":
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            # Not only with a warning: attention then still takes the other form.
+            torch.use_deterministic_algorithms(True)
             # All of it is written before it is read.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             torch.backends.cudnn.allow_tf32 = False

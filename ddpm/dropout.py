@@ -75,12 +75,16 @@ def set_dropout_keys(model: nn.Module, *numbers: int, first_image: int = 0) -> N
         numbers: What the masks shall depend on, such as seed and step.
         first_image: Position of this worker's first image in the global batch; others follow it.
     """
-    layers = (module for module in model.modules() if isinstance(module, Dropout))
-    for number, layer in enumerate(layers):
-        mixed = _mixed(*numbers, number)
-        for place in range(2):
-            layer.key[place].fill_((mixed >> 32 * place & 0xFFFFFFFF) + _INT32_MIN)
-        layer.key[2].fill_(first_image)
+    layers = [module for module in model.modules() if isinstance(module, Dropout)]
+    if not layers:
+        return
+    mixed = [_mixed(*numbers, layer) for layer in range(len(layers))]
+    words = [[m & 0xFFFFFFFF, m >> 32] for m in mixed]
+    rows = [[*(word + _INT32_MIN for word in pair), first_image] for pair in words]
+    is_on_gpu = layers[0].key.device.type == "cuda"
+    keys = torch.tensor(rows, dtype=torch.int32, pin_memory=is_on_gpu)
+    for layer, key in zip(layers, keys.to(layers[0].key.device, non_blocking=True), strict=True):
+        layer.key.copy_(key)
 
 
 def _mixed(*numbers: int) -> int:

@@ -184,12 +184,14 @@ def sample_noise(
     return normals(seed, stream, indices.to(device or indices.device), t, shape)
 
 
-def training_noise(seed: int, step: int, positions: Tensor, shape: Sequence[int]) -> Tensor:
+def training_noise(
+    seed: int, step: int | Tensor, positions: Tensor, shape: Sequence[int]
+) -> Tensor:
     """Return the noise that training adds to the images of one step.
 
     Args:
         seed: A 64-bit integer, in [-2**63, 2**63).
-        step: The optimizer step.
+        step: The optimizer step; or (1,) int64 on the positions' device.
         positions: (B,) int64, the images' places in the global batch, below 2**32.
         shape: Shape of one image, (C, H, W).
 
@@ -199,12 +201,14 @@ def training_noise(seed: int, step: int, positions: Tensor, shape: Sequence[int]
     return normals(seed, Stream.TRAINING_NOISE, step, positions, shape)
 
 
-def training_timesteps(seed: int, step: int, positions: Tensor, num_timesteps: int) -> Tensor:
+def training_timesteps(
+    seed: int, step: int | Tensor, positions: Tensor, num_timesteps: int
+) -> Tensor:
     """Draw the timesteps of one training step, uniform over the T.
 
     Args:
         seed: A 64-bit integer, in [-2**63, 2**63).
-        step: The optimizer step.
+        step: The optimizer step; or (1,) int64 on the positions' device.
         positions: (B,) int64, the images' places in the global batch, below 2**32.
         num_timesteps: T, below 2**31.
 
@@ -215,12 +219,12 @@ def training_timesteps(seed: int, step: int, positions: Tensor, num_timesteps: i
     return ((word * num_timesteps) >> 32).squeeze(1)
 
 
-def flips(seed: int, step: int, positions: Tensor) -> Tensor:
+def flips(seed: int, step: int | Tensor, positions: Tensor) -> Tensor:
     """Draw which images of one training step are mirrored, each with probability 1/2.
 
     Args:
         seed: A 64-bit integer, in [-2**63, 2**63).
-        step: The optimizer step.
+        step: The optimizer step; or (1,) int64 on the positions' device.
         positions: (B,) int64, the images' places in the global batch, below 2**32.
 
     Returns:

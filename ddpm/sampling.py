@@ -19,7 +19,8 @@ from ddpm.config import ConfigError, SamplingConfig
 from ddpm.diffusion import Denoiser, GaussianDiffusion
 from ddpm.noise import Stream, sample_noise
 
-_NOISE_AT_ONCE = 2**16  # values: some MB of 64-bit words
+# Values, each some tens of bytes while it is made: what a cache holds, and what keeps a GPU busy.
+_NOISE_AT_ONCE = {"cpu": 2**16, "cuda": 2**20}
 
 
 class ChainState(NamedTuple):
@@ -203,7 +204,8 @@ def _chain_noise(
     Making noise is a hundred small operations, whatever its size, so that of small batches is made
     for several steps at once: the same bits, since it is a function of (seed, k, t).
     """
-    num_at_once = max(_NOISE_AT_ONCE // (len(indices) * math.prod(shape)), 1)
+    num_at_once = _NOISE_AT_ONCE[indices.device.type] // (len(indices) * math.prod(shape))
+    num_at_once = max(num_at_once, 1)
     for first in range(0, len(steps), num_at_once):
         block = steps[first : first + num_at_once]
         timesteps = [step.timestep for step in block if step.noise_scale > 0.0]

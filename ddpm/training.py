@@ -11,25 +11,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm.adam import VectorAdam
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
-from ddpm.data import BatchOrder, BatchReader, ImageDataset, rank_positions, to_float
+from ddpm.data import BatchOrder, BatchReader, ImageDataset, rank_positions
 from ddpm.diffusion import GaussianDiffusion
-from ddpm.dropout import set_dropout_keys
 from ddpm.ema import ema_decay_at, update_ema
 from ddpm.flat import FlatParameters
-from ddpm.noise import flips, training_noise, training_timesteps
+from ddpm.gradient import NUM_EXTRA, NUM_QUARTERS, LossGradient
 from ddpm.unet import UNet
 
-_NUM_QUARTERS = 4
-# Behind the gradients in the all-reduce: the loss, its sum and the number of images in each
-# quarter of t, and how many workers were asked to stop.
-_NUM_EXTRA = 1 + 2 * _NUM_QUARTERS + 1
 _CLIP_EPS = 1e-6
 
 
@@ -98,9 +95,28 @@ class TrainState:
         self.model = UNet(unet_config, image_shape, seed=config.seed)
         compute.place(self.model)
         self.forward: Callable[[Tensor, Tensor], Tensor] = compute.network(self.model)
-        self.parameters = FlatParameters(self.model, num_extra=_NUM_EXTRA)
+        self.parameters = FlatParameters(self.model, num_extra=NUM_EXTRA)
         self.ema = self.parameters.values.clone()
         self.optimizer = VectorAdam(config, self.parameters.values)
+        self._gradient: LossGradient | None = None
+
+    def gradient_at(self, positions: NDArray[np.int64]) -> LossGradient:
+        """Return what computes the gradient of a worker's images; it is made once.
+
+        Args:
+            positions: (B,), their places in the global batch, which a worker never changes.
+        """
+        if self._gradient is None:
+            self._gradient = LossGradient(
+                model=self.model,
+                forward=self.forward,
+                parameters=self.parameters,
+                diffusion=GaussianDiffusion(self.diffusion_config).to(self.compute.device),
+                config=self.config,
+                compute=self.compute,
+                positions=positions,
+            )
+        return self._gradient
 
 
 def learning_rate_at(config: TrainingConfig, step: int) -> float:
@@ -115,26 +131,23 @@ class _Measured:
     """The numbers of one step, perhaps still on their way from the device."""
 
     step: int
-    numbers: Tensor  # (_NUM_EXTRA + 1,) float32 on the CPU: the extra, then the gradient's norm
+    numbers: Tensor  # (NUM_EXTRA + 1,) float32 on the CPU: the extra, then the gradient's norm
     arrived: torch.cuda.Event | None
     learning_rate: float
     data_wait_s: float
 
 
 class _Trainer:
-    """What stays the same from step to step: the worker's place, the batches, the diffusion."""
+    """What stays the same from step to step: the worker's place, the batches, the gradient."""
 
     def __init__(self, state: TrainState, dataset: ImageDataset) -> None:
         config = state.config
         self.state = state
         rank, self.world_size = _rank_and_world_size()
         positions = rank_positions(config.global_batch_size, rank, self.world_size)
-        self.first_image = int(positions[0])
         order = BatchOrder(len(dataset), config.global_batch_size, config.seed)
-        self.device = state.compute.device
-        self.positions = torch.from_numpy(positions).to(self.device)
-        self.reader = BatchReader(dataset, order, positions, self.device)
-        self.diffusion = GaussianDiffusion(state.diffusion_config).to(self.device)
+        self.reader = BatchReader(dataset, order, positions, state.compute.device)
+        self.gradient = state.gradient_at(positions)
         state.model.train()
 
     def step(self, stop_requested: bool) -> _Measured:
@@ -143,8 +156,8 @@ class _Trainer:
         started_at = time.perf_counter()
         images = self.reader.images(state.step)
         data_wait_s = time.perf_counter() - started_at
-        state.parameters.grads.zero_()
-        self._backward(images, stop_requested)
+        self.gradient.compute(images, state.step)
+        state.parameters.extra[-1].fill_(float(stop_requested))
         if self.world_size > 1:
             dist.all_reduce(state.parameters.grads)
         learning_rate = learning_rate_at(state.config, state.step)
@@ -153,32 +166,6 @@ class _Trainer:
         numbers = torch.cat([state.parameters.extra, grad_norm[None]])
         numbers, arrived = _start_copy_to_cpu(numbers)
         return _Measured(state.step, numbers, arrived, learning_rate, data_wait_s)
-
-    def _backward(self, images: Tensor, stop_requested: bool) -> None:
-        """Add this worker's part of the gradient, and of the extra numbers, to the buffer."""
-        state, config = self.state, self.state.config
-        x_start = to_float(images)
-        if config.horizontal_flip:
-            mirrored = flips(config.seed, state.step, self.positions)
-            x_start = torch.where(mirrored[:, None, None, None], x_start.flip(3), x_start)
-        num_timesteps = self.diffusion.num_timesteps
-        t = training_timesteps(config.seed, state.step, self.positions, num_timesteps)
-        shape = state.model.image_shape
-        noise = training_noise(config.seed, state.step, self.positions, shape)
-        x_t = self.diffusion.q_sample(x_start, t, noise)
-        set_dropout_keys(state.model, config.seed, state.step, first_image=self.first_image)
-        with state.compute.autocast():
-            output = state.forward(x_t, t)
-        losses = self.diffusion.training_loss(output, x_start, x_t, t, noise)
-        (losses.sum() / config.global_batch_size).backward()  # type: ignore[no-untyped-call]
-        quarters = t * _NUM_QUARTERS // num_timesteps
-        in_quarter = (quarters[:, None] == torch.arange(_NUM_QUARTERS, device=self.device)).float()
-        losses = losses.detach()
-        extra = state.parameters.extra
-        extra[0] = losses.sum() / config.global_batch_size
-        extra[1 : 1 + _NUM_QUARTERS] = losses @ in_quarter
-        extra[1 + _NUM_QUARTERS : 1 + 2 * _NUM_QUARTERS] = in_quarter.sum(dim=0)
-        extra[-1] = float(stop_requested)
 
 
 def train_steps(
@@ -266,7 +253,7 @@ def _metrics(measured: _Measured, numbers: list[float], images_per_s: float) -> 
     loss, *rest, _num_stopping, grad_norm = numbers
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise NonFiniteLossError(measured.step, loss, grad_norm)
-    sums, counts = rest[:_NUM_QUARTERS], rest[_NUM_QUARTERS:]
+    sums, counts = rest[:NUM_QUARTERS], rest[NUM_QUARTERS:]
     return StepMetrics(
         step=measured.step,
         loss=loss,

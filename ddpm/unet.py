@@ -121,8 +121,19 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2H, 2W)."""
-        doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        doubled: Tensor = self.conv(_repeated(x))
         return doubled
+
+
+def _repeated(x: Tensor) -> Tensor:
+    """Repeat each pixel of (B, C, H, W) in both directions."""
+    if x.device.type == "cpu":
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    # The gradient of torch's own, where it is deterministic, takes longer than all convolutions.
+    batch, channels, height, width = x.shape
+    pixels = x.permute(0, 2, 3, 1)[:, :, None, :, None]
+    pixels = pixels.expand(batch, height, 2, width, 2, channels)
+    return pixels.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
 class _Stage(nn.Module):

@@ -32,7 +32,9 @@ def index_entry(
     """Return what the index tells of a job; `position` is its place in the queue."""
     beat = heartbeat or {}
     last = record.attempts[-1] if record.attempts else None
-    done = beat.get("done", last.progress if last else 0)
+    done, committed = beat.get("done", 0), beat.get("committed")
+    if last is not None and last.ended_at is not None:  # the last heartbeat came before the end
+        done = committed = last.progress
     return {
         "job_id": record.job_id,
         "kind": record.kind,
@@ -52,6 +54,7 @@ def index_entry(
         "phase": beat.get("phase"),
         "num_unplaced": beat.get("details", {}).get("num_unplaced", 0),
         "done": done,
+        "committed": committed,
         "total": beat.get("total"),
         "unit": beat.get("unit"),
         "rate_per_s": beat.get("rate_per_s"),

@@ -42,7 +42,6 @@ def job_status(store: ObjectStore, job: str) -> dict[str, Any]:
     return {
         **confirmed,
         "workers": heartbeat.get("workers", []),
-        "committed": heartbeat.get("committed"),
         "details": heartbeat.get("details", {}),
         "run_id": tracking[0].get("run_id") if tracking else None,
         "model": dict(record.model),

@@ -22,6 +22,7 @@ from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
 from ddpm.diffusion import Denoiser
 from ddpm.sampling import sampling_timesteps
 from orchestrator.compile_turn import compile_in_turn
+from orchestrator.compute_process import set_up_process
 from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.outages import Backoff, outlast_outage
 from orchestrator.paths import JobPaths
@@ -185,7 +186,7 @@ class StoreStudio:
     def _estimate_s(self, compute: ComputeDecision) -> float:
         """Return about how long an eager fleet would take, from one pass of the network."""
         spec = self._setup.spec
-        compute.apply_to_process()
+        set_up_process(compute)
         # Of a copy: what is decided may be another precision, proposed by another worker.
         denoiser = build_denoiser(copy.deepcopy(self._model), compute)
         self._pass_once(denoiser, compute.device)
@@ -218,7 +219,7 @@ class StoreStudio:
                 f"not from {self._setup.model.commit_key}; submit under a new --id"
             )
         self._origin = origin_of(decisions)
-        compute.apply_to_process()
+        set_up_process(compute)
         spec, info = self._setup.spec, self._info
         denoiser = build_denoiser(self._model, compute)
         if compute.compiled:

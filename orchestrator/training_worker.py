@@ -21,6 +21,7 @@ from orchestrator.background_saver import BackgroundSaver
 from orchestrator.checkpoint_commit import CheckpointCommit
 from orchestrator.checkpoints import CheckpointStore
 from orchestrator.code_version import code_version, git_commit
+from orchestrator.compute_process import set_up_process
 from orchestrator.dataset_refs import describe
 from orchestrator.datasets import fetch
 from orchestrator.local_cache import cache_folder
@@ -86,7 +87,7 @@ class TrainingWorker:
         path = fetch(self._attempt.store, sha256, cache_folder("datasets"))
         train_set, holdout = ImageDataset.open(path).split(self._spec.dataset.holdout_fraction)
         compute, fixed = self._decided()
-        compute.apply_to_process()
+        set_up_process(compute)
         state = TrainState(
             unet_config=self._spec.model,
             diffusion_config=self._spec.diffusion,

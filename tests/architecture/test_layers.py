@@ -17,6 +17,7 @@ ORCHESTRATOR_ORDER = (
     "boot",
     "private_files",
     "local_cache",
+    "compute_process",
     "state",
     "outcome",
     "retry",

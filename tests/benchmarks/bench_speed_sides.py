@@ -37,6 +37,7 @@ from ddpm.sampling import draw, to_uint8
 from ddpm.training import TrainState, train_steps
 from ddpm.unet import UNet
 from ddpm.unet_size import count_parameters
+from orchestrator.compute_process import set_up_process
 from orchestrator.sample_network import build_denoiser
 from orchestrator.spec import TrainJob, load_spec
 
@@ -210,7 +211,7 @@ def _compute(compiled: bool) -> ComputeDecision:
         worth_compiling=compiled,
         device_kind=device_kind(),
     )
-    decision.apply_to_process()
+    set_up_process(decision)
     return decision
 
 

@@ -247,7 +247,7 @@ def test_noise_made_for_several_steps_is_that_of_each(
     """How many steps' noise is made at once depends on the batch, which must not show."""
     diffusion, config = _diffusion(), _sampling(num_steps=8, seed=3)
     indices, steps = torch.tensor([7, 2]), step_coefficients(config, diffusion)
-    monkeypatch.setattr("ddpm.sampling._NOISE_AT_ONCE", at_once)
+    monkeypatch.setattr("ddpm.sampling._NOISE_AT_ONCE", {"cpu": at_once})
     denoiser = gaussian_denoiser(diffusion, 0.1, 0.3)
     states = list(sample_chain(denoiser, diffusion, config, indices, (1, 3, 5)))
     for before, after, step in zip(states, states[1:], steps, strict=False):

@@ -47,6 +47,24 @@ def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
     assert [job["state"] for job in list_jobs(world.store)] == ["SUCCEEDED"]
 
 
+def test_an_ended_job_shows_what_it_committed_not_its_last_heartbeat(world: World) -> None:
+    """The last heartbeat of a training of seconds was written some steps before its end."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    beat = {"phase": "training", "done": 7, "committed": 4, "total": 10, "unit": "steps"}
+    beat["at"] = world.store.now().isoformat()
+    world.store.put(JobPaths(job_id).attempt(1).heartbeat, json.dumps(beat).encode())
+    world.step()
+    running = job_status(world.store, job_id)
+    assert (running["state"], running["done"], running["committed"]) == ("RUNNING", 7, 4)
+    world.end(job_id, Outcome(succeeded=True, progress=10))
+    world.step(2)
+    ended = job_status(world.store, job_id)
+    assert (ended["state"], ended["done"], ended["committed"]) == ("SUCCEEDED", 10, 10)
+    assert [job["done"] for job in list_jobs(world.store)] == [10]
+
+
 def test_submitting_the_same_id_twice_is_submitting_once(world: World) -> None:
     """A client that timed out submits again and must not get two jobs."""
     assert submit_job(world.store, train_job(), "mine").is_new

@@ -1,6 +1,7 @@
 """A GPU does what a CPU does, without waiting for the host. Run these where there is one."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from ddpm.data import ImageDataset
+from ddpm.data import ImageDataset, to_float
 from ddpm.diffusion import GaussianDiffusion
+from ddpm.likelihood import bits_per_dim
 from ddpm.sampling import draw
 from ddpm.training import TrainState, train_steps
 from ddpm.unet import UNet
+from orchestrator.compute_process import set_up_process
 from orchestrator.sample_network import build_denoiser
 
 pytestmark = [
@@ -27,18 +30,22 @@ DIFFUSION = DiffusionConfig(num_timesteps=50)
 
 
 @pytest.fixture(autouse=True)
-def exact_float32() -> Iterator[None]:
-    """Multiply float32 as float32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+def as_a_worker() -> Iterator[None]:
+    """Set this process up as a worker's, and back."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = torch.get_num_threads(), cudnn.allow_tf32, matmul.allow_tf32
+    set_up_process(ComputeDecision(device_kind="cuda", num_threads=before[0]))
     yield
-    torch.backends.cudnn.allow_tf32 = before
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    torch.set_num_threads(before[0])
+    cudnn.allow_tf32, matmul.allow_tf32 = before[1:]
 
 
-def state_on(compute: ComputeDecision) -> TrainState:
+def state_on(compute: ComputeDecision, dropout: float = 0.0) -> TrainState:
     """Return a training that has not begun."""
     return TrainState(
-        unet_config=UNET,
+        unet_config=replace(UNET, dropout=dropout),
         diffusion_config=DIFFUSION,
         config=TrainingConfig(num_steps=6, global_batch_size=8, learning_rate=1e-3),
         image_shape=SHAPE,
@@ -46,12 +53,16 @@ def state_on(compute: ComputeDecision) -> TrainState:
     )
 
 
+def dataset() -> ImageDataset:
+    """Return 32 images of noise."""
+    channels, height, width = SHAPE
+    images = np.random.default_rng(0).integers(0, 256, (32, height, width, channels), np.uint8)
+    return ImageDataset(images, np.arange(len(images)))
+
+
 def losses(state: TrainState, until_step: int) -> list[float]:
     """Train, and return the loss of each step."""
-    height, width, channels = SHAPE[1], SHAPE[2], SHAPE[0]
-    images = np.random.default_rng(0).integers(0, 256, (32, height, width, channels), np.uint8)
-    dataset = ImageDataset(images, np.arange(len(images)))
-    return [step.loss for step in train_steps(state, dataset, until_step=until_step)]
+    return [step.loss for step in train_steps(state, dataset(), until_step=until_step)]
 
 
 def images_on(compute: ComputeDecision) -> Tensor:
@@ -81,13 +92,34 @@ def test_training_in_bfloat16_stays_near_float32(compiled: bool) -> None:
 
 def test_the_step_loop_does_not_wait_for_the_device() -> None:
     """After the first steps, which set things up, no step may synchronise."""
-    state = state_on(ComputeDecision(device_kind="cuda", precision="bf16"))
-    losses(state, 2)
+    state = state_on(ComputeDecision(device_kind="cuda", precision="bf16"), dropout=0.1)
+    steps = train_steps(state, dataset(), until_step=6)
+    next(steps)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        losses(state, 6)
+        assert [step.step for step in steps] == [2, 3, 4, 5, 6]
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_training_that_is_gone_on_with_takes_the_steps_of_one_that_went_on(
+    compiled: bool,
+) -> None:
+    """Bit for bit: attention, too, must add its gradients in a fixed order."""
+    compute = ComputeDecision(device_kind="cuda", precision="bf16", compiled=compiled)
+    whole, begun, resumed = (state_on(compute, dropout=0.1) for _ in range(3))
+    expected = losses(whole, 6)
+    assert losses(begun, 3) == expected[:3]
+    resumed.step = begun.step
+    resumed.parameters.values.copy_(begun.parameters.values)
+    resumed.ema.copy_(begun.ema)
+    resumed.optimizer.num_steps.copy_(begun.optimizer.num_steps)
+    for name, moment in begun.optimizer.moments.items():
+        resumed.optimizer.moments[name].copy_(moment)
+    assert losses(resumed, 6) == expected[3:]
+    assert torch.equal(resumed.parameters.values, whole.parameters.values)
+    assert torch.equal(resumed.ema, whole.ema)
 
 
 def test_images_are_those_of_the_cpu() -> None:
@@ -103,3 +135,22 @@ def test_a_replayed_graph_draws_the_images_of_the_eager_network() -> None:
     assert torch.equal(found, images_on(compiled))
     eager = images_on(ComputeDecision(device_kind="cuda"))
     torch.testing.assert_close(found, eager, rtol=0, atol=1e-3)
+
+
+def test_bits_per_dimension_are_those_of_the_cpu() -> None:
+    """All their parts, of a network that predicts something."""
+    bounds = []
+    for compute in (ComputeDecision(), ComputeDecision(device_kind="cuda")):
+        model = UNet(UNET, SHAPE, seed=3).eval().requires_grad_(False)
+        torch.nn.init.normal_(model.conv_out.weight, std=0.05, generator=torch.manual_seed(1))
+        bound = bits_per_dim(
+            build_denoiser(model, compute),
+            GaussianDiffusion(DIFFUSION).to(compute.device),
+            to_float(dataset().read(np.arange(4))).to(compute.device),
+            torch.arange(4, device=compute.device),
+            seed=5,
+            num_timesteps=7,
+        )
+        bounds.append([part.cpu() for part in (bound.prior, bound.terms, bound.decoder)])
+    for on_cpu, on_gpu in zip(*bounds, strict=True):
+        torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=0)

@@ -1,0 +1,17 @@
+"""Setting a worker's process up for what was decided about how its job computes."""
+
+import os
+
+from ddpm.compute import ComputeDecision
+
+
+def set_up_process(compute: ComputeDecision) -> None:
+    """Apply a decision to this process, before it computes anything.
+
+    Args:
+        compute: What was decided. On a GPU cuBLAS is told to give the same bits each time, which
+            it reads from the environment when it is first used.
+    """
+    if compute.device_kind == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    compute.apply_to_process()
