@@ -97,8 +97,9 @@ class ComputeDecision:
     def apply_to_process(self) -> None:
         """Set this process's number of CPU threads, how it keeps memory, and how a GPU multiplies.
 
-        There, all operators take their deterministic form, and float32 is multiplied as float32;
-        torch asks then for CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment.
+        On a GPU all operators take their deterministic form, and float32 is multiplied as float32.
+        Without CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment, the first matrix product there
+        is then a RuntimeError.
         """
         torch.set_num_threads(self.num_threads)
         if self.device_kind == "cpu":

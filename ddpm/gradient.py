@@ -58,46 +58,30 @@ class LossGradient:
         self._diffusion = diffusion
         self._config = config
         self._compute = compute
-        self._first_image = int(positions[0])
         self._device = compute.device
+        self._first_image = int(positions[0])
         self._positions = torch.from_numpy(positions).to(self._device)
-        channels, height, width = model.image_shape
-        # What a graph reads: each replay finds its inputs in the same place.
-        self._images = torch.empty(
-            (len(positions), height, width, channels), dtype=torch.uint8, device=self._device
-        )
-        self._step = torch.zeros(1, dtype=torch.int64, device=self._device)
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._replay: _Replay | None = None
 
-    def compute(self, images: Tensor, step: int) -> None:
+    def set_gradients(self, images: Tensor, step: int) -> None:
         """Set the gradients, and the extra numbers but the last, to this worker's part of them.
 
         Args:
             images: (B, H, W, C) uint8 on the device.
             step: Steps taken before this one.
         """
+        # From outside of a graph, which reads the keys where they lie.
         set_dropout_keys(self._model, self._config.seed, step, first_image=self._first_image)
         if self._device.type != "cuda":
             self._run(images, step)
             return
-        self._images.copy_(images)
-        self._step.fill_(step)
-        if self._graph is None:
-            self._graph = self._captured()
-        self._graph.replay()
+        if self._replay is None:
+            self._replay = _Replay(self._run, images, step)
+        self._replay(images, step)
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_NUM_WARM_UPS):
-                self._run(self._images, self._step)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads, such as that which pins the next images, may go on meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            self._run(self._images, self._step)
-        return graph
+    def release(self) -> None:
+        """Give back the memory of the graph; the next step captures it again."""
+        self._replay = None
 
     def _run(self, images: Tensor, step: int | Tensor) -> None:
         self._parameters.grads.zero_()
@@ -123,9 +107,44 @@ class LossGradient:
         return x_start, t, noise, self._diffusion.q_sample(x_start, t, noise)
 
     def _keep_losses(self, losses: Tensor, t: Tensor) -> None:
+        """Sum up the losses (B,) float32 of timesteps t (B,) int64, for the extra numbers."""
         quarters = t * NUM_QUARTERS // self._diffusion.num_timesteps
         in_quarter = quarters[:, None] == torch.arange(NUM_QUARTERS, device=self._device)
         extra = self._parameters.extra
         extra[0] = losses.sum() / self._config.global_batch_size
         extra[1 : 1 + NUM_QUARTERS] = losses @ in_quarter.float()
         extra[1 + NUM_QUARTERS : 1 + 2 * NUM_QUARTERS] = in_quarter.float().sum(dim=0)
+
+
+class _Replay:
+    """A function of images and step that only writes into given buffers, as one CUDA graph.
+
+    The graph finds its inputs in the same place each time; they are copied there. The stream that
+    it is captured on is also that of the warm-ups, in which the libraries took their memory.
+
+    Args:
+        function: What is captured.
+        images: (B, H, W, C) uint8 on the device; all later ones have this shape.
+        step: What the first calls, whose results are overwritten, are made with.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, Tensor], None], images: Tensor, step: int
+    ) -> None:
+        self._images = images.clone()
+        self._step = torch.full((1,), step, dtype=torch.int64, device=images.device)
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_NUM_WARM_UPS):
+                function(self._images, self._step)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads, such as that which pins the next images, may go on meanwhile.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            function(self._images, self._step)
+
+    def __call__(self, images: Tensor, step: int) -> None:
+        self._images.copy_(images)
+        self._step.fill_(step)
+        self._graph.replay()

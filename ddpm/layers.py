@@ -82,9 +82,7 @@ def _takes_native_norm(x: Tensor) -> bool:
 def _normalised(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Return GroupNorm(x) as pixels, (B, H*W, C) float32, in operations that compile well.
 
-    All loops over pixels run along whole rows of channels. What a group's channels share is
-    handed to each of them by a small matrix product: the compiler does not merge that into a loop,
-    where it would look every channel's group up at every pixel. One pass gives both moments, so the
+    All loops over pixels run along whole rows of channels. One pass gives both moments, so the
     variance loses digits where a channel's mean is hundreds of times its deviation.
     """
     pixels = _as_pixels(x).float()
@@ -92,13 +90,25 @@ def _normalised(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     group_size = channels // norm.num_groups
     sums = torch.cat([pixels.sum(dim=1), pixels.square().sum(dim=1)])
     group_sums = sums.reshape(-1, norm.num_groups, group_size).sum(dim=2)
-    to_channels = torch.eye(norm.num_groups, device=x.device).repeat_interleave(group_size, dim=1)
-    mean, mean_square = (group_sums @ to_channels / (num_pixels * group_size)).chunk(2)
+    mean, mean_square = (_to_channels(group_sums, group_size) / (num_pixels * group_size)).chunk(2)
     variance = (mean_square - mean.square()).clamp(min=0.0)
     scale = norm.weight.float() * (variance + norm.eps).rsqrt()
     shift = norm.bias.float() - mean * scale
     scale, shift = torch.stack([scale, shift]).unsqueeze(2).unbind()  # (B, 1, C), once an image
     return torch.addcmul(shift, pixels, scale)
+
+
+def _to_channels(groups: Tensor, group_size: int) -> Tensor:
+    """Hand what belongs to each group, (N, G) float32, to its channels: (N, C) float32.
+
+    On a CPU by a small matrix product: the compiler does not merge that into a loop, where it would
+    look every channel's group up at every pixel. The product is one of float64, which autocast
+    leaves alone: in bfloat16 the variance, a difference of large numbers, would be lost.
+    """
+    if groups.device.type != "cpu":
+        return groups.unsqueeze(2).expand(-1, -1, group_size).flatten(1)
+    to_channels = torch.eye(groups.shape[1], dtype=torch.float64)
+    return (groups.double() @ to_channels.repeat_interleave(group_size, dim=1)).float()
 
 
 def _apply(x: Tensor, norm: nn.GroupNorm, activated: bool) -> Tensor:

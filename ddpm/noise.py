@@ -81,7 +81,7 @@ def random_words(
     Args:
         seed: A 64-bit integer, in [-2**63, 2**63).
         stream: What the numbers are for.
-        major: Image index or training step: an int or (B,) int64.
+        major: Image index or training step: an int, (B,) int64, or (1,) int64 for all.
         minor: Timestep or position: an int or (B,) int64, in [0, 2**32). One of the two must be a
             tensor; the words are made on its device.
         num_blocks: Blocks of four words for each (major, minor), at most 2**24.

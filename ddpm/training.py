@@ -104,7 +104,7 @@ class TrainState:
         """Return what computes the gradient of a worker's images; it is made once.
 
         Args:
-            positions: (B,), their places in the global batch, which a worker never changes.
+            positions: (B,), their places in the global batch; a worker keeps the first ones.
         """
         if self._gradient is None:
             self._gradient = LossGradient(
@@ -117,6 +117,11 @@ class TrainState:
                 positions=positions,
             )
         return self._gradient
+
+    def release(self) -> None:
+        """Give back the memory that only further steps would need."""
+        if self._gradient is not None:
+            self._gradient.release()
 
 
 def learning_rate_at(config: TrainingConfig, step: int) -> float:
@@ -156,7 +161,7 @@ class _Trainer:
         started_at = time.perf_counter()
         images = self.reader.images(state.step)
         data_wait_s = time.perf_counter() - started_at
-        self.gradient.compute(images, state.step)
+        self.gradient.set_gradients(images, state.step)
         state.parameters.extra[-1].fill_(float(stop_requested))
         if self.world_size > 1:
             dist.all_reduce(state.parameters.grads)

@@ -129,7 +129,12 @@ def _repeated(x: Tensor) -> Tensor:
     """Repeat each pixel of (B, C, H, W) in both directions."""
     if x.device.type == "cpu":
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
-    # The gradient of torch's own, where it is deterministic, takes longer than all convolutions.
+    # The gradient of torch's own, where it is deterministic, takes longer than the convolutions.
+    return _repeated_view(x)
+
+
+def _repeated_view(x: Tensor) -> Tensor:
+    """Repeat as `_repeated`; the gradient is a sum."""
     batch, channels, height, width = x.shape
     pixels = x.permute(0, 2, 3, 1)[:, :, None, :, None]
     pixels = pixels.expand(batch, height, 2, width, 2, channels)

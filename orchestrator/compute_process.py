@@ -10,8 +10,9 @@ def set_up_process(compute: ComputeDecision) -> None:
 
     Args:
         compute: What was decided. On a GPU cuBLAS is told to give the same bits each time, which
-            it reads from the environment when it is first used.
+            it reads from the environment when it is first used. A node's own setting does not
+            count: torch refuses to multiply with most, and others give other bits.
     """
     if compute.device_kind == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     compute.apply_to_process()

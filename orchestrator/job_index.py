@@ -32,8 +32,10 @@ def index_entry(
     """Return what the index tells of a job; `position` is its place in the queue."""
     beat = heartbeat or {}
     last = record.attempts[-1] if record.attempts else None
-    done, committed = beat.get("done", 0), beat.get("committed")
-    if last is not None and last.ended_at is not None:  # the last heartbeat came before the end
+    # An attempt that goes on from what is committed says so only once it has begun.
+    progress = max((attempt.progress for attempt in record.attempts), default=0)
+    done, committed = beat.get("done") or progress, beat.get("committed") or progress
+    if last is not None and last.ended_at is not None:  # its last heartbeat came before its end
         done = committed = last.progress
     return {
         "job_id": record.job_id,

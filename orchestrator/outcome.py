@@ -89,12 +89,17 @@ def _own_reason(error: BaseException) -> Reason | None:
         return Reason.BAD_INPUT
     if isinstance(error, StoreError):
         return Reason.STORAGE_UNAVAILABLE
-    lost_peer = isinstance(error, RuntimeError) and any(word in str(error) for word in _PEER_WORDS)
-    return Reason.WORKER_LOST if lost_peer else None
+    said = str(error) if isinstance(error, RuntimeError) else ""
+    if any(words in said for words in _NO_MEMORY_WORDS):
+        return Reason.OUT_OF_MEMORY
+    return Reason.WORKER_LOST if any(words in said for words in _PEER_WORDS) else None
 
 
 # How gloo and NCCL say that another rank is gone; torch has no class for it on every path.
 _PEER_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+
+# How CUDA and its libraries say that a GPU is full where torch did not ask for the memory itself.
+_NO_MEMORY_WORDS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 # Errors of libraries that this module must not import, by the names of their classes.
 _BY_NAME = {

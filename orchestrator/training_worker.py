@@ -114,6 +114,7 @@ class TrainingWorker:
             self._lead(state, train_set, metrics, fixed)
             if state.step >= self._spec.training.num_steps:
                 self._board.say(phase="evaluating")
+                state.release()
                 final_report(self._attempt, self._spec, state, holdout, metrics)
 
     def _decided(self) -> tuple[ComputeDecision, dict[str, Any]]:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.layers import attention, group_norm, group_norm_silu
+from ddpm.layers import _to_channels, attention, group_norm, group_norm_silu
 
 
 def _norm_and_input(
@@ -96,6 +96,29 @@ def test_form_for_compiled_networks_is_that_of_torch_in_float64(
     for gradient, exactly in zip(gradients, of_exact, strict=True):
         torch.testing.assert_close(gradient.double(), exactly, **tolerance)
     assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_groups_are_handed_to_their_channels_in_order() -> None:
+    """Exactly, though it is a matrix product on a CPU."""
+    groups = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(_to_channels(groups, 5), groups.repeat_interleave(5, dim=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offset", [0.0, 3.0, 10.0])
+def test_form_for_compiled_networks_is_exact_under_autocast(offset: float) -> None:
+    """Statistics in bfloat16 would lose the variance of channels whose mean is not near 0."""
+    norm, x, grad = _norm_and_input(torch.channels_last, offset)
+    compiled = torch.compile(group_norm_silu, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = compiled(x, norm)
+    gradients = torch.autograd.grad(y, (x, norm.weight, norm.bias), grad)
+    expected = F.silu(norm(x))
+    of_exact = torch.autograd.grad(expected, (x, norm.weight, norm.bias), grad)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4 * (1 + offset)}
+    torch.testing.assert_close(y, expected, **tolerance)
+    for gradient, exactly in zip(gradients, of_exact, strict=True):
+        torch.testing.assert_close(gradient, exactly, **tolerance)
 
 
 def test_attention_is_the_same_with_and_without_gradients() -> None:

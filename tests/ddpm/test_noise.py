@@ -278,6 +278,18 @@ def test_training_draws_do_not_depend_on_who_holds_the_position() -> None:
     assert not torch.equal(training_noise(1, 43, positions, (1, 3, 3)), noise)
 
 
+def test_a_step_that_lies_on_the_device_draws_what_its_number_draws() -> None:
+    """A CUDA graph reads the step from memory."""
+    positions, step = torch.arange(10), 2**33 + 42
+    held = torch.full((1,), step)
+    shape = (1, 3, 3)
+    expected = training_noise(1, step, positions, shape)
+    assert torch.equal(training_noise(1, held, positions, shape), expected)
+    expected = training_timesteps(1, step, positions, 1000)
+    assert torch.equal(training_timesteps(1, held, positions, 1000), expected)
+    assert torch.equal(flips(1, held, positions), flips(1, step, positions))
+
+
 def test_training_timesteps_are_uniform() -> None:
     """L_simple is an expectation over uniform t; a bias would starve some of the steps."""
     positions = torch.arange(20_000)

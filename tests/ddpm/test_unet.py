@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from ddpm.config import ConfigError, UNetConfig
-from ddpm.unet import Downsample, SelfAttention, UNet, num_groups, timestep_embedding
+from ddpm.unet import (
+    Downsample,
+    SelfAttention,
+    UNet,
+    _repeated,
+    _repeated_view,
+    num_groups,
+    timestep_embedding,
+)
 
 TINY = UNetConfig(channels=16, channel_multipliers=(1, 2), num_res_blocks=1, dropout=0.0)
 
@@ -114,6 +122,19 @@ def test_attention_is_softmax_over_all_pixels() -> None:
 
 def _qkv_parts(layer: SelfAttention) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
     return layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3)
+
+
+def test_pixels_repeated_by_a_view_are_those_of_interpolate() -> None:
+    """GPUs take the view, whose gradient is deterministic without sorting."""
+    x = torch.randn(2, 6, 3, 5, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    doubled, expected = _repeated_view(x), _repeated(x)
+    assert torch.equal(doubled, expected)
+    assert doubled.is_contiguous(memory_format=torch.channels_last)
+    grad = torch.randn(doubled.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        torch.autograd.grad(doubled, x, grad), torch.autograd.grad(expected, x, grad)
+    )
 
 
 def test_memory_format_and_batch_do_not_change_the_output() -> None:

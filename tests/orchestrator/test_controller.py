@@ -47,22 +47,51 @@ def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
     assert [job["state"] for job in list_jobs(world.store)] == ["SUCCEEDED"]
 
 
+def beat(world: World, job_id: str, attempt: int, done: int, committed: int) -> None:
+    """Write what the driver of a training of ten steps last said."""
+    said = {"at": world.store.now().isoformat(), "phase": "running", "total": 10, "unit": "steps"}
+    said |= {"done": done, "committed": committed}
+    key = JobPaths(job_id).attempt(attempt).heartbeat
+    world.store.put(key, json.dumps(said).encode())
+
+
+def shown(world: World, job_id: str) -> tuple[str, int, int]:
+    """Return what `status` shows of a job's progress."""
+    status = job_status(world.store, job_id)
+    return status["state"], status["done"], status["committed"]
+
+
 def test_an_ended_job_shows_what_it_committed_not_its_last_heartbeat(world: World) -> None:
     """The last heartbeat of a training of seconds was written some steps before its end."""
     job_id = submit_job(world.store, train_job()).job_id
     world.step()
     world.begin(job_id)
-    beat = {"phase": "training", "done": 7, "committed": 4, "total": 10, "unit": "steps"}
-    beat["at"] = world.store.now().isoformat()
-    world.store.put(JobPaths(job_id).attempt(1).heartbeat, json.dumps(beat).encode())
+    beat(world, job_id, 1, done=7, committed=4)
     world.step()
-    running = job_status(world.store, job_id)
-    assert (running["state"], running["done"], running["committed"]) == ("RUNNING", 7, 4)
+    assert shown(world, job_id) == ("RUNNING", 7, 4)
     world.end(job_id, Outcome(succeeded=True, progress=10))
     world.step(2)
-    ended = job_status(world.store, job_id)
-    assert (ended["state"], ended["done"], ended["committed"]) == ("SUCCEEDED", 10, 10)
+    assert shown(world, job_id) == ("SUCCEEDED", 10, 10)
     assert [job["done"] for job in list_jobs(world.store)] == [10]
+
+
+def test_a_job_that_is_tried_again_shows_what_it_will_go_on_from(world: World) -> None:
+    """Steps that were lost are not shown, and those that are committed do not vanish."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    beat(world, job_id, 1, done=7, committed=4)
+    world.step()
+    world.end(job_id, Outcome(reason=Reason.WORKER_LOST, message="lost"))
+    world.step(3)
+    assert shown(world, job_id)[1:] == (4, 4)
+    world.store.advance(60)
+    world.step()
+    assert shown(world, job_id) == ("STARTING", 4, 4)
+    beat(world, job_id, 2, done=0, committed=0)  # it has not looked for a checkpoint yet
+    assert shown(world, job_id)[1:] == (4, 4)
+    beat(world, job_id, 2, done=5, committed=4)
+    assert shown(world, job_id)[1:] == (5, 4)
 
 
 def test_submitting_the_same_id_twice_is_submitting_once(world: World) -> None:

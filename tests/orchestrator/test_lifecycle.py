@@ -222,3 +222,10 @@ class WorkerGroupStartupTimeoutError(Exception):
 def test_workers_that_found_no_room_are_tried_again(error: Exception) -> None:
     """Ray may count on a node for a while that is gone; that is no error of the user's code."""
     assert reason_of(error) is Reason.WORKER_LOST
+
+
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])
+def test_a_full_gpu_is_told_as_such_by_whatever_library_met_it(words: str) -> None:
+    """PyTorch has a class of its own only where it asked for the memory itself."""
+    assert reason_of(RuntimeError(f"{words} when calling something")) is Reason.OUT_OF_MEMORY
+    assert reason_of(RuntimeError("CUDA error: invalid argument")) is not Reason.OUT_OF_MEMORY
