@@ -79,8 +79,8 @@ class ComputeDecision:
 
         Args:
             model: The network; it is always called with inputs of the same shapes.
-            replayed: Let a GPU replay the call as one CUDA graph. Each result is then overwritten
-                by the next call, so the caller copies what it keeps.
+            replayed: It only predicts. A GPU then replays the call as one CUDA graph: each result is
+                overwritten by the next call, so the caller copies what it keeps.
         """
         if not self.compiled:
             return model
@@ -88,9 +88,10 @@ class ComputeDecision:
             options: dict[str, Any] = {"triton.cudagraphs": replayed}
         else:
             # On few cores the compiling processes that torch would start take turns with it. Calls
-            # of the several hundred parts one after another take less time in C++ than in Python.
+            # of the several hundred parts one after another take less time in C++ than in Python;
+            # for a large training step that C++ takes twice as long to compile.
             compile_threads = self.num_threads if self.num_threads > 2 else 1
-            options = {"compile_threads": compile_threads, "cpp_wrapper": True}
+            options = {"compile_threads": compile_threads, "cpp_wrapper": replayed}
         compiled: Callable[..., Tensor] = torch.compile(model, dynamic=False, options=options)
         return compiled
 
