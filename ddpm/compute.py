@@ -79,8 +79,8 @@ class ComputeDecision:
 
         Args:
             model: The network; it is always called with inputs of the same shapes.
-            replayed: It only predicts. A GPU then replays the call as one CUDA graph: each result is
-                overwritten by the next call, so the caller copies what it keeps.
+            replayed: It only predicts. A GPU then replays the call as one CUDA graph: each result
+                is overwritten by the next call, so the caller copies what it keeps.
         """
         if not self.compiled:
             return model
