@@ -55,6 +55,16 @@ def beat(world: World, job_id: str, attempt: int, done: int, committed: int) -> 
     world.store.put(key, json.dumps(said).encode())
 
 
+def running_at_7_of_10(world: World) -> str:
+    """Return the id of a training that runs, at step 7 of 10, of which it has committed 4."""
+    job_id = submit_job(world.store, train_job()).job_id
+    world.step()
+    world.begin(job_id)
+    beat(world, job_id, 1, done=7, committed=4)
+    world.step()
+    return job_id
+
+
 def shown(world: World, job_id: str) -> tuple[str, int, int]:
     """Return what `status` shows of a job's progress."""
     status = job_status(world.store, job_id)
@@ -63,11 +73,7 @@ def shown(world: World, job_id: str) -> tuple[str, int, int]:
 
 def test_an_ended_job_shows_what_it_committed_not_its_last_heartbeat(world: World) -> None:
     """The last heartbeat of a training of seconds was written some steps before its end."""
-    job_id = submit_job(world.store, train_job()).job_id
-    world.step()
-    world.begin(job_id)
-    beat(world, job_id, 1, done=7, committed=4)
-    world.step()
+    job_id = running_at_7_of_10(world)
     assert shown(world, job_id) == ("RUNNING", 7, 4)
     world.end(job_id, Outcome(succeeded=True, progress=10))
     world.step(2)
@@ -77,11 +83,7 @@ def test_an_ended_job_shows_what_it_committed_not_its_last_heartbeat(world: Worl
 
 def test_a_job_that_is_tried_again_shows_what_it_will_go_on_from(world: World) -> None:
     """Steps that were lost are not shown, and those that are committed do not vanish."""
-    job_id = submit_job(world.store, train_job()).job_id
-    world.step()
-    world.begin(job_id)
-    beat(world, job_id, 1, done=7, committed=4)
-    world.step()
+    job_id = running_at_7_of_10(world)
     world.end(job_id, Outcome(reason=Reason.WORKER_LOST, message="lost"))
     world.step(3)
     assert shown(world, job_id)[1:] == (4, 4)

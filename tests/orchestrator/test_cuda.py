@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
 from ddpm.data import ImageDataset, to_float
-from ddpm.diffusion import GaussianDiffusion
+from ddpm.diffusion import Denoiser, GaussianDiffusion
 from ddpm.likelihood import bits_per_dim
 from ddpm.sampling import draw
 from ddpm.training import TrainState, train_steps
@@ -67,16 +67,21 @@ def losses(state: TrainState, until_step: int) -> list[float]:
     return [step.loss for step in train_steps(state, dataset(), until_step=until_step)]
 
 
+def denoiser_on(compute: ComputeDecision) -> Denoiser:
+    """Return a network with random weights, also in its last layer, which begins at 0."""
+    model = UNet(UNET, SHAPE, seed=3).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(1)
+    torch.nn.init.normal_(model.conv_out.weight, std=0.05, generator=generator)
+    return build_denoiser(model, compute)
+
+
 def images_on(compute: ComputeDecision) -> Tensor:
     """Draw eight images with random weights; return them on the CPU."""
-    model = UNet(UNET, SHAPE, seed=3).eval().requires_grad_(False)
-    torch.nn.init.normal_(
-        model.conv_out.weight, std=0.05, generator=torch.Generator().manual_seed(1)
-    )
-    denoiser = build_denoiser(model, compute)
     diffusion = GaussianDiffusion(DIFFUSION).to(compute.device)
     config = SamplingConfig(num_steps=20, microbatch_size=8, seed=2)
-    return draw(denoiser, diffusion, config, torch.arange(8), SHAPE, compute.device).cpu()
+    return draw(
+        denoiser_on(compute), diffusion, config, torch.arange(8), SHAPE, compute.device
+    ).cpu()
 
 
 def test_training_has_the_losses_of_the_cpu() -> None:
@@ -158,12 +163,8 @@ def test_bits_per_dimension_are_those_of_the_cpu() -> None:
     """All their parts, of a network that predicts something."""
     bounds = []
     for compute in (ComputeDecision(), ComputeDecision(device_kind="cuda")):
-        model = UNet(UNET, SHAPE, seed=3).eval().requires_grad_(False)
-        torch.nn.init.normal_(
-            model.conv_out.weight, std=0.05, generator=torch.Generator().manual_seed(1)
-        )
         bound = bits_per_dim(
-            build_denoiser(model, compute),
+            denoiser_on(compute),
             GaussianDiffusion(DIFFUSION).to(compute.device),
             to_float(dataset().read(np.arange(4))).to(compute.device),
             torch.arange(4, device=compute.device),
