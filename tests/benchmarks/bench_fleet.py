@@ -30,6 +30,7 @@ from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.sampling import draw, to_uint8
 from ddpm.training import TrainState
 from orchestrator.checkpoints import CheckpointStore
+from orchestrator.compute_process import set_up_process
 from orchestrator.paths import JobPaths
 from orchestrator.sample_crew import Crew, CrewPlan
 from orchestrator.sample_fleet import Fleet, FleetHooks
@@ -163,8 +164,8 @@ def _bare_pace_here(store_uri: str, threads: int) -> float:
     assert isinstance(spec, SampleJob)
     model = ResolvedModel.from_json(resolve_model(store, spec.model))
     network, info = load_model(fetch_model(store, model).folder)
-    torch.set_num_threads(threads)
     compute = ComputeDecision(num_threads=threads)
+    set_up_process(compute)
     denoiser, diffusion = build_denoiser(network, compute), build_diffusion(info, compute.device)
     seconds = []
     for start in range(-PACE_MICROBATCH, PACE_IMAGES, PACE_MICROBATCH):

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 from ddpm.compute import decide_compute
 from ddpm.data import ImageDataset
 from ddpm.training import TrainState, train_steps
+from orchestrator.compute_process import set_up_process
 from orchestrator.datasets import fetch
 from orchestrator.ensure import ensure_orchestrator
 from orchestrator.job_dataset import with_dataset
@@ -68,7 +68,7 @@ def bare_loop(store: ObjectStore, spec: TrainJob, cpus: int) -> None:
         worth_compiling=False,
         device_kind="cpu",
     )
-    torch.set_num_threads(cpus)
+    set_up_process(compute)
     with tempfile.TemporaryDirectory() as cache:
         dataset = ImageDataset.open(fetch(store, str(spec.dataset.sha256), Path(cache)))
         train_set, _ = dataset.split(spec.dataset.holdout_fraction)
