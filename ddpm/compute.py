@@ -9,17 +9,21 @@ import dataclasses
 import shutil
 import sysconfig
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from ddpm.amx.library import kernels_obstacle
+from ddpm.amx.network import TiledUNet
 from ddpm.config import Precision
+from ddpm.unet import UNet
 
 DeviceKind = Literal["cpu", "cuda"]
 
+_TILED = ("cpu", "bf16")  # what the AMX kernels compute on, and in
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -31,6 +35,7 @@ class ComputeDecision:
         device_kind: "cuda" or "cpu".
         precision: "bf16" or "float32".
         compiled: Whether the network goes through torch.compile.
+        kernels: "amx" computes the network with the kernels of `ddpm.amx`, "torch" with torch's.
         channels_last: Whether feature maps are laid out with their channels next to each other.
         num_threads: CPU threads of one worker.
         reason: Why, in one line, for people.
@@ -39,6 +44,7 @@ class ComputeDecision:
     device_kind: DeviceKind = "cpu"
     precision: Literal["bf16", "float32"] = "float32"
     compiled: bool = False
+    kernels: Literal["torch", "amx"] = "torch"
     channels_last: bool = True
     num_threads: int = 1
     reason: str = ""
@@ -79,9 +85,12 @@ class ComputeDecision:
 
         Args:
             model: The network; it is always called with inputs of the same shapes.
-            replayed: It only predicts. A GPU then replays the call as one CUDA graph: each result
-                is overwritten by the next call, so the caller copies what it keeps.
+            replayed: It only predicts, and its weights stay. A GPU then replays the call as one
+                CUDA graph: each result is overwritten by the next call, so the caller copies what
+                it keeps.
         """
+        if self.kernels == "amx":
+            return TiledUNet(cast(UNet, model), frozen=replayed)
         if not self.compiled:
             return model
         if self.device_kind == "cuda":
@@ -133,35 +142,45 @@ def decide_compute(
     compile_request: bool | Literal["auto"],
     num_threads: int,
     worth_compiling: bool,
+    fits_tiles: bool = False,
+    kernel_folder: Path | None = None,
     device_kind: DeviceKind | None = None,
 ) -> ComputeDecision:
     """Decide for this machine; call it once per job.
 
     Args:
         precision: What was asked for; "auto" takes bfloat16 where the hardware multiplies it.
-        compile_request: What was asked for; "auto" compiles what is worth it.
+        compile_request: What was asked for; "auto" takes the AMX kernels, or else compiles what is
+            worth it.
         num_threads: CPU threads of one worker.
         worth_compiling: Whether the job's work is longer than the compiling.
+        fits_tiles: Whether network and batch are such as the AMX kernels are made for.
+        kernel_folder: Where these are kept, as for `ddpm.amx.library.load_kernels`.
         device_kind: None takes CUDA where there is a device.
     """
     if device_kind is None:
         device_kind = "cuda" if torch.cuda.is_available() else "cpu"
     fast_bf16 = has_fast_bf16(device_kind)
     fastest: Literal["bf16", "float32"] = "bf16" if fast_bf16 else "float32"
+    decided = ComputeDecision(
+        device_kind=device_kind,
+        precision=fastest if precision == "auto" else precision,
+        num_threads=num_threads,
+    )
     reasons = [f"{device_kind} {'has' if fast_bf16 else 'has no'} bf16 matrix units"]
+    if compile_request == "auto" and fits_tiles and (device_kind, decided.precision) == _TILED:
+        obstacle = kernels_obstacle(kernel_folder)
+        if obstacle is None:
+            reasons.append("network and batch fit the AMX kernels")
+            return replace(decided, kernels="amx", reason="; ".join(reasons))
+        reasons.append(f"no AMX kernels, since {obstacle}")
     obstacle = compile_obstacle(device_kind)
     wanted = worth_compiling if compile_request == "auto" else compile_request
     if wanted and obstacle is not None:
         reasons.append(f"eager, since {obstacle}")
     elif compile_request == "auto" and not wanted:
         reasons.append("eager, since the work is shorter than compiling it")
-    return ComputeDecision(
-        device_kind=device_kind,
-        precision=fastest if precision == "auto" else precision,
-        compiled=wanted and obstacle is None,
-        num_threads=num_threads,
-        reason="; ".join(reasons),
-    )
+    return replace(decided, compiled=wanted and obstacle is None, reason="; ".join(reasons))
 
 
 def has_fast_bf16(device_kind: DeviceKind) -> bool:

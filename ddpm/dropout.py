@@ -34,6 +34,11 @@ class Dropout(nn.Module):
         key = torch.zeros(3, dtype=torch.int32, device="cpu")  # also where weights are "meta"
         self.register_buffer("key", key, persistent=False)
 
+    @property
+    def threshold(self) -> int:
+        """Elements whose hash, an int32, is below it are dropped."""
+        return _INT32_MIN + round(self.probability * 2**32)
+
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of x (B, C, H, W), of any floating dtype, while training."""
         if not self.training or self.probability == 0.0:
@@ -45,7 +50,7 @@ class Dropout(nn.Module):
         size = x.numel()
         places = torch.arange(size, dtype=torch.int32, device=x.device)
         places += self.key[2] * (channels * height * width)
-        threshold = _INT32_MIN + round(self.probability * 2**32)
+        threshold = self.threshold
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             kept = _hashed(places, self.key) >= threshold
         else:  # block by block, or each of the operations would go through all of memory

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGES = ("ddpm", "orchestrator")
+SOURCE_SUFFIXES = (".py", ".cpp", ".h")
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -15,7 +16,9 @@ def code_version() -> str:
     """Return the SHA-256 over the names and contents of all source files."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
-        for path in sorted((_ROOT / package).glob("**/*.py")):
+        for path in sorted((_ROOT / package).glob("**/*.*")):
+            if path.suffix not in SOURCE_SUFFIXES:
+                continue
             digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

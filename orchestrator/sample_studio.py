@@ -17,12 +17,13 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from ddpm.amx.network import fits_tiles
 from ddpm.checkpoint import CheckpointFormatError, load_model
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
 from ddpm.diffusion import Denoiser
 from ddpm.sampling import sampling_timesteps
 from orchestrator.compile_turn import compile_in_turn
-from orchestrator.compute_process import set_up_process
+from orchestrator.compute_process import kernel_folder, set_up_process
 from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.outages import Backoff, outlast_outage
 from orchestrator.paths import JobPaths
@@ -160,7 +161,8 @@ class StoreStudio:
         setup, sampling = self._setup, self._setup.spec.sampling
         eager = self._decide(worth_compiling=False)
         compute = eager
-        if sampling.compile == "auto" and compile_obstacle(eager.device_kind) is None:
+        may_compile = sampling.compile == "auto" and eager.kernels == "torch"
+        if may_compile and compile_obstacle(eager.device_kind) is None:
             seconds = self._estimate_s(eager)
             compute = self._decide(worth_compiling=seconds > _WORTH_COMPILING_S)
         return {
@@ -180,6 +182,8 @@ class StoreStudio:
             compile_request=sampling.compile,
             num_threads=self._setup.cpus,
             worth_compiling=worth_compiling,
+            fits_tiles=fits_tiles(self._info.unet_config, sampling.microbatch_size),
+            kernel_folder=kernel_folder(),
             device_kind="cuda" if self._setup.uses_gpu else "cpu",
         )
 

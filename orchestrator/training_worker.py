@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ddpm.amx.network import fits_tiles
 from ddpm.checkpoint import StateSnapshot, load_state
 from ddpm.compute import ComputeDecision, decide_compute
 from ddpm.data import ImageDataset
@@ -21,7 +22,7 @@ from orchestrator.background_saver import BackgroundSaver
 from orchestrator.checkpoint_commit import CheckpointCommit
 from orchestrator.checkpoints import CheckpointStore
 from orchestrator.code_version import code_version, git_commit
-from orchestrator.compute_process import set_up_process
+from orchestrator.compute_process import kernel_folder, set_up_process
 from orchestrator.dataset_refs import describe
 from orchestrator.datasets import fetch
 from orchestrator.local_cache import cache_folder
@@ -126,6 +127,10 @@ class TrainingWorker:
             compile_request=training.compile,
             num_threads=placement.cpus_per_worker,
             worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
+            fits_tiles=fits_tiles(
+                self._spec.model, training.global_batch_size // self._world_size
+            ),
+            kernel_folder=kernel_folder(),
             device_kind="cuda" if placement.gpus_per_worker else "cpu",
         )
         fixed = self._attempt.decide_once(

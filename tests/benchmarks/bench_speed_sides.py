@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm.amx.network import fits_tiles
 from ddpm.compute import (
     ComputeDecision,
     DeviceKind,
@@ -165,9 +166,9 @@ def sides(task: Task, with_compile: bool) -> list[Side]:
     compiles = with_compile and compile_obstacle(device_kind()) is None
     ours = _our_sampling if task == "sampling" else _our_training
     theirs = _their_sampling if task == "sampling" else _their_training
-    found = [Side(OURS, partial(ours, compiled=compiles))]
-    if compiles:
-        found.append(Side(OURS_EAGER, partial(ours, compiled=False)))
+    ours_at_best = partial(ours, compile_request="auto", worth_compiling=compiles)
+    ours_eager = partial(ours, compile_request=False, worth_compiling=False)
+    found = [Side(OURS, ours_at_best), Side(OURS_EAGER, ours_eager)]
     found.append(Side(AS_INSTALLED, partial(theirs, options=DiffusersOptions())))
     for channels_last in (False, True):
         for compiled in (False, True) if compiles else (False,):
@@ -202,22 +203,27 @@ def network_flops(task: Task, setup: Setup) -> int:
     return int(counter.get_total_flops())
 
 
-def _compute(compiled: bool) -> ComputeDecision:
-    """Decide as a job with much work does, but for compiling, and set the process up for it."""
+def _compute(
+    setup: Setup, compile_request: bool | Literal["auto"], worth_compiling: bool
+) -> ComputeDecision:
+    """Decide as a job with much work does, and set the process up for it."""
     decision = decide_compute(
         precision="auto",
-        compile_request=compiled,
+        compile_request=compile_request,
         num_threads=torch.get_num_threads(),
-        worth_compiling=compiled,
+        worth_compiling=worth_compiling,
+        fits_tiles=fits_tiles(setup.unet, setup.batch_size),
         device_kind=device_kind(),
     )
     set_up_process(decision)
     return decision
 
 
-def _our_sampling(setup: Setup, *, compiled: bool) -> Turn:
+def _our_sampling(
+    setup: Setup, *, compile_request: bool | Literal["auto"], worth_compiling: bool
+) -> Turn:
     model = UNet(setup.unet, setup.image_shape).eval().requires_grad_(False)
-    denoiser = build_denoiser(model, _compute(compiled))
+    denoiser = build_denoiser(model, _compute(setup, compile_request, worth_compiling))
     diffusion = GaussianDiffusion(DiffusionConfig()).to(device_kind())
     config = SamplingConfig(
         num_steps=setup.num_reverse_steps, microbatch_size=setup.batch_size, seed=1
@@ -231,7 +237,9 @@ def _our_sampling(setup: Setup, *, compiled: bool) -> Turn:
     return turn
 
 
-def _our_training(setup: Setup, *, compiled: bool) -> Turn:
+def _our_training(
+    setup: Setup, *, compile_request: bool | Literal["auto"], worth_compiling: bool
+) -> Turn:
     config = TrainingConfig(
         num_steps=10**6,
         global_batch_size=setup.batch_size,
@@ -245,7 +253,7 @@ def _our_training(setup: Setup, *, compiled: bool) -> Turn:
         diffusion_config=DiffusionConfig(),
         config=config,
         image_shape=setup.image_shape,
-        compute=_compute(compiled),
+        compute=_compute(setup, compile_request, worth_compiling),
     )
     dataset = ImageDataset(_images(setup), np.arange(NUM_IMAGES))
 

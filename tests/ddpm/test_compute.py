@@ -109,4 +109,4 @@ print(heap_end(0) - before)
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
-    assert int(done.stdout) >= 1 << 26  # in the heap, and still there
+    assert int(done.stdout) > 60 << 20  # of 64 MiB: in the heap, and still there

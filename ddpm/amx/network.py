@@ -1,0 +1,123 @@
+"""The U-Net on tiles: the modules of `ddpm.unet.UNet`, computed by the kernels of this package."""
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm.amx.convolution import Layer
+from ddpm.amx.geometry import ConvolutionKind
+from ddpm.amx.maps import (
+    CHANNELS,
+    IMAGES,
+    Maps,
+    images_of_tiles,
+    num_blocks,
+    pixels_of_tiles,
+    tiles_of_images,
+    tiles_of_pixels,
+)
+from ddpm.config import UNetConfig
+from ddpm.layers import attention
+from ddpm.unet import ResidualBlock, SelfAttention, UNet, timestep_embedding
+
+# Of the images of a batch, blocks of 16 may have a half more than there are.
+_MAX_FILL = 1.5
+
+
+def fits_tiles(config: UNetConfig, batch_size: int) -> bool:
+    """Tell whether a network and a batch fill tiles well enough for them to pay."""
+    filled = num_blocks(batch_size) * IMAGES
+    return config.channels % CHANNELS == 0 and filled <= _MAX_FILL * batch_size
+
+
+class TiledUNet:
+    """A network that is called like the model whose parameters it takes, in bfloat16 on a CPU.
+
+    Args:
+        model: Its parameters lie on the CPU; their gradients go to them.
+        frozen: It only predicts, and the parameters never change: weights are packed once.
+    """
+
+    def __init__(self, model: UNet, *, frozen: bool = False) -> None:
+        self._model = model
+        self._frozen = frozen
+        self._layers: dict[nn.Module, Layer] = {}
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return the network's output.
+
+        Args:
+            x_t: (B, C, H, W) float32.
+            t: (B,) int64.
+
+        Returns:
+            (B, C, H, W) float32.
+        """
+        model, batch_size = self._model, len(x_t)
+        missing = num_blocks(batch_size) * IMAGES - batch_size
+        tiles = tiles_of_images(F.pad(x_t, (0, 0, 0, 0, 0, 0, 0, missing)))
+        embedding = self._embedding(F.pad(t, (0, missing)))
+        x = self._layer("same", model.conv_in)(Maps(tiles, tiles.new_empty(0)))
+        skips = [x]
+        for level in model.down:
+            for stage in level.stages:
+                x = self._stage(stage, embedding, x)
+                skips.append(x)
+            if level.downsample is not None:
+                x = self._layer("down", level.downsample.conv)(x)
+                skips.append(x)
+        x = self._stage(model.middle1, embedding, x)
+        x = self._stage(model.middle2, embedding, x)
+        for level in model.up:
+            for stage in level.stages:
+                x = self._stage(stage, embedding, x, skips.pop())
+            if level.upsample is not None:
+                x = self._layer("up", level.upsample.conv)(x)
+        output = self._layer("same", model.conv_out, norm=model.norm_out)(x)
+        return images_of_tiles(output.values, model.image_shape[0])[:batch_size]
+
+    def _layer(
+        self,
+        kind: ConvolutionKind,
+        module: nn.Module,
+        **surroundings: object,
+    ) -> Layer:
+        """Return a module's layer, made when it is first asked for."""
+        layer = self._layers.get(module)
+        if layer is None:
+            convolution = cast(nn.Conv2d | nn.Linear, module)
+            layer = Layer(kind, convolution, frozen=self._frozen, **surroundings)  # type: ignore[arg-type]
+            self._layers[module] = layer
+        return layer
+
+    def _embedding(self, t: Tensor) -> Tensor:
+        model = self._model
+        dtype = model.embedding1.weight.dtype
+        embedding = timestep_embedding(t, model.config.channels).to(dtype)
+        return F.silu(model.embedding2(F.silu(model.embedding1(embedding))))
+
+    def _stage(self, stage: nn.Module, embedding: Tensor, *inputs: Maps) -> Maps:
+        x = self._block(cast(ResidualBlock, stage.block), embedding, inputs)
+        if stage.attention is not None:
+            x = self._attention(cast(SelfAttention, stage.attention), x)
+        return x
+
+    def _block(self, block: ResidualBlock, embedding: Tensor, inputs: tuple[Maps, ...]) -> Maps:
+        shift = block.embedding(embedding).float()
+        h = self._layer("same", block.conv1, norm=block.norm1)(*inputs, embedding=shift)
+        shortcut = inputs[0]
+        if not isinstance(block.shortcut, nn.Identity):
+            shortcut = self._layer("point", block.shortcut)(*inputs)
+        second = self._layer("same", block.conv2, norm=block.norm2, dropout=block.dropout)
+        return second(h, residual=shortcut.values)
+
+    def _attention(self, module: SelfAttention, x: Maps) -> Maps:
+        height, width = x.values.shape[2:4]
+        layer = self._layer("point", module.qkv, norm=module.norm, activated=False)
+        qkv = pixels_of_tiles(layer(x).values).unflatten(2, (3, module.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, C/heads)
+        attended = attention(q, k, v).transpose(1, 2).flatten(2)
+        tiles = tiles_of_pixels(attended, height, width)
+        project = self._layer("point", module.projection)
+        return project(Maps(tiles, tiles.new_empty(0)), residual=x.values)

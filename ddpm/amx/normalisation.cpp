@@ -1,0 +1,207 @@
+// Group norm of tiles, SiLU and dropout, and their gradients.
+
+#include <algorithm>
+#include <vector>
+
+#include "tiles.h"
+
+// The sums of one part of the maps as convolutions leave them: [chunk][block][2][16][channels].
+struct PartSums {
+  const float* sums;
+  std::int32_t num_chunks, num_channels;
+};
+
+struct Norm {
+  std::int32_t num_blocks, num_pixels, num_groups;
+  float epsilon;
+  const float* weight;  // (channels,)
+  const float* bias;
+};
+
+namespace {
+
+// The two sums of each channel of an image, over all chunks.
+class ImageSums {
+ public:
+  explicit ImageSums(int num_channels) : first(num_channels), second(num_channels) {}
+
+  void read(const PartSums parts[2], const Norm& norm, int image) {
+    std::fill(first.begin(), first.end(), 0.0);
+    std::fill(second.begin(), second.end(), 0.0);
+    for (int part = 0, channel = 0; part < 2; channel += parts[part++].num_channels) {
+      const int num_channels = parts[part].num_channels;
+      const std::int64_t plane = std::int64_t(kImages) * num_channels;
+      const float* from = parts[part].sums + (image / kImages) * 2 * plane +
+                          (image % kImages) * num_channels;
+      for (int chunk = 0; chunk < parts[part].num_chunks; ++chunk) {
+        for (int c = 0; c < num_channels; ++c) first[channel + c] += from[c];
+        for (int c = 0; c < num_channels; ++c) second[channel + c] += from[plane + c];
+        from += norm.num_blocks * 2 * plane;
+      }
+    }
+  }
+
+  std::vector<double> first, second;
+};
+
+}  // namespace
+
+// Computes mean, 1 / deviation, scale and shift of each image and channel: (images, channels).
+// The variance is that of the sums: it loses digits where a mean is hundreds of deviations.
+extern "C" void norm_coefficients(const Norm* norm, const PartSums* parts, float* means,
+                                  float* inverse_deviations, float* scale, float* shift) {
+  const int num_channels = parts[0].num_channels + parts[1].num_channels;
+  const int group_size = num_channels / norm->num_groups;
+  const double count = double(norm->num_pixels) * group_size;
+#pragma omp parallel
+  {
+  ImageSums sums(num_channels);
+#pragma omp for schedule(static)
+  for (int image = 0; image < norm->num_blocks * kImages; ++image) {
+    const std::int64_t row = std::int64_t(image) * num_channels;
+    sums.read(parts, *norm, image);
+    for (int first = 0; first < num_channels; first += group_size) {
+      double sum = 0.0, squares = 0.0;
+      for (int channel = first; channel < first + group_size; ++channel) {
+        sum += sums.first[channel];
+        squares += sums.second[channel];
+      }
+      const double mean = sum / count;
+      const double variance = squares / count - mean * mean;
+      const double inverse = 1.0 / __builtin_sqrt((variance > 0 ? variance : 0) + norm->epsilon);
+      for (int channel = first; channel < first + group_size; ++channel) {
+        means[row + channel] = float(mean);
+        inverse_deviations[row + channel] = float(inverse);
+        scale[row + channel] = float(inverse * norm->weight[channel]);
+        shift[row + channel] = float(norm->bias[channel] - mean * inverse * norm->weight[channel]);
+      }
+    }
+  }
+  }
+}
+
+// From the sums of the gradient dz of the normalised maps, and of dz x, computes what makes
+// dx = scale dz + slope x + offset, and what each image gives to the gradients of weight and bias:
+// (images, channels) each.
+extern "C" void norm_gradient_coefficients(const Norm* norm, const PartSums* sums,
+                                           const float* means, const float* inverse_deviations,
+                                           float* slopes, float* offsets, float* grad_weight,
+                                           float* grad_bias) {
+  const PartSums parts[2] = {*sums, {nullptr, 0, 0}};
+  const int num_channels = sums->num_channels;
+  const int group_size = num_channels / norm->num_groups;
+  const double count = double(norm->num_pixels) * group_size;
+#pragma omp parallel
+  {
+  ImageSums image_sums(num_channels);
+#pragma omp for schedule(static)
+  for (int image = 0; image < norm->num_blocks * kImages; ++image) {
+    const std::int64_t row = std::int64_t(image) * num_channels;
+    image_sums.read(parts, *norm, image);
+    for (int first = 0; first < num_channels; first += group_size) {
+      const double mean = means[row + first], inverse = inverse_deviations[row + first];
+      double sum = 0.0, products = 0.0;  // of weight dz, and with the normalised x
+      for (int channel = first; channel < first + group_size; ++channel) {
+        const double channel_sum = image_sums.first[channel];
+        const double product = (image_sums.second[channel] - mean * channel_sum) * inverse;
+        grad_weight[row + channel] = float(product);
+        grad_bias[row + channel] = float(channel_sum);
+        sum += norm->weight[channel] * channel_sum;
+        products += norm->weight[channel] * product;
+      }
+      const double slope = -inverse * inverse * products / count;
+      const double offset = -inverse * sum / count - slope * mean;
+      for (int channel = first; channel < first + group_size; ++channel) {
+        slopes[row + channel] = float(slope);
+        offsets[row + channel] = float(offset);
+      }
+    }
+  }
+  }
+}
+
+// Writes what `activation` makes of maps, as one map of all their channels.
+extern "C" void activate_maps(const Maps* maps, const Activation* activation, int num_blocks,
+                              bfloat16* output) {
+  const int num_channel_blocks = maps->num_channel_blocks(), num_channels = maps->num_channels();
+  const int num_pixels = maps->num_pixels;
+  const Dropout& dropout = activation->dropout;
+#pragma omp parallel for collapse(3) schedule(dynamic, 32)
+  for (int block = 0; block < num_blocks; ++block) {
+    for (int k = 0; k < num_channel_blocks; ++k) {
+      for (int pixel = 0; pixel < num_pixels; ++pixel) {
+        const bfloat16* from = maps->tile(block, k, pixel);
+        bfloat16* to = output + ((std::int64_t(block) * num_channel_blocks + k) * num_pixels +
+                                 pixel) * kTile;
+        for (int i = 0; i < kImages; ++i) {
+          const std::int64_t image = std::int64_t(block) * kImages + i;
+          const std::int64_t place = image * num_channels + k * kChannels;
+          Channels x = multiply_add(load(from + i * kChannels), load(activation->scale + place),
+                                    load(activation->shift + place));
+          if (activation->activated) x = silu(x);
+          if (dropout.factor != 0.0f) {
+            x = x * dropout.factors(image, pixel, num_pixels, k * kChannels, num_channels);
+          }
+          store(to + i * kChannels, x);
+        }
+      }
+    }
+  }
+}
+
+// Writes dx = scale dz + slope x + offset, to as many parts as the maps have.
+extern "C" void norm_gradient(const Maps* maps, const bfloat16* gradient, const float* scale,
+                              const float* slopes, const float* offsets, int num_blocks,
+                              bfloat16* first_output, bfloat16* second_output) {
+  const int num_channel_blocks = maps->num_channel_blocks(), num_channels = maps->num_channels();
+  const int num_pixels = maps->num_pixels;
+  Maps outputs = *maps;
+  outputs.parts[0] = first_output;
+  outputs.parts[1] = second_output;
+#pragma omp parallel for collapse(3) schedule(dynamic, 32)
+  for (int block = 0; block < num_blocks; ++block) {
+    for (int k = 0; k < num_channel_blocks; ++k) {
+      for (int pixel = 0; pixel < num_pixels; ++pixel) {
+        const bfloat16* x = maps->tile(block, k, pixel);
+        const bfloat16* dz = gradient + ((std::int64_t(block) * num_channel_blocks + k) *
+                                             num_pixels + pixel) * kTile;
+        bfloat16* to = const_cast<bfloat16*>(outputs.tile(block, k, pixel));
+        for (int i = 0; i < kImages; ++i) {
+          const std::int64_t image = std::int64_t(block) * kImages + i;
+          const std::int64_t place = image * num_channels + k * kChannels;
+          const Channels line =
+              multiply_add(load(x + i * kChannels), load(slopes + place), load(offsets + place));
+          store(to + i * kChannels,
+                multiply_add(load(dz + i * kChannels), load(scale + place), line));
+        }
+      }
+    }
+  }
+}
+
+// Sums maps, and their squares, over pixels: [block][2][16][channels].
+extern "C" void sum_maps(const bfloat16* maps, int num_blocks, int num_pixels,
+                         int num_channel_blocks, float* sums) {
+  const int num_channels = kChannels * num_channel_blocks;
+#pragma omp parallel for collapse(2) schedule(dynamic)
+  for (int block = 0; block < num_blocks; ++block) {
+    for (int k = 0; k < num_channel_blocks; ++k) {
+      alignas(64) float first[kTile] = {}, second[kTile] = {};
+      const bfloat16* tile =
+          maps + (std::int64_t(block) * num_channel_blocks + k) * num_pixels * kTile;
+      for (int pixel = 0; pixel < num_pixels; ++pixel, tile += kTile) {
+        for (int i = 0; i < kTile; i += kChannels) {
+          const Channels x = load(tile + i);
+          store(first + i, load(first + i) + x);
+          store(second + i, multiply_add(x, x, load(second + i)));
+        }
+      }
+      float* to = sums + std::int64_t(block) * 2 * kImages * num_channels + k * kChannels;
+      for (int i = 0; i < kImages; ++i) {
+        std::memcpy(to + i * num_channels, first + i * kChannels, kChannels * sizeof(float));
+        std::memcpy(to + (kImages + i) * num_channels, second + i * kChannels,
+                    kChannels * sizeof(float));
+      }
+    }
+  }
+}

@@ -1,0 +1,165 @@
+// Feature maps as tiles: what 16 images have at one pixel in 32 channels, 16 rows of 32 bfloat16.
+//
+// A tile is 1 KB without gaps, and just what AMX multiplies. As the rows of a tile are images, a
+// convolution reads any pixel's tile as it lies, whatever the size of the maps, their borders and
+// strides. Maps are [block of images][channels / 32][height][width] tiles: those of neighbouring
+// pixels follow each other, and do not push each other out of the same lines of the cache.
+
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+using bfloat16 = std::uint16_t;
+
+constexpr int kImages = 16;
+constexpr int kChannels = 32;
+constexpr int kTile = kImages * kChannels;
+constexpr int kAccumulator = 16 * 16;  // float32 of one tile register
+
+// 32 channels of one image in float32.
+struct Channels {
+  __m512 low, high;
+};
+
+inline __m512 widened(__m256i values) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16));
+}
+
+inline Channels load(const bfloat16* from) {
+  const __m512i values = _mm512_loadu_si512(from);
+  return {widened(_mm512_castsi512_si256(values)), widened(_mm512_extracti64x4_epi64(values, 1))};
+}
+
+inline Channels load(const float* from) {
+  return {_mm512_loadu_ps(from), _mm512_loadu_ps(from + 16)};
+}
+
+// Stores rounded values and returns them as they were rounded.
+inline Channels store(bfloat16* to, Channels x) {
+  const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(x.high, x.low);
+  _mm512_storeu_si512(to, rounded);
+  return {widened(_mm512_castsi512_si256(rounded)),
+          widened(_mm512_extracti64x4_epi64(rounded, 1))};
+}
+
+inline void store(float* to, Channels x) {
+  _mm512_storeu_ps(to, x.low);
+  _mm512_storeu_ps(to + 16, x.high);
+}
+
+inline Channels operator+(Channels a, Channels b) {
+  return {_mm512_add_ps(a.low, b.low), _mm512_add_ps(a.high, b.high)};
+}
+
+inline Channels operator*(Channels a, Channels b) {
+  return {_mm512_mul_ps(a.low, b.low), _mm512_mul_ps(a.high, b.high)};
+}
+
+// a * b + c, rounded once.
+inline Channels multiply_add(Channels a, Channels b, Channels c) {
+  return {_mm512_fmadd_ps(a.low, b.low, c.low), _mm512_fmadd_ps(a.high, b.high, c.high)};
+}
+
+// 1 / (1 + exp(-x)) to a relative error of 1e-6: exp by a polynomial of degree 5 for the fraction
+// of the exponent, the reciprocal by one step of Newton's method.
+inline __m512 sigmoid(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-80.0f)), _mm512_set1_ps(80.0f));
+  const __m512 exponent = _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f));
+  const __m512 whole = _mm512_roundscale_ps(exponent, 0);
+  const __m512 rest = _mm512_sub_ps(exponent, whole);
+  __m512 power = _mm512_set1_ps(1.33335581e-3f);
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(9.61812911e-3f));
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(5.55041087e-2f));
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(2.40226507e-1f));
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(6.93147182e-1f));
+  power = _mm512_fmadd_ps(power, rest, one);
+  const __m512 sum = _mm512_add_ps(one, _mm512_scalef_ps(power, whole));
+  const __m512 guess = _mm512_rcp14_ps(sum);
+  return _mm512_mul_ps(guess, _mm512_fnmadd_ps(sum, guess, _mm512_set1_ps(2.0f)));
+}
+
+inline Channels silu(Channels x) {
+  return {_mm512_mul_ps(x.low, sigmoid(x.low)), _mm512_mul_ps(x.high, sigmoid(x.high))};
+}
+
+// The derivative s (1 + x (1 - s)) of x s, where s is the sigmoid of x.
+inline __m512 silu_slope(__m512 x) {
+  const __m512 s = sigmoid(x);
+  return _mm512_fmadd_ps(_mm512_fnmadd_ps(x, s, x), s, s);
+}
+
+inline Channels silu_slope(Channels x) { return {silu_slope(x.low), silu_slope(x.high)}; }
+
+// Maps, or two of them whose channels follow each other.
+struct Maps {
+  const bfloat16* parts[2];
+  std::int32_t channel_blocks[2];
+  std::int32_t num_pixels;
+
+  int num_channel_blocks() const { return channel_blocks[0] + channel_blocks[1]; }
+  int num_channels() const { return kChannels * num_channel_blocks(); }
+
+  // The tile of a block of images in 32 channels at a pixel.
+  const bfloat16* tile(std::int64_t block, int channel_block, std::int64_t pixel) const {
+    const int part = channel_block >= channel_blocks[0];
+    const int within = part ? channel_block - channel_blocks[0] : channel_block;
+    return parts[part] + ((block * channel_blocks[part] + within) * num_pixels + pixel) * kTile;
+  }
+};
+
+// Dropout as in ddpm/dropout.py: a hash of a key and an element's place in the batch.
+struct Dropout {
+  std::int32_t key[2];
+  std::int32_t first_image;
+  std::int32_t threshold;  // smaller hashes are dropped
+  float factor;            // of what is kept; 0 where nothing is dropped
+
+  // The factors of 32 channels that begin at `channel`.
+  Channels factors(std::int64_t image, std::int64_t pixel, int num_pixels, int channel,
+                   int num_channels) const {
+    const std::uint64_t place =
+        ((first_image + image) * num_pixels + pixel) * num_channels + channel;
+    return {kept(std::uint32_t(place)), kept(std::uint32_t(place) + 16)};
+  }
+
+ private:
+  static __m512i folded(__m512i bits, int shift) {
+    return _mm512_xor_si512(bits, _mm512_srli_epi32(bits, shift));
+  }
+
+  __m512 kept(std::uint32_t place) const {
+    const __m512i steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i bits = _mm512_add_epi32(steps, _mm512_set1_epi32(int(place + std::uint32_t(key[0]))));
+    bits = _mm512_mullo_epi32(folded(bits, 16), _mm512_set1_epi32(int(0x85EBCA6Bu)));
+    bits = folded(_mm512_xor_si512(bits, _mm512_set1_epi32(key[1])), 13);
+    bits = folded(_mm512_mullo_epi32(bits, _mm512_set1_epi32(int(0xC2B2AE35u))), 16);
+    const __mmask16 mask = _mm512_cmpge_epi32_mask(bits, _mm512_set1_epi32(threshold));
+    return _mm512_maskz_mov_ps(mask, _mm512_set1_ps(factor));
+  }
+};
+
+// What a layer does to its input before it convolves: x * scale + shift of each image and channel,
+// in which group norm is contained; SiLU; dropout.
+struct Activation {
+  const float* scale;  // (images, channels)
+  const float* shift;
+  std::int32_t activated;
+  Dropout dropout;
+};
+
+// The tile registers of a thread: all eight hold 16 rows of 64 bytes.
+class TileRegisters {
+ public:
+  TileRegisters() { _tile_loadconfig(kLayout); }
+  ~TileRegisters() { _tile_release(); }
+
+ private:
+  alignas(64) static constexpr std::uint8_t kLayout[64] = {
+      1,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 64, 0, 64, 0, 64, 0, 64, 0,
+      64, 0, 64, 0, 64, 0, 64, 0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0,
+      16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0};
+};

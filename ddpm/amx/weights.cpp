@@ -1,0 +1,314 @@
+// Weights as tiles for a convolution, and their gradient.
+
+#include <algorithm>
+#include <vector>
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "tiles.h"
+
+alignas(64) constexpr std::uint16_t kInterleaved[32] = {
+    0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+
+// Weights in memory: how many, and how far apart, in elements.
+struct WeightLayout {
+  std::int32_t num_out, num_in, num_taps;
+  std::int64_t out_stride, in_stride, tap_stride;
+};
+
+// Writes weights as [out / 32][in / 32][tap][2][16][16][2]: a tile for each 16 output channels, in
+// it a row for each two input channels. Channels beyond those that there are get zeros.
+extern "C" void pack_weights(const float* weights, const WeightLayout* layout, bfloat16* packed) {
+  const int out_blocks = (layout->num_out + kChannels - 1) / kChannels;
+  const int in_blocks = (layout->num_in + kChannels - 1) / kChannels;
+#pragma omp parallel for collapse(3) schedule(static)
+  for (int out_block = 0; out_block < out_blocks; ++out_block) {
+    for (int in_block = 0; in_block < in_blocks; ++in_block) {
+      for (int tap = 0; tap < layout->num_taps; ++tap) {
+        bfloat16* to = packed + ((std::int64_t(out_block) * in_blocks + in_block) *
+                                     layout->num_taps + tap) * 2 * kTile;
+        const float* from = weights + out_block * kChannels * layout->out_stride +
+                            in_block * kChannels * layout->in_stride + tap * layout->tap_stride;
+        const int num_out = std::min(kChannels, layout->num_out - out_block * kChannels);
+        const int num_in = std::min(kChannels, layout->num_in - in_block * kChannels);
+        float block[kChannels][kChannels] = {};  // [in][out]
+        for (int in = 0; in < num_in; ++in) {
+          for (int out = 0; out < num_out; ++out) {
+            block[in][out] = from[out * layout->out_stride + in * layout->in_stride];
+          }
+        }
+        const __m512i interleaved = _mm512_loadu_si512(kInterleaved);
+        for (int half = 0; half < 2; ++half) {
+          for (int row = 0; row < 16; ++row, to += 32) {
+            const __m512 even = _mm512_loadu_ps(block[2 * row] + 16 * half);
+            const __m512 odd = _mm512_loadu_ps(block[2 * row + 1] + 16 * half);
+            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+            _mm512_storeu_si512(to, _mm512_permutexvar_epi16(interleaved, both));
+          }
+        }
+      }
+    }
+  }
+}
+
+// One tap of a gradient of weights. Input rows r meet gradient rows (r - row) / stride where that
+// is whole; within them input columns q of one of the planes meet gradient columns q - column.
+struct GradientTap {
+  std::int32_t plane, row, column;
+};
+
+// Each output pixel's gradient meets what its taps lay on, in products that sum over pixels and
+// images: two pixels of 16 images make the 32 rows that AMX sums over.
+struct WeightGradient {
+  Maps input;
+  const bfloat16* gradient;  // maps like the convolution's output
+  std::int32_t num_blocks, in_height, in_width, height, width, gradient_blocks;
+  // Input column w lies in plane w % num_planes at w / num_planes; with `doubled`, rows and columns
+  // are counted in maps in which each pixel is repeated in both directions.
+  std::int32_t num_planes, doubled, stride;
+  std::int32_t kernel_height, kernel_width;
+  const GradientTap* taps;   // [kernel_height][kernel_width]
+  bfloat16* input_scratch;   // num_planes * num_blocks * rows * channels * 16 * even columns
+  bfloat16* output_scratch;  // num_blocks * height * channels * 16 * (even columns + 2)
+  WeightLayout layout;
+  float* weights;  // the gradient is added to what lies there
+};
+
+namespace {
+
+constexpr int kHalfTile = kTile / 2;
+
+// Writes a tile, 16 images by 32 channels, as 32 rows of 16 images: row c lies at c * 32 from `to`,
+// and from row 16 on at `to_high`.
+void transpose(const bfloat16* tile, bfloat16* to, bfloat16* to_high) {
+  __m512i low[8], high[8];  // channels 8L..8L+3 and 8L+4..8L+7 of lane L, two images a word
+  for (int i = 0; i < 8; ++i) {
+    const __m512i even = _mm512_loadu_si512(tile + 2 * i * kChannels);
+    const __m512i odd = _mm512_loadu_si512(tile + (2 * i + 1) * kChannels);
+    low[i] = _mm512_unpacklo_epi16(even, odd);
+    high[i] = _mm512_unpackhi_epi16(even, odd);
+  }
+  for (int half = 0; half < 2; ++half) {
+    const __m512i* words = half ? high : low;
+    for (int images = 0; images < 2; ++images, words += 4) {
+      const __m512i a = _mm512_unpacklo_epi32(words[0], words[1]);
+      const __m512i b = _mm512_unpackhi_epi32(words[0], words[1]);
+      const __m512i c = _mm512_unpacklo_epi32(words[2], words[3]);
+      const __m512i d = _mm512_unpackhi_epi32(words[2], words[3]);
+      const __m512i rows[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c),
+                               _mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d)};
+      for (int q = 0; q < 4; ++q) {
+        const int row = 4 * half + q, offset = 8 * images;
+        auto* first = reinterpret_cast<__m128i*>(to + row * 32 + offset);
+        auto* second = reinterpret_cast<__m128i*>(to + (row + 8) * 32 + offset);
+        auto* third = reinterpret_cast<__m128i*>(to_high + row * 32 + offset);
+        auto* fourth = reinterpret_cast<__m128i*>(to_high + (row + 8) * 32 + offset);
+        _mm_storeu_si128(first, _mm512_extracti32x4_epi32(rows[q], 0));
+        _mm_storeu_si128(second, _mm512_extracti32x4_epi32(rows[q], 1));
+        _mm_storeu_si128(third, _mm512_extracti32x4_epi32(rows[q], 2));
+        _mm_storeu_si128(fourth, _mm512_extracti32x4_epi32(rows[q], 3));
+      }
+    }
+  }
+}
+
+// Writes a tile as two of 8 rows, a row for each two images: 16 channels, two images each.
+void interleave(const bfloat16* tile, bfloat16* to, bfloat16* to_high) {
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  for (int i = 0; i < 8; ++i) {
+    const __m512i even = _mm512_loadu_si512(tile + 2 * i * kChannels);
+    const __m512i odd = _mm512_loadu_si512(tile + (2 * i + 1) * kChannels);
+    const __m512i low = _mm512_unpacklo_epi16(even, odd);
+    const __m512i high = _mm512_unpackhi_epi16(even, odd);
+    _mm512_storeu_si512(to + i * 32, _mm512_permutex2var_epi64(low, first, high));
+    _mm512_storeu_si512(to_high + i * 32, _mm512_permutex2var_epi64(low, second, high));
+  }
+}
+
+class WeightGradientTask {
+ public:
+  explicit WeightGradientTask(const WeightGradient& g) : g_(g) {
+    in_blocks_ = g.input.num_channel_blocks();
+    rows_ = g.doubled ? 2 * g.in_height : g.in_height;
+    const int columns = (g.doubled ? 2 * g.in_width : g.in_width) / g.num_planes;
+    columns_ = columns + columns % 2;
+    slots_ = columns_ + 2;
+  }
+
+  void run() const {
+#pragma omp parallel
+    {
+#pragma omp for collapse(2) schedule(dynamic)
+      for (int block = 0; block < g_.num_blocks; ++block) {
+        for (int row = 0; row < rows_; ++row) transpose_row(block, row);
+      }
+#pragma omp for collapse(2) schedule(dynamic)
+      for (int block = 0; block < g_.num_blocks; ++block) {
+        for (int row = 0; row < g_.height; ++row) interleave_row(block, row);
+      }
+      TileRegisters registers;
+      std::vector<Products> products(g_.kernel_width);
+#pragma omp for collapse(3) schedule(dynamic)
+      for (int out = 0; out < g_.gradient_blocks; ++out) {
+        for (int in = 0; in < in_blocks_; ++in) {
+          for (int kernel_row = 0; kernel_row < g_.kernel_height; ++kernel_row) {
+            multiply(out, in, kernel_row, products);
+            for (int x = 0; x < g_.kernel_width; ++x) {
+              add(products[x], out, in, kernel_row * g_.kernel_width + x);
+            }
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  // Two tiles of input channels by two of output channels, 16 x 16 each.
+  struct alignas(64) Products {
+    float tiles[2][2][kAccumulator];
+  };
+
+  // Rows of 16 input channels of a block: tiles of two columns each.
+  bfloat16* input_row(int plane, int block, int row, int half_block) const {
+    const std::int64_t line = (std::int64_t(plane) * g_.num_blocks + block) * rows_ + row;
+    return g_.input_scratch + (line * 2 * in_blocks_ + half_block) * columns_ * kHalfTile;
+  }
+
+  // Rows of 16 output channels of a block: half tiles, the first for column -1.
+  bfloat16* gradient_row(int block, int row, int half_block) const {
+    const std::int64_t line = std::int64_t(block) * g_.height + row;
+    return g_.output_scratch + (line * 2 * g_.gradient_blocks + half_block) * slots_ * kHalfTile;
+  }
+
+  void transpose_row(int block, int row) const {
+    const int source_row = g_.doubled ? row / 2 : row;
+    const std::int64_t line = std::int64_t(source_row) * g_.in_width;
+    for (int k = 0; k < in_blocks_; ++k) {
+      for (int plane = 0; plane < g_.num_planes; ++plane) {
+        bfloat16* low = input_row(plane, block, row, 2 * k);
+        bfloat16* high = input_row(plane, block, row, 2 * k + 1);
+        for (int q = 0; q < columns_; ++q) {
+          const int column = g_.doubled ? q / 2 : q * g_.num_planes + plane;
+          const int offset = q / 2 * kTile + q % 2 * kImages;
+          if (column < g_.in_width) {
+            transpose(g_.input.tile(block, k, line + column), low + offset, high + offset);
+          } else {
+            clear_column(low + offset);
+            clear_column(high + offset);
+          }
+        }
+      }
+    }
+  }
+
+  static void clear_column(bfloat16* column) {
+    for (int row = 0; row < 16; ++row) std::memset(column + row * 32, 0, 32);
+  }
+
+  void interleave_row(int block, int row) const {
+    for (int k = 0; k < g_.gradient_blocks; ++k) {
+      const std::int64_t plane = std::int64_t(block) * g_.gradient_blocks + k;
+      const bfloat16* tiles = g_.gradient + (plane * g_.height + row) * g_.width * kTile;
+      bfloat16* low = gradient_row(block, row, 2 * k);
+      bfloat16* high = gradient_row(block, row, 2 * k + 1);
+      for (int slot = 0; slot < slots_; ++slot, low += kHalfTile, high += kHalfTile) {
+        if (slot >= 1 && slot <= g_.width) {
+          interleave(tiles + (slot - 1) * kTile, low, high);
+        } else {
+          std::memset(low, 0, kHalfTile * sizeof(bfloat16));
+          std::memset(high, 0, kHalfTile * sizeof(bfloat16));
+        }
+      }
+    }
+  }
+
+  // Computes one row of the kernel for 32 input and 32 output channels.
+  void multiply(int out, int in, int kernel_row, std::vector<Products>& products) const {
+    const int strip_rows = std::max(1, 32 / columns_);
+    bool is_first = true;
+    for (int block = 0; block < g_.num_blocks; ++block) {
+      for (int first = 0; first < rows_; first += strip_rows, is_first = false) {
+        const int last = std::min(rows_, first + strip_rows);
+        for (int x = 0; x < g_.kernel_width; ++x) {
+          load(products[x], is_first);
+          const GradientTap& tap = g_.taps[kernel_row * g_.kernel_width + x];
+          for (int row = first; row < last; ++row) multiply_row(tap, block, row, out, in);
+          store(products[x]);
+        }
+      }
+    }
+  }
+
+  void multiply_row(const GradientTap& tap, int block, int row, int out, int in) const {
+    const int from_row = row - tap.row;
+    if (from_row < 0 || from_row % g_.stride || from_row / g_.stride >= g_.height) return;
+    const bfloat16* low = input_row(tap.plane, block, row, 2 * in);
+    const bfloat16* high = input_row(tap.plane, block, row, 2 * in + 1);
+    const int offset = (1 - tap.column) * kHalfTile;
+    const bfloat16* left = gradient_row(block, from_row / g_.stride, 2 * out) + offset;
+    const bfloat16* right = gradient_row(block, from_row / g_.stride, 2 * out + 1) + offset;
+    for (int q = 0; q < columns_; q += 2) {
+      _tile_loadd(4, low + q * kHalfTile, 64);
+      _tile_loadd(6, left + q * kHalfTile, 64);
+      _tile_loadd(7, right + q * kHalfTile, 64);
+      _tile_loadd(5, high + q * kHalfTile, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+
+  static void load(const Products& from, bool zeros) {
+    if (zeros) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+      return;
+    }
+    _tile_loadd(0, from.tiles[0][0], 64);
+    _tile_loadd(1, from.tiles[0][1], 64);
+    _tile_loadd(2, from.tiles[1][0], 64);
+    _tile_loadd(3, from.tiles[1][1], 64);
+  }
+
+  static void store(Products& to) {
+    _tile_stored(0, to.tiles[0][0], 64);
+    _tile_stored(1, to.tiles[0][1], 64);
+    _tile_stored(2, to.tiles[1][0], 64);
+    _tile_stored(3, to.tiles[1][1], 64);
+  }
+
+  void add(const Products& products, int out_block, int in_block, int tap) const {
+    const WeightLayout& layout = g_.layout;
+    const int num_out = std::min(kChannels, layout.num_out - out_block * kChannels);
+    const int num_in = std::min(kChannels, layout.num_in - in_block * kChannels);
+    float* to = g_.weights + out_block * kChannels * layout.out_stride +
+                in_block * kChannels * layout.in_stride + tap * layout.tap_stride;
+    for (int out = 0; out < num_out; ++out) {
+      for (int in = 0; in < num_in; ++in) {
+        to[out * layout.out_stride + in * layout.in_stride] +=
+            products.tiles[in / 16][out / 16][in % 16 * 16 + out % 16];
+      }
+    }
+  }
+
+  const WeightGradient& g_;
+  int in_blocks_, rows_, columns_, slots_;
+};
+
+}  // namespace
+
+extern "C" void add_weight_gradient(const WeightGradient* gradient) {
+  WeightGradientTask(*gradient).run();
+}
+
+// Asks the kernel for the tile registers, which it gives only to processes that ask; 0 if it does.
+extern "C" int request_tiles() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of prctl.h
+  return int(syscall(SYS_arch_prctl, kRequestPermission, kTileData));
+}
