@@ -36,7 +36,7 @@ from ddpm.amx.library import (
     address,
     load_kernels,
 )
-from ddpm.amx.maps import CHANNELS, IMAGES, Maps
+from ddpm.amx.maps import CHANNELS, IMAGES, Maps, are_by_image, empty_maps
 from ddpm.dropout import Dropout
 
 _CHUNK_ROWS = 8  # summed up apart from others; even, so that a doubling's phases fit
@@ -82,6 +82,7 @@ class Layer:
         *inputs: Maps,
         embedding: Tensor | None = None,
         residual: Tensor | None = None,
+        by_image: bool = False,
     ) -> Maps:
         """Convolve.
 
@@ -89,11 +90,13 @@ class Layer:
             inputs: Maps, or two whose channels follow each other.
             embedding: (images, C_out) float32, added to all pixels of an image.
             residual: Added; like the values that come out.
+            by_image: How these are laid out.
         """
         module, norm = self.module, self.norm
         return Maps(
             *_Layer.apply(  # type: ignore[no-untyped-call]
                 self,
+                by_image,
                 module.weight,
                 module.bias,
                 embedding,
@@ -149,6 +152,7 @@ class _Layer(torch.autograd.Function):
     def forward(
         ctx: Any,
         layer: Layer,
+        by_image: bool,
         weight: Tensor,
         bias: Tensor,
         embedding: Tensor | None,
@@ -158,25 +162,24 @@ class _Layer(torch.autograd.Function):
         *parts: Tensor,
     ) -> tuple[Tensor, Tensor]:
         sums, values = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-        normalised = None
-        convolved = values
-        ctx.dropout = DropoutStruct()
+        normalised = activation = None
         if layer.norm is not None:
             normalised = _normalised(layer, values[0], sums)
-            ctx.dropout = _dropout(layer.dropout)
-            convolved = (_activated(layer, normalised, ctx.dropout, values),)
+            activation = _activation(layer, normalised)
         weights, padded_bias = layer.forward_weights()
         y, y_sums = _convolved(
-            convolved,
+            values,
             weights,
             forward_geometry(layer.kind),
             output_size(layer.kind, *values[0].shape[2:4]),
+            activation=activation,
+            by_image=by_image,
             bias=padded_bias,
             embedding=embedding,
             residual=residual,
         )
         ctx.layer = layer
-        ctx.normalised = normalised
+        ctx.normalised, ctx.activation = normalised, activation
         ctx.save_for_backward(*values)
         ctx.mark_non_differentiable(y_sums)
         ctx.set_materialize_grads(False)
@@ -185,29 +188,26 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, _: None) -> tuple[Tensor | None, ...]:
-        layer, normalised, dropout = ctx.layer, ctx.normalised, ctx.dropout
+        layer, normalised, activation = ctx.layer, ctx.normalised, ctx.activation
         values = ctx.saved_tensors
         grad_y = grad_y.contiguous()
         image_sums = _image_sums(grad_y)
-        convolved = values
-        if normalised is not None:
-            convolved = (_activated(layer, normalised, dropout, values),)
-        grad_weight = _weight_gradient(layer, convolved, grad_y)
-        del convolved
+        grad_weight = _weight_gradient(layer, values, activation, grad_y)
         grads_x: tuple[Tensor | None, ...] = (None,) * len(values)
         grad_norm_weight = grad_norm_bias = None
         if normalised is not None:
             grads_x, grad_norm_weight, grad_norm_bias = _norm_gradient(
-                layer, normalised, dropout, values, grad_y
+                layer, normalised, activation, values, grad_y
             )
-        elif any(ctx.needs_input_grad[7 + len(values) :]):
+        elif any(ctx.needs_input_grad[8 + len(values) :]):
             grads_x = _input_gradient(layer, values, grad_y)
         return (
             None,
+            None,
             grad_weight,
             image_sums.sum(dim=0)[: layer.out_channels],
-            image_sums if ctx.needs_input_grad[3] else None,
-            grad_y if ctx.needs_input_grad[4] else None,
+            image_sums if ctx.needs_input_grad[4] else None,
+            grad_y if ctx.needs_input_grad[5] else None,
             grad_norm_weight,
             grad_norm_bias,
             *(None for _ in values),
@@ -241,7 +241,9 @@ def _weight_layout(weight: Tensor) -> WeightLayoutStruct:
 
 
 def _maps(values: tuple[Tensor, ...]) -> MapsStruct:
-    struct = MapsStruct(num_pixels=values[0].shape[2] * values[0].shape[3])
+    struct = MapsStruct(
+        num_pixels=values[0].shape[2] * values[0].shape[3], by_image=are_by_image(values[0])
+    )
     for part, tensor in enumerate(values):
         struct.parts[part] = tensor.data_ptr()
         struct.channel_blocks[part] = tensor.shape[1]
@@ -261,14 +263,13 @@ def _dropout(module: Dropout | None) -> DropoutStruct:
     )
 
 
-def _activation(
-    layer: Layer, normalised: _Normalised, dropout: DropoutStruct
-) -> ActivationStruct:
+def _activation(layer: Layer, normalised: _Normalised) -> ActivationStruct:
+    """Return what happens to a layer's input now; `normalised` has to outlive it."""
     return ActivationStruct(
         scale=normalised.scale.data_ptr(),
         shift=normalised.shift.data_ptr(),
-        activated=layer.activated,
-        dropout=dropout,
+        has_silu=layer.activated,
+        dropout=_dropout(layer.dropout),
     )
 
 
@@ -300,33 +301,18 @@ def _normalised(layer: Layer, values: Tensor, sums: tuple[Tensor, ...]) -> _Norm
     return _Normalised(*tables)
 
 
-def _activated(
-    layer: Layer, normalised: _Normalised, dropout: DropoutStruct, values: tuple[Tensor, ...]
-) -> Tensor:
-    blocks, _, height, width = values[0].shape[:4]
-    activated = values[0].new_empty(
-        blocks, layer.in_channels // CHANNELS, height, width, IMAGES, CHANNELS
-    )
-    load_kernels().activate_maps(
-        ctypes.byref(_maps(values)),
-        ctypes.byref(_activation(layer, normalised, dropout)),
-        blocks,
-        address(activated),
-    )
-    return activated
-
-
 def _convolution(
     values: tuple[Tensor, ...],
     weights: Tensor,
     geometry: GeometryStruct,
     size: tuple[int, int],
+    by_image: bool = False,
 ) -> tuple[ConvolutionStruct, Tensor, Tensor]:
     """Return what describes a convolution, its output and the sums of that, neither yet computed."""
     blocks, _, in_height, in_width = values[0].shape[:4]
     height, width = size
     out_blocks = weights.shape[0]
-    output = values[0].new_empty(blocks, out_blocks, height, width, IMAGES, CHANNELS)
+    output = empty_maps(blocks, out_blocks, height, width, by_image=by_image)
     sums = torch.empty(-(-height // _CHUNK_ROWS), blocks, 2, IMAGES, out_blocks * CHANNELS)
     convolution = ConvolutionStruct(
         input=_maps(values),
@@ -340,6 +326,7 @@ def _convolution(
         out_channel_blocks=out_blocks,
         chunk_rows=_CHUNK_ROWS,
         output=output.data_ptr(),
+        output_by_image=by_image,
         sums=sums.data_ptr(),
     )
     return convolution, output, sums
@@ -351,11 +338,15 @@ def _convolved(
     geometry: GeometryStruct,
     size: tuple[int, int],
     *,
+    activation: ActivationStruct | None = None,
+    by_image: bool = False,
     bias: Tensor | None = None,
     embedding: Tensor | None = None,
     residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    convolution, output, sums = _convolution(values, weights, geometry, size)
+    convolution, output, sums = _convolution(values, weights, geometry, size, by_image)
+    if activation is not None:
+        convolution.activation = ctypes.pointer(activation)
     convolution.bias = address(bias)
     convolution.embedding = address(embedding)
     convolution.residual = address(residual)
@@ -392,7 +383,7 @@ def _input_gradient(
 def _norm_gradient(
     layer: Layer,
     normalised: _Normalised,
-    dropout: DropoutStruct,
+    activation: ActivationStruct,
     values: tuple[Tensor, ...],
     grad_y: Tensor,
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
@@ -405,7 +396,7 @@ def _norm_gradient(
         (grad_y,), weights, gradient_geometry(layer.kind), (height, width)
     )
     gradient = ActivationGradientStruct(
-        activated=_maps(values), activation=_activation(layer, normalised, dropout)
+        activated=_maps(values), activation=activation
     )
     kernels.convolve_gradient(ctypes.byref(convolution), ctypes.byref(gradient))
     slopes, offsets, grad_weight, grad_bias = torch.empty(4, blocks * IMAGES, layer.in_channels)
@@ -430,7 +421,12 @@ def _norm_gradient(
     return grads_x, grad_weight.sum(dim=0), grad_bias.sum(dim=0)
 
 
-def _weight_gradient(layer: Layer, values: tuple[Tensor, ...], grad_y: Tensor) -> Tensor:
+def _weight_gradient(
+    layer: Layer,
+    values: tuple[Tensor, ...],
+    activation: ActivationStruct | None,
+    grad_y: Tensor,
+) -> Tensor:
     """Return the gradient of the weights, like them."""
     blocks, _, in_height, in_width = values[0].shape[:4]
     out_blocks, height, width = grad_y.shape[1:4]
@@ -468,5 +464,7 @@ def _weight_gradient(layer: Layer, values: tuple[Tensor, ...], grad_y: Tensor) -
         layout=_weight_layout(result),
         weights=result.data_ptr(),
     )
+    if activation is not None:
+        gradient.activation = ctypes.pointer(activation)
     load_kernels().add_weight_gradient(ctypes.byref(gradient))
     return result

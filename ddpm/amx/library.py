@@ -38,6 +38,7 @@ class MapsStruct(ctypes.Structure):
         ("parts", ctypes.c_void_p * 2),
         ("channel_blocks", ctypes.c_int32 * 2),
         ("num_pixels", ctypes.c_int32),
+        ("by_image", ctypes.c_int32),
     )
 
 
@@ -58,7 +59,7 @@ class ActivationStruct(ctypes.Structure):
     _fields_ = (
         ("scale", ctypes.c_void_p),
         ("shift", ctypes.c_void_p),
-        ("activated", ctypes.c_int32),
+        ("has_silu", ctypes.c_int32),
         ("dropout", DropoutStruct),
     )
 
@@ -86,6 +87,7 @@ class ConvolutionStruct(ctypes.Structure):
 
     _fields_ = (
         ("input", MapsStruct),
+        ("activation", ctypes.POINTER(ActivationStruct)),
         ("weights", ctypes.c_void_p),
         ("geometry", ctypes.POINTER(GeometryStruct)),
         ("num_blocks", ctypes.c_int32),
@@ -96,6 +98,7 @@ class ConvolutionStruct(ctypes.Structure):
         ("out_channel_blocks", ctypes.c_int32),
         ("chunk_rows", ctypes.c_int32),
         ("output", ctypes.c_void_p),
+        ("output_by_image", ctypes.c_int32),
         ("sums", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         ("embedding", ctypes.c_void_p),
@@ -156,6 +159,7 @@ class WeightGradientStruct(ctypes.Structure):
 
     _fields_ = (
         ("input", MapsStruct),
+        ("activation", ctypes.POINTER(ActivationStruct)),
         ("gradient", ctypes.c_void_p),
         ("num_blocks", ctypes.c_int32),
         ("in_height", ctypes.c_int32),
@@ -176,18 +180,31 @@ class WeightGradientStruct(ctypes.Structure):
     )
 
 
+class AttentionStruct(ctypes.Structure):
+    """`Attention` of attention.cpp."""
+
+    _fields_ = (
+        ("queries_keys_values", ctypes.c_void_p),
+        ("output", ctypes.c_void_p),
+        ("num_blocks", ctypes.c_int32),
+        ("num_pixels", ctypes.c_int32),
+        ("num_heads", ctypes.c_int32),
+        ("num_channels", ctypes.c_int32),
+    )
+
+
 class Kernels(Protocol):
     """The functions of the compiled library; what they do is said where they are written."""
 
     convolve_maps: Callable[..., None]
     convolve_gradient: Callable[..., None]
-    activate_maps: Callable[..., None]
     norm_coefficients: Callable[..., None]
     norm_gradient_coefficients: Callable[..., None]
     norm_gradient: Callable[..., None]
     sum_maps: Callable[..., None]
     pack_weights: Callable[..., None]
     add_weight_gradient: Callable[..., None]
+    attend: Callable[..., None]
 
 
 def address(tensor: Tensor | None) -> int | None:
@@ -276,13 +293,13 @@ def _loaded(path: Path) -> Kernels:
     arguments: dict[str, list[Any]] = {
         "convolve_maps": [pointer],
         "convolve_gradient": [pointer, pointer],
-        "activate_maps": [pointer, pointer, number, pointer],
         "norm_coefficients": [pointer] * 6,
         "norm_gradient_coefficients": [pointer] * 8,
         "norm_gradient": [pointer] * 5 + [number, pointer, pointer],
         "sum_maps": [pointer, number, number, number, pointer],
         "pack_weights": [pointer] * 3,
         "add_weight_gradient": [pointer],
+        "attend": [pointer],
     }
     for name, types in arguments.items():
         function = getattr(library, name)

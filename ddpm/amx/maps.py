@@ -2,6 +2,9 @@
 
 (B, C, H, W) becomes (blocks, C / 32, H, W, 16, 32) bfloat16. Blocks that B leaves unfilled hold
 zeros, and so do channels that C does.
+
+By image, they have the same shape but other strides: what an image has in 32 channels at all pixels
+lies together.
 """
 
 from typing import NamedTuple
@@ -30,6 +33,25 @@ class Maps(NamedTuple):
 def num_blocks(batch_size: int) -> int:
     """Return how many blocks hold so many images."""
     return -(-batch_size // IMAGES)
+
+
+def empty_maps(
+    blocks: int, channel_blocks: int, height: int, width: int, *, by_image: bool = False
+) -> Tensor:
+    """Return uninitialised maps, as tiles or laid out by image."""
+    if by_image:
+        maps = torch.empty(
+            (blocks, channel_blocks, IMAGES, height, width, CHANNELS), dtype=torch.bfloat16
+        )
+        return maps.permute(0, 1, 3, 4, 2, 5)
+    return torch.empty(
+        (blocks, channel_blocks, height, width, IMAGES, CHANNELS), dtype=torch.bfloat16
+    )
+
+
+def are_by_image(maps: Tensor) -> bool:
+    """Tell how maps are laid out."""
+    return maps.stride(4) != CHANNELS
 
 
 def tiles_of_images(images: Tensor) -> Tensor:

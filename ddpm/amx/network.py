@@ -5,6 +5,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddpm.amx.attention import attend
 from ddpm.amx.convolution import Layer
 from ddpm.amx.geometry import ConvolutionKind
 from ddpm.amx.maps import (
@@ -13,12 +14,9 @@ from ddpm.amx.maps import (
     Maps,
     images_of_tiles,
     num_blocks,
-    pixels_of_tiles,
     tiles_of_images,
-    tiles_of_pixels,
 )
 from ddpm.config import UNetConfig
-from ddpm.layers import attention
 from ddpm.unet import ResidualBlock, SelfAttention, UNet, timestep_embedding
 
 # Of the images of a batch, blocks of 16 may have a half more than there are.
@@ -113,11 +111,7 @@ class TiledUNet:
         return second(h, residual=shortcut.values)
 
     def _attention(self, module: SelfAttention, x: Maps) -> Maps:
-        height, width = x.values.shape[2:4]
         layer = self._layer("point", module.qkv, norm=module.norm, activated=False)
-        qkv = pixels_of_tiles(layer(x).values).unflatten(2, (3, module.num_heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, C/heads)
-        attended = attention(q, k, v).transpose(1, 2).flatten(2)
-        tiles = tiles_of_pixels(attended, height, width)
+        tiles = attend(layer(x, by_image=True).values, module.num_heads)
         project = self._layer("point", module.projection)
         return project(Maps(tiles, tiles.new_empty(0)), residual=x.values)

@@ -120,35 +120,6 @@ extern "C" void norm_gradient_coefficients(const Norm* norm, const PartSums* sum
   }
 }
 
-// Writes what `activation` makes of maps, as one map of all their channels.
-extern "C" void activate_maps(const Maps* maps, const Activation* activation, int num_blocks,
-                              bfloat16* output) {
-  const int num_channel_blocks = maps->num_channel_blocks(), num_channels = maps->num_channels();
-  const int num_pixels = maps->num_pixels;
-  const Dropout& dropout = activation->dropout;
-#pragma omp parallel for collapse(3) schedule(dynamic, 32)
-  for (int block = 0; block < num_blocks; ++block) {
-    for (int k = 0; k < num_channel_blocks; ++k) {
-      for (int pixel = 0; pixel < num_pixels; ++pixel) {
-        const bfloat16* from = maps->tile(block, k, pixel);
-        bfloat16* to = output + ((std::int64_t(block) * num_channel_blocks + k) * num_pixels +
-                                 pixel) * kTile;
-        for (int i = 0; i < kImages; ++i) {
-          const std::int64_t image = std::int64_t(block) * kImages + i;
-          const std::int64_t place = image * num_channels + k * kChannels;
-          Channels x = multiply_add(load(from + i * kChannels), load(activation->scale + place),
-                                    load(activation->shift + place));
-          if (activation->activated) x = silu(x);
-          if (dropout.factor != 0.0f) {
-            x = x * dropout.factors(image, pixel, num_pixels, k * kChannels, num_channels);
-          }
-          store(to + i * kChannels, x);
-        }
-      }
-    }
-  }
-}
-
 // Writes dx = scale dz + slope x + offset, to as many parts as the maps have.
 extern "C" void norm_gradient(const Maps* maps, const bfloat16* gradient, const float* scale,
                               const float* slopes, const float* offsets, int num_blocks,

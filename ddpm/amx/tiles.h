@@ -63,23 +63,19 @@ inline Channels multiply_add(Channels a, Channels b, Channels c) {
   return {_mm512_fmadd_ps(a.low, b.low, c.low), _mm512_fmadd_ps(a.high, b.high, c.high)};
 }
 
-// 1 / (1 + exp(-x)) to a relative error of 1e-6: exp by a polynomial of degree 5 for the fraction
-// of the exponent, the reciprocal by one step of Newton's method.
+// 1 / (1 + exp(-x)) to a relative error of 1e-4, a twentieth of bfloat16's own. The power of two is
+// that of the whole part of its exponent times a polynomial of the rest, which lies in [0, 1).
 inline __m512 sigmoid(__m512 x) {
+  constexpr int kRoundDown = 0x09;
   const __m512 one = _mm512_set1_ps(1.0f);
-  x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-80.0f)), _mm512_set1_ps(80.0f));
   const __m512 exponent = _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f));
-  const __m512 whole = _mm512_roundscale_ps(exponent, 0);
-  const __m512 rest = _mm512_sub_ps(exponent, whole);
-  __m512 power = _mm512_set1_ps(1.33335581e-3f);
-  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(9.61812911e-3f));
-  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(5.55041087e-2f));
-  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(2.40226507e-1f));
-  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(6.93147182e-1f));
+  const __m512 rest = _mm512_reduce_ps(exponent, kRoundDown);
+  __m512 power = _mm512_set1_ps(1.342662e-2f);
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(5.224257e-2f));
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(2.4128016e-1f));
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(6.9304485e-1f));
   power = _mm512_fmadd_ps(power, rest, one);
-  const __m512 sum = _mm512_add_ps(one, _mm512_scalef_ps(power, whole));
-  const __m512 guess = _mm512_rcp14_ps(sum);
-  return _mm512_mul_ps(guess, _mm512_fnmadd_ps(sum, guess, _mm512_set1_ps(2.0f)));
+  return _mm512_rcp14_ps(_mm512_add_ps(one, _mm512_scalef_ps(power, exponent)));
 }
 
 inline Channels silu(Channels x) {
@@ -99,6 +95,11 @@ struct Maps {
   const bfloat16* parts[2];
   std::int32_t channel_blocks[2];
   std::int32_t num_pixels;
+  std::int32_t by_image;  // [block][channels / 32][16][height][width] rows of 32 channels instead
+
+  // How far apart, in elements, what two images have at a pixel is, and what one has at two.
+  std::int64_t image_stride() const { return by_image ? num_pixels * kChannels : kChannels; }
+  std::int64_t pixel_stride() const { return by_image ? kChannels : kTile; }
 
   int num_channel_blocks() const { return channel_blocks[0] + channel_blocks[1]; }
   int num_channels() const { return kChannels * num_channel_blocks(); }
@@ -107,7 +108,8 @@ struct Maps {
   const bfloat16* tile(std::int64_t block, int channel_block, std::int64_t pixel) const {
     const int part = channel_block >= channel_blocks[0];
     const int within = part ? channel_block - channel_blocks[0] : channel_block;
-    return parts[part] + ((block * channel_blocks[part] + within) * num_pixels + pixel) * kTile;
+    const std::int64_t plane = (block * channel_blocks[part] + within) * num_pixels * kTile;
+    return parts[part] + plane + pixel * pixel_stride();
   }
 };
 
@@ -147,8 +149,26 @@ struct Dropout {
 struct Activation {
   const float* scale;  // (images, channels)
   const float* shift;
-  std::int32_t activated;
+  std::int32_t has_silu;
   Dropout dropout;
+
+  // Writes what this makes of a tile of maps.
+  void apply(const Maps& maps, int block, int channel_block, std::int64_t pixel,
+             bfloat16* to) const {
+    const bfloat16* from = maps.tile(block, channel_block, pixel);
+    const int num_channels = maps.num_channels(), channel = channel_block * kChannels;
+    for (int i = 0; i < kImages; ++i) {
+      const std::int64_t image = std::int64_t(block) * kImages + i;
+      const std::int64_t index = image * num_channels + channel;
+      Channels x =
+          multiply_add(load(from + i * kChannels), load(scale + index), load(shift + index));
+      if (has_silu) x = silu(x);
+      if (dropout.factor != 0.0f) {
+        x = x * dropout.factors(image, pixel, maps.num_pixels, channel, num_channels);
+      }
+      store(to + i * kChannels, x);
+    }
+  }
 };
 
 // The tile registers of a thread: all eight hold 16 rows of 64 bytes.

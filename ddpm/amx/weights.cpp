@@ -63,7 +63,8 @@ struct GradientTap {
 // images: two pixels of 16 images make the 32 rows that AMX sums over.
 struct WeightGradient {
   Maps input;
-  const bfloat16* gradient;  // maps like the convolution's output
+  const Activation* activation;  // applied to the input before, or null
+  const bfloat16* gradient;      // maps like the convolution's output
   std::int32_t num_blocks, in_height, in_width, height, width, gradient_blocks;
   // Input column w lies in plane w % num_planes at w / num_planes; with `doubled`, rows and columns
   // are counted in maps in which each pixel is repeated in both directions.
@@ -186,6 +187,7 @@ class WeightGradientTask {
   void transpose_row(int block, int row) const {
     const int source_row = g_.doubled ? row / 2 : row;
     const std::int64_t line = std::int64_t(source_row) * g_.in_width;
+    alignas(64) bfloat16 activated[kTile];
     for (int k = 0; k < in_blocks_; ++k) {
       for (int plane = 0; plane < g_.num_planes; ++plane) {
         bfloat16* low = input_row(plane, block, row, 2 * k);
@@ -194,7 +196,7 @@ class WeightGradientTask {
           const int column = g_.doubled ? q / 2 : q * g_.num_planes + plane;
           const int offset = q / 2 * kTile + q % 2 * kImages;
           if (column < g_.in_width) {
-            transpose(g_.input.tile(block, k, line + column), low + offset, high + offset);
+            transpose(input_tile(block, k, line + column, activated), low + offset, high + offset);
           } else {
             clear_column(low + offset);
             clear_column(high + offset);
@@ -202,6 +204,12 @@ class WeightGradientTask {
         }
       }
     }
+  }
+
+  const bfloat16* input_tile(int block, int k, std::int64_t pixel, bfloat16* activated) const {
+    if (!g_.activation) return g_.input.tile(block, k, pixel);
+    g_.activation->apply(g_.input, block, k, pixel, activated);
+    return activated;
   }
 
   static void clear_column(bfloat16* column) {

@@ -1,0 +1,239 @@
+// softmax(q k^T / sqrt(D)) v of maps: of each image and head, every pixel with every other.
+//
+// Maps are laid out by image here: an image's pixels in 32 channels follow each other, and 16 of them
+// are what AMX loads. Only keys and values are laid out anew, once for all queries.
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "tiles.h"
+
+// num_pixels is a multiple of 16, num_channels of 32 times num_heads.
+struct Attention {
+  const bfloat16* queries_keys_values;  // maps of 3 * num_channels, by image
+  bfloat16* output;                     // maps of num_channels, by image
+  std::int32_t num_blocks, num_pixels, num_heads, num_channels;
+};
+
+namespace {
+
+constexpr int kRows = 16;  // of a tile register
+constexpr int kWords = 16;
+constexpr std::int64_t kPixelBytes = kChannels * sizeof(bfloat16);
+
+struct alignas(64) Register {
+  std::uint32_t words[kRows][kWords];
+};
+
+// Transposes 16 rows of 16 words.
+void transpose_words(const bfloat16* from, Register& to) {
+  __m512i a[16], b[16];
+  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(from + i * kChannels);
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {  // lane L of a[i + 4 j] has column 4 L + i of rows 4 j to 4 j + 3
+    b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88);
+    b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
+    b[i + 8] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
+    b[i + 12] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
+  }
+  for (int i = 0; i < 4; ++i) {
+    _mm512_store_si512(to.words[i], _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88));
+    _mm512_store_si512(to.words[i + 8], _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd));
+    _mm512_store_si512(to.words[i + 4], _mm512_shuffle_i32x4(b[i + 4], b[i + 12], 0x88));
+    _mm512_store_si512(to.words[i + 12], _mm512_shuffle_i32x4(b[i + 4], b[i + 12], 0xdd));
+  }
+}
+
+// 2^x, to a relative error of 1e-5.
+inline __m512 power_of_two(__m512 x) {
+  constexpr int kRoundDown = 0x09;
+  const __m512 rest = _mm512_reduce_ps(x, kRoundDown);
+  __m512 power = _mm512_set1_ps(1.342662e-2f);
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(5.224257e-2f));
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(2.4128016e-1f));
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(6.9304485e-1f));
+  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(power, x);
+}
+
+// One thread's way through images and heads.
+class Attender {
+ public:
+  explicit Attender(const Attention& a)
+      : a_(a),
+        depth_(a.num_channels / a.num_heads / kChannels),
+        key_columns_((a.num_pixels + kChannels - 1) / kChannels * kChannels),
+        keys_(std::size_t(a.num_pixels / kRows) * depth_),
+        values_(std::size_t(key_columns_ / kChannels) * depth_ * 2),
+        scores_(2 * kRows * key_columns_),
+        probabilities_(2 * kRows * key_columns_, 0) {}
+
+  void run(int block, int image, int head) {
+    for (int d = 0; d < depth_; ++d) {
+      const bfloat16* keys = channels(block, image, 1, head * depth_ + d);
+      for (int j = 0; j < a_.num_pixels / kRows; ++j) {
+        transpose_words(keys + j * kRows * kChannels, keys_[j * depth_ + d]);
+      }
+      const bfloat16* values = channels(block, image, 2, head * depth_ + d);
+      for (int j = 0; j < key_columns_ / kChannels; ++j) {
+        interleave_values(values, j, &values_[(j * depth_ + d) * 2]);
+      }
+    }
+    for (int query = 0; query < a_.num_pixels; query += 2 * kRows) {
+      // At the end of 16 pixels more than a multiple of 32, some are computed twice.
+      const int pixels[2] = {query, std::min(query + kRows, a_.num_pixels - kRows)};
+      compute_scores(channels(block, image, 0, head * depth_), pixels);
+      for (int row = 0; row < 2 * kRows; ++row) take_softmax(row);
+      for (int d = 0; d < depth_; ++d) {
+        const std::int64_t plane =
+            std::int64_t(block) * (a_.num_channels / kChannels) + head * depth_ + d;
+        bfloat16* output = a_.output + (plane * kImages + image) * a_.num_pixels * kChannels;
+        compute_output(d, pixels, output);
+      }
+    }
+  }
+
+ private:
+  // Where an image's rows of a block of channels of queries (0), keys (1) or values (2) begin.
+  const bfloat16* channels(int block, int image, int part, int channel_block) const {
+    const int blocks = a_.num_channels / kChannels;
+    const std::int64_t plane = std::int64_t(block) * 3 * blocks + part * blocks + channel_block;
+    return a_.queries_keys_values + (plane * kImages + image) * a_.num_pixels * kChannels;
+  }
+
+  // Lays the values of 32 pixels out in two registers of 16 channels, two pixels a row.
+  void interleave_values(const bfloat16* values, int j, Register to[2]) const {
+    const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+    const __m512i high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    for (int row = 0; row < kRows; ++row) {
+      const int pixel = j * kChannels + 2 * row;
+      __m512i even = _mm512_setzero_si512(), odd = even;
+      if (pixel < a_.num_pixels) {
+        even = _mm512_loadu_si512(values + pixel * kChannels);
+        odd = _mm512_loadu_si512(values + (pixel + 1) * kChannels);
+      }
+      const __m512i first = _mm512_unpacklo_epi16(even, odd);
+      const __m512i second = _mm512_unpackhi_epi16(even, odd);
+      _mm512_store_si512(to[0].words[row], _mm512_permutex2var_epi64(first, low, second));
+      _mm512_store_si512(to[1].words[row], _mm512_permutex2var_epi64(first, high, second));
+    }
+  }
+
+  // Computes the products of the queries of twice 16 pixels with all keys.
+  void compute_scores(const bfloat16* queries, const int pixels[2]) {
+    const std::int64_t plane = std::int64_t(a_.num_pixels) * kTile;
+    const int row_bytes = key_columns_ * sizeof(float);
+    for (int key = 0; key < a_.num_pixels; key += 2 * kRows) {
+      const int keys[2] = {key, std::min(key + kRows, a_.num_pixels - kRows)};
+      zero_registers();
+      for (int d = 0; d < depth_; ++d) {
+        _tile_loadd(4, queries + d * plane + pixels[0] * kChannels, kPixelBytes);
+        _tile_loadd(5, queries + d * plane + pixels[1] * kChannels, kPixelBytes);
+        _tile_loadd(6, keys_[keys[0] / kRows * depth_ + d].words, 64);
+        _tile_loadd(7, keys_[keys[1] / kRows * depth_ + d].words, 64);
+        multiply_registers();
+      }
+      _tile_stored(0, &scores_[keys[0]], row_bytes);
+      _tile_stored(1, &scores_[keys[1]], row_bytes);
+      _tile_stored(2, &scores_[kRows * key_columns_ + keys[0]], row_bytes);
+      _tile_stored(3, &scores_[kRows * key_columns_ + keys[1]], row_bytes);
+    }
+  }
+
+  // Writes exp(score - max) of a row, rounded, and keeps the reciprocal of their sum.
+  void take_softmax(int row) {
+    const float* scores = &scores_[row * key_columns_];
+    bfloat16* probabilities = &probabilities_[row * key_columns_];
+    __m512 largest = _mm512_loadu_ps(scores);
+    for (int j = kWords; j < a_.num_pixels; j += kWords) {
+      largest = _mm512_max_ps(largest, _mm512_loadu_ps(scores + j));
+    }
+    const float scale = 1.44269504f / std::sqrt(float(depth_ * kChannels));
+    const __m512 factor = _mm512_set1_ps(scale);
+    const __m512 offset = _mm512_set1_ps(-_mm512_reduce_max_ps(largest) * scale);
+    __m512 sum = _mm512_setzero_ps();
+    for (int j = 0; j < a_.num_pixels; j += kWords) {
+      const __m512 x =
+          power_of_two(_mm512_fmadd_ps(_mm512_loadu_ps(scores + j), factor, offset));
+      sum = _mm512_add_ps(sum, x);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(probabilities + j),
+                          (__m256i)_mm512_cvtneps_pbh(x));
+    }
+    reciprocals_[row] = 1.0f / _mm512_reduce_add_ps(sum);
+  }
+
+  // Weighs 32 channels of the values.
+  void compute_output(int d, const int pixels[2], bfloat16* output) {
+    const int row_bytes = key_columns_ * sizeof(bfloat16);
+    zero_registers();
+    for (int j = 0; j < key_columns_ / kChannels; ++j) {
+      _tile_loadd(4, &probabilities_[j * kChannels], row_bytes);
+      _tile_loadd(5, &probabilities_[kRows * key_columns_ + j * kChannels], row_bytes);
+      _tile_loadd(6, values_[(j * depth_ + d) * 2].words, 64);
+      _tile_loadd(7, values_[(j * depth_ + d) * 2 + 1].words, 64);
+      multiply_registers();
+    }
+    alignas(64) float sums[2][kRows][kChannels];
+    _tile_stored(0, sums[0][0], sizeof(sums[0][0]));
+    _tile_stored(1, sums[0][0] + kWords, sizeof(sums[0][0]));
+    _tile_stored(2, sums[1][0], sizeof(sums[0][0]));
+    _tile_stored(3, sums[1][0] + kWords, sizeof(sums[0][0]));
+    for (int half = 0; half < 2; ++half) {
+      for (int row = 0; row < kRows; ++row) {
+        const __m512 reciprocal = _mm512_set1_ps(reciprocals_[half * kRows + row]);
+        const Channels weighed = load(sums[half][row]) * Channels{reciprocal, reciprocal};
+        store(output + (pixels[half] + row) * kChannels, weighed);
+      }
+    }
+  }
+
+  static void zero_registers() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+
+  static void multiply_registers() {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+
+  const Attention& a_;
+  const int depth_;        // blocks of 32 channels of a head
+  const int key_columns_;  // pixels, rounded up to 32
+  std::vector<Register> keys_, values_;
+  std::vector<float> scores_;
+  std::vector<bfloat16> probabilities_;
+  float reciprocals_[2 * kRows];
+};
+
+}  // namespace
+
+extern "C" void attend(const Attention* attention) {
+#pragma omp parallel
+  {
+    TileRegisters registers;
+    Attender attender(*attention);
+#pragma omp for collapse(3) schedule(dynamic)
+    for (int block = 0; block < attention->num_blocks; ++block) {
+      for (int image = 0; image < kImages; ++image) {
+        for (int head = 0; head < attention->num_heads; ++head) {
+          attender.run(block, image, head);
+        }
+      }
+    }
+  }
+}
