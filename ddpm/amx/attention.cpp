@@ -18,53 +18,7 @@ struct Attention {
 
 namespace {
 
-constexpr int kRows = 16;  // of a tile register
-constexpr int kWords = 16;
 constexpr std::int64_t kPixelBytes = kChannels * sizeof(bfloat16);
-
-struct alignas(64) Register {
-  std::uint32_t words[kRows][kWords];
-};
-
-// Transposes 16 rows of 16 words.
-void transpose_words(const bfloat16* from, Register& to) {
-  __m512i a[16], b[16];
-  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(from + i * kChannels);
-  for (int i = 0; i < 16; i += 2) {
-    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {  // lane L of a[i + 4 j] has column 4 L + i of rows 4 j to 4 j + 3
-    b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88);
-    b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
-    b[i + 8] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
-    b[i + 12] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
-  }
-  for (int i = 0; i < 4; ++i) {
-    _mm512_store_si512(to.words[i], _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88));
-    _mm512_store_si512(to.words[i + 8], _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd));
-    _mm512_store_si512(to.words[i + 4], _mm512_shuffle_i32x4(b[i + 4], b[i + 12], 0x88));
-    _mm512_store_si512(to.words[i + 12], _mm512_shuffle_i32x4(b[i + 4], b[i + 12], 0xdd));
-  }
-}
-
-// 2^x, to a relative error of 1e-5.
-inline __m512 power_of_two(__m512 x) {
-  constexpr int kRoundDown = 0x09;
-  const __m512 rest = _mm512_reduce_ps(x, kRoundDown);
-  __m512 power = _mm512_set1_ps(1.342662e-2f);
-  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(5.224257e-2f));
-  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(2.4128016e-1f));
-  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(6.9304485e-1f));
-  power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(1.0f));
-  return _mm512_scalef_ps(power, x);
-}
 
 // One thread's way through images and heads.
 class Attender {
@@ -82,7 +36,11 @@ class Attender {
     for (int d = 0; d < depth_; ++d) {
       const bfloat16* keys = channels(block, image, 1, head * depth_ + d);
       for (int j = 0; j < a_.num_pixels / kRows; ++j) {
-        transpose_words(keys + j * kRows * kChannels, keys_[j * depth_ + d]);
+        __m512i rows[kRows];
+        for (int row = 0; row < kRows; ++row) {
+          rows[row] = _mm512_loadu_si512(keys + (j * kRows + row) * kChannels);
+        }
+        transpose_words(rows, keys_[j * depth_ + d]);
       }
       const bfloat16* values = channels(block, image, 2, head * depth_ + d);
       for (int j = 0; j < key_columns_ / kChannels; ++j) {

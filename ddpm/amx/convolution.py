@@ -19,7 +19,7 @@ from ddpm.amx.geometry import (
     gradient_geometry,
     kernel_size,
     output_size,
-    summed_kernel_rows,
+    summed_taps,
     weight_taps,
 )
 from ddpm.amx.library import (
@@ -117,13 +117,8 @@ class Layer:
         weight = self.module.weight.detach().float()
         if self.kind != "up":
             return _pack(weight)
-        summed = weight.new_zeros(*weight.shape[:2], 4, 4)
-        for phase in range(4):
-            for i, rows in enumerate(summed_kernel_rows(phase // 2)):
-                for j, columns in enumerate(summed_kernel_rows(phase % 2)):
-                    taps = weight[:, :, rows][:, :, :, columns]
-                    summed[:, :, phase, 2 * i + j] = taps.sum(dim=(2, 3))
-        return _pack(summed)
+        # In float64, which autocast leaves alone.
+        return _pack((weight.flatten(2).double() @ summed_taps()).float())
 
     def transposed_weights(self) -> Tensor:
         """Return the weights as tiles for the gradient of the input."""
@@ -431,18 +426,15 @@ def _weight_gradient(
     blocks, _, in_height, in_width = values[0].shape[:4]
     out_blocks, height, width = grad_y.shape[1:4]
     taps = weight_taps(layer.kind)
-    repeats = 2 if taps.doubled else 1
-    columns = in_width * repeats // taps.num_planes
-    columns += columns % 2
+    columns = width + width % 2
+    rows = 2 * in_height if taps.doubled else in_height
     in_blocks = sum(part.shape[1] for part in values)
-    rows = in_height * repeats
-    image_columns = IMAGES * CHANNELS * columns
-    input_scratch = grad_y.new_empty(taps.num_planes * blocks * rows * in_blocks * image_columns)
-    output_scratch = grad_y.new_empty(
-        blocks * height * out_blocks * (image_columns + 2 * IMAGES * CHANNELS)
+    tile = IMAGES * CHANNELS
+    gradient_scratch = grad_y.new_empty(blocks * height * out_blocks * columns * tile)
+    input_scratch = grad_y.new_empty(
+        taps.num_planes * blocks * rows * in_blocks * (columns + 2) * tile
     )
-    weight = layer.module.weight
-    result = torch.zeros_like(weight)
+    result = torch.zeros_like(layer.module.weight)
     size = kernel_size(layer.kind)
     gradient = WeightGradientStruct(
         input=_maps(values),
@@ -459,8 +451,8 @@ def _weight_gradient(
         kernel_height=size,
         kernel_width=size,
         taps=taps.taps,
+        gradient_scratch=gradient_scratch.data_ptr(),
         input_scratch=input_scratch.data_ptr(),
-        output_scratch=output_scratch.data_ptr(),
         layout=_weight_layout(result),
         weights=result.data_ptr(),
     )

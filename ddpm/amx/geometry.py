@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
+from torch import Tensor
+
 from ddpm.amx.library import GeometryStruct, GradientTapStruct
 
 # "same": 3x3, height and width stay. "down": 3x3 with stride 2, padded on the right and below.
@@ -48,7 +51,7 @@ def output_size(kind: ConvolutionKind, height: int, width: int) -> tuple[int, in
 
 @functools.cache
 def forward_geometry(kind: ConvolutionKind) -> GeometryStruct:
-    """Return the taps of a convolution; those of "up" are those of `summed_offsets`."""
+    """Return the taps of a convolution; those of "up" are those of `summed_taps`."""
     if kind == "point":
         return _geometry(1, 1, 1, [[Tap(0, 0, 0)]])
     if kind == "up":
@@ -105,14 +108,20 @@ def weight_taps(kind: ConvolutionKind) -> WeightTaps:
     return WeightTaps(1, kind == "up", 1, (GradientTapStruct * 9)(*taps))
 
 
-def summed_kernel_rows(parity: int) -> list[list[int]]:
-    """Return which rows of a 3x3 kernel meet each of the two input rows behind a doubling.
+@functools.cache
+def summed_taps() -> Tensor:
+    """Return which taps of a 3x3 kernel meet each of the four input pixels of "up".
 
-    Args:
-        parity: Of the output row.
+    Returns:
+        (9, 16) float64 of zeros and ones: for each tap, the four pixels of each of four phases.
     """
-    rows = [(parity + row - 1) // 2 for row in range(3)]
-    return [[row for row in range(3) if rows[row] == offset] for offset in _summed_rows(parity)]
+    sums = torch.zeros(9, 16, dtype=torch.float64)
+    for phase in range(4):
+        for row, column in _kernel(3):
+            i = (phase // 2 + row - 1) // 2 - _summed_rows(phase // 2)[0]
+            j = (phase % 2 + column - 1) // 2 - _summed_rows(phase % 2)[0]
+            sums[3 * row + column, 4 * phase + 2 * i + j] = 1.0
+    return sums
 
 
 def _summed_rows(parity: int) -> tuple[int, int]:

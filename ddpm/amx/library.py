@@ -173,8 +173,8 @@ class WeightGradientStruct(ctypes.Structure):
         ("kernel_height", ctypes.c_int32),
         ("kernel_width", ctypes.c_int32),
         ("taps", ctypes.POINTER(GradientTapStruct)),
+        ("gradient_scratch", ctypes.c_void_p),
         ("input_scratch", ctypes.c_void_p),
-        ("output_scratch", ctypes.c_void_p),
         ("layout", WeightLayoutStruct),
         ("weights", ctypes.c_void_p),
     )

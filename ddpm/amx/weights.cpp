@@ -18,8 +18,52 @@ struct WeightLayout {
   std::int64_t out_stride, in_stride, tap_stride;
 };
 
-// Writes weights as [out / 32][in / 32][tap][2][16][16][2]: a tile for each 16 output channels, in
-// it a row for each two input channels. Channels beyond those that there are get zeros.
+namespace {
+
+// Of two registers of float32, in turn, as bfloat16.
+inline __m512i interleaved(__m512 even, __m512 odd) {
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+  return _mm512_permutexvar_epi16(_mm512_loadu_si512(kInterleaved), both);
+}
+
+// Packs 32 x 32 weights of one tap into two registers of 16 output channels.
+void pack_block(const float* from, const WeightLayout& layout, int num_out, int num_in,
+                bfloat16* to) {
+  const bool is_whole = num_out == kChannels && num_in == kChannels;
+  for (int half = 0; half < 2; ++half, to += kTile) {
+    auto& packed = *reinterpret_cast<Register*>(to);
+    if (is_whole && layout.in_stride == 1) {
+      __m512i rows[kRows];
+      for (int row = 0; row < kRows; ++row) {
+        const Channels weights = load(from + (half * kRows + row) * layout.out_stride);
+        rows[row] = (__m512i)_mm512_cvtne2ps_pbh(weights.high, weights.low);
+      }
+      transpose_words(rows, packed);
+      continue;
+    }
+    for (int row = 0; row < kRows; ++row) {
+      alignas(64) float pair[2][kRows] = {};
+      const float* line = from + half * kRows * layout.out_stride + 2 * row * layout.in_stride;
+      if (is_whole && layout.out_stride == 1) {
+        _mm512_store_si512(packed.words[row], interleaved(_mm512_loadu_ps(line),
+                                                          _mm512_loadu_ps(line + layout.in_stride)));
+        continue;
+      }
+      for (int e = 0; e < 2 && 2 * row + e < num_in; ++e) {
+        for (int out = 0; out < kRows && half * kRows + out < num_out; ++out) {
+          pair[e][out] = line[e * layout.in_stride + out * layout.out_stride];
+        }
+      }
+      _mm512_store_si512(packed.words[row],
+                         interleaved(_mm512_load_ps(pair[0]), _mm512_load_ps(pair[1])));
+    }
+  }
+}
+
+}  // namespace
+
+// Writes weights as [out / 32][in / 32][tap][2][16][16][2]: a register for each 16 output channels,
+// in it a row for each two input channels. Channels beyond those that there are get zeros.
 extern "C" void pack_weights(const float* weights, const WeightLayout* layout, bfloat16* packed) {
   const int out_blocks = (layout->num_out + kChannels - 1) / kChannels;
   const int in_blocks = (layout->num_in + kChannels - 1) / kChannels;
@@ -27,34 +71,20 @@ extern "C" void pack_weights(const float* weights, const WeightLayout* layout, b
   for (int out_block = 0; out_block < out_blocks; ++out_block) {
     for (int in_block = 0; in_block < in_blocks; ++in_block) {
       for (int tap = 0; tap < layout->num_taps; ++tap) {
-        bfloat16* to = packed + ((std::int64_t(out_block) * in_blocks + in_block) *
-                                     layout->num_taps + tap) * 2 * kTile;
-        const float* from = weights + out_block * kChannels * layout->out_stride +
-                            in_block * kChannels * layout->in_stride + tap * layout->tap_stride;
-        const int num_out = std::min(kChannels, layout->num_out - out_block * kChannels);
-        const int num_in = std::min(kChannels, layout->num_in - in_block * kChannels);
-        float block[kChannels][kChannels] = {};  // [in][out]
-        for (int in = 0; in < num_in; ++in) {
-          for (int out = 0; out < num_out; ++out) {
-            block[in][out] = from[out * layout->out_stride + in * layout->in_stride];
-          }
-        }
-        const __m512i interleaved = _mm512_loadu_si512(kInterleaved);
-        for (int half = 0; half < 2; ++half) {
-          for (int row = 0; row < 16; ++row, to += 32) {
-            const __m512 even = _mm512_loadu_ps(block[2 * row] + 16 * half);
-            const __m512 odd = _mm512_loadu_ps(block[2 * row + 1] + 16 * half);
-            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
-            _mm512_storeu_si512(to, _mm512_permutexvar_epi16(interleaved, both));
-          }
-        }
+        const std::int64_t place =
+            (std::int64_t(out_block) * in_blocks + in_block) * layout->num_taps + tap;
+        pack_block(weights + out_block * kChannels * layout->out_stride +
+                       in_block * kChannels * layout->in_stride + tap * layout->tap_stride,
+                   *layout, std::min(kChannels, layout->num_out - out_block * kChannels),
+                   std::min(kChannels, layout->num_in - in_block * kChannels),
+                   packed + place * 2 * kTile);
       }
     }
   }
 }
 
-// One tap of a gradient of weights. Input rows r meet gradient rows (r - row) / stride where that
-// is whole; within them input columns q of one of the planes meet gradient columns q - column.
+// One tap of a gradient of weights: gradient row r meets input row r * stride + row, and in it
+// gradient column q meets input column q + column of one of the planes.
 struct GradientTap {
   std::int32_t plane, row, column;
 };
@@ -70,9 +100,9 @@ struct WeightGradient {
   // are counted in maps in which each pixel is repeated in both directions.
   std::int32_t num_planes, doubled, stride;
   std::int32_t kernel_height, kernel_width;
-  const GradientTap* taps;   // [kernel_height][kernel_width]
-  bfloat16* input_scratch;   // num_planes * num_blocks * rows * channels * 16 * even columns
-  bfloat16* output_scratch;  // num_blocks * height * channels * 16 * (even columns + 2)
+  const GradientTap* taps;     // [kernel_height][kernel_width]
+  bfloat16* gradient_scratch;  // num_blocks * height * channels * 16 * even columns
+  bfloat16* input_scratch;     // num_planes * num_blocks * rows * channels * 16 * (columns + 2)
   WeightLayout layout;
   float* weights;  // the gradient is added to what lies there
 };
@@ -80,6 +110,7 @@ struct WeightGradient {
 namespace {
 
 constexpr int kHalfTile = kTile / 2;
+constexpr int kStripColumns = 128;  // that are summed up in registers
 
 // Writes a tile, 16 images by 32 channels, as 32 rows of 16 images: row c lies at c * 32 from `to`,
 // and from row 16 on at `to_high`.
@@ -134,8 +165,7 @@ class WeightGradientTask {
   explicit WeightGradientTask(const WeightGradient& g) : g_(g) {
     in_blocks_ = g.input.num_channel_blocks();
     rows_ = g.doubled ? 2 * g.in_height : g.in_height;
-    const int columns = (g.doubled ? 2 * g.in_width : g.in_width) / g.num_planes;
-    columns_ = columns + columns % 2;
+    columns_ = g.width + g.width % 2;
     slots_ = columns_ + 2;
   }
 
@@ -144,11 +174,11 @@ class WeightGradientTask {
     {
 #pragma omp for collapse(2) schedule(dynamic)
       for (int block = 0; block < g_.num_blocks; ++block) {
-        for (int row = 0; row < rows_; ++row) transpose_row(block, row);
+        for (int row = 0; row < rows_; ++row) interleave_row(block, row);
       }
 #pragma omp for collapse(2) schedule(dynamic)
       for (int block = 0; block < g_.num_blocks; ++block) {
-        for (int row = 0; row < g_.height; ++row) interleave_row(block, row);
+        for (int row = 0; row < g_.height; ++row) transpose_row(block, row);
       }
       TileRegisters registers;
       std::vector<Products> products(g_.kernel_width);
@@ -167,24 +197,46 @@ class WeightGradientTask {
   }
 
  private:
-  // Two tiles of input channels by two of output channels, 16 x 16 each.
+  // Two tiles of output channels by two of input channels, 16 x 16 each.
   struct alignas(64) Products {
     float tiles[2][2][kAccumulator];
   };
 
-  // Rows of 16 input channels of a block: tiles of two columns each.
-  bfloat16* input_row(int plane, int block, int row, int half_block) const {
-    const std::int64_t line = (std::int64_t(plane) * g_.num_blocks + block) * rows_ + row;
-    return g_.input_scratch + (line * 2 * in_blocks_ + half_block) * columns_ * kHalfTile;
-  }
-
-  // Rows of 16 output channels of a block: half tiles, the first for column -1.
+  // A row of 16 output channels of a block: tiles of two columns each.
   bfloat16* gradient_row(int block, int row, int half_block) const {
     const std::int64_t line = std::int64_t(block) * g_.height + row;
-    return g_.output_scratch + (line * 2 * g_.gradient_blocks + half_block) * slots_ * kHalfTile;
+    return g_.gradient_scratch + (line * 2 * g_.gradient_blocks + half_block) * columns_ * kHalfTile;
+  }
+
+  // A row of 16 input channels of a block: half tiles, the first for column -1.
+  bfloat16* input_row(int plane, int block, int row, int half_block) const {
+    const std::int64_t line = (std::int64_t(plane) * g_.num_blocks + block) * rows_ + row;
+    return g_.input_scratch + (line * 2 * in_blocks_ + half_block) * slots_ * kHalfTile;
   }
 
   void transpose_row(int block, int row) const {
+    for (int k = 0; k < g_.gradient_blocks; ++k) {
+      const std::int64_t plane = std::int64_t(block) * g_.gradient_blocks + k;
+      const bfloat16* tiles = g_.gradient + (plane * g_.height + row) * g_.width * kTile;
+      bfloat16* low = gradient_row(block, row, 2 * k);
+      bfloat16* high = gradient_row(block, row, 2 * k + 1);
+      for (int q = 0; q < columns_; ++q) {
+        const int offset = q / 2 * kTile + q % 2 * kImages;
+        if (q < g_.width) {
+          transpose(tiles + q * kTile, low + offset, high + offset);
+        } else {
+          clear_column(low + offset);
+          clear_column(high + offset);
+        }
+      }
+    }
+  }
+
+  static void clear_column(bfloat16* column) {
+    for (int row = 0; row < kRows; ++row) std::memset(column + row * 32, 0, 32);
+  }
+
+  void interleave_row(int block, int row) const {
     const int source_row = g_.doubled ? row / 2 : row;
     const std::int64_t line = std::int64_t(source_row) * g_.in_width;
     alignas(64) bfloat16 activated[kTile];
@@ -192,14 +244,13 @@ class WeightGradientTask {
       for (int plane = 0; plane < g_.num_planes; ++plane) {
         bfloat16* low = input_row(plane, block, row, 2 * k);
         bfloat16* high = input_row(plane, block, row, 2 * k + 1);
-        for (int q = 0; q < columns_; ++q) {
-          const int column = g_.doubled ? q / 2 : q * g_.num_planes + plane;
-          const int offset = q / 2 * kTile + q % 2 * kImages;
-          if (column < g_.in_width) {
-            transpose(input_tile(block, k, line + column, activated), low + offset, high + offset);
+        for (int slot = 0; slot < slots_; ++slot, low += kHalfTile, high += kHalfTile) {
+          const int column = g_.doubled ? (slot + 1) / 2 - 1 : (slot - 1) * g_.num_planes + plane;
+          if (slot >= 1 && column < g_.in_width) {
+            interleave(input_tile(block, k, line + column, activated), low, high);
           } else {
-            clear_column(low + offset);
-            clear_column(high + offset);
+            std::memset(low, 0, kHalfTile * sizeof(bfloat16));
+            std::memset(high, 0, kHalfTile * sizeof(bfloat16));
           }
         }
       }
@@ -212,34 +263,13 @@ class WeightGradientTask {
     return activated;
   }
 
-  static void clear_column(bfloat16* column) {
-    for (int row = 0; row < 16; ++row) std::memset(column + row * 32, 0, 32);
-  }
-
-  void interleave_row(int block, int row) const {
-    for (int k = 0; k < g_.gradient_blocks; ++k) {
-      const std::int64_t plane = std::int64_t(block) * g_.gradient_blocks + k;
-      const bfloat16* tiles = g_.gradient + (plane * g_.height + row) * g_.width * kTile;
-      bfloat16* low = gradient_row(block, row, 2 * k);
-      bfloat16* high = gradient_row(block, row, 2 * k + 1);
-      for (int slot = 0; slot < slots_; ++slot, low += kHalfTile, high += kHalfTile) {
-        if (slot >= 1 && slot <= g_.width) {
-          interleave(tiles + (slot - 1) * kTile, low, high);
-        } else {
-          std::memset(low, 0, kHalfTile * sizeof(bfloat16));
-          std::memset(high, 0, kHalfTile * sizeof(bfloat16));
-        }
-      }
-    }
-  }
-
-  // Computes one row of the kernel for 32 input and 32 output channels.
+  // Computes one row of the kernel for 32 output and 32 input channels.
   void multiply(int out, int in, int kernel_row, std::vector<Products>& products) const {
-    const int strip_rows = std::max(1, 32 / columns_);
+    const int strip_rows = std::max(1, kStripColumns / columns_);
     bool is_first = true;
     for (int block = 0; block < g_.num_blocks; ++block) {
-      for (int first = 0; first < rows_; first += strip_rows, is_first = false) {
-        const int last = std::min(rows_, first + strip_rows);
+      for (int first = 0; first < g_.height; first += strip_rows, is_first = false) {
+        const int last = std::min(g_.height, first + strip_rows);
         for (int x = 0; x < g_.kernel_width; ++x) {
           load(products[x], is_first);
           const GradientTap& tap = g_.taps[kernel_row * g_.kernel_width + x];
@@ -251,13 +281,13 @@ class WeightGradientTask {
   }
 
   void multiply_row(const GradientTap& tap, int block, int row, int out, int in) const {
-    const int from_row = row - tap.row;
-    if (from_row < 0 || from_row % g_.stride || from_row / g_.stride >= g_.height) return;
-    const bfloat16* low = input_row(tap.plane, block, row, 2 * in);
-    const bfloat16* high = input_row(tap.plane, block, row, 2 * in + 1);
-    const int offset = (1 - tap.column) * kHalfTile;
-    const bfloat16* left = gradient_row(block, from_row / g_.stride, 2 * out) + offset;
-    const bfloat16* right = gradient_row(block, from_row / g_.stride, 2 * out + 1) + offset;
+    const int from_row = row * g_.stride + tap.row;
+    if (from_row < 0 || from_row >= rows_) return;
+    const bfloat16* low = gradient_row(block, row, 2 * out);
+    const bfloat16* high = gradient_row(block, row, 2 * out + 1);
+    const int offset = (1 + tap.column) * kHalfTile;
+    const bfloat16* left = input_row(tap.plane, block, from_row, 2 * in) + offset;
+    const bfloat16* right = input_row(tap.plane, block, from_row, 2 * in + 1) + offset;
     for (int q = 0; q < columns_; q += 2) {
       _tile_loadd(4, low + q * kHalfTile, 64);
       _tile_loadd(6, left + q * kHalfTile, 64);
@@ -297,10 +327,15 @@ class WeightGradientTask {
     const int num_in = std::min(kChannels, layout.num_in - in_block * kChannels);
     float* to = g_.weights + out_block * kChannels * layout.out_stride +
                 in_block * kChannels * layout.in_stride + tap * layout.tap_stride;
-    for (int out = 0; out < num_out; ++out) {
+    for (int out = 0; out < num_out; ++out, to += layout.out_stride) {
+      const float* low = products.tiles[out / 16][0] + out % 16 * kWords;
+      const float* high = products.tiles[out / 16][1] + out % 16 * kWords;
+      if (layout.in_stride == 1 && num_in == kChannels) {
+        ::store(to, ::load(to) + Channels{_mm512_load_ps(low), _mm512_load_ps(high)});
+        continue;
+      }
       for (int in = 0; in < num_in; ++in) {
-        to[out * layout.out_stride + in * layout.in_stride] +=
-            products.tiles[in / 16][out / 16][in % 16 * 16 + out % 16];
+        to[in * layout.in_stride] += in < kWords ? low[in] : high[in - kWords];
       }
     }
   }
