@@ -127,9 +127,7 @@ class TrainingWorker:
             compile_request=training.compile,
             num_threads=placement.cpus_per_worker,
             worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
-            fits_tiles=fits_tiles(
-                self._spec.model, training.global_batch_size // self._world_size
-            ),
+            fits_tiles=fits_tiles(self._spec.model, training.global_batch_size // self._world_size),
             kernel_folder=kernel_folder(),
             device_kind="cuda" if placement.gpus_per_worker else "cpu",
         )

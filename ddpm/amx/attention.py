@@ -4,8 +4,9 @@ import ctypes
 
 from torch import Tensor
 
-from ddpm.amx.library import AttentionStruct, address, load_kernels
+from ddpm.amx.library import load_kernels
 from ddpm.amx.maps import CHANNELS, empty_maps, pixels_of_tiles, tiles_of_pixels
+from ddpm.amx.structs import AttentionStruct, address
 from ddpm.layers import attention
 
 _ROWS = 16  # of a tile register
@@ -25,8 +26,9 @@ def attend(qkv: Tensor, num_heads: int) -> Tensor:
     num_channels = channel_blocks // 3 * CHANNELS
     whole = num_channels // num_heads % CHANNELS == 0 and height * width % _ROWS == 0
     if qkv.requires_grad or not whole:
-        pixels = pixels_of_tiles(qkv).unflatten(2, (3, num_heads, -1))
-        q, k, v = pixels.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, D)
+        pixels = pixels_of_tiles(qkv)
+        parts = pixels.view(*pixels.shape[:2], 3, num_heads, num_channels // num_heads)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, D)
         return tiles_of_pixels(attention(q, k, v).transpose(1, 2).flatten(2), height, width)
     output = empty_maps(blocks, channel_blocks // 3, height, width, by_image=True)
     struct = AttentionStruct(

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.amx.library import GeometryStruct, GradientTapStruct
+from ddpm.amx.structs import GeometryStruct, GradientTapStruct
 
 # "same": 3x3, height and width stay. "down": 3x3 with stride 2, padded on the right and below.
 # "up": each pixel repeated in both directions, then as "same". "point": 1x1.

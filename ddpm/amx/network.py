@@ -1,13 +1,15 @@
 """The U-Net on tiles: the modules of `ddpm.unet.UNet`, computed by the kernels of this package."""
 
-from typing import cast
+from collections.abc import Iterable
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm.amx.attention import attend
-from ddpm.amx.convolution import Layer
 from ddpm.amx.geometry import ConvolutionKind
+from ddpm.amx.layer import Layer
 from ddpm.amx.maps import (
     CHANNELS,
     IMAGES,
@@ -29,6 +31,9 @@ def fits_tiles(config: UNetConfig, batch_size: int) -> bool:
     return config.channels % CHANNELS == 0 and filled <= _MAX_FILL * batch_size
 
 
+_Shifts = dict[ResidualBlock, Tensor]
+
+
 class TiledUNet:
     """A network that is called like the model whose parameters it takes, in bfloat16 on a CPU.
 
@@ -41,6 +46,8 @@ class TiledUNet:
         self._model = model
         self._frozen = frozen
         self._layers: dict[nn.Module, Layer] = {}
+        self._blocks = [block for block in model.modules() if isinstance(block, ResidualBlock)]
+        self._frozen_projection = self._projection() if frozen else None
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Return the network's output.
@@ -55,21 +62,23 @@ class TiledUNet:
         model, batch_size = self._model, len(x_t)
         missing = num_blocks(batch_size) * IMAGES - batch_size
         tiles = tiles_of_images(F.pad(x_t, (0, 0, 0, 0, 0, 0, 0, missing)))
-        embedding = self._embedding(F.pad(t, (0, missing)))
+        shifts = self._shifts(F.pad(t, (0, missing)))
         x = self._layer("same", model.conv_in)(Maps(tiles, tiles.new_empty(0)))
         skips = [x]
-        for level in model.down:
+        down: Iterable[Any] = model.down  # of levels, whose parts are modules
+        up: Iterable[Any] = model.up
+        for level in down:
             for stage in level.stages:
-                x = self._stage(stage, embedding, x)
+                x = self._stage(stage, shifts, x)
                 skips.append(x)
             if level.downsample is not None:
                 x = self._layer("down", level.downsample.conv)(x)
                 skips.append(x)
-        x = self._stage(model.middle1, embedding, x)
-        x = self._stage(model.middle2, embedding, x)
-        for level in model.up:
+        x = self._stage(model.middle1, shifts, x)
+        x = self._stage(model.middle2, shifts, x)
+        for level in up:
             for stage in level.stages:
-                x = self._stage(stage, embedding, x, skips.pop())
+                x = self._stage(stage, shifts, x, skips.pop())
             if level.upsample is not None:
                 x = self._layer("up", level.upsample.conv)(x)
         output = self._layer("same", model.conv_out, norm=model.norm_out)(x)
@@ -89,21 +98,32 @@ class TiledUNet:
             self._layers[module] = layer
         return layer
 
-    def _embedding(self, t: Tensor) -> Tensor:
+    def _shifts(self, t: Tensor) -> _Shifts:
+        """Return what each residual block adds to its pixels: (images, C) float32 each."""
         model = self._model
         dtype = model.embedding1.weight.dtype
         embedding = timestep_embedding(t, model.config.channels).to(dtype)
-        return F.silu(model.embedding2(F.silu(model.embedding1(embedding))))
+        embedding = F.silu(model.embedding2(F.silu(model.embedding1(embedding))))
+        shifts = F.linear(embedding, *(self._frozen_projection or self._projection())).float()
+        sizes = [block.embedding.out_features for block in self._blocks]
+        parts = torch.split(shifts, sizes, dim=1)
+        return {block: part.contiguous() for block, part in zip(self._blocks, parts, strict=True)}
 
-    def _stage(self, stage: nn.Module, embedding: Tensor, *inputs: Maps) -> Maps:
-        x = self._block(cast(ResidualBlock, stage.block), embedding, inputs)
+    def _projection(self) -> tuple[Tensor, Tensor]:
+        """Return the weights and biases of all blocks' projections as those of one layer."""
+        projections = [block.embedding for block in self._blocks]
+        weights = torch.cat([projection.weight for projection in projections])
+        return weights, torch.cat([projection.bias for projection in projections])
+
+    def _stage(self, stage: nn.Module, shifts: _Shifts, *inputs: Maps) -> Maps:
+        x = self._block(cast(ResidualBlock, stage.block), shifts, inputs)
         if stage.attention is not None:
             x = self._attention(cast(SelfAttention, stage.attention), x)
         return x
 
-    def _block(self, block: ResidualBlock, embedding: Tensor, inputs: tuple[Maps, ...]) -> Maps:
-        shift = block.embedding(embedding).float()
-        h = self._layer("same", block.conv1, norm=block.norm1)(*inputs, embedding=shift)
+    def _block(self, block: ResidualBlock, shifts: _Shifts, inputs: tuple[Maps, ...]) -> Maps:
+        first = self._layer("same", block.conv1, norm=block.norm1)
+        h = first(*inputs, embedding=shifts[block])
         shortcut = inputs[0]
         if not isinstance(block.shortcut, nn.Identity):
             shortcut = self._layer("point", block.shortcut)(*inputs)

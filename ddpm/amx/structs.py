@@ -1,0 +1,177 @@
+"""The structures that the kernels take, field by field as they are declared in C++.
+
+Pointers are addresses of tensors, which have to outlive the call.
+"""
+
+import ctypes
+
+from torch import Tensor
+
+MAX_TAPS = 36
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Return where a tensor's values begin, for a field or an argument that is a pointer."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+class MapsStruct(ctypes.Structure):
+    """`Maps` of tiles.h."""
+
+    _fields_ = (
+        ("parts", ctypes.c_void_p * 2),
+        ("channel_blocks", ctypes.c_int32 * 2),
+        ("num_pixels", ctypes.c_int32),
+        ("by_image", ctypes.c_int32),
+    )
+
+
+class DropoutStruct(ctypes.Structure):
+    """`Dropout` of tiles.h."""
+
+    _fields_ = (
+        ("key", ctypes.c_int32 * 2),
+        ("first_image", ctypes.c_int32),
+        ("threshold", ctypes.c_int32),
+        ("factor", ctypes.c_float),
+    )
+
+
+class ActivationStruct(ctypes.Structure):
+    """`Activation` of tiles.h."""
+
+    _fields_ = (
+        ("scale", ctypes.c_void_p),
+        ("shift", ctypes.c_void_p),
+        ("has_silu", ctypes.c_int32),
+        ("dropout", DropoutStruct),
+    )
+
+
+class TapStruct(ctypes.Structure):
+    """`Tap` of convolution.cpp."""
+
+    _fields_ = (("row", ctypes.c_int32), ("column", ctypes.c_int32), ("weights", ctypes.c_int32))
+
+
+class GeometryStruct(ctypes.Structure):
+    """`Geometry` of convolution.cpp."""
+
+    _fields_ = (
+        ("phases", ctypes.c_int32),
+        ("stride", ctypes.c_int32),
+        ("num_weights", ctypes.c_int32),
+        ("num_taps", ctypes.c_int32 * 4),
+        ("taps", TapStruct * MAX_TAPS * 4),
+    )
+
+
+class ConvolutionStruct(ctypes.Structure):
+    """`Convolution` of convolution.cpp."""
+
+    _fields_ = (
+        ("input", MapsStruct),
+        ("activation", ctypes.POINTER(ActivationStruct)),
+        ("weights", ctypes.c_void_p),
+        ("geometry", ctypes.POINTER(GeometryStruct)),
+        ("num_blocks", ctypes.c_int32),
+        ("in_height", ctypes.c_int32),
+        ("in_width", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("out_channel_blocks", ctypes.c_int32),
+        ("chunk_rows", ctypes.c_int32),
+        ("output", ctypes.c_void_p),
+        ("output_by_image", ctypes.c_int32),
+        ("sums", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("embedding", ctypes.c_void_p),
+        ("residual", ctypes.c_void_p),
+    )
+
+
+class ActivationGradientStruct(ctypes.Structure):
+    """`ActivationGradient` of convolution.cpp."""
+
+    _fields_ = (("activated", MapsStruct), ("activation", ActivationStruct))
+
+
+class PartSumsStruct(ctypes.Structure):
+    """`PartSums` of normalisation.cpp."""
+
+    _fields_ = (
+        ("sums", ctypes.c_void_p),
+        ("num_chunks", ctypes.c_int32),
+        ("num_channels", ctypes.c_int32),
+    )
+
+
+class NormStruct(ctypes.Structure):
+    """`Norm` of normalisation.cpp."""
+
+    _fields_ = (
+        ("num_blocks", ctypes.c_int32),
+        ("num_pixels", ctypes.c_int32),
+        ("num_groups", ctypes.c_int32),
+        ("epsilon", ctypes.c_float),
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+    )
+
+
+class WeightLayoutStruct(ctypes.Structure):
+    """`WeightLayout` of weights.cpp."""
+
+    _fields_ = (
+        ("num_out", ctypes.c_int32),
+        ("num_in", ctypes.c_int32),
+        ("num_taps", ctypes.c_int32),
+        ("out_stride", ctypes.c_int64),
+        ("in_stride", ctypes.c_int64),
+        ("tap_stride", ctypes.c_int64),
+    )
+
+
+class GradientTapStruct(ctypes.Structure):
+    """`GradientTap` of weights.cpp."""
+
+    _fields_ = (("plane", ctypes.c_int32), ("row", ctypes.c_int32), ("column", ctypes.c_int32))
+
+
+class WeightGradientStruct(ctypes.Structure):
+    """`WeightGradient` of weights.cpp."""
+
+    _fields_ = (
+        ("input", MapsStruct),
+        ("activation", ctypes.POINTER(ActivationStruct)),
+        ("gradient", ctypes.c_void_p),
+        ("num_blocks", ctypes.c_int32),
+        ("in_height", ctypes.c_int32),
+        ("in_width", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("gradient_blocks", ctypes.c_int32),
+        ("num_planes", ctypes.c_int32),
+        ("doubled", ctypes.c_int32),
+        ("stride", ctypes.c_int32),
+        ("kernel_height", ctypes.c_int32),
+        ("kernel_width", ctypes.c_int32),
+        ("taps", ctypes.POINTER(GradientTapStruct)),
+        ("gradient_scratch", ctypes.c_void_p),
+        ("input_scratch", ctypes.c_void_p),
+        ("layout", WeightLayoutStruct),
+        ("weights", ctypes.c_void_p),
+    )
+
+
+class AttentionStruct(ctypes.Structure):
+    """`Attention` of attention.cpp."""
+
+    _fields_ = (
+        ("queries_keys_values", ctypes.c_void_p),
+        ("output", ctypes.c_void_p),
+        ("num_blocks", ctypes.c_int32),
+        ("num_pixels", ctypes.c_int32),
+        ("num_heads", ctypes.c_int32),
+        ("num_channels", ctypes.c_int32),
+    )

@@ -1,0 +1,116 @@
+"""Weights as the kernels take them, and their gradient."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from ddpm.amx.geometry import ConvolutionKind, kernel_size, summed_taps, weight_taps
+from ddpm.amx.library import load_kernels
+from ddpm.amx.maps import CHANNELS, IMAGES, map_parts
+from ddpm.amx.structs import (
+    ActivationStruct,
+    WeightGradientStruct,
+    WeightLayoutStruct,
+    address,
+)
+
+
+def packed_weights(kind: ConvolutionKind, weight: Tensor) -> Tensor:
+    """Return the weights for the forward pass.
+
+    Args:
+        kind: Of convolution.
+        weight: (C_out, C_in, 3, 3), or (C_out, C_in) or (C_out, C_in, 1, 1) of a "point".
+
+    Returns:
+        (C_out / 32, C_in / 32, taps, 2, 512) bfloat16, zeros where there is no channel.
+    """
+    if kind == "up":  # in float64, which autocast leaves alone
+        return _pack((weight.flatten(2).double() @ summed_taps()).float())
+    return _pack(weight.float())
+
+
+def transposed_weights(weight: Tensor) -> Tensor:
+    """Return the weights for the gradient of the input: (C_in / 32, C_out / 32, taps, 2, 512)."""
+    return _pack(weight.float().transpose(0, 1))
+
+
+def weight_gradient(
+    kind: ConvolutionKind,
+    weight: Tensor,
+    values: tuple[Tensor, ...],
+    activation: ActivationStruct | None,
+    grad_y: Tensor,
+) -> Tensor:
+    """Return the gradient of the weights, like them.
+
+    Args:
+        kind: Of convolution.
+        weight: Float32, as for `packed_weights`.
+        values: The parts of the layer's input.
+        activation: What happens to it before it is convolved.
+        grad_y: Of the output.
+    """
+    blocks, _, in_height, in_width = values[0].shape[:4]
+    out_blocks, height, width = grad_y.shape[1:4]
+    taps = weight_taps(kind)
+    columns = width + width % 2
+    rows = 2 * in_height if taps.doubled else in_height
+    in_blocks = sum(part.shape[1] for part in values)
+    tile = IMAGES * CHANNELS
+    gradient_scratch = grad_y.new_empty(blocks * height * out_blocks * columns * tile)
+    input_scratch = grad_y.new_empty(
+        taps.num_planes * blocks * rows * in_blocks * (columns + 2) * tile
+    )
+    result = torch.zeros_like(weight)
+    size = kernel_size(kind)
+    gradient = WeightGradientStruct(
+        input=map_parts(values),
+        gradient=grad_y.data_ptr(),
+        num_blocks=blocks,
+        in_height=in_height,
+        in_width=in_width,
+        height=height,
+        width=width,
+        gradient_blocks=out_blocks,
+        num_planes=taps.num_planes,
+        doubled=taps.doubled,
+        stride=taps.stride,
+        kernel_height=size,
+        kernel_width=size,
+        taps=taps.taps,
+        gradient_scratch=gradient_scratch.data_ptr(),
+        input_scratch=input_scratch.data_ptr(),
+        layout=_weight_layout(result),
+        weights=result.data_ptr(),
+    )
+    if activation is not None:
+        gradient.activation = ctypes.pointer(activation)
+    load_kernels().add_weight_gradient(ctypes.byref(gradient))
+    return result
+
+
+def _pack(weight: Tensor) -> Tensor:
+    """Return weights (C_out, C_in, ...) float32, whose taps lie evenly in memory, as tiles."""
+    out_channels, in_channels = weight.shape[:2]
+    num_taps = weight[0, 0].numel()
+    packed = torch.empty(
+        (-(-out_channels // CHANNELS), -(-in_channels // CHANNELS), num_taps, 2, IMAGES * CHANNELS),
+        dtype=torch.bfloat16,
+    )
+    layout = _weight_layout(weight)
+    load_kernels().pack_weights(address(weight), ctypes.byref(layout), address(packed))
+    return packed
+
+
+def _weight_layout(weight: Tensor) -> WeightLayoutStruct:
+    out_stride, in_stride, *tap_strides = weight.stride()
+    return WeightLayoutStruct(
+        num_out=weight.shape[0],
+        num_in=weight.shape[1],
+        num_taps=weight[0, 0].numel(),
+        out_stride=out_stride,
+        in_stride=in_stride,
+        tap_stride=tap_strides[-1] if tap_strides else 0,
+    )
