@@ -5,7 +5,13 @@ import ctypes
 import torch
 from torch import Tensor
 
-from ddpm.amx.geometry import ConvolutionKind, kernel_size, summed_taps, weight_taps
+from ddpm.amx.geometry import (
+    ConvolutionKind,
+    WeightTaps,
+    kernel_size,
+    summed_taps,
+    weight_taps,
+)
 from ddpm.amx.library import load_kernels
 from ddpm.amx.maps import CHANNELS, IMAGES, map_parts
 from ddpm.amx.structs import (
@@ -54,17 +60,9 @@ def weight_gradient(
     """
     blocks, _, in_height, in_width = values[0].shape[:4]
     out_blocks, height, width = grad_y.shape[1:4]
-    taps = weight_taps(kind)
-    columns = width + width % 2
-    rows = 2 * in_height if taps.doubled else in_height
-    in_blocks = sum(part.shape[1] for part in values)
-    tile = IMAGES * CHANNELS
-    gradient_scratch = grad_y.new_empty(blocks * height * out_blocks * columns * tile)
-    input_scratch = grad_y.new_empty(
-        taps.num_planes * blocks * rows * in_blocks * (columns + 2) * tile
-    )
+    taps, size = weight_taps(kind), kernel_size(kind)
+    gradient_scratch, input_scratch = _scratch(taps, values, grad_y)
     result = torch.zeros_like(weight)
-    size = kernel_size(kind)
     gradient = WeightGradientStruct(
         input=map_parts(values),
         gradient=grad_y.data_ptr(),
@@ -89,6 +87,19 @@ def weight_gradient(
         gradient.activation = ctypes.pointer(activation)
     load_kernels().add_weight_gradient(ctypes.byref(gradient))
     return result
+
+
+def _scratch(taps: WeightTaps, values: tuple[Tensor, ...], grad_y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return room for the gradient and the input as they are laid out to be multiplied."""
+    blocks, out_blocks, height, width = grad_y.shape[:4]
+    rows = values[0].shape[2] * (2 if taps.doubled else 1)
+    columns = width + width % 2
+    in_blocks = sum(part.shape[1] for part in values)
+    tile = IMAGES * CHANNELS
+    return (
+        grad_y.new_empty(blocks * height * out_blocks * columns * tile),
+        grad_y.new_empty(taps.num_planes * blocks * rows * in_blocks * (columns + 2) * tile),
+    )
 
 
 def _pack(weight: Tensor) -> Tensor:
