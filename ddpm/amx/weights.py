@@ -1,6 +1,7 @@
 """Weights as the kernels take them, and their gradient."""
 
 import ctypes
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -48,8 +49,11 @@ def weight_gradient(
     values: tuple[Tensor, ...],
     activation: ActivationStruct | None,
     grad_y: Tensor,
-) -> Tensor:
-    """Return the gradient of the weights, like them.
+) -> Tensor | None:
+    """Return the gradient of the weights, or add it to the one that they have and return None.
+
+    Left to autograd, that sum would be three more ways through memory, of a step's 143 MB with the
+    CIFAR-10 network.
 
     Args:
         kind: Of convolution.
@@ -62,7 +66,8 @@ def weight_gradient(
     out_blocks, height, width = grad_y.shape[1:4]
     taps, size = weight_taps(kind), kernel_size(kind)
     gradient_scratch, input_scratch = _scratch(taps, values, grad_y)
-    result = torch.zeros_like(weight)
+    adds = weight.grad is not None and weight.grad.stride() == weight.stride()
+    result = cast(Tensor, weight.grad) if adds else torch.zeros_like(weight)
     gradient = WeightGradientStruct(
         input=map_parts(values),
         gradient=grad_y.data_ptr(),
@@ -86,7 +91,7 @@ def weight_gradient(
     if activation is not None:
         gradient.activation = ctypes.pointer(activation)
     load_kernels().add_weight_gradient(ctypes.byref(gradient))
-    return result
+    return None if adds else result
 
 
 def _scratch(taps: WeightTaps, values: tuple[Tensor, ...], grad_y: Tensor) -> tuple[Tensor, Tensor]:

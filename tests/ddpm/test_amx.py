@@ -258,6 +258,19 @@ def test_frozen_network_predicts_what_the_other_does() -> None:
     assert torch.equal(TiledUNet(model, frozen=True)(x, t), TiledUNet(model)(x, t))
 
 
+def test_gradient_is_added_to_one_that_is_there() -> None:
+    """As autograd does: whoever sums over several calls, and buffers that hold all gradients."""
+    model = _trained()
+    network, x, t = TiledUNet(model), _draw(16, 3, 8, 8), torch.arange(16)
+    once = _gradients(model, network, x, t)
+    buffers = [parameter.grad for parameter in model.parameters()]
+    (network(x, t) * _draw(*x.shape, seed=5)).sum().backward()
+    for parameter, buffer in zip(model.parameters(), buffers, strict=True):
+        assert parameter.grad is buffer
+    twice = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(twice, 2 * once)
+
+
 def test_training_goes_on_from_changed_weights_and_follows_that_of_float32() -> None:
     """Weights are packed anew in each step; 40 steps on, losses still agree."""
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
