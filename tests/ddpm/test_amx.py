@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from ddpm.amx.maps import (
 )
 from ddpm.amx.network import TiledUNet, fits_tiles
 from ddpm.amx.normalisation import image_sums
+from ddpm.checkpoint import load_state, save_state
 from ddpm.compute import ComputeDecision, decide_compute
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.data import ImageDataset
@@ -45,7 +48,16 @@ SMALL = UNetConfig(
     num_heads=2,
     dropout=0.1,
 )
+AMX = ComputeDecision(precision="bf16", kernels="amx")
 KINDS: tuple[ConvolutionKind, ...] = ("same", "down", "up", "point")
+
+
+@contextmanager
+def _threads(num_threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    yield
+    torch.set_num_threads(before)
 
 
 def _pixels(images: Tensor) -> Tensor:
@@ -238,13 +250,8 @@ def test_image_has_the_same_bits_whatever_its_batch_and_threads() -> None:
     network = TiledUNet(_trained().bfloat16().eval(), frozen=True)
     x, t = _draw(48, 3, 8, 8), torch.arange(48) * 20
     whole = network(x, t)
-    threads = torch.get_num_threads()
-    try:
-        for num_threads in (1, 2, 3):
-            torch.set_num_threads(num_threads)
-            assert torch.equal(network(x, t), whole)
-    finally:
-        torch.set_num_threads(threads)
+    with _threads(2):
+        assert torch.equal(network(x, t), whole)
     assert torch.equal(network(x[17:], t[17:]), whole[17:])
     assert torch.equal(network(x.flip(0), t.flip(0)).flip(0), whole)
     assert torch.equal(network(x[:1], t[:1]), whole[:1])
@@ -271,23 +278,40 @@ def test_gradient_is_added_to_one_that_is_there() -> None:
     torch.testing.assert_close(twice, 2 * once)
 
 
+def _training(compute: ComputeDecision) -> TrainState:
+    return TrainState(
+        unet_config=SMALL,
+        diffusion_config=DiffusionConfig(num_timesteps=100),
+        config=TrainingConfig(num_steps=40, global_batch_size=16, learning_rate=1e-3),
+        image_shape=(1, 8, 8),
+        compute=compute,
+    )
+
+
+def _losses(state: TrainState, until_step: int) -> list[float]:
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
+    dataset = ImageDataset(images, np.arange(64))
+    return [metrics.loss for metrics in train_steps(state, dataset, until_step=until_step)]
+
+
 def test_training_goes_on_from_changed_weights_and_follows_that_of_float32() -> None:
     """Weights are packed anew in each step; 40 steps on, losses still agree."""
-    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
-    config = TrainingConfig(num_steps=40, global_batch_size=16, learning_rate=1e-3)
-    losses = {}
-    for compute in (ComputeDecision(), ComputeDecision(precision="bf16", kernels="amx")):
-        state = TrainState(
-            unet_config=SMALL,
-            diffusion_config=DiffusionConfig(num_timesteps=100),
-            config=config,
-            image_shape=(1, 8, 8),
-            compute=compute,
-        )
-        dataset = ImageDataset(images, np.arange(64))
-        losses[compute.kernels] = [m.loss for m in train_steps(state, dataset, until_step=40)]
-    assert losses["amx"][-1] < 0.5 * losses["amx"][0]
-    assert losses["amx"] == pytest.approx(losses["torch"], rel=0.05)
+    losses, expected = _losses(_training(AMX), 40), _losses(_training(ComputeDecision()), 40)
+    assert losses[-1] < 0.5 * losses[0]
+    assert losses == pytest.approx(expected, rel=0.05)
+
+
+def test_killed_training_ends_with_the_bits_of_one_never_killed(tmp_path: Path) -> None:
+    """Dropout included, with another number of threads."""
+    whole, killed, resumed = (_training(AMX) for _ in range(3))
+    _losses(whole, 8)
+    _losses(killed, 3)
+    save_state(killed, tmp_path)
+    load_state(resumed, tmp_path)
+    with _threads(2):
+        _losses(resumed, 8)
+    assert torch.equal(resumed.parameters.values, whole.parameters.values)
+    assert torch.equal(resumed.ema, whole.ema)
 
 
 def test_kernels_are_taken_where_they_fit_and_nothing_else_was_asked_for() -> None:

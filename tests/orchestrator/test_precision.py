@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from ddpm.amx.library import kernels_obstacle
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
 from ddpm.data import ImageDataset
@@ -26,16 +27,23 @@ SHAPE = (1, 8, 8)
 DIFFUSION = DiffusionConfig(num_timesteps=100)
 
 
-def train(precision: str) -> tuple[UNet, list[float]]:
+FLOAT32, BF16 = ComputeDecision(), ComputeDecision(precision="bf16")
+AMX = pytest.param(
+    ComputeDecision(precision="bf16", kernels="amx"),
+    marks=pytest.mark.skipif(kernels_obstacle() is not None, reason="no AMX kernels here"),
+)
+
+
+def train(compute: ComputeDecision) -> tuple[UNet, list[float]]:
     """Train a small network on digits; return its averaged weights and the loss of each step."""
     state = TrainState(
-        unet_config=UNetConfig(channels=16, channel_multipliers=(1, 2), num_res_blocks=1),
+        unet_config=UNetConfig(channels=32, channel_multipliers=(1, 2), num_res_blocks=1),
         diffusion_config=DIFFUSION,
         config=TrainingConfig(
             num_steps=NUM_STEPS, global_batch_size=32, learning_rate=2e-3, ema_decay=0.9
         ),
         image_shape=SHAPE,
-        compute=ComputeDecision(precision=precision),  # type: ignore[arg-type]
+        compute=compute,
     )
     images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     dataset = ImageDataset(images, np.arange(len(images)))
@@ -47,7 +55,7 @@ def train(precision: str) -> tuple[UNet, list[float]]:
 @pytest.fixture(scope="module")
 def trained() -> tuple[UNet, list[float]]:
     """A network trained in float32, and its losses."""
-    return train("float32")
+    return train(FLOAT32)
 
 
 def in_float64(model: UNet) -> Denoiser:
@@ -61,9 +69,8 @@ def in_float64(model: UNet) -> Denoiser:
     return denoise
 
 
-def in_precision(model: UNet, precision: str) -> Denoiser:
+def as_decided(model: UNet, compute: ComputeDecision) -> Denoiser:
     """Return the network as a sample job runs it."""
-    compute = ComputeDecision(precision=precision)  # type: ignore[arg-type]
     return build_denoiser(copy.deepcopy(model), compute)
 
 
@@ -72,24 +79,26 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     return float(torch.linalg.vector_norm(found - exact) / torch.linalg.vector_norm(exact))
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-6), ("bf16", 1e-2)])
+@pytest.mark.parametrize("compute", [FLOAT32, BF16, AMX])
 def test_a_prediction_is_near_that_of_float64(
-    trained: tuple[UNet, list[float]], precision: str, bound: float
+    trained: tuple[UNet, list[float]], compute: ComputeDecision
 ) -> None:
     """At every level of noise."""
-    exact, near = in_float64(trained[0]), in_precision(trained[0], precision)
+    bound = 1e-6 if compute.precision == "float32" else 1e-2
+    exact, near = in_float64(trained[0]), as_decided(trained[0], compute)
     for timestep in (2, 20, 50, 99):
         x_t = sample_noise(1, torch.arange(32), timestep, SHAPE)
         t = torch.full((32,), timestep)
         assert relative_error(near(x_t, t), exact(x_t, t)) < bound, timestep
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("float32", 2e-6), ("bf16", 1.5e-2)])
+@pytest.mark.parametrize("compute", [FLOAT32, BF16, AMX])
 @pytest.mark.parametrize(("method", "num_steps"), [("ddpm", 100), ("ddim", 20)])
 def test_the_images_of_a_whole_chain_are_near_those_of_float64(
-    trained: tuple[UNet, list[float]], precision: str, bound: float, method: str, num_steps: int
+    trained: tuple[UNet, list[float]], compute: ComputeDecision, method: str, num_steps: int
 ) -> None:
     """Errors of hundreds of steps do not add up to another image."""
+    bound = 2e-6 if compute.precision == "float32" else 1.5e-2
     config = SamplingConfig(
         method=method,  # type: ignore[arg-type]
         num_steps=num_steps,
@@ -99,16 +108,17 @@ def test_the_images_of_a_whole_chain_are_near_those_of_float64(
     diffusion, indices = GaussianDiffusion(DIFFUSION), torch.arange(8)
     exact, near = (
         draw(denoiser, diffusion, config, indices, SHAPE)
-        for denoiser in (in_float64(trained[0]), in_precision(trained[0], precision))
+        for denoiser in (in_float64(trained[0]), as_decided(trained[0], compute))
     )
     assert relative_error(near, exact) < bound
 
 
+@pytest.mark.parametrize("compute", [BF16, AMX])
 def test_training_in_bfloat16_follows_the_losses_of_float32(
-    trained: tuple[UNet, list[float]],
+    trained: tuple[UNet, list[float]], compute: ComputeDecision
 ) -> None:
     """Step by step the same images, timesteps and noise; the losses part by less than 1 %."""
-    (_, exact), (_, near) = trained, train("bf16")
+    (_, exact), (_, near) = trained, train(compute)
     apart = [abs(n - e) / e for n, e in zip(near, exact, strict=True)]
     assert statistics.median(apart) < 0.01
     late = statistics.fmean(near[-LAST:]) / statistics.fmean(exact[-LAST:])
