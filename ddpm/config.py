@@ -157,7 +157,8 @@ class TrainingConfig:
             average of their own weights and not of their initial ones.
         horizontal_flip: Mirror every second image on average; wrong for digits and letters.
         precision: "bf16" is autocast; "auto" takes what is fastest on the job's machine.
-        compile: Whether the step is compiled; "auto" weighs the compile time against the work.
+        compile: Whether the step is compiled; "auto" takes the AMX kernels where they fit, else
+            weighs the compile time against the work.
         seed: Seed of the initial weights, the order of the images, t, the noise and the dropout.
     """
 
@@ -207,7 +208,8 @@ class SamplingConfig:
         microbatch_size: Images that go through the network together. Part of what fixes the bits.
         precision: "bf16" holds the weights in bfloat16; "auto" takes what is fastest on the job's
             machine.
-        compile: Whether the network is compiled; "auto" weighs the compile time against the work.
+        compile: Whether the network is compiled; "auto" takes the AMX kernels where they fit, else
+            weighs the compile time against the work.
         trajectory: Number of the first images whose way from x_T to x_0 is kept as a film strip.
     """
 
