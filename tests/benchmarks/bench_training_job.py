@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from ddpm.amx.library import kernels_obstacle
+from ddpm.amx.network import fits_tiles
 from ddpm.compute import decide_compute
 from ddpm.data import ImageDataset
 from ddpm.training import TrainState, train_steps
@@ -43,13 +45,15 @@ from tests.benchmarks.bench_speed_sides import ROOT
 Row = dict[str, Any]
 WARM_STEPS = 20
 SETTLE_S, TURN_S = 1.0, 8.0
+# The AMX kernels where there are any; torch.compile would take longer than the turns.
+_COMPILE = "auto" if kernels_obstacle() is None else "false"
 
 
 def training_spec(store: ObjectStore, cpus: int) -> TrainJob:
-    """Return jobs/train.yaml's training, eager, with its checkpoints and without grids."""
+    """Return jobs/train.yaml's training, not compiled by torch, with its checkpoints and without grids."""
     overrides = [
         "training.num_steps=100000",
-        "training.compile=false",
+        f"training.compile={_COMPILE}",
         "tracking.log_every_steps=1",
         "tracking.sample_every_steps=0",
         f"resources.cpus_per_worker={cpus}",
@@ -63,9 +67,10 @@ def bare_loop(store: ObjectStore, spec: TrainJob, cpus: int) -> None:
     """Train in this process, and print the time of each step, in seconds since the epoch."""
     compute = decide_compute(
         precision=spec.training.precision,
-        compile_request=False,
+        compile_request=spec.training.compile,
         num_threads=cpus,
         worth_compiling=False,
+        fits_tiles=fits_tiles(spec.model, spec.training.global_batch_size),
         device_kind="cpu",
     )
     set_up_process(compute)
