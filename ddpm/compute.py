@@ -35,7 +35,8 @@ class ComputeDecision:
         device_kind: "cuda" or "cpu".
         precision: "bf16" or "float32".
         compiled: Whether the network goes through torch.compile.
-        kernels: "amx" computes the network with the kernels of `ddpm.amx`, "torch" with torch's.
+        kernels: "amx" computes the network with the kernels of `ddpm.amx`, "torch" with torch's, as
+            what a training draws and evaluates on its way is in either case.
         channels_last: Whether feature maps are laid out with their channels next to each other.
         num_threads: CPU threads of one worker.
         reason: Why, in one line, for people.

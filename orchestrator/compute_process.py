@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from ddpm.amx.library import load_kernels
+from ddpm.amx.library import kernels_obstacle
 from ddpm.compute import ComputeDecision
+from orchestrator.errors import BadInputError
 from orchestrator.local_cache import cache_folder
 
 
@@ -16,11 +17,16 @@ def set_up_process(compute: ComputeDecision) -> None:
             told to give the same bits each time, which it reads from the environment when it is
             first used. A node's own setting does not count: torch refuses to multiply with most,
             and others give other bits.
+
+    Raises:
+        BadInputError: This machine cannot compute so.
     """
     if compute.device_kind == "cuda":
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     if compute.kernels == "amx":
-        load_kernels(kernel_folder())
+        obstacle = kernels_obstacle(kernel_folder())
+        if obstacle is not None:
+            raise BadInputError(f"the job was begun with AMX kernels, but {obstacle} here")
     compute.apply_to_process()
 
 

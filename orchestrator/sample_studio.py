@@ -159,11 +159,10 @@ class StoreStudio:
 
     def _proposal(self) -> dict[str, Any]:
         setup, sampling = self._setup, self._setup.spec.sampling
-        eager = self._decide(worth_compiling=False)
-        compute = eager
-        may_compile = sampling.compile == "auto" and eager.kernels == "torch"
-        if may_compile and compile_obstacle(eager.device_kind) is None:
-            seconds = self._estimate_s(eager)
+        compute = first = self._decide(worth_compiling=False)
+        may_compile = sampling.compile == "auto" and first.kernels == "torch"
+        if may_compile and compile_obstacle(first.device_kind) is None:
+            seconds = self._estimate_s(first)
             compute = self._decide(worth_compiling=seconds > _WORTH_COMPILING_S)
         return {
             "compute": compute.to_json(),
@@ -172,7 +171,7 @@ class StoreStudio:
             "image_shape": list(self._info.image_shape),
             "num_samples": setup.spec.num_samples,
             "shard_size": setup.spec.shard_size,
-            **environment(eager),
+            **environment(first),
         }
 
     def _decide(self, *, worth_compiling: bool) -> ComputeDecision:

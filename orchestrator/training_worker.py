@@ -242,6 +242,7 @@ class TrainingWorker:
                 "ddpmctl.device": compute.device_kind,
                 "ddpmctl.precision": compute.precision,
                 "ddpmctl.compiled": str(compute.compiled),
+                "ddpmctl.kernels": compute.kernels,
             }
         )
 

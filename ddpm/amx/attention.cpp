@@ -108,7 +108,7 @@ class Attender {
     }
   }
 
-  // Writes exp(score - max) of a row, rounded, and keeps the reciprocal of their sum.
+  // Writes exp(score - max) of a row, rounded, and keeps the reciprocal of the sum before that.
   void take_softmax(int row) {
     const float* scores = &scores_[row * key_columns_];
     bfloat16* probabilities = &probabilities_[row * key_columns_];

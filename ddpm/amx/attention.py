@@ -2,6 +2,7 @@
 
 import ctypes
 
+import torch
 from torch import Tensor
 
 from ddpm.amx.library import load_kernels
@@ -25,7 +26,7 @@ def attend(qkv: Tensor, num_heads: int) -> Tensor:
     blocks, channel_blocks, height, width = qkv.shape[:4]
     num_channels = channel_blocks // 3 * CHANNELS
     whole = num_channels // num_heads % CHANNELS == 0 and height * width % _ROWS == 0
-    if qkv.requires_grad or not whole:
+    if torch.is_grad_enabled() or not whole:
         pixels = pixels_of_tiles(qkv)
         parts = pixels.view(*pixels.shape[:2], 3, num_heads, num_channels // num_heads)
         q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, D)

@@ -21,7 +21,6 @@ namespace {
 constexpr int kStripPixels = 16;  // a strip has at least so many, if the chunk has
 constexpr int kImagesAtOnce = 2;  // that are finished after each tap
 constexpr int kStripTaps = 9;     // what stays in the first cache: so many taps of 32 channels
-constexpr int kItemsPerThread = 1;        // at least, so that threads end together
 
 inline void multiply_both(const bfloat16* left, const bfloat16* right, std::int64_t stride,
                           const bfloat16* weights) {
@@ -198,7 +197,7 @@ template <typename Epilogue>
 void convolve(const Convolution& c, const Epilogue& epilogue) {
   const int num_chunks = (c.height + c.chunk_rows - 1) / c.chunk_rows;
   const int num_items = c.num_blocks * num_chunks;
-  const int wanted = (kItemsPerThread * omp_get_max_threads() + num_items - 1) / num_items;
+  const int wanted = (omp_get_max_threads() + num_items - 1) / num_items;
   const int num_groups = std::min(wanted, c.out_channel_blocks);
 #pragma omp parallel
   {

@@ -41,7 +41,7 @@ def convolve(
         by_image: How the output is laid out.
         bias: (C_out,) float32, added.
         embedding: (images, C_out) float32, added to all pixels.
-        residual: Maps like the output, added.
+        residual: Maps like the output, as tiles, added.
 
     Returns:
         The output, (blocks, C_out / 32, H, W, 16, 32) bfloat16; (chunks, blocks, 2, 16, C_out)

@@ -29,7 +29,7 @@ class Tap(NamedTuple):
 
 @dataclass(frozen=True)
 class WeightTaps:
-    """How the gradient of the weights pairs inputs with gradients; see weights.cpp."""
+    """How the gradient of the weights pairs inputs with gradients; see weight_gradient.cpp."""
 
     num_planes: int
     doubled: bool

@@ -71,7 +71,7 @@ class Layer:
         if not torch.is_grad_enabled():
             return self.compute(sums, values, embedding, residual, by_image).output
         return Maps(
-            *_Layer.apply(  # type: ignore[no-untyped-call]
+            *_LayerFunction.apply(  # type: ignore[no-untyped-call]
                 self,
                 by_image,
                 module.weight,
@@ -147,8 +147,11 @@ class _Computed(NamedTuple):
     activation: ActivationStruct | None
 
 
-class _Layer(torch.autograd.Function):
-    """What a `Layer` does; the activated input is computed anew for the gradient, not kept."""
+class _LayerFunction(torch.autograd.Function):
+    """What a `Layer` does; the activated input is computed anew for the gradient, not kept.
+
+    The parameters are read again in the backward pass, and must be the same then.
+    """
 
     @staticmethod
     def forward(
@@ -163,6 +166,8 @@ class _Layer(torch.autograd.Function):
         norm_bias: Tensor | None,
         *parts: Tensor,
     ) -> tuple[Tensor, Tensor]:
+        if weight.dtype != torch.float32:
+            raise TypeError(f"weights of {weight.dtype} have no gradient here: float32 ones have")
         sums, values = parts[: len(parts) // 2], parts[len(parts) // 2 :]
         computed = layer.compute(sums, values, embedding, residual, by_image)
         y, y_sums = computed.output
@@ -180,7 +185,10 @@ class _Layer(torch.autograd.Function):
         values = ctx.saved_tensors
         grad_y = grad_y.contiguous()
         sums = image_sums(grad_y)
-        grad_weight = weight_gradient(layer.kind, layer.module.weight, values, activation, grad_y)
+        grad_weight = None
+        if ctx.needs_input_grad[2]:
+            weight = layer.module.weight
+            grad_weight = weight_gradient(layer.kind, weight, values, activation, grad_y)
         grads_x: tuple[Tensor | None, ...] = (None,) * len(values)
         grad_norm_weight = grad_norm_bias = None
         norm = layer.group_norm()

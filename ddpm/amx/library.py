@@ -6,10 +6,10 @@ compiler and called by ctypes with the addresses of tensors. They use the thread
 
 import ctypes
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -43,22 +43,22 @@ class Kernels(Protocol):
     attend: Callable[..., None]
 
 
+_lock = threading.Lock()
+_loaded_kernels: Kernels | None = None
+_obstacle: str | None = None
+
+
 def kernels_obstacle(folder: Path | None = None) -> str | None:
     """Return why the kernels cannot be used on this machine, or None where they are loaded.
 
     Args:
         folder: As for `load_kernels`.
     """
-    if not torch.cpu._is_amx_tile_supported():
-        return "the processor has no AMX"
     try:
         load_kernels(folder)
     except KernelError as error:
         return str(error)
     return None
-
-
-_loaded_kernels: Kernels | None = None
 
 
 def load_kernels(folder: Path | None = None) -> Kernels:
@@ -69,30 +69,50 @@ def load_kernels(folder: Path | None = None) -> Kernels:
             this process alone. Only the first call looks at it.
 
     Raises:
-        KernelError: There is no compiler, it fails, or the processor refuses.
+        KernelError: There is no g++, it fails, or the processor or the system refuses.
     """
-    global _loaded_kernels
-    if _loaded_kernels is None:
-        if folder is not None:
-            _loaded_kernels = _loaded(_compiled_into(folder))
-        else:
-            with tempfile.TemporaryDirectory() as temporary:
-                _loaded_kernels = _loaded(_compiled_into(Path(temporary)))
+    global _loaded_kernels, _obstacle
+    if _loaded_kernels is not None:
+        return _loaded_kernels
+    with _lock:
+        if _obstacle is not None:
+            raise KernelError(_obstacle)
+        if _loaded_kernels is None:
+            try:
+                _loaded_kernels = _load(folder)
+            except (KernelError, OSError) as error:
+                _obstacle = str(error)
+                raise KernelError(_obstacle) from error
     return _loaded_kernels
 
 
-def _compiled_into(folder: Path) -> Path:
-    compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+def _load(folder: Path | None) -> Kernels:
+    if not (torch.cpu._is_amx_tile_supported() and torch.cpu._is_avx512_bf16_supported()):
+        raise KernelError("the processor has no AMX")
+    # clang would bring an OpenMP of its own, which does not know torch's number of threads.
+    compiler = shutil.which("g++")
     if compiler is None:
-        raise KernelError("there is no C++ compiler")
+        raise KernelError("there is no g++")
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return _opened(_compile(compiler, Path(temporary)))
     library = folder / f"kernels-{_key(compiler)}.so"
     if library.exists():
-        return library
+        try:
+            return _opened(library)
+        except KernelError:
+            library.unlink(missing_ok=True)  # torn; it is made anew
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{library.name}.{os.getpid()}"
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        _compile(compiler, Path(temporary)).replace(library)
+    return _opened(library)
+
+
+def _compile(compiler: str, folder: Path) -> Path:
+    library = folder / "kernels.so"
     sources = sorted(map(str, _SOURCE_FOLDER.glob("*.cpp")))
     done = subprocess.run(
-        [compiler, *_FLAGS, *sources, "-o", str(unfinished)],
+        ["env", "LC_ALL=C", compiler, *_FLAGS, *sources, "-o", str(library)],
         capture_output=True,
         text=True,
         check=False,
@@ -100,7 +120,6 @@ def _compiled_into(folder: Path) -> Path:
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if "error" in line]
         raise KernelError(f"{compiler} cannot compile the AMX kernels: {(errors or ['?'])[0]}")
-    unfinished.replace(library)
     return library
 
 
@@ -113,7 +132,7 @@ def _key(compiler: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _loaded(path: Path) -> Kernels:
+def _opened(path: Path) -> Kernels:
     try:
         library: Any = ctypes.CDLL(str(path))
     except OSError as error:

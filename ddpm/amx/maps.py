@@ -1,7 +1,7 @@
 """Feature maps as tiles: 16 images x 32 channels of one pixel lie together, 1 KB.
 
-(B, C, H, W) becomes (blocks, C / 32, H, W, 16, 32) bfloat16. Blocks that B leaves unfilled hold
-zeros, and so do channels that C does.
+(B, C, H, W) becomes (blocks, C / 32, H, W, 16, 32) bfloat16. Of the input, images that
+a block lacks are zeros; of all maps, channels that C lacks are.
 
 By image, they have the same shape but other strides: what an image has in 32 channels at all pixels
 lies together.

@@ -19,6 +19,7 @@ from ddpm.amx.maps import (
     tiles_of_images,
 )
 from ddpm.config import UNetConfig
+from ddpm.dropout import Dropout
 from ddpm.unet import ResidualBlock, SelfAttention, UNet, timestep_embedding
 
 # Of the images of a batch, blocks of 16 may have a half more than there are.
@@ -28,7 +29,7 @@ _MAX_FILL = 1.5
 def fits_tiles(config: UNetConfig, batch_size: int) -> bool:
     """Tell whether a network and a batch fill tiles well enough for them to pay."""
     filled = num_blocks(batch_size) * IMAGES
-    return config.channels % CHANNELS == 0 and filled <= _MAX_FILL * batch_size
+    return config.channels % CHANNELS == 0 and 0 < filled <= _MAX_FILL * batch_size
 
 
 _Shifts = dict[ResidualBlock, Tensor]
@@ -47,7 +48,10 @@ class TiledUNet:
         self._frozen = frozen
         self._layers: dict[nn.Module, Layer] = {}
         self._blocks = [block for block in model.modules() if isinstance(block, ResidualBlock)]
-        self._frozen_projection = self._projection() if frozen else None
+        self._frozen_projection: tuple[Tensor, Tensor] | None = None
+        if frozen:
+            with torch.no_grad():
+                self._frozen_projection = self._projection()
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Return the network's output.
@@ -88,13 +92,22 @@ class TiledUNet:
         self,
         kind: ConvolutionKind,
         module: nn.Module,
-        **surroundings: object,
+        *,
+        norm: nn.GroupNorm | None = None,
+        activated: bool = True,
+        dropout: Dropout | None = None,
     ) -> Layer:
         """Return a module's layer, made when it is first asked for."""
         layer = self._layers.get(module)
         if layer is None:
-            convolution = cast(nn.Conv2d | nn.Linear, module)
-            layer = Layer(kind, convolution, frozen=self._frozen, **surroundings)  # type: ignore[arg-type]
+            layer = Layer(
+                kind,
+                cast(nn.Conv2d | nn.Linear, module),
+                norm=norm,
+                activated=activated,
+                dropout=dropout,
+                frozen=self._frozen,
+            )
             self._layers[module] = layer
         return layer
 

@@ -1,6 +1,7 @@
 // Group norm of tiles, SiLU and dropout, and their gradients.
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "tiles.h"
@@ -55,28 +56,30 @@ extern "C" void norm_coefficients(const Norm* norm, const PartSums* parts, float
   const double count = double(norm->num_pixels) * group_size;
 #pragma omp parallel
   {
-  ImageSums sums(num_channels);
+    ImageSums sums(num_channels);
 #pragma omp for schedule(static)
-  for (int image = 0; image < norm->num_blocks * kImages; ++image) {
-    const std::int64_t row = std::int64_t(image) * num_channels;
-    sums.read(parts, *norm, image);
-    for (int first = 0; first < num_channels; first += group_size) {
-      double sum = 0.0, squares = 0.0;
-      for (int channel = first; channel < first + group_size; ++channel) {
-        sum += sums.first[channel];
-        squares += sums.second[channel];
-      }
-      const double mean = sum / count;
-      const double variance = squares / count - mean * mean;
-      const double inverse = 1.0 / __builtin_sqrt((variance > 0 ? variance : 0) + norm->epsilon);
-      for (int channel = first; channel < first + group_size; ++channel) {
-        means[row + channel] = float(mean);
-        inverse_deviations[row + channel] = float(inverse);
-        scale[row + channel] = float(inverse * norm->weight[channel]);
-        shift[row + channel] = float(norm->bias[channel] - mean * inverse * norm->weight[channel]);
+    for (int image = 0; image < norm->num_blocks * kImages; ++image) {
+      const std::int64_t row = std::int64_t(image) * num_channels;
+      sums.read(parts, *norm, image);
+      for (int first = 0; first < num_channels; first += group_size) {
+        double sum = 0.0, squares = 0.0;
+        for (int channel = first; channel < first + group_size; ++channel) {
+          sum += sums.first[channel];
+          squares += sums.second[channel];
+        }
+        const double mean = sum / count;
+        const double variance = squares / count - mean * mean;
+        // What has overflown is no number: with a finite result nobody would see it.
+        const double spread = std::isfinite(variance) ? std::max(variance, 0.0) : NAN;
+        const double inverse = 1.0 / std::sqrt(spread + norm->epsilon);
+        for (int channel = first; channel < first + group_size; ++channel) {
+          means[row + channel] = float(mean);
+          inverse_deviations[row + channel] = float(inverse);
+          scale[row + channel] = float(inverse * norm->weight[channel]);
+          shift[row + channel] = float(norm->bias[channel] - mean * inverse * norm->weight[channel]);
+        }
       }
     }
-  }
   }
 }
 
@@ -93,30 +96,30 @@ extern "C" void norm_gradient_coefficients(const Norm* norm, const PartSums* sum
   const double count = double(norm->num_pixels) * group_size;
 #pragma omp parallel
   {
-  ImageSums image_sums(num_channels);
+    ImageSums image_sums(num_channels);
 #pragma omp for schedule(static)
-  for (int image = 0; image < norm->num_blocks * kImages; ++image) {
-    const std::int64_t row = std::int64_t(image) * num_channels;
-    image_sums.read(parts, *norm, image);
-    for (int first = 0; first < num_channels; first += group_size) {
-      const double mean = means[row + first], inverse = inverse_deviations[row + first];
-      double sum = 0.0, products = 0.0;  // of weight dz, and with the normalised x
-      for (int channel = first; channel < first + group_size; ++channel) {
-        const double channel_sum = image_sums.first[channel];
-        const double product = (image_sums.second[channel] - mean * channel_sum) * inverse;
-        grad_weight[row + channel] = float(product);
-        grad_bias[row + channel] = float(channel_sum);
-        sum += norm->weight[channel] * channel_sum;
-        products += norm->weight[channel] * product;
-      }
-      const double slope = -inverse * inverse * products / count;
-      const double offset = -inverse * sum / count - slope * mean;
-      for (int channel = first; channel < first + group_size; ++channel) {
-        slopes[row + channel] = float(slope);
-        offsets[row + channel] = float(offset);
+    for (int image = 0; image < norm->num_blocks * kImages; ++image) {
+      const std::int64_t row = std::int64_t(image) * num_channels;
+      image_sums.read(parts, *norm, image);
+      for (int first = 0; first < num_channels; first += group_size) {
+        const double mean = means[row + first], inverse = inverse_deviations[row + first];
+        double sum = 0.0, products = 0.0;  // of weight dz, and with the normalised x
+        for (int channel = first; channel < first + group_size; ++channel) {
+          const double channel_sum = image_sums.first[channel];
+          const double product = (image_sums.second[channel] - mean * channel_sum) * inverse;
+          grad_weight[row + channel] = float(product);
+          grad_bias[row + channel] = float(channel_sum);
+          sum += norm->weight[channel] * channel_sum;
+          products += norm->weight[channel] * product;
+        }
+        const double slope = -inverse * inverse * products / count;
+        const double offset = -inverse * sum / count - slope * mean;
+        for (int channel = first; channel < first + group_size; ++channel) {
+          slopes[row + channel] = float(slope);
+          offsets[row + channel] = float(offset);
+        }
       }
     }
-  }
   }
 }
 

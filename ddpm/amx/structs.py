@@ -49,13 +49,13 @@ class ActivationStruct(ctypes.Structure):
 
 
 class TapStruct(ctypes.Structure):
-    """`Tap` of convolution.cpp."""
+    """`Tap` of convolution.h."""
 
     _fields_ = (("row", ctypes.c_int32), ("column", ctypes.c_int32), ("weights", ctypes.c_int32))
 
 
 class GeometryStruct(ctypes.Structure):
-    """`Geometry` of convolution.cpp."""
+    """`Geometry` of convolution.h."""
 
     _fields_ = (
         ("phases", ctypes.c_int32),
@@ -67,7 +67,7 @@ class GeometryStruct(ctypes.Structure):
 
 
 class ConvolutionStruct(ctypes.Structure):
-    """`Convolution` of convolution.cpp."""
+    """`Convolution` of convolution.h."""
 
     _fields_ = (
         ("input", MapsStruct),
@@ -91,7 +91,7 @@ class ConvolutionStruct(ctypes.Structure):
 
 
 class ActivationGradientStruct(ctypes.Structure):
-    """`ActivationGradient` of convolution.cpp."""
+    """`ActivationGradient` of convolution.h."""
 
     _fields_ = (("activated", MapsStruct), ("activation", ActivationStruct))
 
@@ -120,7 +120,7 @@ class NormStruct(ctypes.Structure):
 
 
 class WeightLayoutStruct(ctypes.Structure):
-    """`WeightLayout` of weights.cpp."""
+    """`WeightLayout` of weights.h."""
 
     _fields_ = (
         ("num_out", ctypes.c_int32),
@@ -133,13 +133,13 @@ class WeightLayoutStruct(ctypes.Structure):
 
 
 class GradientTapStruct(ctypes.Structure):
-    """`GradientTap` of weights.cpp."""
+    """`GradientTap` of weight_gradient.cpp."""
 
     _fields_ = (("plane", ctypes.c_int32), ("row", ctypes.c_int32), ("column", ctypes.c_int32))
 
 
 class WeightGradientStruct(ctypes.Structure):
-    """`WeightGradient` of weights.cpp."""
+    """`WeightGradient` of weight_gradient.cpp."""
 
     _fields_ = (
         ("input", MapsStruct),

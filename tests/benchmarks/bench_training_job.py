@@ -50,7 +50,7 @@ _COMPILE = "auto" if kernels_obstacle() is None else "false"
 
 
 def training_spec(store: ObjectStore, cpus: int) -> TrainJob:
-    """Return jobs/train.yaml's training, not compiled by torch, with its checkpoints and without grids."""
+    """Return jobs/train.yaml's training with its checkpoints, without grids and torch.compile."""
     overrides = [
         "training.num_steps=100000",
         f"training.compile={_COMPILE}",

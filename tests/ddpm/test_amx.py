@@ -56,8 +56,10 @@ KINDS: tuple[ConvolutionKind, ...] = ("same", "down", "up", "point")
 def _threads(num_threads: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pixels(images: Tensor) -> Tensor:
@@ -350,7 +352,7 @@ def test_compiled_kernels_are_kept_and_a_broken_compiler_is_an_obstacle(tmp_path
 
     compilers = tmp_path / "bin"
     compilers.mkdir()
-    assert obstacle(str(compilers)) == "there is no C++ compiler"
+    assert obstacle(str(compilers)) == "there is no g++"
     broken = compilers / "g++"
     broken.write_text("#!/bin/sh\necho 'x.cpp:1: error: no such thing' >&2\nexit 1\n")
     broken.chmod(0o755)
