@@ -26,6 +26,7 @@ def convolve(
     *,
     activation: ActivationStruct | None = None,
     by_image: bool = False,
+    summed: bool = True,
     bias: Tensor | None = None,
     embedding: Tensor | None = None,
     residual: Tensor | None = None,
@@ -39,6 +40,7 @@ def convolve(
         size: Height and width of the output.
         activation: What happens to the maps first.
         by_image: How the output is laid out.
+        summed: Whether a group norm follows, which needs the sums; without, they are empty.
         bias: (C_out,) float32, added.
         embedding: (images, C_out) float32, added to all pixels.
         residual: Maps like the output, as tiles, added.
@@ -48,6 +50,9 @@ def convolve(
         float32, its sums and those of its squares.
     """
     convolution, output, sums = _describe(values, weights, geometry, size, by_image)
+    if not summed:
+        sums = sums.new_empty(0)
+        convolution.sums = None
     if activation is not None:
         convolution.activation = ctypes.pointer(activation)
     convolution.bias = address(bias)

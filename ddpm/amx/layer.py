@@ -57,6 +57,7 @@ class Layer:
         embedding: Tensor | None = None,
         residual: Tensor | None = None,
         by_image: bool = False,
+        summed: bool = True,
     ) -> Maps:
         """Convolve.
 
@@ -65,15 +66,17 @@ class Layer:
             embedding: (images, C_out) float32, added to all pixels of an image.
             residual: Added; like the values that come out.
             by_image: How these are laid out.
+            summed: Whether a group norm follows, which needs their sums.
         """
         module, norm = self.module, self.norm
         sums, values = tuple(part.sums for part in inputs), tuple(part.values for part in inputs)
         if not torch.is_grad_enabled():
-            return self.compute(sums, values, embedding, residual, by_image).output
+            return self.compute(sums, values, embedding, residual, by_image, summed).output
         return Maps(
             *_LayerFunction.apply(  # type: ignore[no-untyped-call]
                 self,
                 by_image,
+                summed,
                 module.weight,
                 module.bias,
                 embedding,
@@ -92,6 +95,7 @@ class Layer:
         embedding: Tensor | None,
         residual: Tensor | None,
         by_image: bool,
+        summed: bool,
     ) -> "_Computed":
         """Return the output and what its gradient needs; arguments as when called."""
         normalised = activation = None
@@ -107,6 +111,7 @@ class Layer:
             output_size(self.kind, *values[0].shape[2:4]),
             activation=activation,
             by_image=by_image,
+            summed=summed,
             bias=bias,
             embedding=embedding,
             residual=residual,
@@ -158,6 +163,7 @@ class _LayerFunction(torch.autograd.Function):
         ctx: Any,
         layer: Layer,
         by_image: bool,
+        summed: bool,
         weight: Tensor,
         bias: Tensor,
         embedding: Tensor | None,
@@ -169,7 +175,7 @@ class _LayerFunction(torch.autograd.Function):
         if weight.dtype != torch.float32:
             raise TypeError(f"weights of {weight.dtype} have no gradient here: float32 ones have")
         sums, values = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-        computed = layer.compute(sums, values, embedding, residual, by_image)
+        computed = layer.compute(sums, values, embedding, residual, by_image, summed)
         y, y_sums = computed.output
         ctx.layer = layer
         ctx.normalised, ctx.activation = computed.normalised, computed.activation
@@ -186,7 +192,7 @@ class _LayerFunction(torch.autograd.Function):
         grad_y = grad_y.contiguous()
         sums = image_sums(grad_y)
         grad_weight = None
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[3]:
             weight = layer.module.weight
             grad_weight = weight_gradient(layer.kind, weight, values, activation, grad_y)
         grads_x: tuple[Tensor | None, ...] = (None,) * len(values)
@@ -208,10 +214,11 @@ class _LayerFunction(torch.autograd.Function):
         return (
             None,
             None,
+            None,
             grad_weight,
             sums.sum(dim=0)[: layer.out_channels],
-            sums if ctx.needs_input_grad[4] else None,
-            grad_y if ctx.needs_input_grad[5] else None,
+            sums if ctx.needs_input_grad[5] else None,
+            grad_y if ctx.needs_input_grad[6] else None,
             grad_norm_weight,
             grad_norm_bias,
             *(None for _ in values),
@@ -226,6 +233,7 @@ def _input_gradient(layer: Layer, values: tuple[Tensor, ...], grad_y: Tensor) ->
         transposed_weights(layer.module.weight.detach()),
         gradient_geometry(layer.kind),
         (values[0].shape[2], values[0].shape[3]),
+        summed=False,
     )
     if len(values) == 1:
         return (gradient,)

@@ -85,7 +85,7 @@ class TiledUNet:
                 x = self._stage(stage, shifts, x, skips.pop())
             if level.upsample is not None:
                 x = self._layer("up", level.upsample.conv)(x)
-        output = self._layer("same", model.conv_out, norm=model.norm_out)(x)
+        output = self._layer("same", model.conv_out, norm=model.norm_out)(x, summed=False)
         return images_of_tiles(output.values, model.image_shape[0])[:batch_size]
 
     def _layer(
@@ -139,12 +139,12 @@ class TiledUNet:
         h = first(*inputs, embedding=shifts[block])
         shortcut = inputs[0]
         if not isinstance(block.shortcut, nn.Identity):
-            shortcut = self._layer("point", block.shortcut)(*inputs)
+            shortcut = self._layer("point", block.shortcut)(*inputs, summed=False)
         second = self._layer("same", block.conv2, norm=block.norm2, dropout=block.dropout)
         return second(h, residual=shortcut.values)
 
     def _attention(self, module: SelfAttention, x: Maps) -> Maps:
         layer = self._layer("point", module.qkv, norm=module.norm, activated=False)
-        tiles = attend(layer(x, by_image=True).values, module.num_heads)
+        tiles = attend(layer(x, by_image=True, summed=False).values, module.num_heads)
         project = self._layer("point", module.projection)
         return project(Maps(tiles, tiles.new_empty(0)), residual=x.values)
