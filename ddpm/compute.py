@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from ddpm.amx.library import kernels_obstacle
+from ddpm.amx.kernels import kernels_obstacle
 from ddpm.amx.network import TiledUNet
 from ddpm.config import Precision
 from ddpm.unet import UNet
@@ -156,7 +156,7 @@ def decide_compute(
         num_threads: CPU threads of one worker.
         worth_compiling: Whether the job's work is longer than the compiling.
         fits_tiles: Whether network and batch are such as the AMX kernels are made for.
-        kernel_folder: Where these are kept, as for `ddpm.amx.library.load_kernels`.
+        kernel_folder: Where these are kept, as for `ddpm.amx.kernels.load_kernels`.
         device_kind: None takes CUDA where there is a device.
     """
     if device_kind is None:

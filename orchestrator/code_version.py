@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGES = ("ddpm", "orchestrator")
-SOURCE_SUFFIXES = (".py", ".cpp", ".h")
+_SOURCE_SUFFIXES = (".py", ".cpp", ".h")
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -16,12 +16,15 @@ def code_version() -> str:
     """Return the SHA-256 over the names and contents of all source files."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
-        for path in sorted((_ROOT / package).glob("**/*.*")):
-            if path.suffix not in SOURCE_SUFFIXES:
-                continue
+        for path in source_files(_ROOT / package):
             digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def source_files(folder: Path) -> list[Path]:
+    """Return all source files below a folder, sorted: Python's, and those of the kernels."""
+    return sorted(path for path in folder.rglob("*.*") if path.suffix in _SOURCE_SUFFIXES)
 
 
 def release() -> str:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ddpm.amx.library import kernels_obstacle
+from ddpm.amx.kernels import kernels_obstacle
 from ddpm.compute import ComputeDecision
 from orchestrator.errors import BadInputError
 from orchestrator.local_cache import cache_folder

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from orchestrator.checkpoint_commit import CheckpointCommit, decode_commit
 from orchestrator.checkpoints import CheckpointStore, LocalCheckpoint
-from orchestrator.code_version import SOURCE_SUFFIXES
+from orchestrator.code_version import source_files
 from orchestrator.errors import (
     BadInputError,
     CheckpointError,
@@ -110,7 +110,7 @@ def fetch_model(store: ObjectStore, model: ResolvedModel) -> LocalCheckpoint:
 def code_sha256(folder: Path) -> str:
     """Return a hash over the sources below a folder: what fixes the mathematics' bits."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*.*") if path.suffix in SOURCE_SUFFIXES):
+    for path in source_files(folder):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()

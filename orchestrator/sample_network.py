@@ -8,12 +8,10 @@ from typing import Any
 import torch
 
 import ddpm
-from ddpm.amx.library import kernels_obstacle
 from ddpm.checkpoint import CheckpointInfo
 from ddpm.compute import ComputeDecision, compile_obstacle
 from ddpm.diffusion import Denoiser, GaussianDiffusion
 from ddpm.unet import UNet
-from orchestrator.compute_process import kernel_folder
 from orchestrator.errors import BadInputError
 from orchestrator.sample_model import code_sha256
 
@@ -72,7 +70,4 @@ def honoured_environment(
     obstacle = compile_obstacle(compute.device_kind) if compute.compiled else None
     if obstacle is not None:
         raise BadInputError(f"the set was begun with a compiled network, but {obstacle} here")
-    obstacle = kernels_obstacle(kernel_folder()) if compute.kernels == "amx" else None
-    if obstacle is not None:
-        raise BadInputError(f"the set was begun with AMX kernels, but {obstacle} here")
     return here

@@ -71,8 +71,6 @@ class Attender {
 
   // Lays the values of 32 pixels out in two registers of 16 channels, two pixels a row.
   void interleave_values(const bfloat16* values, int j, Register to[2]) const {
-    const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
-    const __m512i high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
     for (int row = 0; row < kRows; ++row) {
       const int pixel = j * kChannels + 2 * row;
       __m512i even = _mm512_setzero_si512(), odd = even;
@@ -80,10 +78,7 @@ class Attender {
         even = _mm512_loadu_si512(values + pixel * kChannels);
         odd = _mm512_loadu_si512(values + (pixel + 1) * kChannels);
       }
-      const __m512i first = _mm512_unpacklo_epi16(even, odd);
-      const __m512i second = _mm512_unpackhi_epi16(even, odd);
-      _mm512_store_si512(to[0].words[row], _mm512_permutex2var_epi64(first, low, second));
-      _mm512_store_si512(to[1].words[row], _mm512_permutex2var_epi64(first, high, second));
+      interleave_rows(even, odd, to[0].words[row], to[1].words[row]);
     }
   }
 
@@ -93,13 +88,13 @@ class Attender {
     const int row_bytes = key_columns_ * sizeof(float);
     for (int key = 0; key < a_.num_pixels; key += 2 * kRows) {
       const int keys[2] = {key, std::min(key + kRows, a_.num_pixels - kRows)};
-      zero_registers();
+      Accumulators::clear();
       for (int d = 0; d < depth_; ++d) {
         _tile_loadd(4, queries + d * plane + pixels[0] * kChannels, kPixelBytes);
         _tile_loadd(5, queries + d * plane + pixels[1] * kChannels, kPixelBytes);
         _tile_loadd(6, keys_[keys[0] / kRows * depth_ + d].words, 64);
         _tile_loadd(7, keys_[keys[1] / kRows * depth_ + d].words, 64);
-        multiply_registers();
+        Accumulators::multiply();
       }
       _tile_stored(0, &scores_[keys[0]], row_bytes);
       _tile_stored(1, &scores_[keys[1]], row_bytes);
@@ -133,13 +128,13 @@ class Attender {
   // Weighs 32 channels of the values.
   void compute_output(int d, const int pixels[2], bfloat16* output) {
     const int row_bytes = key_columns_ * sizeof(bfloat16);
-    zero_registers();
+    Accumulators::clear();
     for (int j = 0; j < key_columns_ / kChannels; ++j) {
       _tile_loadd(4, &probabilities_[j * kChannels], row_bytes);
       _tile_loadd(5, &probabilities_[kRows * key_columns_ + j * kChannels], row_bytes);
       _tile_loadd(6, values_[(j * depth_ + d) * 2].words, 64);
       _tile_loadd(7, values_[(j * depth_ + d) * 2 + 1].words, 64);
-      multiply_registers();
+      Accumulators::multiply();
     }
     alignas(64) float sums[2][kRows][kChannels];
     _tile_stored(0, sums[0][0], sizeof(sums[0][0]));
@@ -153,20 +148,6 @@ class Attender {
         store(output + (pixels[half] + row) * kChannels, weighed);
       }
     }
-  }
-
-  static void zero_registers() {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-
-  static void multiply_registers() {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
   }
 
   const Attention& a_;

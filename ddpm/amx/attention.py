@@ -5,7 +5,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from ddpm.amx.library import load_kernels
+from ddpm.amx.kernels import load_kernels
 from ddpm.amx.maps import CHANNELS, empty_maps, pixels_of_tiles, tiles_of_pixels
 from ddpm.amx.structs import AttentionStruct, address
 from ddpm.layers import attention

@@ -28,10 +28,7 @@ inline void multiply_both(const bfloat16* left, const bfloat16* right, std::int6
   _tile_loadd(6, weights, 64);
   _tile_loadd(7, weights + kTile, 64);
   _tile_loadd(5, right, stride);
-  _tile_dpbf16ps(0, 4, 6);
-  _tile_dpbf16ps(1, 4, 7);
-  _tile_dpbf16ps(2, 5, 6);
-  _tile_dpbf16ps(3, 5, 7);
+  Accumulators::multiply();
 }
 
 inline void multiply_left(const bfloat16* left, std::int64_t stride, const bfloat16* weights) {
@@ -79,31 +76,10 @@ void multiply_taps(const Convolution& c, const InputRows& input, int in_block, i
   }
 }
 
-inline void load_sums(const PairSums& from) {
-  _tile_loadd(0, from.values[0][0], 64);
-  _tile_loadd(1, from.values[0][1], 64);
-  _tile_loadd(2, from.values[1][0], 64);
-  _tile_loadd(3, from.values[1][1], 64);
-}
-
-inline void zero_sums() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-}
-
-inline void store_sums(PairSums& to) {
-  _tile_stored(0, to.values[0][0], 64);
-  _tile_stored(1, to.values[0][1], 64);
-  _tile_stored(2, to.values[1][0], 64);
-  _tile_stored(3, to.values[1][1], 64);
-}
-
 // Convolves rows [first, last) of a block of images to 32 output channels.
 template <typename Epilogue>
 void convolve_strip(const Convolution& c, const InputRows& input, int block, int out_block,
-                    int first, int last, std::vector<PairSums>& waiting,
+                    int first, int last, std::vector<Accumulators>& waiting,
                     Finisher<Epilogue>& finisher) {
   const Geometry& g = *c.geometry;
   const int num_in_blocks = c.input.num_channel_blocks();
@@ -113,25 +89,25 @@ void convolve_strip(const Convolution& c, const InputRows& input, int block, int
     const int in_end = std::min(num_in_blocks, in_block + together);
     const bfloat16* weights =
         c.weights + (std::int64_t(out_block) * num_in_blocks + in_block) * kernel;
-    PairSums* sums = waiting.data();
+    Accumulators* sums = waiting.data();
     for (int h = first; h < last; ++h) {
       for (int phase = 0; phase < g.phases; ++phase) {
         for (int w = phase; w < c.width; w += 2 * g.phases, ++sums) {
           if (in_block == 0) {
-            zero_sums();
+            Accumulators::clear();
           } else {
-            load_sums(*sums);
+            sums->load();
           }
           for (int k = in_block; k < in_end; ++k) {
             multiply_taps(c, input, k, h, w, weights + (k - in_block) * kernel, finisher);
           }
           if (in_end < num_in_blocks) {
-            store_sums(*sums);
+            sums->store();
             continue;
           }
           const std::int64_t pixel = std::int64_t(h) * c.width + w;
           const int num_pixels = w + g.phases < c.width ? 2 : 1;
-          store_sums(finisher.next({block, out_block, {pixel, pixel + g.phases}, num_pixels}));
+          finisher.next({block, out_block, {pixel, pixel + g.phases}, num_pixels}).store();
         }
       }
     }
@@ -187,7 +163,7 @@ class ChunkConvolver {
   const Epilogue& epilogue_;
   const int strip_rows_;
   InputRows input_;
-  std::vector<PairSums> waiting_;
+  std::vector<Accumulators> waiting_;
   std::vector<Moments> moments_;
 };
 

@@ -5,7 +5,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from ddpm.amx.library import load_kernels
+from ddpm.amx.kernels import load_kernels
 from ddpm.amx.maps import CHANNELS, IMAGES, empty_maps, map_parts
 from ddpm.amx.structs import (
     ActivationGradientStruct,

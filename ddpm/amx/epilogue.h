@@ -4,14 +4,11 @@
 
 #include "convolution.h"
 
-// The sums of two pixels as they come from the registers: of each, 16 images by 2 x 16 channels.
-struct PairSums {
-  alignas(64) float values[2][2][kAccumulator];
-
-  Channels image(int pixel, int i) const {
-    return {_mm512_load_ps(values[pixel][0] + 16 * i), _mm512_load_ps(values[pixel][1] + 16 * i)};
-  }
-};
+// What the sums of two pixels have for an image: of each pixel, 16 images by 2 x 16 channels.
+inline Channels image_sums(const Accumulators& sums, int pixel, int i) {
+  const auto& halves = sums.values[pixel];
+  return {_mm512_load_ps(halves[0] + kWords * i), _mm512_load_ps(halves[1] + kWords * i)};
+}
 
 // Which pixels of which maps a pair of sums belongs to.
 struct Place {
@@ -42,7 +39,7 @@ class ForwardEpilogue {
  public:
   explicit ForwardEpilogue(const Convolution& c) : c_(c) {}
 
-  void operator()(const PairSums& sums, const Place& place, int i, Moments& moments) const {
+  void operator()(const Accumulators& sums, const Place& place, int i, Moments& moments) const {
     const int channel = place.channel_block * kChannels;
     const std::int64_t plane = std::int64_t(place.block) * c_.out_channel_blocks +
                                place.channel_block;
@@ -58,7 +55,7 @@ class ForwardEpilogue {
       shift = shift + load(c_.embedding + image * kChannels * c_.out_channel_blocks + channel);
     }
     for (int p = 0; p < place.num_pixels; ++p) {
-      Channels x = sums.image(p, i) + shift;
+      Channels x = image_sums(sums, p, i) + shift;
       if (c_.residual) {
         x = x + load(c_.residual + offset + place.pixels[p] * kTile + i * kChannels);
       }
@@ -76,7 +73,7 @@ class GradientEpilogue {
  public:
   GradientEpilogue(const Convolution& c, const ActivationGradient& g) : c_(c), g_(g) {}
 
-  void operator()(const PairSums& sums, const Place& place, int i, Moments& moments) const {
+  void operator()(const Accumulators& sums, const Place& place, int i, Moments& moments) const {
     const std::int64_t plane = std::int64_t(place.block) * c_.out_channel_blocks +
                                place.channel_block;
     bfloat16* output = c_.output + plane * c_.height * c_.width * kTile;
@@ -85,7 +82,7 @@ class GradientEpilogue {
     for (int p = 0; p < place.num_pixels; ++p) {
       const std::int64_t index = place.pixels[p] * kTile + i * kChannels;
       activated[p] = load(inputs + index);
-      gradients[p] = store(output + index, before_activation(sums.image(p, i), activated[p],
+      gradients[p] = store(output + index, before_activation(image_sums(sums, p, i), activated[p],
                                                              place, place.pixels[p], i));
     }
     moments.add(i, gradients, activated, place.num_pixels);
@@ -122,7 +119,7 @@ class Finisher {
   Finisher(const Epilogue& epilogue, Moments& moments) : epilogue_(epilogue), moments_(moments) {}
 
   // Returns where the sums of a place are to be stored; those before are finished.
-  PairSums& next(const Place& place) {
+  Accumulators& next(const Place& place) {
     advance(kImages);
     place_ = place;
     image_ = 0;
@@ -138,7 +135,7 @@ class Finisher {
  private:
   const Epilogue& epilogue_;
   Moments& moments_;
-  PairSums sums_;
+  Accumulators sums_;
   Place place_;
   int image_ = kImages;
 };

@@ -45,42 +45,57 @@ class ImageSums {
   std::vector<double> first, second;
 };
 
+// Where a group of an image begins in tables of (images, channels), and what belongs to it.
+struct Group {
+  std::int64_t row;  // of the image
+  int first, end;    // channels
+  double count;      // of values
+};
+
+// Calls body(sums of the image, group) for each group of each image.
+template <typename Body>
+void for_each_group(const Norm& norm, const PartSums parts[2], Body body) {
+  const int num_channels = parts[0].num_channels + parts[1].num_channels;
+  const int group_size = num_channels / norm.num_groups;
+  const double count = double(norm.num_pixels) * group_size;
+#pragma omp parallel
+  {
+    ImageSums sums(num_channels);
+#pragma omp for schedule(static)
+    for (int image = 0; image < norm.num_blocks * kImages; ++image) {
+      sums.read(parts, norm, image);
+      for (int first = 0; first < num_channels; first += group_size) {
+        body(sums, Group{std::int64_t(image) * num_channels, first, first + group_size, count});
+      }
+    }
+  }
+}
+
 }  // namespace
 
 // Computes mean, 1 / deviation, scale and shift of each image and channel: (images, channels).
 // The variance is that of the sums: it loses digits where a mean is hundreds of deviations.
 extern "C" void norm_coefficients(const Norm* norm, const PartSums* parts, float* means,
                                   float* inverse_deviations, float* scale, float* shift) {
-  const int num_channels = parts[0].num_channels + parts[1].num_channels;
-  const int group_size = num_channels / norm->num_groups;
-  const double count = double(norm->num_pixels) * group_size;
-#pragma omp parallel
-  {
-    ImageSums sums(num_channels);
-#pragma omp for schedule(static)
-    for (int image = 0; image < norm->num_blocks * kImages; ++image) {
-      const std::int64_t row = std::int64_t(image) * num_channels;
-      sums.read(parts, *norm, image);
-      for (int first = 0; first < num_channels; first += group_size) {
-        double sum = 0.0, squares = 0.0;
-        for (int channel = first; channel < first + group_size; ++channel) {
-          sum += sums.first[channel];
-          squares += sums.second[channel];
-        }
-        const double mean = sum / count;
-        const double variance = squares / count - mean * mean;
-        // What has overflown is no number: with a finite result nobody would see it.
-        const double spread = std::isfinite(variance) ? std::max(variance, 0.0) : NAN;
-        const double inverse = 1.0 / std::sqrt(spread + norm->epsilon);
-        for (int channel = first; channel < first + group_size; ++channel) {
-          means[row + channel] = float(mean);
-          inverse_deviations[row + channel] = float(inverse);
-          scale[row + channel] = float(inverse * norm->weight[channel]);
-          shift[row + channel] = float(norm->bias[channel] - mean * inverse * norm->weight[channel]);
-        }
-      }
+  for_each_group(*norm, parts, [=](const ImageSums& sums, const Group& group) {
+    double sum = 0.0, squares = 0.0;
+    for (int channel = group.first; channel < group.end; ++channel) {
+      sum += sums.first[channel];
+      squares += sums.second[channel];
     }
-  }
+    const double mean = sum / group.count;
+    const double variance = squares / group.count - mean * mean;
+    // What has overflown is no number: with a finite result nobody would see it.
+    const double spread = std::isfinite(variance) ? std::max(variance, 0.0) : NAN;
+    const double inverse = 1.0 / std::sqrt(spread + norm->epsilon);
+    for (int channel = group.first; channel < group.end; ++channel) {
+      const std::int64_t place = group.row + channel;
+      means[place] = float(mean);
+      inverse_deviations[place] = float(inverse);
+      scale[place] = float(inverse * norm->weight[channel]);
+      shift[place] = float(norm->bias[channel] - mean * inverse * norm->weight[channel]);
+    }
+  });
 }
 
 // From the sums of the gradient dz of the normalised maps, and of dz x, computes what makes
@@ -91,36 +106,25 @@ extern "C" void norm_gradient_coefficients(const Norm* norm, const PartSums* sum
                                            float* slopes, float* offsets, float* grad_weight,
                                            float* grad_bias) {
   const PartSums parts[2] = {*sums, {nullptr, 0, 0}};
-  const int num_channels = sums->num_channels;
-  const int group_size = num_channels / norm->num_groups;
-  const double count = double(norm->num_pixels) * group_size;
-#pragma omp parallel
-  {
-    ImageSums image_sums(num_channels);
-#pragma omp for schedule(static)
-    for (int image = 0; image < norm->num_blocks * kImages; ++image) {
-      const std::int64_t row = std::int64_t(image) * num_channels;
-      image_sums.read(parts, *norm, image);
-      for (int first = 0; first < num_channels; first += group_size) {
-        const double mean = means[row + first], inverse = inverse_deviations[row + first];
-        double sum = 0.0, products = 0.0;  // of weight dz, and with the normalised x
-        for (int channel = first; channel < first + group_size; ++channel) {
-          const double channel_sum = image_sums.first[channel];
-          const double product = (image_sums.second[channel] - mean * channel_sum) * inverse;
-          grad_weight[row + channel] = float(product);
-          grad_bias[row + channel] = float(channel_sum);
-          sum += norm->weight[channel] * channel_sum;
-          products += norm->weight[channel] * product;
-        }
-        const double slope = -inverse * inverse * products / count;
-        const double offset = -inverse * sum / count - slope * mean;
-        for (int channel = first; channel < first + group_size; ++channel) {
-          slopes[row + channel] = float(slope);
-          offsets[row + channel] = float(offset);
-        }
-      }
+  for_each_group(*norm, parts, [=](const ImageSums& image_sums, const Group& group) {
+    const double mean = means[group.row + group.first];
+    const double inverse = inverse_deviations[group.row + group.first];
+    double sum = 0.0, products = 0.0;  // of weight dz, and with the normalised x
+    for (int channel = group.first; channel < group.end; ++channel) {
+      const double channel_sum = image_sums.first[channel];
+      const double product = (image_sums.second[channel] - mean * channel_sum) * inverse;
+      grad_weight[group.row + channel] = float(product);
+      grad_bias[group.row + channel] = float(channel_sum);
+      sum += norm->weight[channel] * channel_sum;
+      products += norm->weight[channel] * product;
     }
-  }
+    const double slope = -inverse * inverse * products / group.count;
+    const double offset = -inverse * sum / group.count - slope * mean;
+    for (int channel = group.first; channel < group.end; ++channel) {
+      slopes[group.row + channel] = float(slope);
+      offsets[group.row + channel] = float(offset);
+    }
+  });
 }
 
 // Writes dx = scale dz + slope x + offset, to as many parts as the maps have.

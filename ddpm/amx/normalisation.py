@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm.amx.library import load_kernels
+from ddpm.amx.kernels import load_kernels
 from ddpm.amx.maps import CHANNELS, IMAGES, map_parts
 from ddpm.amx.structs import NormStruct, PartSumsStruct, address
 

@@ -221,3 +221,47 @@ inline void transpose_words(__m512i a[16], Register& to) {
     _mm512_store_si512(to.words[i + 12], _mm512_shuffle_i32x4(b[i + 4], b[i + 12], 0xdd));
   }
 }
+
+// Two by two registers of sums, 0 to 3, of the products of registers 4 and 5 with 6 and 7; and what
+// they hold, in memory.
+struct alignas(64) Accumulators {
+  float values[2][2][kAccumulator];
+
+  static void clear() {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+
+  static void multiply() {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+
+  void load() const {
+    _tile_loadd(0, values[0][0], 64);
+    _tile_loadd(1, values[0][1], 64);
+    _tile_loadd(2, values[1][0], 64);
+    _tile_loadd(3, values[1][1], 64);
+  }
+
+  void store() {
+    _tile_stored(0, values[0][0], 64);
+    _tile_stored(1, values[0][1], 64);
+    _tile_stored(2, values[1][0], 64);
+    _tile_stored(3, values[1][1], 64);
+  }
+};
+
+// Interleaves two rows of 32 bfloat16: words of both, for the first 16 columns and for the others.
+inline void interleave_rows(__m512i even, __m512i odd, void* low, void* high) {
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  const __m512i words = _mm512_unpacklo_epi16(even, odd);
+  const __m512i others = _mm512_unpackhi_epi16(even, odd);
+  _mm512_storeu_si512(low, _mm512_permutex2var_epi64(words, first, others));
+  _mm512_storeu_si512(high, _mm512_permutex2var_epi64(words, second, others));
+}

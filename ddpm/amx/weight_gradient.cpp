@@ -71,15 +71,10 @@ void transpose(const bfloat16* tile, bfloat16* to, bfloat16* to_high) {
 
 // Writes a tile as two of 8 rows, a row for each two images: 16 channels, two images each.
 void interleave(const bfloat16* tile, bfloat16* to, bfloat16* to_high) {
-  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
-  const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
   for (int i = 0; i < 8; ++i) {
     const __m512i even = _mm512_loadu_si512(tile + 2 * i * kChannels);
     const __m512i odd = _mm512_loadu_si512(tile + (2 * i + 1) * kChannels);
-    const __m512i low = _mm512_unpacklo_epi16(even, odd);
-    const __m512i high = _mm512_unpackhi_epi16(even, odd);
-    _mm512_storeu_si512(to + i * 32, _mm512_permutex2var_epi64(low, first, high));
-    _mm512_storeu_si512(to_high + i * 32, _mm512_permutex2var_epi64(low, second, high));
+    interleave_rows(even, odd, to + i * 32, to_high + i * 32);
   }
 }
 
@@ -104,7 +99,7 @@ class WeightGradientTask {
         for (int row = 0; row < g_.height; ++row) transpose_row(block, row);
       }
       TileRegisters registers;
-      std::vector<Products> products(g_.kernel_width);
+      std::vector<Accumulators> products(g_.kernel_width);
 #pragma omp for collapse(3) schedule(dynamic)
       for (int out = 0; out < g_.gradient_blocks; ++out) {
         for (int in = 0; in < in_blocks_; ++in) {
@@ -120,11 +115,6 @@ class WeightGradientTask {
   }
 
  private:
-  // Two tiles of output channels by two of input channels, 16 x 16 each.
-  struct alignas(64) Products {
-    float tiles[2][2][kAccumulator];
-  };
-
   // A row of 16 output channels of a block: tiles of two columns each.
   bfloat16* gradient_row(int block, int row, int half_block) const {
     const std::int64_t line = std::int64_t(block) * g_.height + row;
@@ -186,18 +176,22 @@ class WeightGradientTask {
     return activated;
   }
 
-  // Computes one row of the kernel for 32 output and 32 input channels.
-  void multiply(int out, int in, int kernel_row, std::vector<Products>& products) const {
+  // Computes one row of the kernel for two tiles of output channels by two of input channels.
+  void multiply(int out, int in, int kernel_row, std::vector<Accumulators>& products) const {
     const int strip_rows = std::max(1, kStripColumns / columns_);
     bool is_first = true;
     for (int block = 0; block < g_.num_blocks; ++block) {
       for (int first = 0; first < g_.height; first += strip_rows, is_first = false) {
         const int last = std::min(g_.height, first + strip_rows);
         for (int x = 0; x < g_.kernel_width; ++x) {
-          load(products[x], is_first);
+          if (is_first) {
+            Accumulators::clear();
+          } else {
+            products[x].load();
+          }
           const GradientTap& tap = g_.taps[kernel_row * g_.kernel_width + x];
           for (int row = first; row < last; ++row) multiply_row(tap, block, row, out, in);
-          store(products[x]);
+          products[x].store();
         }
       }
     }
@@ -216,45 +210,21 @@ class WeightGradientTask {
       _tile_loadd(6, left + q * kHalfTile, 64);
       _tile_loadd(7, right + q * kHalfTile, 64);
       _tile_loadd(5, high + q * kHalfTile, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+      Accumulators::multiply();
     }
   }
 
-  static void load(const Products& from, bool zeros) {
-    if (zeros) {
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
-      return;
-    }
-    _tile_loadd(0, from.tiles[0][0], 64);
-    _tile_loadd(1, from.tiles[0][1], 64);
-    _tile_loadd(2, from.tiles[1][0], 64);
-    _tile_loadd(3, from.tiles[1][1], 64);
-  }
-
-  static void store(Products& to) {
-    _tile_stored(0, to.tiles[0][0], 64);
-    _tile_stored(1, to.tiles[0][1], 64);
-    _tile_stored(2, to.tiles[1][0], 64);
-    _tile_stored(3, to.tiles[1][1], 64);
-  }
-
-  void add(const Products& products, int out_block, int in_block, int tap) const {
+  void add(const Accumulators& products, int out_block, int in_block, int tap) const {
     const WeightLayout& layout = g_.layout;
     const int num_out = std::min(kChannels, layout.num_out - out_block * kChannels);
     const int num_in = std::min(kChannels, layout.num_in - in_block * kChannels);
     float* to = g_.weights + out_block * kChannels * layout.out_stride +
                 in_block * kChannels * layout.in_stride + tap * layout.tap_stride;
     for (int out = 0; out < num_out; ++out, to += layout.out_stride) {
-      const float* low = products.tiles[out / 16][0] + out % 16 * kWords;
-      const float* high = products.tiles[out / 16][1] + out % 16 * kWords;
+      const float* low = products.values[out / 16][0] + out % 16 * kWords;
+      const float* high = products.values[out / 16][1] + out % 16 * kWords;
       if (layout.in_stride == 1 && num_in == kChannels) {
-        ::store(to, ::load(to) + Channels{_mm512_load_ps(low), _mm512_load_ps(high)});
+        store(to, load(to) + Channels{_mm512_load_ps(low), _mm512_load_ps(high)});
         continue;
       }
       for (int in = 0; in < num_in; ++in) {

@@ -13,7 +13,7 @@ from ddpm.amx.geometry import (
     summed_taps,
     weight_taps,
 )
-from ddpm.amx.library import load_kernels
+from ddpm.amx.kernels import load_kernels
 from ddpm.amx.maps import CHANNELS, IMAGES, map_parts
 from ddpm.amx.structs import (
     ActivationStruct,

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from ddpm.amx.library import kernels_obstacle
+from ddpm.amx.kernels import kernels_obstacle
 from ddpm.amx.network import fits_tiles
 from ddpm.compute import decide_compute
 from ddpm.data import ImageDataset

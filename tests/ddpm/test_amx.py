@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ddpm.amx.attention import attend
 from ddpm.amx.geometry import ConvolutionKind, output_size
+from ddpm.amx.kernels import kernels_obstacle
 from ddpm.amx.layer import Layer
-from ddpm.amx.library import kernels_obstacle
 from ddpm.amx.maps import (
     CHANNELS,
     IMAGES,
@@ -335,7 +335,7 @@ def test_kernels_are_taken_where_they_fit_and_nothing_else_was_asked_for() -> No
 def test_compiled_kernels_are_kept_and_a_broken_compiler_is_an_obstacle(tmp_path: Path) -> None:
     """Workers of a machine compile once; a job on one that cannot says why and goes on without."""
     program = (
-        "import sys; from pathlib import Path; from ddpm.amx.library import kernels_obstacle;"
+        "import sys; from pathlib import Path; from ddpm.amx.kernels import kernels_obstacle;"
         "print(kernels_obstacle(Path(sys.argv[1])))"
     )
 

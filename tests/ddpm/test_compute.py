@@ -102,6 +102,7 @@ from ddpm.compute import ComputeDecision
 heap_end = ctypes.CDLL(None).sbrk
 heap_end.restype, heap_end.argtypes = ctypes.c_void_p, [ctypes.c_long]
 ComputeDecision().apply_to_process()
+used = torch.ones(1 << 22)  # takes what is free at the heap's end
 before = heap_end(0)
 torch.ones(1 << 24)
 print(heap_end(0) - before)
@@ -109,4 +110,4 @@ print(heap_end(0) - before)
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
-    assert int(done.stdout) > 60 << 20  # of 64 MiB: in the heap, and still there
+    assert int(done.stdout) >= 1 << 26  # in the heap, and still there

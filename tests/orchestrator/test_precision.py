@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from ddpm.amx.library import kernels_obstacle
+from ddpm.amx.kernels import kernels_obstacle
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
 from ddpm.data import ImageDataset
