@@ -4,7 +4,6 @@ All of these change bits, so they are decided once per job; the decision is reco
 later attempt and worker takes it as it stands.
 """
 
-import ctypes
 import dataclasses
 import shutil
 import sysconfig
@@ -19,12 +18,12 @@ from torch import Tensor, nn
 from ddpm.amx.kernels import kernels_obstacle
 from ddpm.amx.network import TiledUNet
 from ddpm.config import Precision
+from ddpm.memory import keep_memory
 from ddpm.unet import UNet
 
 DeviceKind = Literal["cpu", "cuda"]
 
 _TILED = ("cpu", "bf16")  # what the AMX kernels compute on, and in
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ class ComputeDecision:
         """
         torch.set_num_threads(self.num_threads)
         if self.device_kind == "cpu":
-            keep_freed_memory()
+            keep_memory()
         if self.device_kind == "cuda":
             # Not only with a warning: attention then still takes the other form.
             torch.use_deterministic_algorithms(True)
@@ -122,19 +121,6 @@ class ComputeDecision:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what this process frees, for the next step to take again.
-
-    A step takes and frees the same hundreds of megabytes as the one before. Given back and taken
-    anew, each page costs a page fault and is written with zeros. Only glibc has this setting
-    (mallopt(3)).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def decide_compute(

@@ -41,6 +41,7 @@ class Kernels(Protocol):
     pack_weights: Callable[..., None]
     add_weight_gradient: Callable[..., None]
     attend: Callable[..., None]
+    attention_gradient: Callable[..., None]
 
 
 _lock = threading.Lock()
@@ -150,6 +151,7 @@ def _opened(path: Path) -> Kernels:
         "pack_weights": [pointer] * 3,
         "add_weight_gradient": [pointer],
         "attend": [pointer],
+        "attention_gradient": [pointer],
     }
     for name, types in arguments.items():
         function = getattr(library, name)

@@ -165,13 +165,24 @@ class WeightGradientStruct(ctypes.Structure):
 
 
 class AttentionStruct(ctypes.Structure):
-    """`Attention` of attention.cpp."""
+    """`Attention` of attention.h."""
 
     _fields_ = (
         ("queries_keys_values", ctypes.c_void_p),
         ("output", ctypes.c_void_p),
+        ("logarithms", ctypes.c_void_p),
         ("num_blocks", ctypes.c_int32),
         ("num_pixels", ctypes.c_int32),
         ("num_heads", ctypes.c_int32),
         ("num_channels", ctypes.c_int32),
+    )
+
+
+class AttentionGradientStruct(ctypes.Structure):
+    """`AttentionGradient` of attention_gradient.cpp."""
+
+    _fields_ = (
+        ("attention", AttentionStruct),
+        ("grad_output", ctypes.c_void_p),
+        ("gradient", ctypes.c_void_p),
     )

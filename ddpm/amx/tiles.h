@@ -265,3 +265,38 @@ inline void interleave_rows(__m512i even, __m512i odd, void* low, void* high) {
   _mm512_storeu_si512(low, _mm512_permutex2var_epi64(words, first, others));
   _mm512_storeu_si512(high, _mm512_permutex2var_epi64(words, second, others));
 }
+
+// Writes 16 rows of 32 bfloat16, `stride` apart, as 32 rows of 16: row c lies at c * 32 from `to`, and
+// from row 16 on at `to_high`.
+inline void transpose_tile(const bfloat16* tile, std::int64_t stride, bfloat16* to,
+                           bfloat16* to_high) {
+  __m512i low[8], high[8];  // columns 8L..8L+3 and 8L+4..8L+7 of lane L, two rows a word
+  for (int i = 0; i < 8; ++i) {
+    const __m512i even = _mm512_loadu_si512(tile + 2 * i * stride);
+    const __m512i odd = _mm512_loadu_si512(tile + (2 * i + 1) * stride);
+    low[i] = _mm512_unpacklo_epi16(even, odd);
+    high[i] = _mm512_unpackhi_epi16(even, odd);
+  }
+  for (int half = 0; half < 2; ++half) {
+    const __m512i* words = half ? high : low;
+    for (int rows_half = 0; rows_half < 2; ++rows_half, words += 4) {
+      const __m512i a = _mm512_unpacklo_epi32(words[0], words[1]);
+      const __m512i b = _mm512_unpackhi_epi32(words[0], words[1]);
+      const __m512i c = _mm512_unpacklo_epi32(words[2], words[3]);
+      const __m512i d = _mm512_unpackhi_epi32(words[2], words[3]);
+      const __m512i rows[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c),
+                               _mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d)};
+      for (int q = 0; q < 4; ++q) {
+        const int row = 4 * half + q, offset = 8 * rows_half;
+        auto* first = reinterpret_cast<__m128i*>(to + row * 32 + offset);
+        auto* second = reinterpret_cast<__m128i*>(to + (row + 8) * 32 + offset);
+        auto* third = reinterpret_cast<__m128i*>(to_high + row * 32 + offset);
+        auto* fourth = reinterpret_cast<__m128i*>(to_high + (row + 8) * 32 + offset);
+        _mm_storeu_si128(first, _mm512_extracti32x4_epi32(rows[q], 0));
+        _mm_storeu_si128(second, _mm512_extracti32x4_epi32(rows[q], 1));
+        _mm_storeu_si128(third, _mm512_extracti32x4_epi32(rows[q], 2));
+        _mm_storeu_si128(fourth, _mm512_extracti32x4_epi32(rows[q], 3));
+      }
+    }
+  }
+}

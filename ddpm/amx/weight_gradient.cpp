@@ -1,5 +1,7 @@
 // The gradient of the weights of a convolution.
 
+#include <omp.h>
+
 #include <algorithm>
 #include <vector>
 
@@ -34,40 +36,7 @@ namespace {
 
 constexpr int kHalfTile = kTile / 2;
 constexpr int kStripColumns = 128;  // that are summed up in registers
-
-// Writes a tile, 16 images by 32 channels, as 32 rows of 16 images: row c lies at c * 32 from `to`,
-// and from row 16 on at `to_high`.
-void transpose(const bfloat16* tile, bfloat16* to, bfloat16* to_high) {
-  __m512i low[8], high[8];  // channels 8L..8L+3 and 8L+4..8L+7 of lane L, two images a word
-  for (int i = 0; i < 8; ++i) {
-    const __m512i even = _mm512_loadu_si512(tile + 2 * i * kChannels);
-    const __m512i odd = _mm512_loadu_si512(tile + (2 * i + 1) * kChannels);
-    low[i] = _mm512_unpacklo_epi16(even, odd);
-    high[i] = _mm512_unpackhi_epi16(even, odd);
-  }
-  for (int half = 0; half < 2; ++half) {
-    const __m512i* words = half ? high : low;
-    for (int images = 0; images < 2; ++images, words += 4) {
-      const __m512i a = _mm512_unpacklo_epi32(words[0], words[1]);
-      const __m512i b = _mm512_unpackhi_epi32(words[0], words[1]);
-      const __m512i c = _mm512_unpacklo_epi32(words[2], words[3]);
-      const __m512i d = _mm512_unpackhi_epi32(words[2], words[3]);
-      const __m512i rows[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c),
-                               _mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d)};
-      for (int q = 0; q < 4; ++q) {
-        const int row = 4 * half + q, offset = 8 * images;
-        auto* first = reinterpret_cast<__m128i*>(to + row * 32 + offset);
-        auto* second = reinterpret_cast<__m128i*>(to + (row + 8) * 32 + offset);
-        auto* third = reinterpret_cast<__m128i*>(to_high + row * 32 + offset);
-        auto* fourth = reinterpret_cast<__m128i*>(to_high + (row + 8) * 32 + offset);
-        _mm_storeu_si128(first, _mm512_extracti32x4_epi32(rows[q], 0));
-        _mm_storeu_si128(second, _mm512_extracti32x4_epi32(rows[q], 1));
-        _mm_storeu_si128(third, _mm512_extracti32x4_epi32(rows[q], 2));
-        _mm_storeu_si128(fourth, _mm512_extracti32x4_epi32(rows[q], 3));
-      }
-    }
-  }
-}
+constexpr int kMaxOut = 2, kMaxIn = 4;  // blocks of channels that meet in the second cache
 
 // Writes a tile as two of 8 rows, a row for each two images: 16 channels, two images each.
 void interleave(const bfloat16* tile, bfloat16* to, bfloat16* to_high) {
@@ -78,6 +47,44 @@ void interleave(const bfloat16* tile, bfloat16* to, bfloat16* to_high) {
   }
 }
 
+// The gradient of the weights of 32 output and 32 input channels.
+union Products {
+  // What registers 0 to 5 hold, in memory: of 16 output channels and a row of the kernel, 2 x 16
+  // input channels of each tap.
+  struct alignas(64) Row {
+    float taps[3][2][kAccumulator];
+  };
+  Row rows[2][3];
+  Accumulators point;  // of a kernel of one tap
+};
+
+void clear_sums() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+}
+
+void load_sums(const Products::Row& from) {
+  _tile_loadd(0, from.taps[0][0], 64);
+  _tile_loadd(1, from.taps[0][1], 64);
+  _tile_loadd(2, from.taps[1][0], 64);
+  _tile_loadd(3, from.taps[1][1], 64);
+  _tile_loadd(4, from.taps[2][0], 64);
+  _tile_loadd(5, from.taps[2][1], 64);
+}
+
+void store_sums(Products::Row& to) {
+  _tile_stored(0, to.taps[0][0], 64);
+  _tile_stored(1, to.taps[0][1], 64);
+  _tile_stored(2, to.taps[1][0], 64);
+  _tile_stored(3, to.taps[1][1], 64);
+  _tile_stored(4, to.taps[2][0], 64);
+  _tile_stored(5, to.taps[2][1], 64);
+}
+
 class WeightGradientTask {
  public:
   explicit WeightGradientTask(const WeightGradient& g) : g_(g) {
@@ -85,6 +92,7 @@ class WeightGradientTask {
     rows_ = g.doubled ? 2 * g.in_height : g.in_height;
     columns_ = g.width + g.width % 2;
     slots_ = columns_ + 2;
+    choose_together();
   }
 
   void run() const {
@@ -99,22 +107,27 @@ class WeightGradientTask {
         for (int row = 0; row < g_.height; ++row) transpose_row(block, row);
       }
       TileRegisters registers;
-      std::vector<Accumulators> products(g_.kernel_width);
-#pragma omp for collapse(3) schedule(dynamic)
-      for (int out = 0; out < g_.gradient_blocks; ++out) {
-        for (int in = 0; in < in_blocks_; ++in) {
-          for (int kernel_row = 0; kernel_row < g_.kernel_height; ++kernel_row) {
-            multiply(out, in, kernel_row, products);
-            for (int x = 0; x < g_.kernel_width; ++x) {
-              add(products[x], out, in, kernel_row * g_.kernel_width + x);
-            }
-          }
-        }
+      std::vector<Products> products(kMaxOut * kMaxIn);
+#pragma omp for collapse(2) schedule(dynamic)
+      for (int out = 0; out < g_.gradient_blocks; out += out_together_) {
+        for (int in = 0; in < in_blocks_; in += in_together_) multiply(out, in, products);
       }
     }
   }
 
  private:
+  // Takes fewer blocks of channels at a time where threads would have nothing to do.
+  void choose_together() {
+    const int num_threads = omp_get_max_threads();
+    while (in_together_ > 1 || out_together_ > 1) {
+      const int num_tasks = ((g_.gradient_blocks + out_together_ - 1) / out_together_) *
+                            ((in_blocks_ + in_together_ - 1) / in_together_);
+      if (num_tasks % num_threads == 0 || num_tasks >= 4 * num_threads) return;
+      int& larger = in_together_ > out_together_ ? in_together_ : out_together_;
+      larger /= 2;
+    }
+  }
+
   // A row of 16 output channels of a block: tiles of two columns each.
   bfloat16* gradient_row(int block, int row, int half_block) const {
     const std::int64_t line = std::int64_t(block) * g_.height + row;
@@ -136,7 +149,7 @@ class WeightGradientTask {
       for (int q = 0; q < columns_; ++q) {
         const int offset = q / 2 * kTile + q % 2 * kImages;
         if (q < g_.width) {
-          transpose(tiles + q * kTile, low + offset, high + offset);
+          transpose_tile(tiles + q * kTile, kChannels, low + offset, high + offset);
         } else {
           clear_column(low + offset);
           clear_column(high + offset);
@@ -176,53 +189,119 @@ class WeightGradientTask {
     return activated;
   }
 
-  // Computes one row of the kernel for two tiles of output channels by two of input channels.
-  void multiply(int out, int in, int kernel_row, std::vector<Accumulators>& products) const {
-    const int strip_rows = std::max(1, kStripColumns / columns_);
-    bool is_first = true;
-    for (int block = 0; block < g_.num_blocks; ++block) {
-      for (int first = 0; first < g_.height; first += strip_rows, is_first = false) {
-        const int last = std::min(g_.height, first + strip_rows);
-        for (int x = 0; x < g_.kernel_width; ++x) {
-          if (is_first) {
-            Accumulators::clear();
-          } else {
-            products[x].load();
-          }
-          const GradientTap& tap = g_.taps[kernel_row * g_.kernel_width + x];
-          for (int row = first; row < last; ++row) multiply_row(tap, block, row, out, in);
-          products[x].store();
+  // Computes all taps of a few blocks of output and input channels, a strip of lines after another:
+  // what a strip takes stays in the second cache until all have met.
+  void multiply(int first_out, int first_in, std::vector<Products>& products) const {
+    const int num_lines = g_.num_blocks * g_.height;
+    const int strip_lines = std::max(1, kStripColumns / columns_);
+    const int last_out = std::min(g_.gradient_blocks, first_out + out_together_);
+    const int last_in = std::min(in_blocks_, first_in + in_together_);
+    for (int first = 0; first < num_lines; first += strip_lines) {
+      const int last = std::min(num_lines, first + strip_lines);
+      Products* sums = products.data();
+      for (int out = first_out; out < last_out; ++out) {
+        for (int in = first_in; in < last_in; ++in, ++sums) {
+          for (int y = 0; y < g_.kernel_height; ++y) multiply_strip(out, in, y, first, last, *sums);
+        }
+      }
+    }
+    const Products* sums = products.data();
+    for (int out = first_out; out < last_out; ++out) {
+      for (int in = first_in; in < last_in; ++in, ++sums) {
+        for (int tap = 0; tap < g_.kernel_height * g_.kernel_width; ++tap) {
+          add(*sums, out, in, tap);
         }
       }
     }
   }
 
-  void multiply_row(const GradientTap& tap, int block, int row, int out, int in) const {
-    const int from_row = row * g_.stride + tap.row;
-    if (from_row < 0 || from_row >= rows_) return;
-    const bfloat16* low = gradient_row(block, row, 2 * out);
-    const bfloat16* high = gradient_row(block, row, 2 * out + 1);
-    const int offset = (1 + tap.column) * kHalfTile;
-    const bfloat16* left = input_row(tap.plane, block, from_row, 2 * in) + offset;
-    const bfloat16* right = input_row(tap.plane, block, from_row, 2 * in + 1) + offset;
-    for (int q = 0; q < columns_; q += 2) {
-      _tile_loadd(4, low + q * kHalfTile, 64);
-      _tile_loadd(6, left + q * kHalfTile, 64);
-      _tile_loadd(7, right + q * kHalfTile, 64);
-      _tile_loadd(5, high + q * kHalfTile, 64);
-      Accumulators::multiply();
+  void multiply_strip(int out, int in, int kernel_row, int first, int last,
+                      Products& products) const {
+    if (g_.kernel_width == 1) {
+      multiply_points(out, in, first, last, products);
+      return;
+    }
+    for (int half = 0; half < 2; ++half) {
+      multiply_row(out, in, half, kernel_row, first, last, products.rows[half][kernel_row]);
     }
   }
 
-  void add(const Accumulators& products, int out_block, int in_block, int tap) const {
+  // Adds what lines [first, last) give to a kernel of one tap.
+  void multiply_points(int out, int in, int first, int last, Products& products) const {
+    Accumulators& sums = products.point;
+    if (first == 0) {
+      Accumulators::clear();
+    } else {
+      sums.load();
+    }
+    for (int line = first; line < last; ++line) {
+      const int block = line / g_.height, row = line % g_.height;
+      const bfloat16* low = gradient_row(block, row, 2 * out);
+      const bfloat16* high = gradient_row(block, row, 2 * out + 1);
+      const bfloat16* left = input_row(0, block, row, 2 * in) + kHalfTile;
+      const bfloat16* right = input_row(0, block, row, 2 * in + 1) + kHalfTile;
+      for (int q = 0; q < columns_; q += 2) {
+        _tile_loadd(4, low + q * kHalfTile, 64);
+        _tile_loadd(6, left + q * kHalfTile, 64);
+        _tile_loadd(7, right + q * kHalfTile, 64);
+        _tile_loadd(5, high + q * kHalfTile, 64);
+        Accumulators::multiply();
+      }
+    }
+    sums.store();
+  }
+
+  // Adds what lines [first, last) give to a row of a kernel of 3 x 3, of 16 output channels.
+  void multiply_row(int out, int in, int half, int kernel_row, int first, int last,
+                    Products::Row& sums) const {
+    if (first == 0) {
+      clear_sums();
+    } else {
+      load_sums(sums);
+    }
+    const GradientTap* taps = g_.taps + kernel_row * 3;
+    for (int line = first; line < last; ++line) {
+      const int block = line / g_.height, row = line % g_.height;
+      const int from_row = row * g_.stride + taps[0].row;
+      if (from_row < 0 || from_row >= rows_) continue;
+      const bfloat16* gradient = gradient_row(block, row, 2 * out + half);
+      const bfloat16 *low[3], *high[3];
+      for (int x = 0; x < 3; ++x) {
+        const int offset = (1 + taps[x].column) * kHalfTile;
+        low[x] = input_row(taps[x].plane, block, from_row, 2 * in) + offset;
+        high[x] = input_row(taps[x].plane, block, from_row, 2 * in + 1) + offset;
+      }
+      for (int q = 0; q < columns_; q += 2) {
+        const int offset = q * kHalfTile;
+        _tile_loadd(6, gradient + offset, 64);
+        _tile_loadd(7, low[0] + offset, 64);
+        _tile_dpbf16ps(0, 6, 7);
+        _tile_loadd(7, high[0] + offset, 64);
+        _tile_dpbf16ps(1, 6, 7);
+        _tile_loadd(7, low[1] + offset, 64);
+        _tile_dpbf16ps(2, 6, 7);
+        _tile_loadd(7, high[1] + offset, 64);
+        _tile_dpbf16ps(3, 6, 7);
+        _tile_loadd(7, low[2] + offset, 64);
+        _tile_dpbf16ps(4, 6, 7);
+        _tile_loadd(7, high[2] + offset, 64);
+        _tile_dpbf16ps(5, 6, 7);
+      }
+    }
+    store_sums(sums);
+  }
+
+  void add(const Products& products, int out_block, int in_block, int tap) const {
     const WeightLayout& layout = g_.layout;
     const int num_out = std::min(kChannels, layout.num_out - out_block * kChannels);
     const int num_in = std::min(kChannels, layout.num_in - in_block * kChannels);
     float* to = g_.weights + out_block * kChannels * layout.out_stride +
                 in_block * kChannels * layout.in_stride + tap * layout.tap_stride;
     for (int out = 0; out < num_out; ++out, to += layout.out_stride) {
-      const float* low = products.values[out / 16][0] + out % 16 * kWords;
-      const float* high = products.values[out / 16][1] + out % 16 * kWords;
+      const auto& sums = g_.kernel_width == 1 ? products.point.values[out / 16]
+                                              : products.rows[out / 16][tap / 3].taps[tap % 3];
+      const float* low = sums[0] + out % 16 * kWords;
+      const float* high = sums[1] + out % 16 * kWords;
       if (layout.in_stride == 1 && num_in == kChannels) {
         store(to, load(to) + Channels{_mm512_load_ps(low), _mm512_load_ps(high)});
         continue;
@@ -235,6 +314,7 @@ class WeightGradientTask {
 
   const WeightGradient& g_;
   int in_blocks_, rows_, columns_, slots_;
+  int out_together_ = kMaxOut, in_together_ = kMaxIn;
 };
 
 }  // namespace

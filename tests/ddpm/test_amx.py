@@ -186,19 +186,32 @@ def test_whole_layer_and_its_gradient_are_those_of_float64(offset: float) -> Non
 
 
 @pytest.mark.parametrize(
-    ("channels", "num_heads", "size"), [(64, 2, (4, 4)), (96, 3, (12, 4)), (32, 1, (8, 8))]
+    ("channels", "num_heads", "size"),
+    [(64, 2, (4, 4)), (96, 3, (12, 4)), (32, 1, (8, 8)), (128, 1, (16, 16))],
 )
 def test_attention_is_that_of_float64(channels: int, num_heads: int, size: tuple[int, int]) -> None:
-    """Also where pixels are no multiple of 32."""
+    """And so is its gradient, also where pixels are no multiple of 32."""
     by_image = empty_maps(2, 3 * channels // CHANNELS, *size, by_image=True)
-    by_image.copy_(_maps(_draw(32, 3 * channels, *size)).values)
+    by_image.copy_(_maps(_draw(32, 3 * channels, *size)).values).requires_grad_()
+    with torch.no_grad():
+        drawn = attend(by_image, num_heads)
     attended = attend(by_image, num_heads)
-    parts = pixels_of_tiles(by_image).double().unflatten(2, (3, num_heads, -1))
-    q, k, v = parts.permute(2, 0, 3, 1, 4)
+    assert torch.equal(attended, drawn)
+    exact = by_image.detach().double().requires_grad_()
+    q, k, v = pixels_of_tiles(exact).unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
     expected = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     assert _error(pixels_of_tiles(attended), expected) < 4e-3
+    grad = pixels_of_tiles(_maps(_draw(32, channels, *size, seed=1)).values)
+    (ours,) = torch.autograd.grad(attended, by_image, tiles_of_pixels(grad, *size))
+    (exact_grad,) = torch.autograd.grad(expected, exact, grad.double())
+    for part, exact_part in zip(ours.chunk(3, dim=1), exact_grad.chunk(3, dim=1), strict=True):
+        assert _error(part, exact_part) < 1e-2
+
+
+def test_attention_of_odd_maps_is_torchs() -> None:
+    """The kernels take multiples of 16 pixels."""
     odd = empty_maps(1, 3, 3, 5, by_image=True)
-    odd.copy_(_maps(_draw(16, 96, 3, 5)).values)  # not made for the kernel: torch's
+    odd.copy_(_maps(_draw(16, 96, 3, 5)).values)
     q, k, v = pixels_of_tiles(odd).double().unflatten(2, (3, 1, -1)).permute(2, 0, 3, 1, 4)
     expected = F.scaled_dot_product_attention(q, k, v)[:, 0]
     assert _error(pixels_of_tiles(attend(odd, 1)), expected) < 2e-2
