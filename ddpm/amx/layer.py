@@ -21,6 +21,17 @@ from ddpm.amx.weights import packed_weights, transposed_weights, weight_gradient
 from ddpm.dropout import Dropout
 
 
+class Convolved(NamedTuple):
+    """What a layer gave, and what it was given, for whatever else takes that.
+
+    The gradient of other uses of `inputs` then comes back through the layer, which adds it to its
+    own while it writes that. Left to autograd it would be three more ways through memory.
+    """
+
+    output: Maps
+    inputs: tuple[Maps, ...]
+
+
 class Layer:
     """A convolution of a model and its surroundings.
 
@@ -58,7 +69,7 @@ class Layer:
         residual: Tensor | None = None,
         by_image: bool = False,
         summed: bool = True,
-    ) -> Maps:
+    ) -> Convolved:
         """Convolve.
 
         Args:
@@ -71,22 +82,22 @@ class Layer:
         module, norm = self.module, self.norm
         sums, values = tuple(part.sums for part in inputs), tuple(part.values for part in inputs)
         if not torch.is_grad_enabled():
-            return self.compute(sums, values, embedding, residual, by_image, summed).output
-        return Maps(
-            *_LayerFunction.apply(  # type: ignore[no-untyped-call]
-                self,
-                by_image,
-                summed,
-                module.weight,
-                module.bias,
-                embedding,
-                residual,
-                norm.weight if norm else None,
-                norm.bias if norm else None,
-                *sums,
-                *values,
-            )
+            computed = self.compute(sums, values, embedding, residual, by_image, summed)
+            return Convolved(computed.output, inputs)
+        y, y_sums, *same_values = _LayerFunction.apply(  # type: ignore[no-untyped-call]
+            self,
+            by_image,
+            summed,
+            module.weight,
+            module.bias,
+            embedding,
+            residual,
+            norm.weight if norm else None,
+            norm.bias if norm else None,
+            *sums,
+            *values,
         )
+        return Convolved(Maps(y, y_sums), tuple(map(Maps, same_values, sums)))
 
     def compute(
         self,
@@ -171,7 +182,7 @@ class _LayerFunction(torch.autograd.Function):
         norm_weight: Tensor | None,
         norm_bias: Tensor | None,
         *parts: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         if weight.dtype != torch.float32:
             raise TypeError(f"weights of {weight.dtype} have no gradient here: float32 ones have")
         sums, values = parts[: len(parts) // 2], parts[len(parts) // 2 :]
@@ -182,11 +193,13 @@ class _LayerFunction(torch.autograd.Function):
         ctx.save_for_backward(*values)
         ctx.mark_non_differentiable(y_sums)
         ctx.set_materialize_grads(False)
-        return y, y_sums
+        return y, y_sums, *values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_y: Tensor, _: None, *others: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         layer, normalised, activation = ctx.layer, ctx.normalised, ctx.activation
         values = ctx.saved_tensors
         grad_y = grad_y.contiguous()
@@ -207,10 +220,10 @@ class _LayerFunction(torch.autograd.Function):
                 activation,
             )
             grads_x, grad_norm_weight, grad_norm_bias = norm_gradient(
-                norm, normalised, values, grad_z, sums_z
+                norm, normalised, values, grad_z, sums_z, others
             )
         elif any(ctx.needs_input_grad[-len(values) :]):
-            grads_x = _input_gradient(layer, values, grad_y)
+            grads_x = _input_gradient(layer, values, grad_y, others)
         return (
             None,
             None,
@@ -226,19 +239,31 @@ class _LayerFunction(torch.autograd.Function):
         )
 
 
-def _input_gradient(layer: Layer, values: tuple[Tensor, ...], grad_y: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradients of what is convolved as it comes."""
+def _input_gradient(
+    layer: Layer, values: tuple[Tensor, ...], grad_y: Tensor, others: tuple[Tensor | None, ...]
+) -> tuple[Tensor, ...]:
+    """Return the gradients of what is convolved as it comes, those of other uses included."""
+    residual = None
+    if any(other is not None for other in others):
+        residual = torch.cat(
+            [_or_zeros(other, part) for other, part in zip(others, values, strict=True)], dim=1
+        )
     gradient, _ = convolve(
         (grad_y,),
         transposed_weights(layer.module.weight.detach()),
         gradient_geometry(layer.kind),
         (values[0].shape[2], values[0].shape[3]),
         summed=False,
+        residual=residual,
     )
     if len(values) == 1:
         return (gradient,)
     parts = torch.split(gradient, [part.shape[1] for part in values], dim=1)
     return tuple(part.contiguous() for part in parts)
+
+
+def _or_zeros(tensor: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if tensor is None else tensor.contiguous()
 
 
 def _dropout(module: Dropout | None) -> DropoutStruct:

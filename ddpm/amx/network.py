@@ -67,7 +67,7 @@ class TiledUNet:
         missing = num_blocks(batch_size) * IMAGES - batch_size
         tiles = tiles_of_images(F.pad(x_t, (0, 0, 0, 0, 0, 0, 0, missing)))
         shifts = self._shifts(F.pad(t, (0, missing)))
-        x = self._layer("same", model.conv_in)(Maps(tiles, tiles.new_empty(0)))
+        x = self._layer("same", model.conv_in)(Maps(tiles, tiles.new_empty(0))).output
         skips = [x]
         down: Iterable[Any] = model.down  # of levels, whose parts are modules
         up: Iterable[Any] = model.up
@@ -76,7 +76,7 @@ class TiledUNet:
                 x = self._stage(stage, shifts, x)
                 skips.append(x)
             if level.downsample is not None:
-                x = self._layer("down", level.downsample.conv)(x)
+                x, (skips[-1],) = self._layer("down", level.downsample.conv)(x)
                 skips.append(x)
         x = self._stage(model.middle1, shifts, x)
         x = self._stage(model.middle2, shifts, x)
@@ -84,9 +84,9 @@ class TiledUNet:
             for stage in level.stages:
                 x = self._stage(stage, shifts, x, skips.pop())
             if level.upsample is not None:
-                x = self._layer("up", level.upsample.conv)(x)
-        output = self._layer("same", model.conv_out, norm=model.norm_out)(x, summed=False)
-        return images_of_tiles(output.values, model.image_shape[0])[:batch_size]
+                x = self._layer("up", level.upsample.conv)(x).output
+        last = self._layer("same", model.conv_out, norm=model.norm_out)(x, summed=False)
+        return images_of_tiles(last.output.values, model.image_shape[0])[:batch_size]
 
     def _layer(
         self,
@@ -136,15 +136,16 @@ class TiledUNet:
 
     def _block(self, block: ResidualBlock, shifts: _Shifts, inputs: tuple[Maps, ...]) -> Maps:
         first = self._layer("same", block.conv1, norm=block.norm1)
-        h = first(*inputs, embedding=shifts[block])
+        h, inputs = first(*inputs, embedding=shifts[block])
         shortcut = inputs[0]
         if not isinstance(block.shortcut, nn.Identity):
-            shortcut = self._layer("point", block.shortcut)(*inputs, summed=False)
+            shortcut = self._layer("point", block.shortcut)(*inputs, summed=False).output
         second = self._layer("same", block.conv2, norm=block.norm2, dropout=block.dropout)
-        return second(h, residual=shortcut.values)
+        return second(h, residual=shortcut.values).output
 
     def _attention(self, module: SelfAttention, x: Maps) -> Maps:
         layer = self._layer("point", module.qkv, norm=module.norm, activated=False)
-        tiles = attend(layer(x, by_image=True, summed=False).values, module.num_heads)
+        qkv, (x,) = layer(x, by_image=True, summed=False)
+        tiles = attend(qkv.values, module.num_heads)
         project = self._layer("point", module.projection)
-        return project(Maps(tiles, tiles.new_empty(0)), residual=x.values)
+        return project(Maps(tiles, tiles.new_empty(0)), residual=x.values).output

@@ -127,30 +127,29 @@ extern "C" void norm_gradient_coefficients(const Norm* norm, const PartSums* sum
   });
 }
 
-// Writes dx = scale dz + slope x + offset, to as many parts as the maps have.
+// Writes dx = scale dz + slope x + offset, plus what a part has in `others`, to as many parts as the
+// maps have.
 extern "C" void norm_gradient(const Maps* maps, const bfloat16* gradient, const float* scale,
                               const float* slopes, const float* offsets, int num_blocks,
-                              bfloat16* first_output, bfloat16* second_output) {
+                              const bfloat16* const* others, bfloat16* const* outputs) {
   const int num_channel_blocks = maps->num_channel_blocks(), num_channels = maps->num_channels();
   const int num_pixels = maps->num_pixels;
-  Maps outputs = *maps;
-  outputs.parts[0] = first_output;
-  outputs.parts[1] = second_output;
 #pragma omp parallel for collapse(3) schedule(dynamic, 32)
   for (int block = 0; block < num_blocks; ++block) {
     for (int k = 0; k < num_channel_blocks; ++k) {
       for (int pixel = 0; pixel < num_pixels; ++pixel) {
-        const bfloat16* x = maps->tile(block, k, pixel);
+        const int part = maps->part(k);
+        const std::int64_t place = maps->place(block, k, pixel);
+        const bfloat16* x = maps->parts[part] + place;
+        const bfloat16* other = others[part] ? others[part] + place : nullptr;
         const bfloat16* dz = gradient + ((std::int64_t(block) * num_channel_blocks + k) *
                                              num_pixels + pixel) * kTile;
-        bfloat16* to = const_cast<bfloat16*>(outputs.tile(block, k, pixel));
-        for (int i = 0; i < kImages; ++i) {
-          const std::int64_t image = std::int64_t(block) * kImages + i;
-          const std::int64_t place = image * num_channels + k * kChannels;
-          const Channels line =
-              multiply_add(load(x + i * kChannels), load(slopes + place), load(offsets + place));
-          store(to + i * kChannels,
-                multiply_add(load(dz + i * kChannels), load(scale + place), line));
+        for (int i = 0; i < kTile; i += kChannels) {
+          const std::int64_t image = std::int64_t(block) * kImages + i / kChannels;
+          const std::int64_t index = image * num_channels + k * kChannels;
+          Channels line = multiply_add(load(x + i), load(slopes + index), load(offsets + index));
+          if (other) line = line + load(other + i);
+          store(outputs[part] + place + i, multiply_add(load(dz + i), load(scale + index), line));
         }
       }
     }

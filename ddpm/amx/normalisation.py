@@ -52,6 +52,7 @@ def norm_gradient(
     values: tuple[Tensor, ...],
     grad_z: Tensor,
     sums: Tensor,
+    others: tuple[Tensor | None, ...],
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """Return the gradients of the parts of maps, and of the norm's weight and bias.
 
@@ -61,6 +62,7 @@ def norm_gradient(
         values: The parts.
         grad_z: Gradient of the normalised maps.
         sums: Of it, and of its products with the maps.
+        others: Further gradients of the parts, to be added.
     """
     kernels, blocks = load_kernels(), values[0].shape[0]
     tables = torch.empty(4, blocks * IMAGES, len(norm.weight))
@@ -73,6 +75,7 @@ def norm_gradient(
         *map(address, tables),
     )
     grads_x = tuple(torch.empty_like(part) for part in values)
+    others = tuple(None if other is None else other.contiguous() for other in others)
     kernels.norm_gradient(
         ctypes.byref(map_parts(values)),
         address(grad_z),
@@ -80,8 +83,8 @@ def norm_gradient(
         address(slopes),
         address(offsets),
         blocks,
-        address(grads_x[0]),
-        address(grads_x[-1]),
+        _addresses(others),
+        _addresses(grads_x),
     )
     return grads_x, grad_weight.sum(dim=0), grad_bias.sum(dim=0)
 
@@ -103,6 +106,10 @@ def _struct(norm: GroupNorm, values: Tensor) -> NormStruct:
         weight=norm.weight.data_ptr(),
         bias=norm.bias.data_ptr(),
     )
+
+
+def _addresses(parts: tuple[Tensor | None, ...]) -> "ctypes.Array[ctypes.c_void_p]":
+    return (ctypes.c_void_p * 2)(*map(address, parts))
 
 
 def _part_sums(sums: tuple[Tensor, ...]) -> "ctypes.Array[PartSumsStruct]":

@@ -110,12 +110,19 @@ struct Maps {
   int num_channel_blocks() const { return channel_blocks[0] + channel_blocks[1]; }
   int num_channels() const { return kChannels * num_channel_blocks(); }
 
-  // The tile of a block of images in 32 channels at a pixel.
+  // Which part has a block of channels.
+  int part(int channel_block) const { return channel_block >= channel_blocks[0]; }
+
+  // Where in that part the tile of a block of images in 32 channels at a pixel begins.
+  std::int64_t place(std::int64_t block, int channel_block, std::int64_t pixel) const {
+    const int owner = part(channel_block);
+    const int within = owner ? channel_block - channel_blocks[0] : channel_block;
+    const std::int64_t plane = (block * channel_blocks[owner] + within) * num_pixels * kTile;
+    return plane + pixel * pixel_stride();
+  }
+
   const bfloat16* tile(std::int64_t block, int channel_block, std::int64_t pixel) const {
-    const int part = channel_block >= channel_blocks[0];
-    const int within = part ? channel_block - channel_blocks[0] : channel_block;
-    const std::int64_t plane = (block * channel_blocks[part] + within) * num_pixels * kTile;
-    return parts[part] + plane + pixel * pixel_stride();
+    return parts[part(channel_block)] + place(block, channel_block, pixel);
   }
 };
 
