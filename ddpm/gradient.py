@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ddpm.amx.network import TiledUNet
 from ddpm.compute import ComputeDecision
 from ddpm.config import TrainingConfig
 from ddpm.data import to_float
@@ -62,6 +63,11 @@ class LossGradient:
         self._first_image = int(positions[0])
         self._positions = torch.from_numpy(positions).to(self._device)
         self._replay: _Replay | None = None
+        self._added_to = [parameters.grads]  # by the backward pass, so zeros before it
+        if isinstance(forward, TiledUNet):
+            overwritten = forward.overwrite_gradients()
+            added = (one.grad for one in model.parameters() if one not in overwritten)
+            self._added_to = [grad for grad in added if grad is not None]
 
     def set_gradients(self, images: Tensor, step: int) -> None:
         """Set the gradients, and the extra numbers but the last, to this worker's part of them.
@@ -84,7 +90,7 @@ class LossGradient:
         self._replay = None
 
     def _run(self, images: Tensor, step: int | Tensor) -> None:
-        self._parameters.grads.zero_()
+        torch._foreach_zero_(self._added_to)
         x_start, t, noise, x_t = self._noisy_images(images, step)
         with self._compute.autocast():
             output = self._forward(x_t, t)

@@ -229,9 +229,11 @@ def _rank_and_world_size() -> tuple[int, int]:
 def _update(state: TrainState, learning_rate: float) -> Tensor:
     """Clip, let the optimizer step, move the average; return the gradient's norm, unclipped."""
     grads = state.parameters.parameter_grads
-    grad_norm: Tensor = torch.linalg.vector_norm(grads)
+    grad_norm = torch.dot(grads, grads).sqrt()  # in half the time of linalg.vector_norm on a CPU
     if state.config.grad_clip_norm > 0:
-        grads.mul_((state.config.grad_clip_norm / (grad_norm + _CLIP_EPS)).clamp(max=1.0))
+        factor = state.config.grad_clip_norm / (grad_norm + _CLIP_EPS)
+        if state.compute.device_kind == "cuda" or factor < 1.0:  # a GPU would have to be waited for
+            grads.mul_(factor.clamp(max=1.0))
     state.optimizer.step(state.parameters.values, grads, learning_rate)
     update_ema(state.ema, state.parameters.values, ema_decay_at(state.config, state.step))
     return grad_norm

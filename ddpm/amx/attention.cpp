@@ -81,6 +81,7 @@ class Attender {
   // Weighs 32 channels of the values.
   void compute_output(int d, const int pixels[2], PixelRows<bfloat16*> output) {
     const int row_bytes = columns_ * sizeof(bfloat16);
+    fetch_rows(output, pixels);
     Accumulators::clear();
     for (int j = 0; j < columns_ / kChannels; ++j) {
       _tile_loadd(4, &probabilities_[j * kChannels], row_bytes);

@@ -136,6 +136,7 @@ class AttentionGradientTask {
   void multiply_rows(const std::vector<bfloat16>& rows, const std::vector<Register>& others, int d,
                      const int pixels[2], PixelRows<bfloat16*> to) const {
     const int row_bytes = columns_ * sizeof(bfloat16);
+    fetch_rows(to, pixels);
     Accumulators::clear();
     for (int j = 0; j < columns_ / kChannels; ++j) {
       _tile_loadd(4, &rows[j * kChannels], row_bytes);
@@ -150,6 +151,7 @@ class AttentionGradientTask {
   // Multiplies dS of twice 16 queries with what all keys have in 32 channels.
   void multiply_slopes(int d, const int pixels[2], PixelRows<bfloat16*> to) const {
     const int stride = columns_ / kChannels;
+    fetch_rows(to, pixels);
     Accumulators::clear();
     for (int j = 0; j < stride; ++j) {
       _tile_loadd(4, slopes_by_query_[pixels[0] / kRows * stride + j].words, 64);

@@ -39,7 +39,7 @@ class Kernels(Protocol):
     norm_gradient: Callable[..., None]
     sum_maps: Callable[..., None]
     pack_weights: Callable[..., None]
-    add_weight_gradient: Callable[..., None]
+    weight_gradient: Callable[..., None]
     attend: Callable[..., None]
     attention_gradient: Callable[..., None]
 
@@ -149,7 +149,7 @@ def _opened(path: Path) -> Kernels:
         "norm_gradient": [pointer] * 5 + [number, pointer, pointer],
         "sum_maps": [pointer, number, number, number, pointer],
         "pack_weights": [pointer] * 3,
-        "add_weight_gradient": [pointer],
+        "weight_gradient": [pointer],
         "attend": [pointer],
         "attention_gradient": [pointer],
     }

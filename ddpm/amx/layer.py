@@ -42,6 +42,8 @@ class Layer:
         activated: Whether SiLU follows the group norm.
         dropout: What follows them, if anything.
         frozen: The weights never change, so they are packed once.
+        overwrites_gradient: A backward pass writes the gradient of the weights over what their
+            `grad` holds, instead of adding it.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Layer:
         activated: bool = True,
         dropout: Dropout | None = None,
         frozen: bool = False,
+        overwrites_gradient: bool = False,
     ) -> None:
         self.kind = kind
         self.module = module
@@ -60,6 +63,7 @@ class Layer:
         self.activated = activated
         self.dropout = dropout
         self.out_channels, self.in_channels = module.weight.shape[:2]
+        self._overwrites_gradient = overwrites_gradient
         self._frozen = self._forward_weights() if frozen else None
 
     def __call__(
@@ -145,6 +149,18 @@ class Layer:
         bias = F.pad(bias, (0, -len(bias) % CHANNELS))
         return packed_weights(self.kind, self.module.weight.detach()), bias
 
+    def weight_gradient(
+        self, values: tuple[Tensor, ...], activation: ActivationStruct | None, grad_y: Tensor
+    ) -> Tensor | None:
+        """Return the gradient of the weights, or None where it was written over an earlier one."""
+        weight = self.module.weight
+        if self._overwrites_gradient:
+            weight_gradient(self.kind, values, activation, grad_y, cast(Tensor, weight.grad))
+            return None
+        output = torch.empty_like(weight)
+        weight_gradient(self.kind, values, activation, grad_y, output)
+        return output
+
     def activation(self, normalised: Normalised) -> ActivationStruct:
         """Return what happens to the input now; `normalised` has to outlive it."""
         return ActivationStruct(
@@ -206,8 +222,7 @@ class _LayerFunction(torch.autograd.Function):
         sums = image_sums(grad_y)
         grad_weight = None
         if ctx.needs_input_grad[3]:
-            weight = layer.module.weight
-            grad_weight = weight_gradient(layer.kind, weight, values, activation, grad_y)
+            grad_weight = layer.weight_gradient(values, activation, grad_y)
         grads_x: tuple[Tensor | None, ...] = (None,) * len(values)
         grad_norm_weight = grad_norm_bias = None
         norm = layer.group_norm()

@@ -46,6 +46,7 @@ class TiledUNet:
     def __init__(self, model: UNet, *, frozen: bool = False) -> None:
         self._model = model
         self._frozen = frozen
+        self._overwrites_gradients = False
         self._layers: dict[nn.Module, Layer] = {}
         self._blocks = [block for block in model.modules() if isinstance(block, ResidualBlock)]
         self._frozen_projection: tuple[Tensor, Tensor] | None = None
@@ -88,6 +89,20 @@ class TiledUNet:
         last = self._layer("same", model.conv_out, norm=model.norm_out)(x, summed=False)
         return images_of_tiles(last.output.values, model.image_shape[0])[:batch_size]
 
+    def overwrite_gradients(self) -> set[Tensor]:
+        """Have backward passes write the gradients of the convolutions' weights over earlier ones.
+
+        Each of them has a `grad` by then, which stays what it is. Set to zero and added to, it
+        would be three more ways through memory.
+
+        Returns:
+            These weights. The gradients of other parameters are added to earlier ones, as ever.
+        """
+        self._overwrites_gradients = True
+        self._layers.clear()
+        modules = self._model.modules()
+        return {module.weight for module in modules if isinstance(module, nn.Conv2d)}
+
     def _layer(
         self,
         kind: ConvolutionKind,
@@ -107,6 +122,7 @@ class TiledUNet:
                 activated=activated,
                 dropout=dropout,
                 frozen=self._frozen,
+                overwrites_gradient=self._overwrites_gradients and isinstance(module, nn.Conv2d),
             )
             self._layers[module] = layer
         return layer

@@ -24,12 +24,12 @@ struct WeightGradient {
   // Input column w lies in plane w % num_planes at w / num_planes; with `doubled`, rows and columns
   // are counted in maps in which each pixel is repeated in both directions.
   std::int32_t num_planes, doubled, stride;
-  std::int32_t kernel_height, kernel_width;
-  const GradientTap* taps;     // [kernel_height][kernel_width]
+  std::int32_t kernel_size;    // 1 or 3
+  const GradientTap* taps;     // [kernel_size][kernel_size]
   bfloat16* gradient_scratch;  // num_blocks * height * channels * 16 * even columns
   bfloat16* input_scratch;     // num_planes * num_blocks * rows * channels * 16 * (columns + 2)
   WeightLayout layout;
-  float* weights;  // the gradient is added to what lies there
+  float* weights;  // the gradient is written there
 };
 
 namespace {
@@ -201,23 +201,16 @@ class WeightGradientTask {
       Products* sums = products.data();
       for (int out = first_out; out < last_out; ++out) {
         for (int in = first_in; in < last_in; ++in, ++sums) {
-          for (int y = 0; y < g_.kernel_height; ++y) multiply_strip(out, in, y, first, last, *sums);
+          for (int y = 0; y < g_.kernel_size; ++y) multiply_strip(out, in, y, first, last, *sums);
         }
       }
     }
-    const Products* sums = products.data();
-    for (int out = first_out; out < last_out; ++out) {
-      for (int in = first_in; in < last_in; ++in, ++sums) {
-        for (int tap = 0; tap < g_.kernel_height * g_.kernel_width; ++tap) {
-          add(*sums, out, in, tap);
-        }
-      }
-    }
+    write(first_out, last_out, first_in, last_in, products);
   }
 
   void multiply_strip(int out, int in, int kernel_row, int first, int last,
                       Products& products) const {
-    if (g_.kernel_width == 1) {
+    if (g_.kernel_size == 1) {
       multiply_points(out, in, first, last, products);
       return;
     }
@@ -291,24 +284,36 @@ class WeightGradientTask {
     store_sums(sums);
   }
 
-  void add(const Products& products, int out_block, int in_block, int tap) const {
+  // Writes what was computed, in the order of memory where channels of the input lie side by side.
+  void write(int first_out, int last_out, int first_in, int last_in,
+             const std::vector<Products>& products) const {
     const WeightLayout& layout = g_.layout;
-    const int num_out = std::min(kChannels, layout.num_out - out_block * kChannels);
+    const int num_out = std::min(layout.num_out, last_out * kChannels);
+    for (int out = first_out * kChannels; out < num_out; ++out) {
+      const int first_product = (out / kChannels - first_out) * (last_in - first_in);
+      for (int tap = 0; tap < g_.kernel_size * g_.kernel_size; ++tap) {
+        float* to = g_.weights + out * layout.out_stride + tap * layout.tap_stride;
+        for (int in = first_in; in < last_in; ++in) {
+          const Products& sums = products[first_product + in - first_in];
+          write_row(sums, out % kChannels, in, tap, to + in * kChannels * layout.in_stride);
+        }
+      }
+    }
+  }
+
+  void write_row(const Products& products, int out, int in_block, int tap, float* to) const {
+    const auto& sums = g_.kernel_size == 1 ? products.point.values[out / kRows]
+                                           : products.rows[out / kRows][tap / 3].taps[tap % 3];
+    const float* low = sums[0] + out % kRows * kWords;
+    const float* high = sums[1] + out % kRows * kWords;
+    const WeightLayout& layout = g_.layout;
     const int num_in = std::min(kChannels, layout.num_in - in_block * kChannels);
-    float* to = g_.weights + out_block * kChannels * layout.out_stride +
-                in_block * kChannels * layout.in_stride + tap * layout.tap_stride;
-    for (int out = 0; out < num_out; ++out, to += layout.out_stride) {
-      const auto& sums = g_.kernel_width == 1 ? products.point.values[out / 16]
-                                              : products.rows[out / 16][tap / 3].taps[tap % 3];
-      const float* low = sums[0] + out % 16 * kWords;
-      const float* high = sums[1] + out % 16 * kWords;
-      if (layout.in_stride == 1 && num_in == kChannels) {
-        store(to, load(to) + Channels{_mm512_load_ps(low), _mm512_load_ps(high)});
-        continue;
-      }
-      for (int in = 0; in < num_in; ++in) {
-        to[in * layout.in_stride] += in < kWords ? low[in] : high[in - kWords];
-      }
+    if (layout.in_stride == 1 && num_in == kChannels) {
+      store(to, Channels{_mm512_load_ps(low), _mm512_load_ps(high)});
+      return;
+    }
+    for (int in = 0; in < num_in; ++in) {
+      to[in * layout.in_stride] = in < kWords ? low[in] : high[in - kWords];
     }
   }
 
@@ -319,6 +324,6 @@ class WeightGradientTask {
 
 }  // namespace
 
-extern "C" void add_weight_gradient(const WeightGradient* gradient) {
+extern "C" void weight_gradient(const WeightGradient* gradient) {
   WeightGradientTask(*gradient).run();
 }
