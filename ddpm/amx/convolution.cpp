@@ -22,25 +22,25 @@ constexpr int kStripPixels = 16;  // a strip has at least so many, if the chunk 
 constexpr int kImagesAtOnce = 2;  // that are finished after each tap
 constexpr int kStripTaps = 9;     // what stays in the first cache: so many taps of 32 channels
 
-inline void multiply_both(const bfloat16* left, const bfloat16* right, std::int64_t stride,
+inline void multiply_both(const bfloat16* left, const bfloat16* right,
                           const bfloat16* weights) {
-  _tile_loadd(4, left, stride);
+  _tile_loadd(4, left, 64);
   _tile_loadd(6, weights, 64);
   _tile_loadd(7, weights + kTile, 64);
-  _tile_loadd(5, right, stride);
+  _tile_loadd(5, right, 64);
   Accumulators::multiply();
 }
 
-inline void multiply_left(const bfloat16* left, std::int64_t stride, const bfloat16* weights) {
-  _tile_loadd(4, left, stride);
+inline void multiply_left(const bfloat16* left, const bfloat16* weights) {
+  _tile_loadd(4, left, 64);
   _tile_loadd(6, weights, 64);
   _tile_loadd(7, weights + kTile, 64);
   _tile_dpbf16ps(0, 4, 6);
   _tile_dpbf16ps(1, 4, 7);
 }
 
-inline void multiply_right(const bfloat16* right, std::int64_t stride, const bfloat16* weights) {
-  _tile_loadd(5, right, stride);
+inline void multiply_right(const bfloat16* right, const bfloat16* weights) {
+  _tile_loadd(5, right, 64);
   _tile_loadd(6, weights, 64);
   _tile_loadd(7, weights + kTile, 64);
   _tile_dpbf16ps(2, 5, 6);
@@ -55,22 +55,21 @@ void multiply_taps(const Convolution& c, const InputRows& input, int in_block, i
   const int phase = h % g.phases * g.phases + w % g.phases;
   const int row = h / g.phases * g.stride, column = w / g.phases * g.stride;
   const bool has_right = w + g.phases < c.width;
-  const std::int64_t row_bytes = input.image_stride() * sizeof(bfloat16);
   for (int t = 0; t < g.num_taps[phase]; ++t) {
     const Tap& tap = g.taps[phase][t];
     const int y = row + tap.row, x = column + tap.column;
     if (y < 0 || y >= c.in_height) continue;
-    const bfloat16* left = input.row(in_block, y) + x * input.pixel_stride();
-    const bfloat16* right = left + g.stride * input.pixel_stride();
+    const bfloat16* left = input.row(in_block, y) + x * kTile;
+    const bfloat16* right = left + g.stride * kTile;
     const bfloat16* tap_weights = weights + tap.weights * 2 * kTile;
     const bool has_left_input = x >= 0 && x < c.in_width;
     const bool has_right_input = has_right && x + g.stride >= 0 && x + g.stride < c.in_width;
     if (has_left_input && has_right_input) {
-      multiply_both(left, right, row_bytes, tap_weights);
+      multiply_both(left, right, tap_weights);
     } else if (has_left_input) {
-      multiply_left(left, row_bytes, tap_weights);
+      multiply_left(left, tap_weights);
     } else if (has_right_input) {
-      multiply_right(right, row_bytes, tap_weights);
+      multiply_right(right, tap_weights);
     }
     finisher.advance(kImagesAtOnce);
   }
@@ -193,11 +192,10 @@ void convolve(const Convolution& c, const Epilogue& epilogue) {
 
 }  // namespace
 
-extern "C" void convolve_maps(const Convolution* convolution) {
-  convolve(*convolution, ForwardEpilogue(*convolution));
+void convolve_maps(const Convolution& convolution) {
+  convolve(convolution, ForwardEpilogue(convolution));
 }
 
-extern "C" void convolve_gradient(const Convolution* convolution,
-                                  const ActivationGradient* gradient) {
-  convolve(*convolution, GradientEpilogue(*convolution, *gradient));
+void convolve_gradient(const Convolution& convolution, const ActivationGradient& gradient) {
+  convolve(convolution, GradientEpilogue(convolution, gradient));
 }

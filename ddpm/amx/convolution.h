@@ -30,7 +30,8 @@ struct Convolution {
   std::int32_t num_blocks, in_height, in_width, height, width, out_channel_blocks;
   std::int32_t chunk_rows;  // rows that are summed up apart
   bfloat16* output;
-  std::int32_t output_by_image;  // as in Maps
+  // [block][channels / 32][16][height][width] rows of 32 channels instead of tiles.
+  std::int32_t output_by_image;
   float* sums;  // [chunk][block][2][16][channels]: of the output and its square, or null
   // Added to the output, or null: (channels,), (images, channels), and maps like the output.
   const float* bias;
@@ -44,6 +45,12 @@ struct ActivationGradient {
   Maps activated;
   Activation activation;
 };
+
+// Computes the output, and its sums.
+void convolve_maps(const Convolution& convolution);
+
+// Does so, with the sums of an `ActivationGradient`.
+void convolve_gradient(const Convolution& convolution, const ActivationGradient& gradient);
 
 constexpr int kWindowBytes = 1400 << 10;  // of activated rows, about; they stay in the second cache
 constexpr int kMinWindowRows = 2;         // of the output, that the rows of a window are enough for
@@ -109,10 +116,6 @@ class InputRows {
       }
     }
   }
-
-  // As those of Maps: activated rows lie as tiles.
-  std::int64_t image_stride() const { return c_.activation ? kChannels : c_.input.image_stride(); }
-  std::int64_t pixel_stride() const { return c_.activation ? kTile : c_.input.pixel_stride(); }
 
   // The tiles of a row in 32 channels.
   const bfloat16* row(int channel_block, int y) const {

@@ -32,14 +32,9 @@ class KernelError(RuntimeError):
 class Kernels(Protocol):
     """The functions of the compiled library; what they do is said where they are written."""
 
-    convolve_maps: Callable[..., None]
-    convolve_gradient: Callable[..., None]
-    norm_coefficients: Callable[..., None]
-    norm_gradient_coefficients: Callable[..., None]
-    norm_gradient: Callable[..., None]
-    sum_maps: Callable[..., None]
     pack_weights: Callable[..., None]
-    weight_gradient: Callable[..., None]
+    compute_layer: Callable[..., None]
+    compute_layer_gradient: Callable[..., None]
     attend: Callable[..., None]
     attention_gradient: Callable[..., None]
 
@@ -140,20 +135,14 @@ def _opened(path: Path) -> Kernels:
         raise KernelError(f"the compiled AMX kernels cannot be loaded: {error}") from error
     if library.request_tiles() != 0:
         raise KernelError("the operating system does not let processes use AMX")
-    pointer, number = ctypes.c_void_p, ctypes.c_int32
-    arguments: dict[str, list[Any]] = {
-        "convolve_maps": [pointer],
-        "convolve_gradient": [pointer, pointer],
-        "norm_coefficients": [pointer] * 6,
-        "norm_gradient_coefficients": [pointer] * 8,
-        "norm_gradient": [pointer] * 5 + [number, pointer, pointer],
-        "sum_maps": [pointer, number, number, number, pointer],
-        "pack_weights": [pointer] * 3,
-        "weight_gradient": [pointer],
-        "attend": [pointer],
-        "attention_gradient": [pointer],
+    numbers_of_arguments = {
+        "pack_weights": 3,
+        "compute_layer": 1,
+        "compute_layer_gradient": 1,
+        "attend": 1,
+        "attention_gradient": 1,
     }
-    for name, types in arguments.items():
+    for name, number in numbers_of_arguments.items():
         function = getattr(library, name)
-        function.argtypes, function.restype = types, None
+        function.argtypes, function.restype = [ctypes.c_void_p] * number, None
     return cast(Kernels, library)

@@ -8,16 +8,14 @@ value is read once and written once.
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ddpm.amx.convolution import convolve, convolve_gradient
-from ddpm.amx.geometry import ConvolutionKind, forward_geometry, gradient_geometry, output_size
-from ddpm.amx.maps import CHANNELS, Maps
-from ddpm.amx.normalisation import GroupNorm, Normalised, image_sums, norm_gradient, normalise
-from ddpm.amx.structs import ActivationStruct, DropoutStruct
-from ddpm.amx.weights import packed_weights, transposed_weights, weight_gradient
+from ddpm.amx.geometry import ConvolutionKind
+from ddpm.amx.maps import Maps
+from ddpm.amx.plan import Call, Computed, LayerPlan, Parameters
+from ddpm.amx.structs import DropoutStruct
+from ddpm.amx.weights import convolved_weights, packed_weights, weight_layout
 from ddpm.dropout import Dropout
 
 
@@ -63,8 +61,9 @@ class Layer:
         self.activated = activated
         self.dropout = dropout
         self.out_channels, self.in_channels = module.weight.shape[:2]
-        self._overwrites_gradient = overwrites_gradient
-        self._frozen = self._forward_weights() if frozen else None
+        self.overwrites_gradient = overwrites_gradient
+        self._frozen = self._packed_parameters() if frozen else None
+        self._plans: dict[tuple[torch.Size, ...], LayerPlan] = {}
 
     def __call__(
         self,
@@ -85,11 +84,13 @@ class Layer:
         """
         module, norm = self.module, self.norm
         sums, values = tuple(part.sums for part in inputs), tuple(part.values for part in inputs)
+        dropout = _dropout(self.dropout)
         if not torch.is_grad_enabled():
-            computed = self.compute(sums, values, embedding, residual, by_image, summed)
-            return Convolved(computed.output, inputs)
+            call = Call(values, sums, embedding, residual, dropout, by_image, summed)
+            return Convolved(Maps(*self.compute(call)[:2]), inputs)
         y, y_sums, *same_values = _LayerFunction.apply(  # type: ignore[no-untyped-call]
             self,
+            dropout,
             by_image,
             summed,
             module.weight,
@@ -103,80 +104,45 @@ class Layer:
         )
         return Convolved(Maps(y, y_sums), tuple(map(Maps, same_values, sums)))
 
-    def compute(
-        self,
-        sums: tuple[Tensor, ...],
-        values: tuple[Tensor, ...],
-        embedding: Tensor | None,
-        residual: Tensor | None,
-        by_image: bool,
-        summed: bool,
-    ) -> "_Computed":
-        """Return the output and what its gradient needs; arguments as when called."""
-        normalised = activation = None
-        norm = self.group_norm()
-        if norm is not None:
-            normalised = normalise(norm, values[0], sums)
-            activation = self.activation(normalised)
-        weights, bias = self.forward_weights()
-        output = convolve(
-            values,
-            weights,
-            forward_geometry(self.kind),
-            output_size(self.kind, *values[0].shape[2:4]),
-            activation=activation,
-            by_image=by_image,
-            summed=summed,
-            bias=bias,
-            embedding=embedding,
-            residual=residual,
-        )
-        return _Computed(Maps(*output), normalised, activation)
+    def compute(self, call: Call) -> Computed:
+        """Compute what comes out."""
+        parameters = self._frozen or self._convolved_parameters()
+        return self.plan(call.values).compute(parameters, call)
 
-    def group_norm(self) -> GroupNorm | None:
-        """Return what the input is normalised by; float32 parameters are not copied."""
-        if self.norm is None:
-            return None
-        weight, bias = self.norm.weight.detach().float(), self.norm.bias.detach().float()
-        return GroupNorm(self.norm.num_groups, self.norm.eps, weight, bias)
+    def plan(self, values: tuple[Tensor, ...]) -> LayerPlan:
+        """Return what calls the kernels for maps of this size."""
+        key = tuple(part.shape for part in values)
+        plan = self._plans.get(key)
+        if plan is None:
+            weight = self.module.weight.detach()
+            layout = weight_layout(convolved_weights(self.kind, weight))
+            plan = LayerPlan(self.kind, weight, layout, self.norm, self.activated, values)
+            self._plans[key] = plan
+        return plan
 
-    def forward_weights(self) -> tuple[Tensor, Tensor]:
-        """Return the packed weights, and the bias (C_out padded to 32s,) float32."""
-        return self._frozen or self._forward_weights()
+    def own_parameters(self) -> Parameters:
+        """Return the parameters as they are now, with the weights of the module itself."""
+        return Parameters(self.module.weight.detach(), False, *self._vectors())
 
-    def _forward_weights(self) -> tuple[Tensor, Tensor]:
+    def _convolved_parameters(self) -> Parameters:
+        weights = convolved_weights(self.kind, self.module.weight.detach())
+        return Parameters(weights, False, *self._vectors())
+
+    def _packed_parameters(self) -> Parameters:
+        packed = packed_weights(self.kind, self.module.weight.detach())
+        return Parameters(packed, True, *self._vectors())
+
+    def _vectors(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the bias, and the norm's weight and bias, in float32: as they are, or copied."""
         bias = cast(Tensor, self.module.bias).detach().float()
-        bias = F.pad(bias, (0, -len(bias) % CHANNELS))
-        return packed_weights(self.kind, self.module.weight.detach()), bias
+        if self.norm is None:
+            return bias, None, None
+        return bias, self.norm.weight.detach().float(), self.norm.bias.detach().float()
 
-    def weight_gradient(
-        self, values: tuple[Tensor, ...], activation: ActivationStruct | None, grad_y: Tensor
-    ) -> Tensor | None:
-        """Return the gradient of the weights, or None where it was written over an earlier one."""
+    def empty_gradient(self) -> Tensor:
+        """Return where the gradient of the weight is written."""
         weight = self.module.weight
-        if self._overwrites_gradient:
-            weight_gradient(self.kind, values, activation, grad_y, cast(Tensor, weight.grad))
-            return None
-        output = torch.empty_like(weight)
-        weight_gradient(self.kind, values, activation, grad_y, output)
-        return output
-
-    def activation(self, normalised: Normalised) -> ActivationStruct:
-        """Return what happens to the input now; `normalised` has to outlive it."""
-        return ActivationStruct(
-            scale=normalised.scale.data_ptr(),
-            shift=normalised.shift.data_ptr(),
-            has_silu=self.activated,
-            dropout=_dropout(self.dropout),
-        )
-
-
-class _Computed(NamedTuple):
-    """What a layer gave, and what it made of its input; `activation` points into `normalised`."""
-
-    output: Maps
-    normalised: Normalised | None
-    activation: ActivationStruct | None
+        return cast(Tensor, weight.grad) if self.overwrites_gradient else torch.empty_like(weight)
 
 
 class _LayerFunction(torch.autograd.Function):
@@ -189,6 +155,7 @@ class _LayerFunction(torch.autograd.Function):
     def forward(
         ctx: Any,
         layer: Layer,
+        dropout: DropoutStruct,
         by_image: bool,
         summed: bool,
         weight: Tensor,
@@ -202,83 +169,42 @@ class _LayerFunction(torch.autograd.Function):
         if weight.dtype != torch.float32:
             raise TypeError(f"weights of {weight.dtype} have no gradient here: float32 ones have")
         sums, values = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-        computed = layer.compute(sums, values, embedding, residual, by_image, summed)
-        y, y_sums = computed.output
-        ctx.layer = layer
-        ctx.normalised, ctx.activation = computed.normalised, computed.activation
+        computed = layer.compute(Call(values, sums, embedding, residual, dropout, by_image, summed))
+        ctx.layer, ctx.dropout, ctx.tables = layer, dropout, computed.tables
         ctx.save_for_backward(*values)
-        ctx.mark_non_differentiable(y_sums)
+        ctx.mark_non_differentiable(computed.sums)
         ctx.set_materialize_grads(False)
-        return y, y_sums, *values
+        return computed.values, computed.sums, *values
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_y: Tensor, _: None, *others: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        layer, normalised, activation = ctx.layer, ctx.normalised, ctx.activation
-        values = ctx.saved_tensors
+        layer, values = ctx.layer, ctx.saved_tensors
+        _, _, _, _, weight_wanted, _, embedding_wanted, residual_wanted = ctx.needs_input_grad[:8]
         grad_y = grad_y.contiguous()
-        sums = image_sums(grad_y)
-        grad_weight = None
-        if ctx.needs_input_grad[3]:
-            grad_weight = layer.weight_gradient(values, activation, grad_y)
-        grads_x: tuple[Tensor | None, ...] = (None,) * len(values)
-        grad_norm_weight = grad_norm_bias = None
-        norm = layer.group_norm()
-        if norm is not None:
-            grad_z, sums_z = convolve_gradient(
-                grad_y,
-                transposed_weights(layer.module.weight.detach()),
-                gradient_geometry(layer.kind),
-                values,
-                activation,
-            )
-            grads_x, grad_norm_weight, grad_norm_bias = norm_gradient(
-                norm, normalised, values, grad_z, sums_z, others
-            )
-        elif any(ctx.needs_input_grad[-len(values) :]):
-            grads_x = _input_gradient(layer, values, grad_y, others)
+        grad_weight = layer.empty_gradient() if weight_wanted else None
+        gradients = layer.plan(values).gradients(
+            layer.own_parameters(),
+            Call(values, (), None, None, ctx.dropout, False, False),
+            ctx.tables,
+            grad_y,
+            others=tuple(None if other is None else other.contiguous() for other in others),
+            wants_inputs=any(ctx.needs_input_grad[-len(values) :]),
+            grad_weight=grad_weight,
+        )
         return (
-            None,
-            None,
-            None,
-            grad_weight,
-            sums.sum(dim=0)[: layer.out_channels],
-            sums if ctx.needs_input_grad[5] else None,
-            grad_y if ctx.needs_input_grad[6] else None,
-            grad_norm_weight,
-            grad_norm_bias,
+            *(None,) * 4,
+            None if layer.overwrites_gradient else grad_weight,
+            gradients.bias[: layer.out_channels],
+            gradients.embedding if embedding_wanted else None,
+            grad_y if residual_wanted else None,
+            gradients.norm_weight,
+            gradients.norm_bias,
             *(None for _ in values),
-            *grads_x,
+            *gradients.parts,
         )
-
-
-def _input_gradient(
-    layer: Layer, values: tuple[Tensor, ...], grad_y: Tensor, others: tuple[Tensor | None, ...]
-) -> tuple[Tensor, ...]:
-    """Return the gradients of what is convolved as it comes, those of other uses included."""
-    residual = None
-    if any(other is not None for other in others):
-        residual = torch.cat(
-            [_or_zeros(other, part) for other, part in zip(others, values, strict=True)], dim=1
-        )
-    gradient, _ = convolve(
-        (grad_y,),
-        transposed_weights(layer.module.weight.detach()),
-        gradient_geometry(layer.kind),
-        (values[0].shape[2], values[0].shape[3]),
-        summed=False,
-        residual=residual,
-    )
-    if len(values) == 1:
-        return (gradient,)
-    parts = torch.split(gradient, [part.shape[1] for part in values], dim=1)
-    return tuple(part.contiguous() for part in parts)
-
-
-def _or_zeros(tensor: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if tensor is None else tensor.contiguous()
 
 
 def _dropout(module: Dropout | None) -> DropoutStruct:

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm.amx.structs import MapsStruct
-
 IMAGES = 16  # of a block
 CHANNELS = 32  # of a tile
 
@@ -49,11 +47,6 @@ def empty_maps(
     return torch.empty(
         (blocks, channel_blocks, height, width, IMAGES, CHANNELS), dtype=torch.bfloat16
     )
-
-
-def are_by_image(maps: Tensor) -> bool:
-    """Tell how maps are laid out."""
-    return maps.stride(4) != CHANNELS
 
 
 def tiles_of_images(images: Tensor) -> Tensor:
@@ -92,14 +85,3 @@ def tiles_of_pixels(pixels: Tensor, height: int, width: int) -> Tensor:
     """Undo `pixels_of_tiles`."""
     tiles = pixels.view(-1, IMAGES, height, width, pixels.shape[2] // CHANNELS, CHANNELS)
     return tiles.permute(0, 4, 2, 3, 1, 5).contiguous()
-
-
-def map_parts(values: tuple[Tensor, ...]) -> MapsStruct:
-    """Describe maps, or two whose channels follow each other, to the kernels."""
-    struct = MapsStruct(
-        num_pixels=values[0].shape[2] * values[0].shape[3], by_image=are_by_image(values[0])
-    )
-    for part, tensor in enumerate(values):
-        struct.parts[part] = tensor.data_ptr()
-        struct.channel_blocks[part] = tensor.shape[1]
-    return struct

@@ -1,23 +1,8 @@
-// Group norm of tiles, SiLU and dropout, and their gradients.
+#include "normalisation.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
-
-#include "tiles.h"
-
-// The sums of one part of the maps as convolutions leave them: [chunk][block][2][16][channels].
-struct PartSums {
-  const float* sums;
-  std::int32_t num_chunks, num_channels;
-};
-
-struct Norm {
-  std::int32_t num_blocks, num_pixels, num_groups;
-  float epsilon;
-  const float* weight;  // (channels,)
-  const float* bias;
-};
 
 namespace {
 
@@ -73,11 +58,8 @@ void for_each_group(const Norm& norm, const PartSums parts[2], Body body) {
 
 }  // namespace
 
-// Computes mean, 1 / deviation, scale and shift of each image and channel: (images, channels).
-// The variance is that of the sums: it loses digits where a mean is hundreds of deviations.
-extern "C" void norm_coefficients(const Norm* norm, const PartSums* parts, float* means,
-                                  float* inverse_deviations, float* scale, float* shift) {
-  for_each_group(*norm, parts, [=](const ImageSums& sums, const Group& group) {
+void compute_norm(const Norm& norm, const PartSums parts[2], const Normalised& to) {
+  for_each_group(norm, parts, [&](const ImageSums& sums, const Group& group) {
     double sum = 0.0, squares = 0.0;
     for (int channel = group.first; channel < group.end; ++channel) {
       sum += sums.first[channel];
@@ -87,67 +69,61 @@ extern "C" void norm_coefficients(const Norm* norm, const PartSums* parts, float
     const double variance = squares / group.count - mean * mean;
     // What has overflown is no number: with a finite result nobody would see it.
     const double spread = std::isfinite(variance) ? std::max(variance, 0.0) : NAN;
-    const double inverse = 1.0 / std::sqrt(spread + norm->epsilon);
+    const double inverse = 1.0 / std::sqrt(spread + norm.epsilon);
     for (int channel = group.first; channel < group.end; ++channel) {
       const std::int64_t place = group.row + channel;
-      means[place] = float(mean);
-      inverse_deviations[place] = float(inverse);
-      scale[place] = float(inverse * norm->weight[channel]);
-      shift[place] = float(norm->bias[channel] - mean * inverse * norm->weight[channel]);
+      to.means[place] = float(mean);
+      to.inverse_deviations[place] = float(inverse);
+      to.scale[place] = float(inverse * norm.weight[channel]);
+      to.shift[place] = float(norm.bias[channel] - mean * inverse * norm.weight[channel]);
     }
   });
 }
 
-// From the sums of the gradient dz of the normalised maps, and of dz x, computes what makes
-// dx = scale dz + slope x + offset, and what each image gives to the gradients of weight and bias:
-// (images, channels) each.
-extern "C" void norm_gradient_coefficients(const Norm* norm, const PartSums* sums,
-                                           const float* means, const float* inverse_deviations,
-                                           float* slopes, float* offsets, float* grad_weight,
-                                           float* grad_bias) {
-  const PartSums parts[2] = {*sums, {nullptr, 0, 0}};
-  for_each_group(*norm, parts, [=](const ImageSums& image_sums, const Group& group) {
-    const double mean = means[group.row + group.first];
-    const double inverse = inverse_deviations[group.row + group.first];
+void compute_norm_gradient(const Norm& norm, const PartSums& sums, const Normalised& normalised,
+                           const NormGradient& to) {
+  const PartSums parts[2] = {sums, {nullptr, 0, 0}};
+  for_each_group(norm, parts, [&](const ImageSums& image_sums, const Group& group) {
+    const double mean = normalised.means[group.row + group.first];
+    const double inverse = normalised.inverse_deviations[group.row + group.first];
     double sum = 0.0, products = 0.0;  // of weight dz, and with the normalised x
     for (int channel = group.first; channel < group.end; ++channel) {
       const double channel_sum = image_sums.first[channel];
       const double product = (image_sums.second[channel] - mean * channel_sum) * inverse;
-      grad_weight[group.row + channel] = float(product);
-      grad_bias[group.row + channel] = float(channel_sum);
-      sum += norm->weight[channel] * channel_sum;
-      products += norm->weight[channel] * product;
+      to.weight[group.row + channel] = float(product);
+      to.bias[group.row + channel] = float(channel_sum);
+      sum += norm.weight[channel] * channel_sum;
+      products += norm.weight[channel] * product;
     }
     const double slope = -inverse * inverse * products / group.count;
     const double offset = -inverse * sum / group.count - slope * mean;
     for (int channel = group.first; channel < group.end; ++channel) {
-      slopes[group.row + channel] = float(slope);
-      offsets[group.row + channel] = float(offset);
+      to.slopes[group.row + channel] = float(slope);
+      to.offsets[group.row + channel] = float(offset);
     }
   });
 }
 
-// Writes dx = scale dz + slope x + offset, plus what a part has in `others`, to as many parts as the
-// maps have.
-extern "C" void norm_gradient(const Maps* maps, const bfloat16* gradient, const float* scale,
-                              const float* slopes, const float* offsets, int num_blocks,
-                              const bfloat16* const* others, bfloat16* const* outputs) {
-  const int num_channel_blocks = maps->num_channel_blocks(), num_channels = maps->num_channels();
-  const int num_pixels = maps->num_pixels;
+void apply_norm_gradient(const Maps& maps, const bfloat16* gradient, const float* scale,
+                         const NormGradient& coefficients, int num_blocks,
+                         const bfloat16* const others[2], bfloat16* const outputs[2]) {
+  const int num_channel_blocks = maps.num_channel_blocks(), num_channels = maps.num_channels();
+  const int num_pixels = maps.num_pixels;
 #pragma omp parallel for collapse(3) schedule(dynamic, 32)
   for (int block = 0; block < num_blocks; ++block) {
     for (int k = 0; k < num_channel_blocks; ++k) {
       for (int pixel = 0; pixel < num_pixels; ++pixel) {
-        const int part = maps->part(k);
-        const std::int64_t place = maps->place(block, k, pixel);
-        const bfloat16* x = maps->parts[part] + place;
+        const int part = maps.part(k);
+        const std::int64_t place = maps.place(block, k, pixel);
+        const bfloat16* x = maps.parts[part] + place;
         const bfloat16* other = others[part] ? others[part] + place : nullptr;
         const bfloat16* dz = gradient + ((std::int64_t(block) * num_channel_blocks + k) *
                                              num_pixels + pixel) * kTile;
         for (int i = 0; i < kTile; i += kChannels) {
           const std::int64_t image = std::int64_t(block) * kImages + i / kChannels;
           const std::int64_t index = image * num_channels + k * kChannels;
-          Channels line = multiply_add(load(x + i), load(slopes + index), load(offsets + index));
+          Channels line = multiply_add(load(x + i), load(coefficients.slopes + index),
+                                       load(coefficients.offsets + index));
           if (other) line = line + load(other + i);
           store(outputs[part] + place + i, multiply_add(load(dz + i), load(scale + index), line));
         }
@@ -156,28 +132,23 @@ extern "C" void norm_gradient(const Maps* maps, const bfloat16* gradient, const 
   }
 }
 
-// Sums maps, and their squares, over pixels: [block][2][16][channels].
-extern "C" void sum_maps(const bfloat16* maps, int num_blocks, int num_pixels,
-                         int num_channel_blocks, float* sums) {
+void sum_maps(const bfloat16* maps, int num_blocks, int num_pixels, int num_channel_blocks,
+              float* sums) {
   const int num_channels = kChannels * num_channel_blocks;
 #pragma omp parallel for collapse(2) schedule(dynamic)
   for (int block = 0; block < num_blocks; ++block) {
     for (int k = 0; k < num_channel_blocks; ++k) {
-      alignas(64) float first[kTile] = {}, second[kTile] = {};
+      alignas(64) float image_sums[kTile] = {};
       const bfloat16* tile =
           maps + (std::int64_t(block) * num_channel_blocks + k) * num_pixels * kTile;
       for (int pixel = 0; pixel < num_pixels; ++pixel, tile += kTile) {
         for (int i = 0; i < kTile; i += kChannels) {
-          const Channels x = load(tile + i);
-          store(first + i, load(first + i) + x);
-          store(second + i, multiply_add(x, x, load(second + i)));
+          store(image_sums + i, load(image_sums + i) + load(tile + i));
         }
       }
-      float* to = sums + std::int64_t(block) * 2 * kImages * num_channels + k * kChannels;
+      float* to = sums + std::int64_t(block) * kImages * num_channels + k * kChannels;
       for (int i = 0; i < kImages; ++i) {
-        std::memcpy(to + i * num_channels, first + i * kChannels, kChannels * sizeof(float));
-        std::memcpy(to + (kImages + i) * num_channels, second + i * kChannels,
-                    kChannels * sizeof(float));
+        store(to + i * num_channels, load(image_sums + i * kChannels));
       }
     }
   }

@@ -22,7 +22,6 @@ class MapsStruct(ctypes.Structure):
         ("parts", ctypes.c_void_p * 2),
         ("channel_blocks", ctypes.c_int32 * 2),
         ("num_pixels", ctypes.c_int32),
-        ("by_image", ctypes.c_int32),
     )
 
 
@@ -34,17 +33,6 @@ class DropoutStruct(ctypes.Structure):
         ("first_image", ctypes.c_int32),
         ("threshold", ctypes.c_int32),
         ("factor", ctypes.c_float),
-    )
-
-
-class ActivationStruct(ctypes.Structure):
-    """`Activation` of tiles.h."""
-
-    _fields_ = (
-        ("scale", ctypes.c_void_p),
-        ("shift", ctypes.c_void_p),
-        ("has_silu", ctypes.c_int32),
-        ("dropout", DropoutStruct),
     )
 
 
@@ -66,56 +54,13 @@ class GeometryStruct(ctypes.Structure):
     )
 
 
-class ConvolutionStruct(ctypes.Structure):
-    """`Convolution` of convolution.h."""
-
-    _fields_ = (
-        ("input", MapsStruct),
-        ("activation", ctypes.POINTER(ActivationStruct)),
-        ("weights", ctypes.c_void_p),
-        ("geometry", ctypes.POINTER(GeometryStruct)),
-        ("num_blocks", ctypes.c_int32),
-        ("in_height", ctypes.c_int32),
-        ("in_width", ctypes.c_int32),
-        ("height", ctypes.c_int32),
-        ("width", ctypes.c_int32),
-        ("out_channel_blocks", ctypes.c_int32),
-        ("chunk_rows", ctypes.c_int32),
-        ("output", ctypes.c_void_p),
-        ("output_by_image", ctypes.c_int32),
-        ("sums", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("embedding", ctypes.c_void_p),
-        ("residual", ctypes.c_void_p),
-    )
-
-
-class ActivationGradientStruct(ctypes.Structure):
-    """`ActivationGradient` of convolution.h."""
-
-    _fields_ = (("activated", MapsStruct), ("activation", ActivationStruct))
-
-
 class PartSumsStruct(ctypes.Structure):
-    """`PartSums` of normalisation.cpp."""
+    """`PartSums` of normalisation.h."""
 
     _fields_ = (
         ("sums", ctypes.c_void_p),
         ("num_chunks", ctypes.c_int32),
         ("num_channels", ctypes.c_int32),
-    )
-
-
-class NormStruct(ctypes.Structure):
-    """`Norm` of normalisation.cpp."""
-
-    _fields_ = (
-        ("num_blocks", ctypes.c_int32),
-        ("num_pixels", ctypes.c_int32),
-        ("num_groups", ctypes.c_int32),
-        ("epsilon", ctypes.c_float),
-        ("weight", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
     )
 
 
@@ -133,33 +78,65 @@ class WeightLayoutStruct(ctypes.Structure):
 
 
 class GradientTapStruct(ctypes.Structure):
-    """`GradientTap` of weight_gradient.cpp."""
+    """`GradientTap` of weight_gradient.h."""
 
     _fields_ = (("plane", ctypes.c_int32), ("row", ctypes.c_int32), ("column", ctypes.c_int32))
 
 
-class WeightGradientStruct(ctypes.Structure):
-    """`WeightGradient` of weight_gradient.cpp."""
+class LayerStruct(ctypes.Structure):
+    """`Layer` of layer.cpp."""
 
     _fields_ = (
         ("input", MapsStruct),
-        ("activation", ctypes.POINTER(ActivationStruct)),
-        ("gradient", ctypes.c_void_p),
+        ("input_sums", PartSumsStruct * 2),
         ("num_blocks", ctypes.c_int32),
         ("in_height", ctypes.c_int32),
         ("in_width", ctypes.c_int32),
         ("height", ctypes.c_int32),
         ("width", ctypes.c_int32),
-        ("gradient_blocks", ctypes.c_int32),
+        ("chunk_rows", ctypes.c_int32),
+        ("num_groups", ctypes.c_int32),
+        ("epsilon", ctypes.c_float),
+        ("norm_weight", ctypes.c_void_p),
+        ("norm_bias", ctypes.c_void_p),
+        ("has_silu", ctypes.c_int32),
+        ("dropout", DropoutStruct),
+        ("tables", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("packed", ctypes.c_void_p),
+        ("layout", WeightLayoutStruct),
+        ("geometry", ctypes.POINTER(GeometryStruct)),
+        ("bias", ctypes.c_void_p),
+        ("embedding", ctypes.c_void_p),
+        ("residual", ctypes.c_void_p),
+        ("output", ctypes.c_void_p),
+        ("output_by_image", ctypes.c_int32),
+        ("output_sums", ctypes.c_void_p),
+    )
+
+
+class LayerGradientStruct(ctypes.Structure):
+    """`LayerGradient` of layer.cpp."""
+
+    _fields_ = (
+        ("layer", LayerStruct),
+        ("weights", ctypes.c_void_p),
+        ("layout", WeightLayoutStruct),
+        ("geometry", ctypes.POINTER(GeometryStruct)),
+        ("grad_output", ctypes.c_void_p),
+        ("other_gradients", ctypes.c_void_p * 2),
         ("num_planes", ctypes.c_int32),
         ("doubled", ctypes.c_int32),
         ("stride", ctypes.c_int32),
         ("kernel_size", ctypes.c_int32),
         ("taps", ctypes.POINTER(GradientTapStruct)),
-        ("gradient_scratch", ctypes.c_void_p),
-        ("input_scratch", ctypes.c_void_p),
-        ("layout", WeightLayoutStruct),
-        ("weights", ctypes.c_void_p),
+        ("grad_inputs", ctypes.c_void_p * 2),
+        ("grad_weights", ctypes.c_void_p),
+        ("grad_layout", WeightLayoutStruct),
+        ("grad_embedding", ctypes.c_void_p),
+        ("grad_bias", ctypes.c_void_p),
+        ("grad_norm_weight", ctypes.c_void_p),
+        ("grad_norm_bias", ctypes.c_void_p),
     )
 
 

@@ -101,11 +101,6 @@ struct Maps {
   const bfloat16* parts[2];
   std::int32_t channel_blocks[2];
   std::int32_t num_pixels;
-  std::int32_t by_image;  // [block][channels / 32][16][height][width] rows of 32 channels instead
-
-  // How far apart, in elements, what two images have at a pixel is, and what one has at two.
-  std::int64_t image_stride() const { return by_image ? num_pixels * kChannels : kChannels; }
-  std::int64_t pixel_stride() const { return by_image ? kChannels : kTile; }
 
   int num_channel_blocks() const { return channel_blocks[0] + channel_blocks[1]; }
   int num_channels() const { return kChannels * num_channel_blocks(); }
@@ -118,7 +113,7 @@ struct Maps {
     const int owner = part(channel_block);
     const int within = owner ? channel_block - channel_blocks[0] : channel_block;
     const std::int64_t plane = (block * channel_blocks[owner] + within) * num_pixels * kTile;
-    return plane + pixel * pixel_stride();
+    return plane + pixel * kTile;
   }
 
   const bfloat16* tile(std::int64_t block, int channel_block, std::int64_t pixel) const {

@@ -1,36 +1,10 @@
-// The gradient of the weights of a convolution.
+#include "weight_gradient.h"
 
 #include <omp.h>
 
 #include <algorithm>
 #include <vector>
 
-#include "tiles.h"
-#include "weights.h"
-
-// One tap of a gradient of weights: gradient row r meets input row r * stride + row, and in it
-// gradient column q meets input column q + column of one of the planes.
-struct GradientTap {
-  std::int32_t plane, row, column;
-};
-
-// Each output pixel's gradient meets what its taps lay on, in products that sum over pixels and
-// images: two pixels of 16 images make the 32 rows that AMX sums over.
-struct WeightGradient {
-  Maps input;
-  const Activation* activation;  // applied to the input before, or null
-  const bfloat16* gradient;      // maps like the convolution's output
-  std::int32_t num_blocks, in_height, in_width, height, width, gradient_blocks;
-  // Input column w lies in plane w % num_planes at w / num_planes; with `doubled`, rows and columns
-  // are counted in maps in which each pixel is repeated in both directions.
-  std::int32_t num_planes, doubled, stride;
-  std::int32_t kernel_size;    // 1 or 3
-  const GradientTap* taps;     // [kernel_size][kernel_size]
-  bfloat16* gradient_scratch;  // num_blocks * height * channels * 16 * even columns
-  bfloat16* input_scratch;     // num_planes * num_blocks * rows * channels * 16 * (columns + 2)
-  WeightLayout layout;
-  float* weights;  // the gradient is written there
-};
 
 namespace {
 
@@ -89,8 +63,8 @@ class WeightGradientTask {
  public:
   explicit WeightGradientTask(const WeightGradient& g) : g_(g) {
     in_blocks_ = g.input.num_channel_blocks();
-    rows_ = g.doubled ? 2 * g.in_height : g.in_height;
-    columns_ = g.width + g.width % 2;
+    rows_ = g.rows();
+    columns_ = g.columns();
     slots_ = columns_ + 2;
     choose_together();
   }
@@ -324,6 +298,6 @@ class WeightGradientTask {
 
 }  // namespace
 
-extern "C" void weight_gradient(const WeightGradient* gradient) {
-  WeightGradientTask(*gradient).run();
+void compute_weight_gradient(const WeightGradient& gradient) {
+  WeightGradientTask(gradient).run();
 }

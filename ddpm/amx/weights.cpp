@@ -1,11 +1,8 @@
-// Weights as tiles for a convolution.
-
 #include <algorithm>
 
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "tiles.h"
 #include "weights.h"
 
 alignas(64) constexpr std::uint16_t kInterleaved[32] = {
@@ -56,11 +53,8 @@ void pack_block(const float* from, const WeightLayout& layout, int num_out, int 
 
 }  // namespace
 
-// Writes weights as [out / 32][in / 32][tap][2][16][16][2]: a register for each 16 output channels,
-// in it a row for each two input channels. Channels beyond those that there are get zeros.
 extern "C" void pack_weights(const float* weights, const WeightLayout* layout, bfloat16* packed) {
-  const int out_blocks = (layout->num_out + kChannels - 1) / kChannels;
-  const int in_blocks = (layout->num_in + kChannels - 1) / kChannels;
+  const int out_blocks = layout->out_blocks(), in_blocks = layout->in_blocks();
 #pragma omp parallel for collapse(3) schedule(static)
   for (int out_block = 0; out_block < out_blocks; ++out_block) {
     for (int in_block = 0; in_block < in_blocks; ++in_block) {

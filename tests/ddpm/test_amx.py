@@ -27,7 +27,6 @@ from ddpm.amx.maps import (
     tiles_of_pixels,
 )
 from ddpm.amx.network import TiledUNet, fits_tiles
-from ddpm.amx.normalisation import image_sums
 from ddpm.checkpoint import load_state, save_state
 from ddpm.compute import ComputeDecision, decide_compute
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
@@ -224,9 +223,6 @@ def test_layouts_are_undone() -> None:
     assert torch.equal(images_of_tiles(tiles, 3), images)
     assert not tiles[..., 3:].any()
     assert torch.equal(tiles_of_pixels(pixels_of_tiles(tiles), 5, 7), tiles)
-    torch.testing.assert_close(
-        image_sums(tiles)[:, :3], images.sum(dim=(2, 3)), rtol=1e-5, atol=1e-4
-    )
 
 
 def _trained(config: UNetConfig = SMALL, shape: tuple[int, int, int] = (3, 8, 8)) -> UNet:

@@ -1,0 +1,238 @@
+// A convolution with what lies before and behind it, and its gradient.
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+
+#include "convolution.h"
+#include "normalisation.h"
+#include "weight_gradient.h"
+
+struct Layer {
+  Maps input;
+  PartSums input_sums[2];  // of its parts, for the norm
+  std::int32_t num_blocks, in_height, in_width, height, width;
+  std::int32_t chunk_rows;  // of the output, that are summed up apart
+  // The group norm, or null weights; SiLU and dropout, which come only after one.
+  std::int32_t num_groups;
+  float epsilon;
+  const float *norm_weight, *norm_bias;  // (channels,)
+  std::int32_t has_silu;
+  Dropout dropout;
+  float* tables;  // (4, images, channels): what it is, as in Normalised
+  // What is convolved with, as it is or packed: one of them is null.
+  const float* weights;
+  const bfloat16* packed;
+  WeightLayout layout;
+  const Geometry* geometry;
+  // Added to the output: (channels,), and null or (images, channels), maps like the output.
+  const float* bias;
+  const float* embedding;
+  const bfloat16* residual;
+  bfloat16* output;
+  std::int32_t output_by_image;
+  float* output_sums;  // [chunk][block][2][16][channels], or null
+
+  Norm norm() const {
+    return {num_blocks, in_height * in_width, num_groups, epsilon, norm_weight, norm_bias};
+  }
+  std::int64_t table_size() const {
+    return std::int64_t(num_blocks) * kImages * input.num_channels();
+  }
+  Normalised normalised() const {
+    const std::int64_t size = table_size();
+    return {tables, tables + size, tables + 2 * size, tables + 3 * size};
+  }
+  // What happens to the input, if there is a norm.
+  Activation activation() const {
+    if (!norm_weight) return {};
+    const Normalised known = normalised();
+    return {known.scale, known.shift, has_silu, dropout};
+  }
+};
+
+struct LayerGradient {
+  Layer layer;           // as it was computed
+  const float* weights;  // of the kernel itself; what was convolved with may be sums of these
+  WeightLayout layout;
+  const Geometry* geometry;          // of the gradient of the input
+  const bfloat16* grad_output;       // as tiles
+  const bfloat16* other_gradients[2];  // of the input's parts, added to theirs; or null
+  // As in WeightGradient.
+  std::int32_t num_planes, doubled, stride, kernel_size;
+  const GradientTap* taps;
+  // What is written. The gradients of inputs and weights may be null, if they are not wanted.
+  bfloat16* grad_inputs[2];
+  float* grad_weights;
+  WeightLayout grad_layout;
+  float* grad_embedding;                    // (images, channels of the output)
+  float* grad_bias;                         // (channels of the output,)
+  float *grad_norm_weight, *grad_norm_bias;  // (channels,), if there is a norm
+
+  std::int32_t out_blocks() const { return layout.out_blocks(); }
+};
+
+namespace {
+
+// Memory that lasts from call to call, of one thread: what is taken anew each time comes from far.
+class Room {
+ public:
+  ~Room() { std::free(memory_); }
+
+  template <typename T>
+  T* of(std::int64_t count) {
+    constexpr std::size_t kPage = 2 << 20;
+    const std::size_t size = (count * sizeof(T) + kPage - 1) / kPage * kPage;
+    if (size > size_) {
+      std::free(memory_);
+      memory_ = std::aligned_alloc(kPage, size);
+      if (!memory_) std::abort();
+      madvise(memory_, size, MADV_HUGEPAGE);
+      size_ = size;
+    }
+    return static_cast<T*>(memory_);
+  }
+
+ private:
+  void* memory_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+const bfloat16* packed(const float* weights, const WeightLayout& layout) {
+  static thread_local Room room;
+  bfloat16* to = room.of<bfloat16>(layout.packed_size());
+  pack_weights(weights, &layout, to);
+  return to;
+}
+
+// The bias with zeros for the channels that a last block lacks.
+const float* padded_bias(const Layer& layer) {
+  static thread_local std::vector<float> bias;
+  bias.assign(layer.layout.out_blocks() * kChannels, 0.0f);
+  std::copy(layer.bias, layer.bias + layer.layout.num_out, bias.begin());
+  return bias.data();
+}
+
+// (channels,) sums of what images have, (images, channels).
+void sum_images(const float* values, int num_images, int num_channels, float* sums) {
+  std::fill(sums, sums + num_channels, 0.0f);
+  for (int image = 0; image < num_images; ++image, values += num_channels) {
+    for (int channel = 0; channel < num_channels; ++channel) sums[channel] += values[channel];
+  }
+}
+
+void take_weight_gradient(const LayerGradient& g) {
+  static thread_local Room gradient_room, input_room;
+  const Layer& layer = g.layer;
+  const Activation activation = layer.activation();
+  WeightGradient gradient = {
+      layer.input,   layer.norm_weight ? &activation : nullptr,
+      g.grad_output, layer.num_blocks,
+      layer.in_height, layer.in_width,
+      layer.height,  layer.width,
+      g.out_blocks(), g.num_planes,
+      g.doubled,     g.stride,
+      g.kernel_size, g.taps,
+      nullptr,       nullptr,
+      g.grad_layout, g.grad_weights};
+  gradient.gradient_scratch = gradient_room.of<bfloat16>(gradient.gradient_scratch_size());
+  gradient.input_scratch = input_room.of<bfloat16>(gradient.input_scratch_size());
+  compute_weight_gradient(gradient);
+}
+
+// The gradient of what is convolved, as a convolution that lacks its output.
+Convolution input_gradient(const LayerGradient& g, const bfloat16* weights) {
+  const Layer& layer = g.layer;
+  Convolution c = {};
+  c.input = {{g.grad_output, nullptr}, {g.out_blocks(), 0}, layer.height * layer.width};
+  c.weights = weights;
+  c.geometry = g.geometry;
+  c.num_blocks = layer.num_blocks;
+  c.in_height = layer.height;
+  c.in_width = layer.width;
+  c.height = layer.in_height;
+  c.width = layer.in_width;
+  c.out_channel_blocks = layer.input.num_channel_blocks();
+  c.chunk_rows = layer.chunk_rows;
+  return c;
+}
+
+// Takes the gradient back through the convolution, dropout, SiLU and the group norm.
+void take_activated_gradient(const LayerGradient& g, const bfloat16* weights) {
+  static thread_local Room gradient_room, sums_room, tables_room;
+  const Layer& layer = g.layer;
+  const std::int64_t size = layer.table_size();
+  const int num_channels = layer.input.num_channels();
+  const int num_chunks = (layer.in_height + layer.chunk_rows - 1) / layer.chunk_rows;
+  Convolution c = input_gradient(g, weights);
+  c.output = gradient_room.of<bfloat16>(size * layer.in_height * layer.in_width);
+  c.sums = sums_room.of<float>(num_chunks * 2 * size);
+  convolve_gradient(c, {layer.input, layer.activation()});
+  float* tables = tables_room.of<float>(4 * size);
+  const NormGradient gradient = {tables, tables + size, tables + 2 * size, tables + 3 * size};
+  const PartSums sums = {c.sums, num_chunks, num_channels};
+  compute_norm_gradient(layer.norm(), sums, layer.normalised(), gradient);
+  apply_norm_gradient(layer.input, c.output, layer.normalised().scale, gradient, layer.num_blocks,
+                      g.other_gradients, g.grad_inputs);
+  sum_images(gradient.weight, layer.num_blocks * kImages, num_channels, g.grad_norm_weight);
+  sum_images(gradient.bias, layer.num_blocks * kImages, num_channels, g.grad_norm_bias);
+}
+
+// Takes the gradient back to what is convolved as it comes, a part after another.
+void take_plain_gradient(const LayerGradient& g, const bfloat16* weights) {
+  Convolution c = input_gradient(g, weights);
+  const Maps& input = g.layer.input;
+  const std::int64_t block_size =
+      std::int64_t(g.out_blocks()) * g.layout.num_taps * 2 * kTile;
+  for (int part = 0; part < 2; ++part) {
+    c.out_channel_blocks = input.channel_blocks[part];
+    c.output = g.grad_inputs[part];
+    c.residual = g.other_gradients[part];
+    if (c.out_channel_blocks > 0) convolve_maps(c);
+    c.weights += c.out_channel_blocks * block_size;
+  }
+}
+
+}  // namespace
+
+extern "C" void compute_layer(const Layer* layer) {
+  const Layer& l = *layer;
+  const Activation activation = l.activation();
+  if (l.norm_weight) compute_norm(l.norm(), l.input_sums, l.normalised());
+  Convolution c = {};
+  c.input = l.input;
+  c.activation = l.norm_weight ? &activation : nullptr;
+  c.weights = l.packed ? l.packed : packed(l.weights, l.layout);
+  c.geometry = l.geometry;
+  c.num_blocks = l.num_blocks;
+  c.in_height = l.in_height;
+  c.in_width = l.in_width;
+  c.height = l.height;
+  c.width = l.width;
+  c.out_channel_blocks = l.layout.out_blocks();
+  c.chunk_rows = l.chunk_rows;
+  c.output = l.output;
+  c.output_by_image = l.output_by_image;
+  c.sums = l.output_sums;
+  c.bias = padded_bias(l);
+  c.embedding = l.embedding;
+  c.residual = l.residual;
+  convolve_maps(c);
+}
+
+extern "C" void compute_layer_gradient(const LayerGradient* gradient) {
+  const LayerGradient& g = *gradient;
+  const Layer& layer = g.layer;
+  sum_maps(g.grad_output, layer.num_blocks, layer.height * layer.width, g.out_blocks(),
+           g.grad_embedding);
+  sum_images(g.grad_embedding, layer.num_blocks * kImages, g.out_blocks() * kChannels,
+             g.grad_bias);
+  if (g.grad_weights) take_weight_gradient(g);
+  if (!g.grad_inputs[0]) return;
+  const bfloat16* weights = packed(g.weights, g.layout.transposed());
+  if (layer.norm_weight) {
+    take_activated_gradient(g, weights);
+  } else {
+    take_plain_gradient(g, weights);
+  }
+}
