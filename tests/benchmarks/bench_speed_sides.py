@@ -135,7 +135,8 @@ def setups(is_quick: bool) -> list[Setup]:
     """Return the set-ups: the CIFAR-10 model of Ho et al. 2020, and that of jobs/train.yaml.
 
     Turns are short and many: a machine that others share was seen to change its speed fourfold from
-    one minute to the next, which sides that take turns of seconds share.
+    one minute to the next, which sides that take turns of seconds share. But they are so long that
+    most of a turn finds in the caches what it would in a long run, and not what others left there.
     """
     digits_job = load_spec(ROOT / "jobs" / "train.yaml")
     assert isinstance(digits_job, TrainJob)
@@ -144,11 +145,11 @@ def setups(is_quick: bool) -> list[Setup]:
         unet=UNetConfig(),
         image_shape=(3, 32, 32),
         batch_size=16,
-        num_reverse_steps=4,
-        num_training_steps=1,
+        num_reverse_steps=12,
+        num_training_steps=3,
     )
     larger = replace(
-        cifar, name="cifar10-64", batch_size=64, num_reverse_steps=2, num_training_steps=1
+        cifar, name="cifar10-64", batch_size=64, num_reverse_steps=4, num_training_steps=1
     )
     digits = Setup(
         name="digits-16" if is_quick else "digits-128",
