@@ -47,32 +47,125 @@ inline void multiply_right(const bfloat16* right, const bfloat16* weights) {
   _tile_dpbf16ps(3, 5, 7);
 }
 
-// Adds what the taps of pixels (h, w) and (h, w + phases) give in 32 input channels.
-template <typename Epilogue>
-void multiply_taps(const Convolution& c, const InputRows& input, int in_block, int h, int w,
-                   const bfloat16* weights, Finisher<Epilogue>& finisher) {
-  const Geometry& g = *c.geometry;
-  const int phase = h % g.phases * g.phases + w % g.phases;
-  const int row = h / g.phases * g.stride, column = w / g.phases * g.stride;
-  const bool has_right = w + g.phases < c.width;
-  for (int t = 0; t < g.num_taps[phase]; ++t) {
-    const Tap& tap = g.taps[phase][t];
-    const int y = row + tap.row, x = column + tap.column;
-    if (y < 0 || y >= c.in_height) continue;
-    const bfloat16* left = input.row(in_block, y) + x * kTile;
-    const bfloat16* right = left + g.stride * kTile;
-    const bfloat16* tap_weights = weights + tap.weights * 2 * kTile;
-    const bool has_left_input = x >= 0 && x < c.in_width;
-    const bool has_right_input = has_right && x + g.stride >= 0 && x + g.stride < c.in_width;
-    if (has_left_input && has_right_input) {
-      multiply_both(left, right, tap_weights);
-    } else if (has_left_input) {
-      multiply_left(left, tap_weights);
-    } else if (has_right_input) {
-      multiply_right(right, tap_weights);
+// The taps of a row of pixels that lie in the input, for some blocks of input channels.
+//
+// Sums that leave their registers are waited for, and so are those that come back. So the two pixels
+// that are multiplied at a time take turns with that: when the left one leaves, the right one has a
+// tap to go, and when the right one leaves, the next left one has begun.
+class RowTaps {
+ public:
+  // Finds those of pixels (h, phase), (h, phase + phases) and so on, in input blocks [first, last).
+  RowTaps(const Convolution& c, const InputRows& input, int h, int phase, int first, int last,
+          const bfloat16* weights)
+      : stride_(c.geometry->stride), in_width_(c.in_width) {
+    const Geometry& g = *c.geometry;
+    const int kind = h % g.phases * g.phases + phase;
+    for (int k = first; k < last; ++k, weights += std::int64_t(g.num_weights) * 2 * kTile) {
+      for (int t = 0; t < g.num_taps[kind]; ++t) {
+        const Tap& tap = g.taps[kind][t];
+        const int y = h / g.phases * g.stride + tap.row;
+        if (y < 0 || y >= c.in_height) continue;
+        taps_[count_++] = {input.row(k, y) + tap.column * kTile, weights + tap.weights * 2 * kTile,
+                           tap.column};
+        first_column_ = std::min(first_column_, tap.column);
+        last_column_ = std::max(last_column_, tap.column);
+      }
     }
-    finisher.advance(kImagesAtOnce);
   }
+
+  // Adds what the first or last tap gives to the left or the right of two pixels; the place of the
+  // left one in the input is `column`.
+  void multiply_first_left(int column) const { multiply_alone<false>(0, column); }
+  void multiply_first_right(int column) const { multiply_alone<true>(0, column); }
+  void multiply_last_left(int column) const {
+    if (count_ > 1) multiply_alone<false>(count_ - 1, column);
+  }
+  void multiply_last_right(int column) const {
+    if (count_ > 1) multiply_alone<true>(count_ - 1, column);
+  }
+
+  // Adds what the other taps give to both.
+  template <typename Epilogue>
+  void multiply_others(int column, bool has_right, Finisher<Epilogue>& finisher) const {
+    const std::int64_t step = stride_ * kTile;
+    if (has_right && column + first_column_ >= 0 && column + stride_ + last_column_ < in_width_) {
+      for (int t = 1; t < count_ - 1; ++t) {
+        const bfloat16* left = taps_[t].input + column * kTile;
+        multiply_both(left, left + step, taps_[t].weights);
+        finisher.advance(kImagesAtOnce);
+      }
+      return;
+    }
+    for (int t = 1; t < count_ - 1; ++t) {
+      const bool has_left = lies_inside(column + taps_[t].column);
+      const bool has_both = has_left && has_right && lies_inside(column + taps_[t].column + stride_);
+      if (has_both) {
+        const bfloat16* left = taps_[t].input + column * kTile;
+        multiply_both(left, left + step, taps_[t].weights);
+      } else if (has_left) {
+        multiply_alone<false>(t, column);
+      } else if (has_right) {
+        multiply_alone<true>(t, column);
+      }
+      finisher.advance(kImagesAtOnce);
+    }
+  }
+
+ private:
+  struct Found {
+    const bfloat16* input;  // of the pixel that column 0 meets
+    const bfloat16* weights;
+    int column;
+  };
+
+  bool lies_inside(int x) const { return x >= 0 && x < in_width_; }
+
+  template <bool is_right>
+  void multiply_alone(int t, int column) const {
+    const int place = is_right ? column + stride_ : column;
+    if (!lies_inside(place + taps_[t].column)) return;
+    const bfloat16* input = taps_[t].input + place * kTile;
+    if (is_right) {
+      multiply_right(input, taps_[t].weights);
+    } else {
+      multiply_left(input, taps_[t].weights);
+    }
+  }
+
+  Found taps_[kMaxTaps];
+  int count_ = 0, first_column_ = 0, last_column_ = 0;
+  int stride_, in_width_;
+};
+
+// Adds what some blocks of input channels give to a row's pixels of one phase, to 32 output channels.
+// Sums of the ones before wait in `waiting`, unless `is_first`; they go there, unless `is_last`.
+template <typename Epilogue>
+void convolve_row(const Convolution& c, const RowTaps& taps, Place place, int phase, bool is_first,
+                  bool is_last, Accumulators*& waiting, Finisher<Epilogue>& finisher) {
+  const Geometry& g = *c.geometry;
+  const std::int64_t row = place.pixels[0];
+  Accumulators* leaving = nullptr;  // whose right pixel is still in registers
+  for (int w = phase; w < c.width; w += 2 * g.phases, ++waiting) {
+    const int column = w / g.phases * g.stride;
+    const bool has_right = w + g.phases < c.width;
+    waiting->load_left(is_first);
+    taps.multiply_first_left(column);
+    if (leaving) leaving->store_right();
+    waiting->load_right(is_first);
+    if (has_right) taps.multiply_first_right(column);
+    taps.multiply_others(column, has_right, finisher);
+    taps.multiply_last_left(column);
+    leaving = waiting;
+    if (is_last) {
+      place.pixels[0] = row + w;
+      place.pixels[1] = row + w + g.phases;
+      place.num_pixels = has_right ? 2 : 1;
+      leaving = &finisher.next(place);
+    }
+    leaving->store_left();
+    if (has_right) taps.multiply_last_right(column);
+  }
+  if (leaving) leaving->store_right();
 }
 
 // Convolves rows [first, last) of a block of images to 32 output channels.
@@ -91,23 +184,10 @@ void convolve_strip(const Convolution& c, const InputRows& input, int block, int
     Accumulators* sums = waiting.data();
     for (int h = first; h < last; ++h) {
       for (int phase = 0; phase < g.phases; ++phase) {
-        for (int w = phase; w < c.width; w += 2 * g.phases, ++sums) {
-          if (in_block == 0) {
-            Accumulators::clear();
-          } else {
-            sums->load();
-          }
-          for (int k = in_block; k < in_end; ++k) {
-            multiply_taps(c, input, k, h, w, weights + (k - in_block) * kernel, finisher);
-          }
-          if (in_end < num_in_blocks) {
-            sums->store();
-            continue;
-          }
-          const std::int64_t pixel = std::int64_t(h) * c.width + w;
-          const int num_pixels = w + g.phases < c.width ? 2 : 1;
-          finisher.next({block, out_block, {pixel, pixel + g.phases}, num_pixels}).store();
-        }
+        const RowTaps taps(c, input, h, phase, in_block, in_end, weights);
+        const Place place = {block, out_block, {std::int64_t(h) * c.width, 0}, 0};
+        convolve_row(c, taps, place, phase, in_block == 0, in_end == num_in_blocks, sums,
+                     finisher);
       }
     }
   }

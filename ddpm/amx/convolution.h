@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "room.h"
 #include "tiles.h"
 
 constexpr int kMaxTaps = 36;
@@ -52,7 +53,7 @@ void convolve_maps(const Convolution& convolution);
 // Does so, with the sums of an `ActivationGradient`.
 void convolve_gradient(const Convolution& convolution, const ActivationGradient& gradient);
 
-constexpr int kWindowBytes = 1400 << 10;  // of activated rows, about; they stay in the second cache
+constexpr int kWindowBytes = 900 << 10;  // of activated rows, about; they stay in the second cache
 constexpr int kMinWindowRows = 2;         // of the output, that the rows of a window are enough for
 
 // The rows of a block of images that are convolved next: as they lie, or activated, in a ring.
@@ -88,7 +89,8 @@ class InputRows {
     ring_rows_ = last_row(*c.geometry, output_rows_ - 1) - first_row(*c.geometry, 0) + 1;
     // Where the first row of a window is not its phases' first, one more may be needed.
     ring_rows_ += c.geometry->phases - 1;
-    ring_.resize(std::size_t(ring_rows_) * c.in_width * c.input.num_channel_blocks());
+    static thread_local Room room;
+    ring_ = room.of<Tile>(std::int64_t(ring_rows_) * c.in_width * c.input.num_channel_blocks());
   }
 
   // How many output rows a window is enough for.
@@ -135,6 +137,6 @@ class InputRows {
   }
 
   const Convolution& c_;
-  std::vector<Tile> ring_;
+  Tile* ring_ = nullptr;
   int output_rows_, ring_rows_ = 0, block_ = 0, next_row_ = -1;
 };

@@ -1,11 +1,8 @@
 // A convolution with what lies before and behind it, and its gradient.
 
-#include <sys/mman.h>
-
-#include <cstdlib>
-
 #include "convolution.h"
 #include "normalisation.h"
+#include "room.h"
 #include "weight_gradient.h"
 
 struct Layer {
@@ -73,30 +70,6 @@ struct LayerGradient {
 };
 
 namespace {
-
-// Memory that lasts from call to call, of one thread: what is taken anew each time comes from far.
-class Room {
- public:
-  ~Room() { std::free(memory_); }
-
-  template <typename T>
-  T* of(std::int64_t count) {
-    constexpr std::size_t kPage = 2 << 20;
-    const std::size_t size = (count * sizeof(T) + kPage - 1) / kPage * kPage;
-    if (size > size_) {
-      std::free(memory_);
-      memory_ = std::aligned_alloc(kPage, size);
-      if (!memory_) std::abort();
-      madvise(memory_, size, MADV_HUGEPAGE);
-      size_ = size;
-    }
-    return static_cast<T*>(memory_);
-  }
-
- private:
-  void* memory_ = nullptr;
-  std::size_t size_ = 0;
-};
 
 const bfloat16* packed(const float* weights, const WeightLayout& layout) {
   static thread_local Room room;

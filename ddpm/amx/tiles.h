@@ -243,6 +243,37 @@ struct alignas(64) Accumulators {
     _tile_dpbf16ps(3, 5, 7);
   }
 
+  // Take half of them back, or begin with zeros.
+  void load_left(bool is_first) const {
+    if (is_first) {
+      _tile_zero(0);
+      _tile_zero(1);
+    } else {
+      _tile_loadd(0, values[0][0], 64);
+      _tile_loadd(1, values[0][1], 64);
+    }
+  }
+
+  void load_right(bool is_first) const {
+    if (is_first) {
+      _tile_zero(2);
+      _tile_zero(3);
+    } else {
+      _tile_loadd(2, values[1][0], 64);
+      _tile_loadd(3, values[1][1], 64);
+    }
+  }
+
+  void store_left() {
+    _tile_stored(0, values[0][0], 64);
+    _tile_stored(1, values[0][1], 64);
+  }
+
+  void store_right() {
+    _tile_stored(2, values[1][0], 64);
+    _tile_stored(3, values[1][1], 64);
+  }
+
   void load() const {
     _tile_loadd(0, values[0][0], 64);
     _tile_loadd(1, values[0][1], 64);
