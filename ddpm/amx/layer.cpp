@@ -16,7 +16,7 @@ struct Layer {
   const float *norm_weight, *norm_bias;  // (channels,)
   std::int32_t has_silu;
   Dropout dropout;
-  float* tables;  // (4, images, channels): what it is, as in Normalised
+  float* tables;  // (4, images, channels): what it is, as in Normalised; or null, if nobody asks
   // What is convolved with, as it is or packed: one of them is null.
   const float* weights;
   const bfloat16* packed;
@@ -169,7 +169,9 @@ void take_plain_gradient(const LayerGradient& g, const bfloat16* weights) {
 }  // namespace
 
 extern "C" void compute_layer(const Layer* layer) {
-  const Layer& l = *layer;
+  static thread_local Room tables_room;
+  Layer l = *layer;
+  if (!l.tables) l.tables = tables_room.of<float>(4 * l.table_size());
   const Activation activation = l.activation();
   if (l.norm_weight) compute_norm(l.norm(), l.input_sums, l.normalised());
   Convolution c = {};

@@ -104,10 +104,10 @@ class Layer:
         )
         return Convolved(Maps(y, y_sums), tuple(map(Maps, same_values, sums)))
 
-    def compute(self, call: Call) -> Computed:
-        """Compute what comes out."""
+    def compute(self, call: Call, *, keeps_tables: bool = False) -> Computed:
+        """Compute what comes out; see `LayerPlan.compute`."""
         parameters = self._frozen or self._convolved_parameters()
-        return self.plan(call.values).compute(parameters, call)
+        return self.plan(call.values).compute(parameters, call, keeps_tables=keeps_tables)
 
     def plan(self, values: tuple[Tensor, ...]) -> LayerPlan:
         """Return what calls the kernels for maps of this size."""
@@ -169,7 +169,8 @@ class _LayerFunction(torch.autograd.Function):
         if weight.dtype != torch.float32:
             raise TypeError(f"weights of {weight.dtype} have no gradient here: float32 ones have")
         sums, values = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-        computed = layer.compute(Call(values, sums, embedding, residual, dropout, by_image, summed))
+        call = Call(values, sums, embedding, residual, dropout, by_image, summed)
+        computed = layer.compute(call, keeps_tables=True)
         ctx.layer, ctx.dropout, ctx.tables = layer, dropout, computed.tables
         ctx.save_for_backward(*values)
         ctx.mark_non_differentiable(computed.sums)

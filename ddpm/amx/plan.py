@@ -74,7 +74,7 @@ class Call(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """What a layer gave, and what its group norm was, (4, images, C_in) float32."""
+    """What a layer gave, and what its group norm was, (4, images, C_in) float32, if that is kept."""
 
     values: Tensor
     sums: Tensor
@@ -145,14 +145,22 @@ class LayerPlan:
             taps=taps.taps,
         )
 
-    def compute(self, parameters: Parameters, call: Call) -> Computed:
-        """Compute the output, its sums (empty if nobody needs them), and what the norm was."""
+    def compute(
+        self, parameters: Parameters, call: Call, *, keeps_tables: bool = False
+    ) -> Computed:
+        """Compute the output, its sums (empty if nobody needs them), and what the norm was.
+
+        Args:
+            parameters: Of the layer.
+            call: What it is called with.
+            keeps_tables: Whether a gradient follows, which needs to know what the norm was.
+        """
         blocks, out_blocks, *_ = self._size
         output = empty_maps(*self._size, by_image=call.by_image)
         num_chunks = self._num_chunks if call.summed else 0
         sums = torch.empty(num_chunks, blocks, 2, IMAGES, out_blocks * CHANNELS)
         tables = None
-        if parameters.norm_weight is not None:
+        if keeps_tables and parameters.norm_weight is not None:
             tables = torch.empty(4, blocks * IMAGES, self._in_channels)
         self._fill(parameters, call, tables)
         struct = self._struct
@@ -214,7 +222,7 @@ class LayerPlan:
         struct = self._struct
         for part, tensor in enumerate(call.values):
             struct.input.parts[part] = tensor.data_ptr()
-        if tables is not None:
+        if call.sums and parameters.norm_weight is not None:
             for part_sums, tensor in zip(struct.input_sums, call.sums, strict=False):
                 part_sums.sums, part_sums.num_chunks = tensor.data_ptr(), tensor.shape[0]
         weights = parameters.weights.data_ptr()
