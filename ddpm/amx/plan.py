@@ -74,7 +74,7 @@ class Call(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """What a layer gave, and what its group norm was, (4, images, C_in) float32, if that is kept."""
+    """What a layer gave; and what its norm was, (4, images, C_in) float32, if that is kept."""
 
     values: Tensor
     sums: Tensor
