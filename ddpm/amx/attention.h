@@ -1,14 +1,14 @@
 // What attention and its gradient share: where an image's rows lie, and how AMX takes them.
 //
-// Queries, keys and values are laid out by image: an image's pixels in 32 channels follow each other,
-// and 16 of them are what AMX loads. What comes out, and its gradient, lies as tiles.
+// Queries, keys and values are laid out by image: an image's pixels in 32 channels follow each
+// other, and 16 of them are what AMX loads. What comes out, and its gradient, lies as tiles.
 
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
-#include "tiles.h"
+#include "registers.h"
 
 // num_pixels is a multiple of 16, num_channels of 32 times num_heads.
 struct Attention {

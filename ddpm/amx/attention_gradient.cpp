@@ -1,8 +1,8 @@
 // The gradient of attention (Dao et al. 2022, algorithm 4), for all keys and then all queries.
 //
-// With P the softmax and dO the output's gradient: dV = P^T dO; dS = P (dO V^T - sum of dO O) / sqrt(D);
-// dK = dS^T Q; dQ = dS K. P is computed anew, 32 keys at a time, with keys as its rows: so it and dS
-// can be multiplied as they are.
+// With P the softmax and dO the output's gradient: dV = P^T dO; dK = dS^T Q; dQ = dS K, where
+// dS = P (dO V^T - sum of dO O) / sqrt(D). P is computed anew, 32 keys at a time, with keys as its
+// rows: so it and dS can be multiplied as they are.
 
 #include "attention.h"
 

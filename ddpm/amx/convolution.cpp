@@ -1,7 +1,7 @@
 // Convolutions of tiles, and the gradient of what they convolve, which is a convolution too.
 //
-// What a layer does to its input first is done a few rows at a time, just before they are needed, so
-// that the activated rows never leave the second cache.
+// What a layer does to its input first is done a few rows at a time, just before they are needed,
+// so that the activated rows never leave the second cache.
 //
 // A step multiplies the tiles of two pixels with two tiles of weights: 2 x 2 sums of 16 images by
 // 16 channels stay in registers. Weights of 32 output channels and as many input channels as are
@@ -49,9 +49,9 @@ inline void multiply_right(const bfloat16* right, const bfloat16* weights) {
 
 // The taps of a row of pixels that lie in the input, for some blocks of input channels.
 //
-// Sums that leave their registers are waited for, and so are those that come back. So the two pixels
-// that are multiplied at a time take turns with that: when the left one leaves, the right one has a
-// tap to go, and when the right one leaves, the next left one has begun.
+// Sums that leave their registers are waited for, and so are those that come back. So the two
+// pixels that are multiplied at a time take turns with it: when the left one leaves, the right one
+// has a tap to go, and when the right one leaves, the next left one has begun.
 class RowTaps {
  public:
   // Finds those of pixels (h, phase), (h, phase + phases) and so on, in input blocks [first, last).
@@ -75,8 +75,12 @@ class RowTaps {
 
   // Adds what the first or last tap gives to the left or the right of two pixels; the place of the
   // left one in the input is `column`.
-  void multiply_first_left(int column) const { multiply_alone<false>(0, column); }
-  void multiply_first_right(int column) const { multiply_alone<true>(0, column); }
+  void multiply_first_left(int column) const {
+    if (count_ > 0) multiply_alone<false>(0, column);
+  }
+  void multiply_first_right(int column) const {
+    if (count_ > 0) multiply_alone<true>(0, column);
+  }
   void multiply_last_left(int column) const {
     if (count_ > 1) multiply_alone<false>(count_ - 1, column);
   }
@@ -97,8 +101,9 @@ class RowTaps {
       return;
     }
     for (int t = 1; t < count_ - 1; ++t) {
-      const bool has_left = lies_inside(column + taps_[t].column);
-      const bool has_both = has_left && has_right && lies_inside(column + taps_[t].column + stride_);
+      const int x = column + taps_[t].column;
+      const bool has_left = lies_inside(x);
+      const bool has_both = has_left && has_right && lies_inside(x + stride_);
       if (has_both) {
         const bfloat16* left = taps_[t].input + column * kTile;
         multiply_both(left, left + step, taps_[t].weights);
@@ -137,8 +142,9 @@ class RowTaps {
   int stride_, in_width_;
 };
 
-// Adds what some blocks of input channels give to a row's pixels of one phase, to 32 output channels.
-// Sums of the ones before wait in `waiting`, unless `is_first`; they go there, unless `is_last`.
+// Adds what some blocks of input channels give to a row's pixels of one phase, in 32 output
+// channels. Sums of blocks before wait in `waiting`, unless these are the first; they go there again,
+// unless these are the last.
 template <typename Epilogue>
 void convolve_row(const Convolution& c, const RowTaps& taps, Place place, int phase, bool is_first,
                   bool is_last, Accumulators*& waiting, Finisher<Epilogue>& finisher) {

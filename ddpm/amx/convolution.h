@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "activation.h"
+#include "registers.h"
 #include "room.h"
-#include "tiles.h"
 
 constexpr int kMaxTaps = 36;
 

@@ -98,16 +98,23 @@ void take_weight_gradient(const LayerGradient& g) {
   static thread_local Room gradient_room, input_room;
   const Layer& layer = g.layer;
   const Activation activation = layer.activation();
-  WeightGradient gradient = {
-      layer.input,   layer.norm_weight ? &activation : nullptr,
-      g.grad_output, layer.num_blocks,
-      layer.in_height, layer.in_width,
-      layer.height,  layer.width,
-      g.out_blocks(), g.num_planes,
-      g.doubled,     g.stride,
-      g.kernel_size, g.taps,
-      nullptr,       nullptr,
-      g.grad_layout, g.grad_weights};
+  WeightGradient gradient = {};
+  gradient.input = layer.input;
+  gradient.activation = layer.norm_weight ? &activation : nullptr;
+  gradient.gradient = g.grad_output;
+  gradient.num_blocks = layer.num_blocks;
+  gradient.in_height = layer.in_height;
+  gradient.in_width = layer.in_width;
+  gradient.height = layer.height;
+  gradient.width = layer.width;
+  gradient.gradient_blocks = g.out_blocks();
+  gradient.num_planes = g.num_planes;
+  gradient.doubled = g.doubled;
+  gradient.stride = g.stride;
+  gradient.kernel_size = g.kernel_size;
+  gradient.taps = g.taps;
+  gradient.layout = g.grad_layout;
+  gradient.weights = g.grad_weights;
   gradient.gradient_scratch = gradient_room.of<bfloat16>(gradient.gradient_scratch_size());
   gradient.input_scratch = input_room.of<bfloat16>(gradient.input_scratch_size());
   compute_weight_gradient(gradient);

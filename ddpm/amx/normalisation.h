@@ -22,8 +22,8 @@ struct Normalised {
   float *means, *inverse_deviations, *scale, *shift;
 };
 
-// What makes the gradient of the norm's input, dx = scale dz + slope x + offset, and what each image
-// gives to the gradients of weight and bias: (images, channels) each.
+// What makes the gradient of the norm's input, dx = scale dz + slope x + offset, and what each
+// image gives to the gradients of weight and bias: (images, channels) each.
 struct NormGradient {
   float *slopes, *offsets, *weight, *bias;
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "registers.h"
 
 namespace {
 
@@ -105,7 +106,8 @@ class WeightGradientTask {
   // A row of 16 output channels of a block: tiles of two columns each.
   bfloat16* gradient_row(int block, int row, int half_block) const {
     const std::int64_t line = std::int64_t(block) * g_.height + row;
-    return g_.gradient_scratch + (line * 2 * g_.gradient_blocks + half_block) * columns_ * kHalfTile;
+    const std::int64_t half_row = line * 2 * g_.gradient_blocks + half_block;
+    return g_.gradient_scratch + half_row * columns_ * kHalfTile;
   }
 
   // A row of 16 input channels of a block: half tiles, the first for column -1.
@@ -196,11 +198,8 @@ class WeightGradientTask {
   // Adds what lines [first, last) give to a kernel of one tap.
   void multiply_points(int out, int in, int first, int last, Products& products) const {
     Accumulators& sums = products.point;
-    if (first == 0) {
-      Accumulators::clear();
-    } else {
-      sums.load();
-    }
+    sums.load_left(first == 0);
+    sums.load_right(first == 0);
     for (int line = first; line < last; ++line) {
       const int block = line / g_.height, row = line % g_.height;
       const bfloat16* low = gradient_row(block, row, 2 * out);
@@ -215,7 +214,8 @@ class WeightGradientTask {
         Accumulators::multiply();
       }
     }
-    sums.store();
+    sums.store_left();
+    sums.store_right();
   }
 
   // Adds what lines [first, last) give to a row of a kernel of 3 x 3, of 16 output channels.

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "activation.h"
 #include "weights.h"
 
 // One tap of a gradient of weights: gradient row r meets input row r * stride + row, and in it
@@ -27,7 +28,8 @@ struct WeightGradient {
   WeightLayout layout;
   float* weights;  // the gradient is written there
 
-  // Columns of the gradient as they are laid out to be multiplied, an even number; rows of the input.
+  // Columns of the gradient as they are laid out to be multiplied, an even number; rows of the
+  // input.
   int columns() const { return width + width % 2; }
   int rows() const { return doubled ? 2 * in_height : in_height; }
   std::int64_t gradient_scratch_size() const {

@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "registers.h"
 #include "weights.h"
 
 alignas(64) constexpr std::uint16_t kInterleaved[32] = {
@@ -36,8 +37,9 @@ void pack_block(const float* from, const WeightLayout& layout, int num_out, int 
       alignas(64) float pair[2][kRows] = {};
       const float* line = from + half * kRows * layout.out_stride + 2 * row * layout.in_stride;
       if (is_whole && layout.out_stride == 1) {
-        _mm512_store_si512(packed.words[row], interleaved(_mm512_loadu_ps(line),
-                                                          _mm512_loadu_ps(line + layout.in_stride)));
+        const __m512 even = _mm512_loadu_ps(line);
+        const __m512 odd = _mm512_loadu_ps(line + layout.in_stride);
+        _mm512_store_si512(packed.words[row], interleaved(even, odd));
         continue;
       }
       for (int e = 0; e < 2 && 2 * row + e < num_in; ++e) {
