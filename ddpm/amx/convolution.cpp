@@ -143,8 +143,8 @@ class RowTaps {
 };
 
 // Adds what some blocks of input channels give to a row's pixels of one phase, in 32 output
-// channels. Sums of blocks before wait in `waiting`, unless these are the first; they go there again,
-// unless these are the last.
+// channels. Sums of blocks before wait in `waiting`, unless these are the first, and go back there,
+// unless they are the last.
 template <typename Epilogue>
 void convolve_row(const Convolution& c, const RowTaps& taps, Place place, int phase, bool is_first,
                   bool is_last, Accumulators*& waiting, Finisher<Epilogue>& finisher) {
