@@ -156,7 +156,7 @@ def setups(is_quick: bool) -> list[Setup]:
         unet=digits_job.model,
         image_shape=(1, 8, 8),
         batch_size=16 if is_quick else digits_job.training.global_batch_size,
-        num_reverse_steps=20,
+        num_reverse_steps=60,
         num_training_steps=5,
     )
     return [digits, cifar] if is_quick else [digits, cifar, larger]
