@@ -9,10 +9,13 @@ Only glibc has these settings (mallopt(3)), and only Linux large pages (madvise(
 
 import ctypes
 import os
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _MADV_HUGEPAGE = 14  # of sys/mman.h
 _LARGE_PAGE = 2 << 20
+_OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+_STRICT = "2"  # what a process could use is then taken from all others
 
 
 def keep_memory() -> None:
@@ -25,7 +28,8 @@ def keep_memory() -> None:
         return
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, -1)
-    _ask_for_large_pages(libc, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    if _OVERCOMMIT.exists() and _OVERCOMMIT.read_text().strip() != _STRICT:
+        _ask_for_large_pages(libc, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
 
 
 def _ask_for_large_pages(libc: ctypes.CDLL, num_bytes: int) -> None:

@@ -29,7 +29,7 @@ class Tap(NamedTuple):
 
 @dataclass(frozen=True)
 class WeightTaps:
-    """How the gradient of the weights pairs inputs with gradients; see weight_gradient.cpp."""
+    """How the gradient of the weights pairs inputs with gradients; see weight_gradient.h."""
 
     num_planes: int
     doubled: bool

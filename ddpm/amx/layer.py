@@ -60,10 +60,10 @@ class Layer:
         self.norm = norm
         self.activated = activated
         self.dropout = dropout
-        self.out_channels, self.in_channels = module.weight.shape[:2]
+        self.out_channels = module.weight.shape[0]
         self.overwrites_gradient = overwrites_gradient
         self._frozen = self._packed_parameters() if frozen else None
-        self._plans: dict[tuple[torch.Size, ...], LayerPlan] = {}
+        self._plans: dict[tuple[tuple[int, ...], ...], LayerPlan] = {}
 
     def __call__(
         self,
@@ -110,11 +110,11 @@ class Layer:
         return self.plan(call.values).compute(parameters, call, keeps_tables=keeps_tables)
 
     def plan(self, values: tuple[Tensor, ...]) -> LayerPlan:
-        """Return what calls the kernels for maps of this size."""
-        key = tuple(part.shape for part in values)
+        """Return what calls the kernels for maps of this size, and weights that lie as they do."""
+        weight = self.module.weight.detach()
+        key = (weight.stride(), *(part.shape for part in values))
         plan = self._plans.get(key)
         if plan is None:
-            weight = self.module.weight.detach()
             layout = weight_layout(convolved_weights(self.kind, weight))
             plan = LayerPlan(self.kind, weight, layout, self.norm, self.activated, values)
             self._plans[key] = plan

@@ -8,6 +8,9 @@
 // Memory that lasts from call to call, of one thread: what is taken anew each time comes from far.
 class Room {
  public:
+  Room() = default;
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
   ~Room() { std::free(memory_); }
 
   template <typename T>
