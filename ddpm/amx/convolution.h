@@ -24,12 +24,12 @@ struct Geometry {
   Tap taps[4][kMaxTaps];
 };
 
-struct Convolution {
+struct Convolution : Sizes {
   Maps input;
   const Activation* activation;  // applied to the input before, or null
   const bfloat16* weights;  // [output block][input block][num_weights][2][16][16][2]
   const Geometry* geometry;
-  std::int32_t num_blocks, in_height, in_width, height, width, out_channel_blocks;
+  std::int32_t out_channel_blocks;
   std::int32_t chunk_rows;  // rows that are summed up apart
   bfloat16* output;
   // [block][channels / 32][16][height][width] rows of 32 channels instead of tiles.

@@ -8,7 +8,7 @@
 struct Layer {
   Maps input;
   PartSums input_sums[2];  // of its parts, for the norm
-  std::int32_t num_blocks, in_height, in_width, height, width;
+  Sizes sizes;
   std::int32_t chunk_rows;  // of the output, that are summed up apart
   // The group norm, or null weights; SiLU and dropout, which come only after one.
   std::int32_t num_groups;
@@ -31,10 +31,10 @@ struct Layer {
   float* output_sums;  // [chunk][block][2][16][channels], or null
 
   Norm norm() const {
-    return {num_blocks, in_height * in_width, num_groups, epsilon, norm_weight, norm_bias};
+    return {sizes.num_blocks, sizes.in_pixels(), num_groups, epsilon, norm_weight, norm_bias};
   }
   std::int64_t table_size() const {
-    return std::int64_t(num_blocks) * kImages * input.num_channels();
+    return std::int64_t(sizes.num_images()) * input.num_channels();
   }
   Normalised normalised() const {
     const std::int64_t size = table_size();
@@ -98,15 +98,10 @@ void take_weight_gradient(const LayerGradient& g) {
   static thread_local Room gradient_room, input_room;
   const Layer& layer = g.layer;
   const Activation activation = layer.activation();
-  WeightGradient gradient = {};
+  WeightGradient gradient = {layer.sizes};
   gradient.input = layer.input;
   gradient.activation = layer.norm_weight ? &activation : nullptr;
   gradient.gradient = g.grad_output;
-  gradient.num_blocks = layer.num_blocks;
-  gradient.in_height = layer.in_height;
-  gradient.in_width = layer.in_width;
-  gradient.height = layer.height;
-  gradient.width = layer.width;
   gradient.gradient_blocks = g.out_blocks();
   gradient.num_planes = g.num_planes;
   gradient.doubled = g.doubled;
@@ -123,15 +118,11 @@ void take_weight_gradient(const LayerGradient& g) {
 // The gradient of what is convolved, as a convolution that lacks its output.
 Convolution input_gradient(const LayerGradient& g, const bfloat16* weights) {
   const Layer& layer = g.layer;
-  Convolution c = {};
-  c.input = {{g.grad_output, nullptr}, {g.out_blocks(), 0}, layer.height * layer.width};
+  const Sizes& s = layer.sizes;
+  Convolution c = {{s.num_blocks, s.height, s.width, s.in_height, s.in_width}};
+  c.input = {{g.grad_output, nullptr}, {g.out_blocks(), 0}, s.out_pixels()};
   c.weights = weights;
   c.geometry = g.geometry;
-  c.num_blocks = layer.num_blocks;
-  c.in_height = layer.height;
-  c.in_width = layer.width;
-  c.height = layer.in_height;
-  c.width = layer.in_width;
   c.out_channel_blocks = layer.input.num_channel_blocks();
   c.chunk_rows = layer.chunk_rows;
   return c;
@@ -143,19 +134,19 @@ void take_activated_gradient(const LayerGradient& g, const bfloat16* weights) {
   const Layer& layer = g.layer;
   const std::int64_t size = layer.table_size();
   const int num_channels = layer.input.num_channels();
-  const int num_chunks = (layer.in_height + layer.chunk_rows - 1) / layer.chunk_rows;
+  const int num_chunks = (layer.sizes.in_height + layer.chunk_rows - 1) / layer.chunk_rows;
   Convolution c = input_gradient(g, weights);
-  c.output = gradient_room.of<bfloat16>(size * layer.in_height * layer.in_width);
+  c.output = gradient_room.of<bfloat16>(size * layer.sizes.in_pixels());
   c.sums = sums_room.of<float>(num_chunks * 2 * size);
   convolve_gradient(c, {layer.input, layer.activation()});
   float* tables = tables_room.of<float>(4 * size);
   const NormGradient gradient = {tables, tables + size, tables + 2 * size, tables + 3 * size};
   const PartSums sums = {c.sums, num_chunks, num_channels};
   compute_norm_gradient(layer.norm(), sums, layer.normalised(), gradient);
-  apply_norm_gradient(layer.input, c.output, layer.normalised().scale, gradient, layer.num_blocks,
-                      g.other_gradients, g.grad_inputs);
-  sum_images(gradient.weight, layer.num_blocks * kImages, num_channels, g.grad_norm_weight);
-  sum_images(gradient.bias, layer.num_blocks * kImages, num_channels, g.grad_norm_bias);
+  apply_norm_gradient(layer.input, c.output, layer.normalised().scale, gradient,
+                      layer.sizes.num_blocks, g.other_gradients, g.grad_inputs);
+  sum_images(gradient.weight, layer.sizes.num_images(), num_channels, g.grad_norm_weight);
+  sum_images(gradient.bias, layer.sizes.num_images(), num_channels, g.grad_norm_bias);
 }
 
 // Takes the gradient back to what is convolved as it comes, a part after another.
@@ -181,16 +172,11 @@ extern "C" void compute_layer(const Layer* layer) {
   if (!l.tables) l.tables = tables_room.of<float>(4 * l.table_size());
   const Activation activation = l.activation();
   if (l.norm_weight) compute_norm(l.norm(), l.input_sums, l.normalised());
-  Convolution c = {};
+  Convolution c = {l.sizes};
   c.input = l.input;
   c.activation = l.norm_weight ? &activation : nullptr;
   c.weights = l.packed ? l.packed : packed(l.weights, l.layout);
   c.geometry = l.geometry;
-  c.num_blocks = l.num_blocks;
-  c.in_height = l.in_height;
-  c.in_width = l.in_width;
-  c.height = l.height;
-  c.width = l.width;
   c.out_channel_blocks = l.layout.out_blocks();
   c.chunk_rows = l.chunk_rows;
   c.output = l.output;
@@ -205,9 +191,9 @@ extern "C" void compute_layer(const Layer* layer) {
 extern "C" void compute_layer_gradient(const LayerGradient* gradient) {
   const LayerGradient& g = *gradient;
   const Layer& layer = g.layer;
-  sum_maps(g.grad_output, layer.num_blocks, layer.height * layer.width, g.out_blocks(),
+  sum_maps(g.grad_output, layer.sizes.num_blocks, layer.sizes.out_pixels(), g.out_blocks(),
            g.grad_embedding);
-  sum_images(g.grad_embedding, layer.num_blocks * kImages, g.out_blocks() * kChannels,
+  sum_images(g.grad_embedding, layer.sizes.num_images(), g.out_blocks() * kChannels,
              g.grad_bias);
   if (g.grad_weights) take_weight_gradient(g);
   if (!g.grad_inputs[0]) return;

@@ -25,6 +25,7 @@ from ddpm.amx.structs import (
     DropoutStruct,
     LayerGradientStruct,
     LayerStruct,
+    SizesStruct,
     WeightLayoutStruct,
     address,
 )
@@ -118,11 +119,7 @@ class LayerPlan:
         self._in_channels = CHANNELS * sum(part.shape[1] for part in values)
         self._num_chunks = -(-height // _CHUNK_ROWS)
         self._struct = LayerStruct(
-            num_blocks=blocks,
-            in_height=in_height,
-            in_width=in_width,
-            height=height,
-            width=width,
+            sizes=SizesStruct(blocks, in_height, in_width, height, width),
             chunk_rows=_CHUNK_ROWS,
             num_groups=norm.num_groups if norm else 0,
             epsilon=norm.eps if norm else 0.0,

@@ -83,17 +83,25 @@ class GradientTapStruct(ctypes.Structure):
     _fields_ = (("plane", ctypes.c_int32), ("row", ctypes.c_int32), ("column", ctypes.c_int32))
 
 
+class SizesStruct(ctypes.Structure):
+    """`Sizes` of tiles.h."""
+
+    _fields_ = (
+        ("num_blocks", ctypes.c_int32),
+        ("in_height", ctypes.c_int32),
+        ("in_width", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+    )
+
+
 class LayerStruct(ctypes.Structure):
     """`Layer` of layer.cpp."""
 
     _fields_ = (
         ("input", MapsStruct),
         ("input_sums", PartSumsStruct * 2),
-        ("num_blocks", ctypes.c_int32),
-        ("in_height", ctypes.c_int32),
-        ("in_width", ctypes.c_int32),
-        ("height", ctypes.c_int32),
-        ("width", ctypes.c_int32),
+        ("sizes", SizesStruct),
         ("chunk_rows", ctypes.c_int32),
         ("num_groups", ctypes.c_int32),
         ("epsilon", ctypes.c_float),

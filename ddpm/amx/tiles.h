@@ -96,6 +96,15 @@ inline __m512 silu_slope(__m512 x) {
 
 inline Channels silu_slope(Channels x) { return {silu_slope(x.low), silu_slope(x.high)}; }
 
+// How many blocks of images there are, and how large the maps are that go in and come out.
+struct Sizes {
+  std::int32_t num_blocks, in_height, in_width, height, width;
+
+  int num_images() const { return num_blocks * kImages; }
+  int in_pixels() const { return in_height * in_width; }
+  int out_pixels() const { return height * width; }
+};
+
 // Maps, or two of them whose channels follow each other.
 struct Maps {
   const bfloat16* parts[2];

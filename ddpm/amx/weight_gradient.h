@@ -13,11 +13,11 @@ struct GradientTap {
 
 // Each output pixel's gradient meets what its taps lay on, in products that sum over pixels and
 // images: two pixels of 16 images make the 32 rows that AMX sums over.
-struct WeightGradient {
+struct WeightGradient : Sizes {
   Maps input;
   const Activation* activation;  // applied to the input before, or null
   const bfloat16* gradient;      // maps like the convolution's output
-  std::int32_t num_blocks, in_height, in_width, height, width, gradient_blocks;
+  std::int32_t gradient_blocks;
   // Input column w lies in plane w % num_planes at w / num_planes; with `doubled`, rows and columns
   // are counted in maps in which each pixel is repeated in both directions.
   std::int32_t num_planes, doubled, stride;
