@@ -7,10 +7,13 @@ thread, never from the step loop.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.attempt import Attempt
+
+Report = Callable[[int, dict[str, Any]], bool]
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +47,13 @@ class BoardClient:
     """A worker's side: reports in the background, and knows whether to stop.
 
     Args:
-        board: The actor.
+        report: `AttemptBoard.report`, wherever the board is.
         rank: This worker.
         every_s: Seconds between reports.
     """
 
-    def __init__(self, board: Any, rank: int, every_s: float = 0.5) -> None:
-        self._board = board
+    def __init__(self, report: Report, rank: int, every_s: float = 0.5) -> None:
+        self._report_to_board = report
         self._rank = rank
         self._every_s = every_s
         self._report: dict[str, Any] = {}
@@ -88,7 +91,7 @@ class BoardClient:
         import ray
 
         try:
-            if ray.get(self._board.report.remote(self._rank, self._report), timeout=10):
+            if self._report_to_board(self._rank, self._report):
                 self._stop.set()
         except (ray.exceptions.RayError, TimeoutError) as error:
             logger.warning("the driver's board does not answer: %s", error)
@@ -103,7 +106,7 @@ class BoardReader:
         every_s: Seconds between two looks.
     """
 
-    def __init__(self, attempt: Attempt, board: Any, every_s: float = 0.5) -> None:
+    def __init__(self, attempt: Attempt, board: Any, every_s: float = 1.0) -> None:
         self._attempt = attempt
         self._board = board
         self._every_s = every_s

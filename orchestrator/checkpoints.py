@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
@@ -28,7 +28,7 @@ from orchestrator.checkpoint_commit import (
 )
 from orchestrator.errors import CheckpointError, ConditionFailedError, ObjectNotFoundError
 from orchestrator.paths import JobPaths
-from orchestrator.storage import ObjectStore, StoredObject
+from orchestrator.storage import ObjectInfo, ObjectStore, StoredObject
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class CheckpointStore:
     def __init__(self, store: ObjectStore, paths: JobPaths) -> None:
         self._store = store
         self._paths = paths
+        # By key and ETag, which stands for what was read: each save looks at all that stand.
+        self._known: dict[tuple[str, str], CheckpointCommit] = {}
 
     def commit(
         self, step: int, folder: Path, attempt: int, extra: Mapping[str, Any]
@@ -118,7 +120,8 @@ class CheckpointStore:
         condition: dict[str, Any] = {"if_absent": True}
         while True:
             try:
-                self._store.put(key, encode_commit(own), **condition)
+                etag = self._store.put(key, encode_commit(own), **condition)
+                self._known[key, etag] = own
                 return own
             except ConditionFailedError:
                 logger.info("step=%d: another commit stands at %s", own.step, key)
@@ -158,23 +161,27 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Return the steps at which something is committed, ascending."""
+        return sorted(self._standing())
+
+    def _standing(self) -> dict[int, ObjectInfo]:
+        """Return the objects of commits by step."""
+        begin = f"{self._paths.checkpoints}step-"
         infos = self._store.list_objects(self._paths.checkpoints)
-        names = [info.key.removeprefix(self._paths.checkpoints) for info in infos]
-        digits = [name.removeprefix("step-").removesuffix(".json") for name in names]
-        return sorted(int(number) for number in digits if number.isdigit())
+        digits = [(info.key.removeprefix(begin).removesuffix(".json"), info) for info in infos]
+        return {int(number): info for number, info in digits if number.isdigit()}
 
     def listing(self) -> list[CheckpointCommit]:
         """Return the commits that can be read, by ascending step; data are not looked at."""
-        commits = []
-        for step in self.steps():
+        known, self._known = self._known, {}
+        for step, info in sorted(self._standing().items()):
             try:
-                commit = self.find(step)
+                commit = known.get((info.key, info.etag)) or self.find(step)
             except CheckpointError as error:
                 logger.warning("%s", error)
                 continue
             if commit is not None:
-                commits.append(commit)
-        return commits
+                self._known[info.key, info.etag] = commit
+        return list(self._known.values())
 
     def newest_whole(
         self, cache: Path, on_skip: Callable[[int, str], None]
@@ -247,10 +254,12 @@ class CheckpointStore:
             The steps that were deleted.
         """
         kept, old = 0, []
-        for commit in reversed(self.listing()):
+        commits = self.listing()
+        sizes = self._data_sizes(commits)
+        for commit in reversed(commits):
             if kept >= max(keep, 1):
                 old.append(commit)
-            elif self._data_are_there(commit):
+            elif all(sizes.get(commit.folder + f.name) == f.size_bytes for f in commit.files):
                 kept += 1
         referenced = self._referenced_steps() if old else frozenset()
         doomed = [commit for commit in reversed(old) if commit.step not in referenced]
@@ -264,9 +273,10 @@ class CheckpointStore:
         names = (info.key[start:] for info in self._store.list_objects(self._paths.references))
         return frozenset(int(name.split("-")[1]) for name in names)
 
-    def _data_are_there(self, commit: CheckpointCommit) -> bool:
-        sizes = {info.key: info.size_bytes for info in self._store.list_objects(commit.folder)}
-        return all(sizes.get(commit.folder + f.name) == f.size_bytes for f in commit.files)
+    def _data_sizes(self, commits: Iterable[CheckpointCommit]) -> dict[str, int]:
+        above = {commit.folder.rsplit("/", 2)[0] for commit in commits}  # one for each attempt
+        infos = (info for folder in above for info in self._store.list_objects(f"{folder}/"))
+        return {info.key: info.size_bytes for info in infos}
 
     def _delete_data(self, commit: CheckpointCommit) -> None:
         for file in commit.files:

@@ -12,7 +12,7 @@ from orchestrator.state import Placement
 from orchestrator.training_entry import run_training_loop
 
 _PLACE_WITHIN_S = 60.0
-_CALLS_AT_ONCE = 4  # the training, its own reports, and what the driver asks
+_CALLS_AT_ONCE = 3  # the training, and what the driver asks
 
 
 class LoneWorker(AttemptBoard):
@@ -23,10 +23,7 @@ class LoneWorker(AttemptBoard):
 
     def train(self, config: dict[str, Any]) -> None:
         """Run the training loop to its end; other calls are answered meanwhile."""
-        import ray
-
-        board = ray.get_runtime_context().current_actor
-        run_training_loop({**config, "board": board}, rank=0, world_size=1)
+        run_training_loop(config, self.report, rank=0, world_size=1)
 
 
 def train_alone(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> None:

@@ -44,8 +44,9 @@ class Delivery:
 
 def notify_all(store: ObjectStore) -> None:
     """Post the end of each job that asked for it and has ended."""
-    live = live_attempts(store)
-    for mark in store.list_objects(paths.NOTIFY):
+    marks = list(store.list_objects(paths.NOTIFY))
+    live = live_attempts(store) if marks else {}
+    for mark in marks:
         job_id = mark.key.removeprefix(paths.NOTIFY)
         if job_id in live:
             continue

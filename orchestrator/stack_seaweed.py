@@ -88,6 +88,9 @@ def _settings(folder: StackFolder, secrets: StackSecrets) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": secrets.access_key_id,
         "AWS_SECRET_ACCESS_KEY": secrets.secret_access_key,
         "GOMEMLIMIT": "512MiB",
+        # Go runs a request's parts on as many processors as it may, and each takes one from a
+        # worker for a moment. Half of them carry all that workers write.
+        "GOMAXPROCS": str(max((os.cpu_count() or 2) // 2, 1)),
         "HOME": str(folder.store),
         **secrets.store_keys,
         **tls,

@@ -5,18 +5,28 @@ of each start.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.attempt_board import Report
 
 
 def train_in_group(config: dict[str, Any]) -> None:
     """Run the training loop on a worker of Ray Train's group."""
+    import ray
     from ray import train
 
+    def report(rank: int, said: dict[str, Any]) -> bool:
+        return bool(ray.get(config["board"].report.remote(rank, said), timeout=10))
+
     context = train.get_context()
-    run_training_loop(config, rank=context.get_world_rank(), world_size=context.get_world_size())
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    run_training_loop(config, report, rank=rank, world_size=world_size)
 
 
-def run_training_loop(config: dict[str, Any], *, rank: int, world_size: int) -> None:
+def run_training_loop(
+    config: dict[str, Any], report: "Report", *, rank: int, world_size: int
+) -> None:
     """Run `orchestrator.training_worker.train_loop`."""
     module = importlib.import_module("orchestrator.training_worker")
-    module.train_loop(config, rank=rank, world_size=world_size)
+    module.train_loop(config, report, rank=rank, world_size=world_size)

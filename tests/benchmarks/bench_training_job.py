@@ -54,7 +54,6 @@ def training_spec(store: ObjectStore, cpus: int) -> TrainJob:
     overrides = [
         "training.num_steps=100000",
         f"training.compile={_COMPILE}",
-        "tracking.log_every_steps=1",
         "tracking.sample_every_steps=0",
         f"resources.cpus_per_worker={cpus}",
     ]

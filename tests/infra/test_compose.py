@@ -93,7 +93,7 @@ def test_service_is_started_with_the_options_of_the_code(name: str, parts: dict[
 @pytest.mark.parametrize(
     ("name", "elsewhere"),
     [
-        ("store", {"HOME"}),
+        ("store", {"HOME", "GOMAXPROCS"}),  # there it has a machine, or limits, of its own
         ("mlflow", set()),
         # Loopback alone would leave the workers out; other nodes can take over what a node that
         # leaves was doing; ports cannot collide here.
