@@ -7,7 +7,8 @@ a task see the same number of images, of the same shape, over the same number of
 * Training: whole steps: batch to floats, noise, forward, backward, clip, AdamW, moving average.
 
 "as installed" is what diffusers' own examples do: float32, eager. Its other sides add bfloat16,
-channels_last, torch.compile, fused AdamW and a moving average over lists of tensors.
+channels_last, torch.compile (on a GPU also with CUDA graphs), fused AdamW and a moving average over
+lists of tensors.
 """
 
 from collections.abc import Callable, Iterator
@@ -102,17 +103,26 @@ class DiffusersOptions:
         is_tuned: The machine's fastest dtype, fused AdamW and a moving average over lists.
         channels_last: Weights and images in that memory format.
         compiled: The network goes through torch.compile.
+        replayed: Compiled on a GPU, it is replayed as CUDA graphs (mode="reduce-overhead").
     """
 
     is_tuned: bool = False
     channels_last: bool = False
     compiled: bool = False
+    replayed: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights while sampling, and of autocast while training."""
         fast = self.is_tuned and has_fast_bf16(device_kind())
         return torch.bfloat16 if fast else torch.float32
+
+    def network(self, model: Any) -> Any:
+        """Return a model as it is to be called."""
+        if not self.compiled:
+            return model
+        mode = "reduce-overhead" if self.replayed else None
+        return torch.compile(model, dynamic=False, mode=mode)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -171,18 +181,20 @@ def sides(task: Task, with_compile: bool) -> list[Side]:
     ours_eager = partial(ours, compile_request=False, worth_compiling=False)
     found = [Side(OURS, ours_at_best), Side(OURS_EAGER, ours_eager)]
     found.append(Side(AS_INSTALLED, partial(theirs, options=DiffusersOptions())))
-    for channels_last in (False, True):
-        for compiled in (False, True) if compiles else (False,):
-            options = DiffusersOptions(
-                is_tuned=True, channels_last=channels_last, compiled=compiled
-            )
-            found.append(Side(_their_name(options), partial(theirs, options=options)))
-    return found
+    tuned = [
+        DiffusersOptions(is_tuned=True, channels_last=channels_last, compiled=compiled)
+        for channels_last in (False, True)
+        for compiled in ((False, True) if compiles else (False,))
+    ]
+    if compiles and device_kind() == "cuda":
+        tuned.append(replace(tuned[-1], replayed=True))
+    return found + [Side(_their_name(one), partial(theirs, options=one)) for one in tuned]
 
 
 def _their_name(options: DiffusersOptions) -> str:
     words = ["bf16" if options.dtype == torch.bfloat16 else "float32"]
     words += ["channels_last"] * options.channels_last + ["compiled"] * options.compiled
+    words += ["CUDA graphs"] * options.replayed
     return f"diffusers, {' '.join(words)}"
 
 
@@ -309,7 +321,7 @@ def _their_scheduler() -> Any:
 def _their_sampling(setup: Setup, *, options: DiffusersOptions) -> Turn:
     model = _their_model(setup).eval().requires_grad_(False)
     model.to(dtype=options.dtype, memory_format=options.memory_format)
-    network = torch.compile(model, dynamic=False) if options.compiled else model
+    network = options.network(model)
     scheduler = _their_scheduler()
     scheduler.set_timesteps(setup.num_reverse_steps, device=device_kind())
     shape = (setup.batch_size, *setup.image_shape)
@@ -338,7 +350,7 @@ def _their_training(setup: Setup, *, options: DiffusersOptions) -> Turn:
     from diffusers.training_utils import EMAModel
 
     model = _their_model(setup).train().to(memory_format=options.memory_format)
-    network = torch.compile(model, dynamic=False) if options.compiled else model
+    network = options.network(model)
     scheduler = _their_scheduler()
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(

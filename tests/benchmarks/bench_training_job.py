@@ -4,7 +4,9 @@ Run `python -m tests.benchmarks.bench_training_job`. It starts an embedded stack
 temporary folder. The bare loop is `ddpm.training.train_steps` in one process with as many threads;
 the job does besides what jobs do: metrics, checkpoints, heartbeats, logs. Both live at once and
 take turns of a few seconds: while one steps, the other's process is stopped, so a machine whose
-speed changes from minute to minute is the same for both. Writes `bench-training-job.json`.
+speed changes from minute to minute is the same for both. It is measured with the checkpoints of
+jobs/train.yaml, which come every few seconds, and with those of a job that says nothing of them.
+Writes `bench-training-job.json`.
 """
 
 import argparse
@@ -15,11 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -35,7 +37,7 @@ from orchestrator.job_dataset import with_dataset
 from orchestrator.job_view import request
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
-from orchestrator.spec import TrainJob, load_spec
+from orchestrator.spec import CheckpointSpec, TrainJob, load_spec
 from orchestrator.stack import Stack
 from orchestrator.state import JobState
 from orchestrator.storage import ObjectStore, open_store
@@ -43,15 +45,24 @@ from orchestrator.submit import submit_job
 from tests.benchmarks.bench_speed_sides import ROOT
 
 Row = dict[str, Any]
+CHECKPOINT_EVERY = (100, CheckpointSpec().every_steps)  # of jobs/train.yaml, and by default
 WARM_STEPS = 20
 SETTLE_S, TURN_S = 1.0, 8.0
 # The AMX kernels where there are any; torch.compile would take longer than the turns.
 _COMPILE = "auto" if kernels_obstacle() is None else "false"
 
 
-def training_spec(store: ObjectStore, cpus: int) -> TrainJob:
-    """Return jobs/train.yaml's training with its checkpoints, without grids and torch.compile."""
+class StepTime(NamedTuple):
+    """A step of training, and when it had been taken, in seconds since the epoch."""
+
+    step: int
+    at: float
+
+
+def training_spec(store: ObjectStore, cpus: int, checkpoint_every: int) -> TrainJob:
+    """Return jobs/train.yaml's training, long, and without grids and torch.compile."""
     overrides = [
+        f"checkpoints.every_steps={checkpoint_every}",
         "training.num_steps=100000",
         f"training.compile={_COMPILE}",
         "tracking.sample_every_steps=0",
@@ -63,7 +74,7 @@ def training_spec(store: ObjectStore, cpus: int) -> TrainJob:
 
 
 def bare_loop(store: ObjectStore, spec: TrainJob, cpus: int) -> None:
-    """Train in this process, and print the time of each step, in seconds since the epoch."""
+    """Train in this process, and print each step and its time, in seconds since the epoch."""
     compute = decide_compute(
         precision=spec.training.precision,
         compile_request=spec.training.compile,
@@ -83,19 +94,25 @@ def bare_loop(store: ObjectStore, spec: TrainJob, cpus: int) -> None:
         image_shape=train_set.image_shape,
         compute=compute,
     )
-    for _ in train_steps(state, train_set, until_step=spec.training.num_steps):
-        print(time.time(), flush=True)
+    for done in train_steps(state, train_set, until_step=spec.training.num_steps):
+        print(done.step, time.time(), flush=True)
 
 
-def step_times(store: ObjectStore, job_id: str) -> list[float]:
-    """Return when the job logged each step, in seconds since the epoch."""
-    times = []
+def logged_steps(store: ObjectStore, job_id: str) -> list[StepTime]:
+    """Return the steps that the job logged."""
+    found = []
     for info in store.list_objects(JobPaths(job_id).attempt(1).metrics):
         for line in store.get(info.key).body.splitlines():
             value = json.loads(line)
             if "loss" in value.get("values", {}):
-                times.append(value["at_ms"] / 1000)
-    return sorted(times)
+                found.append(StepTime(value["step"], value["at_ms"] / 1000))
+    return sorted(found)
+
+
+def printed_steps(lines: Iterable[str]) -> list[StepTime]:
+    """Return the steps that `bare_loop` printed, the last one perhaps not to its end."""
+    words = [line.split() for line in lines if line.endswith("\n")]
+    return [StepTime(int(step), float(at)) for step, at in words]
 
 
 def worker_of(store: ObjectStore, job_id: str) -> psutil.Process:
@@ -108,10 +125,10 @@ def worker_of(store: ObjectStore, job_id: str) -> psutil.Process:
     return psutil.Process(json.loads(store.get(info.key).body)["pid"])
 
 
-def rate_within(times: Sequence[float], turn: tuple[float, float]) -> float:
-    """Return the steps per second between the first and the last step of a turn."""
-    within = [at for at in times if turn[0] <= at <= turn[1]]
-    return (len(within) - 1) / (within[-1] - within[0])
+def rate_within(times: Sequence[StepTime], turn: tuple[float, float]) -> float:
+    """Return the steps per second between the first and the last known step of a turn."""
+    within = [one for one in times if turn[0] <= one.at <= turn[1]]
+    return (within[-1].step - within[0].step) / (within[-1].at - within[0].at)
 
 
 def take_turns(processes: Sequence[psutil.Process], turns: int) -> list[list[tuple[float, float]]]:
@@ -155,9 +172,9 @@ def end(store: ObjectStore, job_id: str) -> None:
         time.sleep(0.5)
 
 
-def measure(store: ObjectStore, cpus: int, turns: int) -> Row:
+def measure(store: ObjectStore, cpus: int, checkpoint_every: int, turns: int) -> Row:
     """Run a job and the bare loop side by side, in turn."""
-    spec, job_id = training_spec(store, cpus), f"bench-{cpus}"
+    spec, job_id = training_spec(store, cpus, checkpoint_every), f"bench-{cpus}-{checkpoint_every}"
     submit_job(store, spec, job_id)
     ensure_orchestrator(store, lambda line: None)
     wait_for_running(store, job_id)
@@ -171,32 +188,37 @@ def measure(store: ObjectStore, cpus: int, turns: int) -> Row:
             [worker_of(store, job_id), psutil.Process(bare.pid)], turns
         )
         bare.terminate()
-        bare_times = [float(line) for line in bare.stdout if line.endswith("\n")]
+        bare_times = printed_steps(bare.stdout)
     end(store, job_id)
-    job_times, batch = step_times(store, job_id), spec.training.global_batch_size
+    job_times, batch = logged_steps(store, job_id), spec.training.global_batch_size
     rounds = [
         {"job": batch * rate_within(job_times, mine), "bare": batch * rate_within(bare_times, its)}
         for mine, its in zip(job_turns, bare_turns, strict=True)
     ]
-    return report(cpus, rounds, seconds_to_begin(store, job_id))
+    which = {"cpus": cpus, "checkpoint_every": checkpoint_every}
+    return report(which, rounds, seconds_to_begin(store, job_id))
 
 
-def report(cpus: int, rounds: list[Row], begun_after_s: float) -> Row:
+def report(which: Row, rounds: list[Row], begun_after_s: float) -> Row:
     """Print the medians and return them with all rounds."""
     shares = [row["job"] / row["bare"] for row in rounds]
     found = {
-        "cpus": cpus,
+        **which,
         "job_images_per_s": statistics.median(row["job"] for row in rounds),
         "bare_images_per_s": statistics.median(row["bare"] for row in rounds),
         "share": statistics.median(shares),
+        "mean_share": statistics.fmean(shares),
         "shares": shares,
         "seconds_to_begin": begun_after_s,
         "rounds": rounds,
     }
     print(
-        f"{cpus} CPU(s): job {found['job_images_per_s']:.1f} images/s, "
-        f"bare loop {found['bare_images_per_s']:.1f}, share {found['share']:.1%}, "
-        f"submit to running {found['seconds_to_begin']:.1f} s"
+        f"{found['cpus']} CPU(s), a checkpoint every {found['checkpoint_every']} steps: "
+        f"job {found['job_images_per_s']:.1f} images/s, "
+        f"bare loop {found['bare_images_per_s']:.1f}, "
+        f"share {found['share']:.1%} (mean {found['mean_share']:.1%}), "
+        f"submit to running {found['seconds_to_begin']:.1f} s",
+        flush=True,
     )
     return found
 
@@ -225,10 +247,14 @@ def main() -> None:
     if options.bare:
         store = open_store(os.environ["DDPMCTL_STORE"])
         (cpus,) = options.cpus
-        bare_loop(store, training_spec(store, cpus), cpus)
+        bare_loop(store, training_spec(store, cpus, CHECKPOINT_EVERY[0]), cpus)
         return
     with own_stack(max(options.cpus)) as store:
-        found = [measure(store, cpus, options.turns) for cpus in options.cpus]
+        found = [
+            measure(store, cpus, every, options.turns)
+            for cpus in options.cpus
+            for every in CHECKPOINT_EVERY
+        ]
     options.output.write_text(json.dumps(found, indent=1) + "\n")
 
 
