@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from ddpm.amx.kernels import load_kernels
 from ddpm.amx.maps import CHANNELS, IMAGES, empty_maps, pixels_of_tiles, tiles_of_pixels
+from ddpm.amx.program import call, run
 from ddpm.amx.structs import AttentionGradientStruct, AttentionStruct, address
 from ddpm.layers import attention
 
@@ -28,16 +29,25 @@ def attend(qkv: Tensor, num_heads: int) -> Tensor:
     channel_blocks, height, width = qkv.shape[1:4]
     num_channels = channel_blocks // 3 * CHANNELS
     if num_channels // num_heads % CHANNELS != 0 or height * width % _ROWS != 0:
-        pixels = pixels_of_tiles(qkv)
-        parts = pixels.view(*pixels.shape[:2], 3, num_heads, num_channels // num_heads)
-        q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, D)
-        return tiles_of_pixels(attention(q, k, v).transpose(1, 2).flatten(2), height, width)
-    if torch.is_grad_enabled():
-        output: Tensor = _AttentionFunction.apply(qkv, num_heads)  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled():
+            return _attended_by_torch(qkv, num_heads)
+        output = _empty_output(qkv)
+        call(lambda: output.copy_(_attended_by_torch(qkv, num_heads)), (qkv,))
         return output
+    if torch.is_grad_enabled():
+        attended: Tensor = _AttentionFunction.apply(qkv, num_heads)  # type: ignore[no-untyped-call]
+        return attended
     output = _empty_output(qkv)
-    load_kernels().attend(ctypes.byref(_describe(qkv, output, None, num_heads)))
+    run(_describe(qkv, output, None, num_heads), (qkv,))
     return output
+
+
+def _attended_by_torch(qkv: Tensor, num_heads: int) -> Tensor:
+    height, width = qkv.shape[2:4]
+    pixels = pixels_of_tiles(qkv)
+    parts = pixels.view(*pixels.shape[:2], 3, num_heads, -1)
+    q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, D)
+    return tiles_of_pixels(attention(q, k, v).transpose(1, 2).flatten(2), height, width)
 
 
 class _AttentionFunction(torch.autograd.Function):

@@ -37,6 +37,7 @@ class Kernels(Protocol):
     compute_layer_gradient: Callable[..., None]
     attend: Callable[..., None]
     attention_gradient: Callable[..., None]
+    run_program: Callable[..., None]
 
 
 _lock = threading.Lock()
@@ -141,6 +142,7 @@ def _opened(path: Path) -> Kernels:
         "compute_layer_gradient": 1,
         "attend": 1,
         "attention_gradient": 1,
+        "run_program": 1,
     }
     for name, number in numbers_of_arguments.items():
         function = getattr(library, name)

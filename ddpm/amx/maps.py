@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddpm.amx.program import empty
+
 IMAGES = 16  # of a block
 CHANNELS = 32  # of a tile
 
@@ -40,13 +42,9 @@ def empty_maps(
 ) -> Tensor:
     """Return uninitialised maps, as tiles or laid out by image."""
     if by_image:
-        maps = torch.empty(
-            (blocks, channel_blocks, IMAGES, height, width, CHANNELS), dtype=torch.bfloat16
-        )
+        maps = empty((blocks, channel_blocks, IMAGES, height, width, CHANNELS), torch.bfloat16)
         return maps.permute(0, 1, 3, 4, 2, 5)
-    return torch.empty(
-        (blocks, channel_blocks, height, width, IMAGES, CHANNELS), dtype=torch.bfloat16
-    )
+    return empty((blocks, channel_blocks, height, width, IMAGES, CHANNELS), torch.bfloat16)
 
 
 def tiles_of_images(images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The U-Net on tiles: the modules of `ddpm.unet.UNet`, computed by the kernels of this package."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from ddpm.amx.maps import (
     num_blocks,
     tiles_of_images,
 )
+from ddpm.amx.program import Program
 from ddpm.config import UNetConfig
 from ddpm.dropout import Dropout
 from ddpm.unet import ResidualBlock, SelfAttention, UNet, timestep_embedding
@@ -35,6 +36,14 @@ def fits_tiles(config: UNetConfig, batch_size: int) -> bool:
 _Shifts = dict[ResidualBlock, Tensor]
 
 
+class _Replay(NamedTuple):
+    """A program, and where it finds its input."""
+
+    tiles: Tensor
+    shifts: _Shifts
+    program: Program
+
+
 class TiledUNet:
     """A network that is called like the model whose parameters it takes, in bfloat16 on a CPU.
 
@@ -50,6 +59,7 @@ class TiledUNet:
         self._layers: dict[nn.Module, Layer] = {}
         self._blocks = [block for block in model.modules() if isinstance(block, ResidualBlock)]
         self._frozen_projection: tuple[Tensor, Tensor] | None = None
+        self._replay: _Replay | None = None
         if frozen:
             with torch.no_grad():
                 self._frozen_projection = self._projection()
@@ -68,6 +78,28 @@ class TiledUNet:
         missing = num_blocks(batch_size) * IMAGES - batch_size
         tiles = tiles_of_images(F.pad(x_t, (0, 0, 0, 0, 0, 0, 0, missing)))
         shifts = self._shifts(F.pad(t, (0, missing)))
+        if self._frozen and not torch.is_grad_enabled():
+            output = self._replayed(tiles, shifts)
+        else:
+            output = self._computed(tiles, shifts)
+        return images_of_tiles(output, model.image_shape[0])[:batch_size]
+
+    def _replayed(self, tiles: Tensor, shifts: _Shifts) -> Tensor:
+        """Return what `_computed` does, until the next call; all kernels are called at once."""
+        replay = self._replay
+        if replay is None or replay.tiles.shape != tiles.shape:
+            program = Program(lambda: self._computed(tiles, shifts))
+            replay = self._replay = _Replay(tiles, shifts, program)
+        else:
+            replay.tiles.copy_(tiles)
+            for block, shift in replay.shifts.items():
+                shift.copy_(shifts[block])
+        replay.program.run()
+        return replay.program.output
+
+    def _computed(self, tiles: Tensor, shifts: _Shifts) -> Tensor:
+        """Return the output's maps."""
+        model = self._model
         x = self._layer("same", model.conv_in)(Maps(tiles, tiles.new_empty(0))).output
         skips = [x]
         down: Iterable[Any] = model.down  # of levels, whose parts are modules
@@ -87,7 +119,7 @@ class TiledUNet:
             if level.upsample is not None:
                 x = self._layer("up", level.upsample.conv)(x).output
         last = self._layer("same", model.conv_out, norm=model.norm_out)(x, summed=False)
-        return images_of_tiles(last.output.values, model.image_shape[0])[:batch_size]
+        return last.output.values
 
     def overwrite_gradients(self) -> set[Tensor]:
         """Have backward passes write the gradients of the convolutions' weights over earlier ones.

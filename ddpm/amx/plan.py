@@ -21,6 +21,7 @@ from ddpm.amx.geometry import (
 )
 from ddpm.amx.kernels import load_kernels
 from ddpm.amx.maps import CHANNELS, IMAGES, empty_maps
+from ddpm.amx.program import empty, run
 from ddpm.amx.structs import (
     DropoutStruct,
     LayerGradientStruct,
@@ -155,7 +156,7 @@ class LayerPlan:
         blocks, out_blocks, *_ = self._size
         output = empty_maps(*self._size, by_image=call.by_image)
         num_chunks = self._num_chunks if call.summed else 0
-        sums = torch.empty(num_chunks, blocks, 2, IMAGES, out_blocks * CHANNELS)
+        sums = empty((num_chunks, blocks, 2, IMAGES, out_blocks * CHANNELS), torch.float32)
         tables = None
         if keeps_tables and parameters.norm_weight is not None:
             tables = torch.empty(4, blocks * IMAGES, self._in_channels)
@@ -163,7 +164,7 @@ class LayerPlan:
         struct = self._struct
         struct.output, struct.output_by_image = output.data_ptr(), call.by_image
         struct.output_sums = sums.data_ptr() if call.summed else None
-        load_kernels().compute_layer(ctypes.byref(struct))
+        run(struct, (*call.values, *call.sums, call.residual))
         return Computed(output, sums, tables)
 
     def gradients(

@@ -170,3 +170,18 @@ class AttentionGradientStruct(ctypes.Structure):
         ("grad_output", ctypes.c_void_p),
         ("gradient", ctypes.c_void_p),
     )
+
+
+class CallStruct(ctypes.Structure):
+    """`Call` of program.cpp."""
+
+    _fields_ = (
+        ("layer", ctypes.POINTER(LayerStruct)),
+        ("attention", ctypes.POINTER(AttentionStruct)),
+    )
+
+
+class ProgramStruct(ctypes.Structure):
+    """`Program` of program.cpp."""
+
+    _fields_ = (("calls", ctypes.POINTER(CallStruct)), ("num_calls", ctypes.c_int32))
