@@ -85,9 +85,9 @@ class ComputeDecision:
 
         Args:
             model: The network; it is always called with inputs of the same shapes.
-            replayed: It only predicts, and its weights stay. A GPU then replays the call as one
-                CUDA graph: each result is overwritten by the next call, so the caller copies what
-                it keeps.
+            replayed: It only predicts, and its weights stay. The AMX kernels are then called at
+                once, and a GPU replays the call as one CUDA graph: there each result is overwritten
+                by the next call, so the caller copies what it keeps.
         """
         if self.kernels == "amx":
             return TiledUNet(cast(UNet, model), frozen=replayed)

@@ -1,7 +1,7 @@
 """The board between a driver and its workers: they report, and learn that they are to stop.
 
-The board is a Ray actor of the driver, so it goes when the driver goes. Workers talk to it from a
-thread, never from the step loop.
+The board is a Ray actor of the driver, so it goes when the driver goes; where there is one worker,
+it is that worker. Workers talk to it from a thread, never from the step loop.
 """
 
 import logging
@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from orchestrator.attempt import Attempt
 
-Report = Callable[[int, dict[str, Any]], bool]
+# Takes a worker's rank and what it has to say; returns whether it is to stop.
+SendReport = Callable[[int, dict[str, Any]], bool]
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +48,13 @@ class BoardClient:
     """A worker's side: reports in the background, and knows whether to stop.
 
     Args:
-        report: `AttemptBoard.report`, wherever the board is.
+        send: `AttemptBoard.report`, wherever the board is.
         rank: This worker.
         every_s: Seconds between reports.
     """
 
-    def __init__(self, report: Report, rank: int, every_s: float = 0.5) -> None:
-        self._report_to_board = report
+    def __init__(self, send: SendReport, rank: int, every_s: float = 0.5) -> None:
+        self._send_report = send
         self._rank = rank
         self._every_s = every_s
         self._report: dict[str, Any] = {}
@@ -91,7 +92,7 @@ class BoardClient:
         import ray
 
         try:
-            if self._report_to_board(self._rank, self._report):
+            if self._send_report(self._rank, self._report):
                 self._stop.set()
         except (ray.exceptions.RayError, TimeoutError) as error:
             logger.warning("the driver's board does not answer: %s", error)

@@ -172,16 +172,17 @@ class CheckpointStore:
 
     def listing(self) -> list[CheckpointCommit]:
         """Return the commits that can be read, by ascending step; data are not looked at."""
-        known, self._known = self._known, {}
+        found: dict[tuple[str, str], CheckpointCommit] = {}
         for step, info in sorted(self._standing().items()):
             try:
-                commit = known.get((info.key, info.etag)) or self.find(step)
+                commit = self._known.get((info.key, info.etag)) or self.find(step)
             except CheckpointError as error:
                 logger.warning("%s", error)
                 continue
             if commit is not None:
-                self._known[info.key, info.etag] = commit
-        return list(self._known.values())
+                found[info.key, info.etag] = commit
+        self._known = found
+        return list(found.values())
 
     def newest_whole(
         self, cache: Path, on_skip: Callable[[int, str], None]
@@ -274,8 +275,8 @@ class CheckpointStore:
         return frozenset(int(name.split("-")[1]) for name in names)
 
     def _data_sizes(self, commits: Iterable[CheckpointCommit]) -> dict[str, int]:
-        above = {commit.folder.rsplit("/", 2)[0] for commit in commits}  # one for each attempt
-        infos = (info for folder in above for info in self._store.list_objects(f"{folder}/"))
+        folders = {self._paths.attempt(commit.attempt).all_data for commit in commits}
+        infos = (info for folder in folders for info in self._store.list_objects(folder))
         return {info.key: info.size_bytes for info in infos}
 
     def _delete_data(self, commit: CheckpointCommit) -> None:

@@ -32,7 +32,7 @@ def train_alone(attempt: Attempt, placement: Placement, config: dict[str, Any]) 
     Args:
         attempt: Whose progress the worker's reports become.
         placement: One worker's node, CPUs and GPUs.
-        config: What the training loop is told, but for the board.
+        config: What the training loop is told.
 
     Raises:
         RayError: The worker died, or found no room.

@@ -14,8 +14,9 @@ from orchestrator.ray_jobs import RayJobs, RayJobStatus
 from orchestrator.snapshot import NodeCapacity
 
 # Ray calls an actor's methods on threads, and glibc gives threads heaps of their own, which give
-# memory back all the time and never have large pages (`ddpm.memory`); with one for all they don't.
-WORKER_SETTINGS = {"MALLOC_ARENA_MAX": "1"}
+# memory back all the time and never have large pages (`ddpm.memory`); one for all does neither.
+# glibc reads this when a process starts, so a head hands it to all that it starts.
+MEMORY_SETTINGS = {"MALLOC_ARENA_MAX": "1"}
 
 _ANSWER_S = 10.0
 
@@ -69,7 +70,7 @@ class RayCluster:
         shipped = dict(context.runtime_env).get("py_modules")
         self._runtime_env: dict[str, Any] = {}
         if shipped:  # a worker with an environment of its own starts later, so not without need
-            self._runtime_env = {"py_modules": shipped, "env_vars": WORKER_SETTINGS}
+            self._runtime_env = {"py_modules": shipped, "env_vars": MEMORY_SETTINGS}
 
     def nodes(self) -> list[NodeCapacity]:
         """Return the live nodes with what is free on each, by Ray's own count."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.loopback_ports import LOOPBACK
-from orchestrator.ray_cluster import WORKER_SETTINGS
+from orchestrator.ray_cluster import MEMORY_SETTINGS
 from orchestrator.stack_files import StackFolder, StackSecrets
 from orchestrator.stack_parts import Part, http_get
 
@@ -44,7 +44,7 @@ _FIXED_SETTINGS = {
     "RAY_JOB_STOP_WAIT_TIME_S": "30",
     "RAY_DEDUP_LOGS": "0",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # no other node could take over
-    **WORKER_SETTINGS,
+    **MEMORY_SETTINGS,
 }
 _KEPT_SESSIONS = 2
 

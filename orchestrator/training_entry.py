@@ -8,11 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.attempt_board import Report
+    from orchestrator.attempt_board import SendReport
 
 
 def train_in_group(config: dict[str, Any]) -> None:
-    """Run the training loop on a worker of Ray Train's group."""
+    """Run the training loop on a worker of Ray Train's group.
+
+    Args:
+        config: As for `orchestrator.training_worker.train_loop`, and the "board", an actor.
+    """
     import ray
     from ray import train
 
@@ -25,8 +29,8 @@ def train_in_group(config: dict[str, Any]) -> None:
 
 
 def run_training_loop(
-    config: dict[str, Any], report: "Report", *, rank: int, world_size: int
+    config: dict[str, Any], send: "SendReport", *, rank: int, world_size: int
 ) -> None:
     """Run `orchestrator.training_worker.train_loop`."""
     module = importlib.import_module("orchestrator.training_worker")
-    module.train_loop(config, report, rank=rank, world_size=world_size)
+    module.train_loop(config, send, rank=rank, world_size=world_size)

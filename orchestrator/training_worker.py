@@ -17,7 +17,7 @@ from ddpm.compute import ComputeDecision, decide_compute
 from ddpm.data import ImageDataset
 from ddpm.training import StepMetrics, TrainState, train_steps
 from orchestrator.attempt import Attempt, register_process
-from orchestrator.attempt_board import BoardClient, Report
+from orchestrator.attempt_board import BoardClient, SendReport
 from orchestrator.background_saver import BackgroundSaver
 from orchestrator.checkpoint_commit import CheckpointCommit
 from orchestrator.checkpoints import CheckpointStore
@@ -39,12 +39,12 @@ logger = logging.getLogger(__name__)
 _WORTH_COMPILING_STEPS = 5000
 
 
-def train_loop(config: dict[str, Any], report: Report, *, rank: int, world_size: int) -> None:
+def train_loop(config: dict[str, Any], send: SendReport, *, rank: int, world_size: int) -> None:
     """Train from the newest whole checkpoint to the end, or until told to stop.
 
     Args:
         config: The "store_uri", the "job_id" and the "attempt".
-        report: How it tells its driver where it is, and learns that it is to stop.
+        send: How it tells its driver where it is, and learns that it is to stop.
         rank: Of this worker.
         world_size: All workers.
     """
@@ -57,7 +57,7 @@ def train_loop(config: dict[str, Any], report: Report, *, rank: int, world_size:
     register_process(store, attempt.paths, f"worker-{rank}", node_id)
     with (
         LogShipper(store, attempt.paths, "worker", rank),
-        BoardClient(report, rank) as board,
+        BoardClient(send, rank) as board,
     ):
         board.say(phase="starting", node_id=node_id)
         TrainingWorker(attempt, rank, world_size, board).run()

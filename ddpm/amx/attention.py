@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from ddpm.amx.kernels import load_kernels
 from ddpm.amx.maps import CHANNELS, IMAGES, empty_maps, pixels_of_tiles, tiles_of_pixels
-from ddpm.amx.program import call, run
+from ddpm.amx.program import call_function, call_kernel
 from ddpm.amx.structs import AttentionGradientStruct, AttentionStruct, address
 from ddpm.layers import attention
 
@@ -32,13 +32,13 @@ def attend(qkv: Tensor, num_heads: int) -> Tensor:
         if torch.is_grad_enabled():
             return _attended_by_torch(qkv, num_heads)
         output = _empty_output(qkv)
-        call(lambda: output.copy_(_attended_by_torch(qkv, num_heads)), (qkv,))
+        call_function(lambda: output.copy_(_attended_by_torch(qkv, num_heads)), (qkv,))
         return output
     if torch.is_grad_enabled():
         attended: Tensor = _AttentionFunction.apply(qkv, num_heads)  # type: ignore[no-untyped-call]
         return attended
     output = _empty_output(qkv)
-    run(_describe(qkv, output, None, num_heads), (qkv,))
+    call_kernel(_describe(qkv, output, None, num_heads), (qkv,))
     return output
 
 

@@ -49,7 +49,8 @@ class TiledUNet:
 
     Args:
         model: Its parameters lie on the CPU; their gradients go to them.
-        frozen: It only predicts, and the parameters never change: weights are packed once.
+        frozen: It only predicts, in eval mode, and the parameters never change: weights are packed
+            once, and all kernels are called at once. Not by two threads at a time.
     """
 
     def __init__(self, model: UNet, *, frozen: bool = False) -> None:
@@ -81,15 +82,16 @@ class TiledUNet:
         if self._frozen and not torch.is_grad_enabled():
             output = self._replayed(tiles, shifts)
         else:
-            output = self._computed(tiles, shifts)
+            output = self._computed(tiles, _contiguous(shifts))
         return images_of_tiles(output, model.image_shape[0])[:batch_size]
 
     def _replayed(self, tiles: Tensor, shifts: _Shifts) -> Tensor:
         """Return what `_computed` does, until the next call; all kernels are called at once."""
         replay = self._replay
         if replay is None or replay.tiles.shape != tiles.shape:
-            program = Program(lambda: self._computed(tiles, shifts))
-            replay = self._replay = _Replay(tiles, shifts, program)
+            kept = _contiguous(shifts)
+            program = Program(lambda: self._computed(tiles, kept))
+            replay = self._replay = _Replay(tiles, kept, program)
         else:
             replay.tiles.copy_(tiles)
             for block, shift in replay.shifts.items():
@@ -132,6 +134,7 @@ class TiledUNet:
         """
         self._overwrites_gradients = True
         self._layers.clear()
+        self._replay = None
         modules = self._model.modules()
         return {module.weight for module in modules if isinstance(module, nn.Conv2d)}
 
@@ -160,7 +163,7 @@ class TiledUNet:
         return layer
 
     def _shifts(self, t: Tensor) -> _Shifts:
-        """Return what each residual block adds to its pixels: (images, C) float32 each."""
+        """Return what each residual block adds to its pixels: views, (images, C) float32 each."""
         model = self._model
         dtype = model.embedding1.weight.dtype
         embedding = timestep_embedding(t, model.config.channels).to(dtype)
@@ -168,7 +171,7 @@ class TiledUNet:
         shifts = F.linear(embedding, *(self._frozen_projection or self._projection())).float()
         sizes = [block.embedding.out_features for block in self._blocks]
         parts = torch.split(shifts, sizes, dim=1)
-        return {block: part.contiguous() for block, part in zip(self._blocks, parts, strict=True)}
+        return dict(zip(self._blocks, parts, strict=True))
 
     def _projection(self) -> tuple[Tensor, Tensor]:
         """Return the weights and biases of all blocks' projections as those of one layer."""
@@ -197,3 +200,7 @@ class TiledUNet:
         tiles = attend(qkv.values, module.num_heads)
         project = self._layer("point", module.projection)
         return project(Maps(tiles, tiles.new_empty(0)), residual=x.values).output
+
+
+def _contiguous(shifts: _Shifts) -> _Shifts:
+    return {block: shift.contiguous() for block, shift in shifts.items()}

@@ -21,7 +21,7 @@ from ddpm.amx.geometry import (
 )
 from ddpm.amx.kernels import load_kernels
 from ddpm.amx.maps import CHANNELS, IMAGES, empty_maps
-from ddpm.amx.program import empty, run
+from ddpm.amx.program import call_kernel, empty
 from ddpm.amx.structs import (
     DropoutStruct,
     LayerGradientStruct,
@@ -164,7 +164,7 @@ class LayerPlan:
         struct = self._struct
         struct.output, struct.output_by_image = output.data_ptr(), call.by_image
         struct.output_sums = sums.data_ptr() if call.summed else None
-        run(struct, (*call.values, *call.sums, call.residual))
+        call_kernel(struct, (*call.values, *call.sums, call.residual))
         return Computed(output, sums, tables)
 
     def gradients(

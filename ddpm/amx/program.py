@@ -6,6 +6,7 @@ Where the weights stay as they are, only what goes in is new: all else, addresse
 
 import ctypes
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,7 @@ from ddpm.amx.kernels import load_kernels
 from ddpm.amx.structs import AttentionStruct, CallStruct, LayerStruct, ProgramStruct
 
 _ALIGNMENT = 64  # bytes: a line of the cache
+_CHANGED = "what is recorded asked for other memory the second time"
 
 Struct = LayerStruct | AttentionStruct
 _Step = Struct | Callable[[], object]
@@ -27,8 +29,9 @@ class Program:
     """The calls that a function made, to be made again.
 
     Args:
-        function: Computes with `run` and `call` in memory of `empty`. What it reads besides has to
-            stay where it is. It is called twice, and computes nothing then.
+        function: Computes with `call_kernel` and `call_function` in memory of `empty`. What else it
+            reads has to stay where it is. It is called twice, asks for the same memory both times,
+            and computes nothing then.
 
     Attributes:
         output: What the function returned, in the program's memory; `run` computes it.
@@ -41,6 +44,8 @@ class Program:
         placement = _Placement(trial.lives())
         with _recorded_by(placement):
             self.output = function()
+        placement.check_is_whole()
+        self._memory = placement.memory
         self._parts = _joined(placement.steps)
 
     def run(self) -> None:
@@ -68,7 +73,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(*shape, dtype=dtype)
 
 
-def run(struct: Struct, reads: Sequence[Tensor | None]) -> None:
+def call_kernel(struct: Struct, reads: Sequence[Tensor | None]) -> None:
     """Call the kernel that a struct is for.
 
     Args:
@@ -84,12 +89,12 @@ def run(struct: Struct, reads: Sequence[Tensor | None]) -> None:
         load_kernels().attend(ctypes.byref(struct))
 
 
-def call(function: Callable[[], object], reads: Sequence[Tensor | None]) -> None:
+def call_function(function: Callable[[], object], reads: Sequence[Tensor | None]) -> None:
     """Call a function that computes what no kernel does, in memory of `empty`.
 
     Args:
         function: The same each time.
-        reads: As for `run`.
+        reads: As for `call_kernel`.
     """
     recorder = _recorder.get()
     if recorder is not None:
@@ -156,13 +161,19 @@ class _Placement:
     def __init__(self, lives: list[_Life]) -> None:
         offsets, num_bytes = _placed(lives)
         self.steps: list[_Step] = []
-        self._memory = torch.empty(num_bytes, dtype=torch.uint8)
-        self._offsets = iter(offsets)
+        self.memory = torch.empty(num_bytes, dtype=torch.uint8)
+        self._left = deque(zip(offsets, lives, strict=True))
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        offset = next(self._offsets)
         num_bytes = math.prod(shape) * dtype.itemsize
-        return self._memory[offset : offset + num_bytes].view(dtype).view(*shape)
+        if not self._left or self._left[0][1].num_bytes != num_bytes:
+            raise RuntimeError(_CHANGED)
+        offset, _ = self._left.popleft()
+        return self.memory[offset : offset + num_bytes].view(dtype).view(*shape)
+
+    def check_is_whole(self) -> None:
+        if self._left:
+            raise RuntimeError(_CHANGED)
 
     def add(self, step: _Step, reads: Sequence[Tensor | None]) -> None:
         del reads
@@ -192,19 +203,20 @@ def _aligned(offset: int) -> int:
 
 
 def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+    """Return where the memory begins that a tensor, or what it is a part of, was given."""
+    return 0 if tensor is None else tensor.untyped_storage().data_ptr()
 
 
 def _joined(steps: Iterable[_Step]) -> list[Callable[[], object]]:
     parts: list[Callable[[], object]] = []
     structs: list[Struct] = []
     for step in steps:
-        if callable(step):
-            parts += [_Calls(structs), step]
-            structs = []
-        else:
+        if not callable(step):
             structs.append(step)
-    return [*parts, _Calls(structs)]
+            continue
+        parts += [_Calls(structs), step] if structs else [step]
+        structs = []
+    return [*parts, _Calls(structs)] if structs else parts
 
 
 def _call(struct: Struct) -> CallStruct:

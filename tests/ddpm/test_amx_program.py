@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ddpm.amx.kernels import kernels_obstacle
 from ddpm.amx.network import TiledUNet
-from ddpm.amx.program import Program, _Life, _placed, call, empty
+from ddpm.amx.program import Program, _Life, _placed, call_function, empty
 from ddpm.config import UNetConfig
 from ddpm.unet import UNet
 from tests.tiles import draw
@@ -52,14 +52,14 @@ def test_program_reads_what_is_new_and_keeps_what_is_read_later() -> None:
 
     def function() -> torch.Tensor:
         first = empty((8,), torch.float32)
-        call(lambda: first.copy_(given_values).add_(1.0), ())
+        call_function(lambda: first.copy_(given_values).add_(1.0), ())
         previous = first
         for _ in range(5):
             following = empty((8,), torch.float32)
-            call(_doubles(previous, following), (previous,))
+            call_function(_doubles(previous, following), (previous,))
             previous = following
         output = empty((8,), torch.float32)
-        call(lambda: torch.add(first, previous, out=output), (first, previous))
+        call_function(lambda: torch.add(first, previous, out=output), (first, previous))
         return output
 
     program = Program(function)
@@ -67,6 +67,16 @@ def test_program_reads_what_is_new_and_keeps_what_is_read_later() -> None:
         given_values.fill_(value)
         program.run()
         assert torch.equal(program.output, torch.full((8,), 33.0 * (value + 1.0)))
+
+
+def test_other_memory_the_second_time_is_refused() -> None:
+    """Its tensors would lie in each other's places."""
+    sizes = iter((8, 4))
+    with pytest.raises(RuntimeError, match="other memory"):
+        Program(lambda: empty((next(sizes),), torch.float32))
+    asked = iter((2, 1))
+    with pytest.raises(RuntimeError, match="other memory"):
+        Program(lambda: torch.cat([empty((8,), torch.float32) for _ in range(next(asked))]))
 
 
 def _doubles(source: torch.Tensor, target: torch.Tensor) -> Callable[[], object]:

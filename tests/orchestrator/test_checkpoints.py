@@ -210,6 +210,45 @@ def test_outage_is_not_taken_for_damage(store: MemoryStore, tmp_path: Path) -> N
         assert skipped == []
 
 
+def test_a_save_reads_no_commit_again(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that saves every few seconds would spend them on it."""
+    saver, read = CheckpointStore(store, PATHS), list[str]()
+    get = store.get
+    monkeypatch.setattr(store, "get", lambda key: read.append(key) or get(key))
+    commit(store, tmp_path, 500)
+    for step in (1000, 1500):
+        folder = written(tmp_path / f"saved-{step}", contents(step))
+        saver.commit(step, folder, 1, {})
+        assert saver.retain(3) == []
+    assert read == [PATHS.checkpoint(500)]
+    assert [made.step for made in saver.listing()] == [500, 1000, 1500]
+
+
+def test_a_commit_that_was_replaced_is_read_anew(store: MemoryStore, tmp_path: Path) -> None:
+    """The one before it names data that are gone."""
+    rotten = commit(store, tmp_path, 500)
+    saver = CheckpointStore(store, PATHS)
+    assert saver.listing() == [rotten]
+    store.put(rotten.folder + "state.json", b"rotten")
+    mended = commit(store, tmp_path, 500, attempt=2, writer="b")
+    assert saver.listing() == [mended]
+
+
+def test_retention_counts_no_checkpoint_without_data_of_any_attempt(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    """The older attempt's is the only one to go on from."""
+    kept = commit(store, tmp_path, 500)
+    lost = commit(store, tmp_path, 1000, attempt=2)
+    store.delete(lost.folder + "model.safetensors")
+    assert CheckpointStore(store, PATHS).retain(1) == []
+    whole = commit(store, tmp_path, 1500, attempt=2)
+    assert CheckpointStore(store, PATHS).retain(1) == [kept.step, lost.step]
+    assert data_keys(store) == {whole.folder + name for name in NAMES}
+
+
 def test_workers_of_a_machine_download_once(store: MemoryStore, tmp_path: Path) -> None:
     """Eight ranks that start at once must not fetch a gigabyte eight times."""
     made = commit(store, tmp_path, 500)
