@@ -108,6 +108,7 @@ def test_a_killed_driver_is_followed_by_another_attempt(store: ObjectStore, tmp_
     wait_for_checkpoint(store, job_id, 20)
     wait_until(lambda: ddpmctl("status", job_id).value["state"] == "RUNNING")
     workers = registered_processes(store, job_id, 1, "worker")
+    assert [psutil.Process(pid).environ()["MALLOC_ARENA_MAX"] for pid in workers] == ["1"]
     kill(registered_processes(store, job_id, 1, "driver")[0])
     assert ddpmctl("wait", job_id).exit_code == 0
     assert states(job_id) == [
