@@ -88,6 +88,7 @@ def _settings(folder: StackFolder, secrets: StackSecrets) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": secrets.access_key_id,
         "AWS_SECRET_ACCESS_KEY": secrets.secret_access_key,
         "GOMEMLIMIT": "512MiB",
+        "HOME": str(folder.store),
         # Go runs a request's parts on as many processors as it may, and each takes one from a
         # worker for a moment: a training beside it waited a third less with one of two.
         "GOMAXPROCS": str(max(len(os.sched_getaffinity(0)) // 2, 1)),
