@@ -1,7 +1,7 @@
 """The kernels of this package: how they are compiled, found again and called.
 
-They are C++ with AMX intrinsics, compiled in seconds by the machine's own
-compiler and called by ctypes with the addresses of tensors. They use the threads of torch's OpenMP.
+They are C++ with AMX intrinsics, compiled in seconds by the machine's own compiler and called by
+ctypes with the addresses of tensors. They use the threads of torch's OpenMP.
 """
 
 import ctypes

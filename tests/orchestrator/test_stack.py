@@ -29,7 +29,7 @@ from orchestrator.stack_files import (
     save_state,
 )
 from orchestrator.stack_parts import Part, inherited_environment, without_proxy
-from orchestrator.stack_seaweed import store_part
+from orchestrator.stack_seaweed import STORE_PORTS, store_part
 
 
 @pytest.fixture
@@ -82,6 +82,15 @@ def test_damaged_state_is_no_state(folder: StackFolder, content: str) -> None:
     """A torn file must not keep anybody from starting again; the mark finds what still runs."""
     folder.state.write_text(content)
     assert load_state(folder) == StackState()
+
+
+def test_store_is_at_home_in_its_folder_and_leaves_processors_to_workers(
+    folder: StackFolder,
+) -> None:
+    """Elsewhere it would read and write what is the user's."""
+    settings = store_part(folder, load_secrets(folder), dict.fromkeys(STORE_PORTS, 1)).settings
+    assert settings["HOME"] == str(folder.store)
+    assert 1 <= int(settings["GOMAXPROCS"]) <= max(len(os.sched_getaffinity(0)) // 2, 1)
 
 
 def test_deep_folders_have_short_socket_paths(tmp_path: Path) -> None:
