@@ -45,7 +45,7 @@ def test_gradients_are_as_exact_as_those_of_torch(
     ours, torchs = _gradients(y, inputs, grad), _gradients(of_torch, inputs, grad)
     for gradient, from_torch, expected in zip(ours, torchs, all_exact, strict=True):
         assert _error(gradient, expected) < max(1.5 * _error(from_torch, expected), 1e-6)
-        assert _error(gradient, expected) < 4e-3
+        assert _error(gradient, expected) < torch.finfo(torch.bfloat16).eps
 
 
 def _error(gradient: Tensor, expected: Tensor) -> float:
