@@ -26,10 +26,11 @@ from orchestrator.errors import (
     OrchestratorError,
     StoreError,
 )
+from orchestrator.json_objects import read_json
 from orchestrator.logs import LogShipper
 from orchestrator.outcome import OUTCOME, Outcome, failed_ranks, headline, reason_of
 from orchestrator.paths import AttemptPaths, JobPaths
-from orchestrator.records import Event, RecordStore, read_json
+from orchestrator.records import Event, RecordStore
 from orchestrator.spec import Job
 from orchestrator.state import JobRecord
 from orchestrator.storage import ObjectStore, open_store

@@ -10,7 +10,9 @@ from typing import Any
 
 from orchestrator.checkpoints import CheckpointStore
 from orchestrator.errors import ConditionFailedError, RayUnavailableError
+from orchestrator.json_objects import read_json
 from orchestrator.lifecycle import (
+    DriverStatus,
     Facts,
     Fail,
     Kill,
@@ -28,8 +30,7 @@ from orchestrator.lifecycle import (
 from orchestrator.outcome import OUTCOME, Outcome
 from orchestrator.paths import AttemptPaths, JobPaths
 from orchestrator.ray_cluster import Cluster, ProcessRef
-from orchestrator.ray_jobs import RayJobStatus
-from orchestrator.records import RecordStore, VersionedRecord, read_json
+from orchestrator.records import RecordStore, VersionedRecord
 from orchestrator.retry import Restart
 from orchestrator.sample_shards import SampleShards
 from orchestrator.shards import plan_shards
@@ -127,10 +128,10 @@ class AttemptControl:
         )
         return _View(facts, running, _said(outcome, heartbeat))
 
-    def _ray_status(self, record: JobRecord) -> tuple[RayJobStatus | None, str]:
+    def _ray_status(self, record: JobRecord) -> tuple[DriverStatus | None, str]:
         try:
             status = self._cluster.status(submission_id(record))
-            ended = status is RayJobStatus.ENDED
+            ended = status.has_ended
             message = self._cluster.message(submission_id(record)) if ended else ""
         except RayUnavailableError as error:
             logger.warning("job=%s status unknown: %s", record.job_id, error)

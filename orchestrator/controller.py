@@ -22,6 +22,7 @@ from orchestrator.admission import (
 )
 from orchestrator.adoption import Adopter, LiveJob
 from orchestrator.attempt_control import AttemptControl
+from orchestrator.checkpoint_references import hold_model
 from orchestrator.errors import (
     CONCERN_ALL_JOBS,
     BadInputError,
@@ -31,12 +32,13 @@ from orchestrator.errors import (
 )
 from orchestrator.group_control import GroupControl, LiveGroup, Seen
 from orchestrator.job_index import JobIndex, index_entry
+from orchestrator.json_objects import read_json
 from orchestrator.lease import Lease
-from orchestrator.models import ModelFinder, hold_model
+from orchestrator.models import ModelFinder
 from orchestrator.paths import JobPaths
 from orchestrator.queue_view import encode_snapshot, read_quotas
 from orchestrator.ray_cluster import Cluster
-from orchestrator.records import RecordStore, Request, read_json
+from orchestrator.records import RecordStore, Request
 from orchestrator.requests import handle_request
 from orchestrator.scheduling import decide
 from orchestrator.smoke_gate import read_gate, smoke_gate

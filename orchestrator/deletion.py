@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from orchestrator import paths
+from orchestrator.checkpoint_references import let_go_of_model
 from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
 from orchestrator.group_spec import GroupJob
 from orchestrator.job_lookup import find_job_id
-from orchestrator.models import let_go_of_model
 from orchestrator.paths import JobPaths, check_name
 from orchestrator.records import RecordStore, Request
 from orchestrator.references import references_to

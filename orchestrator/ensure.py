@@ -9,7 +9,8 @@ from typing import Any
 
 from orchestrator.errors import OrchestratorError, RayUnavailableError
 from orchestrator.job_view import orchestrator_is_alive
-from orchestrator.ray_jobs import RayJobs, RayJobStatus
+from orchestrator.lifecycle import DriverStatus
+from orchestrator.ray_jobs import RayJobs
 from orchestrator.storage import ObjectStore
 
 ENSURE_TIMEOUT_S = 90.0
@@ -84,6 +85,4 @@ def shipped_code() -> dict[str, Any]:
 
 
 def _has_failed(jobs: RayJobs, submission_id: str) -> bool:
-    if jobs.status(submission_id) is not RayJobStatus.ENDED:
-        return False
-    return bool(jobs.message(submission_id)) and "fail" in jobs.message(submission_id).lower()
+    return jobs.status(submission_id) is DriverStatus.FAILED

@@ -21,8 +21,9 @@ from orchestrator.groups import (
     waits_for,
 )
 from orchestrator.job_index import index_entry
+from orchestrator.json_objects import read_json
 from orchestrator.paths import JobPaths
-from orchestrator.records import Event, RecordStore, Request, VersionedRecord, read_json
+from orchestrator.records import Event, RecordStore, Request, VersionedRecord
 from orchestrator.state import JobRecord, JobState, Reason
 from orchestrator.storage import ObjectStore
 from orchestrator.submissions import create_job

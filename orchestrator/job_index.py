@@ -13,8 +13,9 @@ from typing import Any
 
 from orchestrator import paths
 from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.json_objects import read_json
 from orchestrator.numbered import NumberedFolder
-from orchestrator.records import RecordStore, read_json
+from orchestrator.records import RecordStore
 from orchestrator.state import JobRecord
 from orchestrator.storage import ObjectStore
 

@@ -4,8 +4,8 @@ import re
 
 from orchestrator import paths
 from orchestrator.errors import JobNotFoundError
+from orchestrator.json_objects import read_json
 from orchestrator.paths import MADE_ID, JobPaths, check_name
-from orchestrator.records import read_json
 from orchestrator.storage import ObjectStore
 
 

@@ -14,9 +14,10 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.groups import planned_entry
 from orchestrator.job_index import index_entry, read_entries, read_pages
 from orchestrator.job_lookup import find_job_id
+from orchestrator.json_objects import read_json
 from orchestrator.lease_view import read_lease
 from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore, Request, read_json
+from orchestrator.records import RecordStore, Request
 from orchestrator.state import GROUP_KINDS, JobState
 from orchestrator.storage import ObjectStore
 

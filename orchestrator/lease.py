@@ -17,8 +17,8 @@ import psutil
 from orchestrator import paths
 from orchestrator.boot import BIRTH_TOLERANCE_S, boot_id, born_s
 from orchestrator.errors import ConditionFailedError, LeaseLostError
+from orchestrator.json_objects import read_json
 from orchestrator.lease_view import TERM_S
-from orchestrator.records import read_json
 from orchestrator.storage import ObjectStore
 
 RENEW_EVERY_S = 3.0

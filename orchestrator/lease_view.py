@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator import paths
-from orchestrator.records import read_json
+from orchestrator.json_objects import read_json
 from orchestrator.storage import ObjectStore
 
 TERM_S = 20.0

@@ -6,9 +6,9 @@ and looks again in its next loop, so that no step waits for another one.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from orchestrator.outcome import Outcome
-from orchestrator.ray_jobs import RayJobStatus
 from orchestrator.state import JobRecord, JobState, Reason
 
 TERMINATE_AFTER_S = 5.0
@@ -17,6 +17,21 @@ FINISH_WITHIN_S = 20.0
 START_WITHIN_S = 300.0
 PENDING_AT_MOST_S = 900.0
 DISBELIEVE_RAY_AFTER_S = 60.0
+
+
+class DriverStatus(StrEnum):
+    """What the cluster says of an attempt's driver; a hint, never the truth."""
+
+    ABSENT = "ABSENT"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the driver ran and is over."""
+        return self in (DriverStatus.SUCCEEDED, DriverStatus.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +53,7 @@ class Facts:
         ray_message: Why Ray says that the driver failed.
     """
 
-    ray: RayJobStatus | None
+    ray: DriverStatus | None
     outcome: Outcome | None = None
     outcome_age_s: float = 0.0
     phase: str = ""
@@ -126,17 +141,17 @@ def next_step(record: JobRecord, facts: Facts, max_runtime_s: float | None) -> S
 def _broken(facts: Facts) -> Step | None:
     if facts.ray is None or facts.driver_runs:
         return None  # Ray's word is a hint: a driver that is alive is not lost
-    if facts.ray is RayJobStatus.ABSENT:
+    if facts.ray is DriverStatus.ABSENT:
         if not facts.has_begun:
             return Submit()
         return Fail(Reason.CLUSTER_LOST, "the Ray cluster that ran it is gone")
-    if facts.ray is RayJobStatus.ENDED:
+    if facts.ray.has_ended:
         detail = f": {facts.ray_message}" if facts.ray_message and not facts.has_begun else ""
         return Fail(Reason.DRIVER_LOST, f"its driver ended without an outcome{detail}")
     # Ray may say for ever that something runs which died while Ray itself was in trouble.
     if facts.has_begun and facts.silent_s > DISBELIEVE_RAY_AFTER_S:
         return Fail(Reason.DRIVER_LOST, "its driver is gone, and Ray has not noticed")
-    limit_s = PENDING_AT_MOST_S if facts.ray is RayJobStatus.PENDING else START_WITHIN_S
+    limit_s = PENDING_AT_MOST_S if facts.ray is DriverStatus.PENDING else START_WITHIN_S
     if not facts.has_begun and facts.in_state_s > limit_s:
         return Fail(Reason.DRIVER_LOST, f"Ray has not started its driver within {limit_s:.0f} s")
     return None
@@ -182,7 +197,9 @@ def _is_gone(facts: Facts, since_s: float) -> bool:
         facts: What is known.
         since_s: Seconds since it should have ended.
     """
-    driver_ended = facts.ray in (RayJobStatus.ENDED, RayJobStatus.ABSENT)
+    driver_ended = facts.ray is not None and (
+        facts.ray.has_ended or facts.ray is DriverStatus.ABSENT
+    )
     return facts.num_running == 0 and (driver_ended or since_s > DISBELIEVE_RAY_AFTER_S)
 
 

@@ -2,13 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from orchestrator.checkpoints import CheckpointStore
 from orchestrator.errors import (
     BadInputError,
     CheckpointError,
@@ -18,7 +17,6 @@ from orchestrator.errors import (
     TrackingError,
 )
 from orchestrator.job_lookup import find_job_id
-from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore
 from orchestrator.registry import registered_checkpoint
 from orchestrator.sample_model import resolve_model
@@ -66,26 +64,6 @@ def find_model(store: ObjectStore, ref: ModelRef) -> ModelResolution:
         return ModelResolution(waits_for=f"the store of its checkpoint: {error}")
     except (JobNotFoundError, CheckpointError) as error:
         raise BadInputError(f"model: {error}") from error
-
-
-def hold_model(store: ObjectStore, model: Mapping[str, Any], job_id: str) -> bool:
-    """Have a found checkpoint kept for a job that draws from it; tell whether it is still there.
-
-    One in another store is not ours to keep.
-    """
-    if model["store_uri"]:
-        return True
-    CheckpointStore(store, JobPaths(model["job_id"])).refer(model["step"], job_id)
-    if store.exists(model["commit_key"]):
-        return True
-    let_go_of_model(store, model, job_id)
-    return False
-
-
-def let_go_of_model(store: ObjectStore, model: Mapping[str, Any], job_id: str) -> None:
-    """Take back what `hold_model` did, once a job is deleted."""
-    if model and not model.get("store_uri"):
-        store.delete(JobPaths(model["job_id"]).reference(model["step"], job_id))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from orchestrator import paths
 from orchestrator.errors import ConditionFailedError, OrchestratorError
-from orchestrator.records import read_json
+from orchestrator.json_objects import read_json
 from orchestrator.snapshot import Snapshot
 from orchestrator.storage import ObjectStore
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import psutil
 
 from orchestrator.boot import BIRTH_TOLERANCE_S, boot_id, born_s
-from orchestrator.ray_jobs import RayJobs, RayJobStatus
+from orchestrator.lifecycle import DriverStatus
+from orchestrator.ray_jobs import RayJobs
 from orchestrator.snapshot import NodeCapacity
 
 # Ray calls an actor's methods on threads, and glibc gives threads heaps of their own, which give
@@ -42,7 +43,7 @@ class Cluster(Protocol):
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
         """Start an attempt's driver; starting the same one again changes nothing."""
 
-    def status(self, submission_id: str) -> RayJobStatus:
+    def status(self, submission_id: str) -> DriverStatus:
         """Return what Ray says of a driver."""
 
     def message(self, submission_id: str) -> str:
@@ -101,7 +102,7 @@ class RayCluster:
             submission_id, entrypoint, metadata=metadata, runtime_env=self._runtime_env
         )
 
-    def status(self, submission_id: str) -> RayJobStatus:
+    def status(self, submission_id: str) -> DriverStatus:
         """Return what Ray says of a driver."""
         return self._jobs.status(submission_id)
 

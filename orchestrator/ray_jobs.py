@@ -4,27 +4,17 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import Any
 
 from orchestrator.errors import RayUnavailableError
-
-
-class RayJobStatus(StrEnum):
-    """What Ray says of a job; a hint, never the truth."""
-
-    ABSENT = "ABSENT"
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    ENDED = "ENDED"
-
+from orchestrator.lifecycle import DriverStatus
 
 _STATUS = {
-    "PENDING": RayJobStatus.PENDING,
-    "RUNNING": RayJobStatus.RUNNING,
-    "STOPPED": RayJobStatus.ENDED,
-    "SUCCEEDED": RayJobStatus.ENDED,
-    "FAILED": RayJobStatus.ENDED,
+    "PENDING": DriverStatus.PENDING,
+    "RUNNING": DriverStatus.RUNNING,
+    "STOPPED": DriverStatus.FAILED,
+    "SUCCEEDED": DriverStatus.SUCCEEDED,
+    "FAILED": DriverStatus.FAILED,
 }
 
 
@@ -68,14 +58,14 @@ class RayJobs:
                 raise
             return True
 
-    def status(self, submission_id: str) -> RayJobStatus:
+    def status(self, submission_id: str) -> DriverStatus:
         """Return what Ray says of a job."""
         with self._translated() as client:
             try:
                 answer = str(client.get_job_status(submission_id).value)
             except RuntimeError as error:
                 if "404" in str(error) or "does not exist" in str(error):
-                    return RayJobStatus.ABSENT
+                    return DriverStatus.ABSENT
                 raise
         return _STATUS[answer]
 

@@ -286,15 +286,6 @@ def drop_mark(store: ObjectStore, key: str, job_id: str) -> None:
             store.put(key, b"{}")
 
 
-def read_json(store: ObjectStore, key: str) -> tuple[dict[str, Any], StoredObject] | None:
-    """Return a JSON object and how it was stored, or None where there is none."""
-    try:
-        stored = store.get(key)
-    except ObjectNotFoundError:
-        return None
-    return json.loads(stored.body), stored
-
-
 def event_as_json(event: Event) -> dict[str, Any]:
     """Return an event in plain JSON types."""
     return {**asdict(event), "at": event.at.isoformat()}

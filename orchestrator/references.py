@@ -9,7 +9,8 @@ from orchestrator import paths
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.job_lookup import find_job_id
 from orchestrator.job_view import list_jobs
-from orchestrator.records import RecordStore, read_json
+from orchestrator.json_objects import read_json
+from orchestrator.records import RecordStore
 from orchestrator.registry import registered_versions
 from orchestrator.spec import ModelRef, SampleJob
 from orchestrator.state import JobState

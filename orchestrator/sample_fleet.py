@@ -16,7 +16,8 @@ from orchestrator.sample_crew import Crew, CrewMember
 from orchestrator.sample_drawing import ShardTask
 from orchestrator.sample_studio import ShardEvent
 from orchestrator.sample_worker import Hello, Orders, WorkerReport
-from orchestrator.shards import Shard, ShardTable
+from orchestrator.shard_table import ShardTable
+from orchestrator.shards import Shard
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 from orchestrator import paths
 from orchestrator.borrowing import somebody_could_start
 from orchestrator.errors import OrchestratorError, StoreError
+from orchestrator.json_objects import read_json
 from orchestrator.queue_view import read_quotas, read_snapshot
-from orchestrator.records import read_json
 from orchestrator.snapshot import Loan
 from orchestrator.state import GROUP_KINDS, JobState, Placement
 from orchestrator.storage import ObjectStore

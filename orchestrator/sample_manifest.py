@@ -17,9 +17,9 @@ from typing import Any, Self
 import numpy as np
 
 from orchestrator.errors import ConditionFailedError
+from orchestrator.json_objects import read_json
 from orchestrator.outages import Backoff, outlast_outage
 from orchestrator.paths import JobPaths
-from orchestrator.records import read_json
 from orchestrator.sample_shards import (
     Pixels,
     SampleShards,

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from orchestrator.errors import BadInputError
+from orchestrator.json_objects import read_json
 from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore, read_json
+from orchestrator.records import RecordStore
 from orchestrator.sample_manifest import SetHash, check_fits, read_manifest
 from orchestrator.sample_shards import (
     Pixels,

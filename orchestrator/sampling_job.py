@@ -16,9 +16,9 @@ import ray
 from orchestrator.attempt import Attempt, run_attempt
 from orchestrator.errors import BadInputError, ObjectNotFoundError, StoreError
 from orchestrator.images import film_strip, image_grid
+from orchestrator.json_objects import read_json
 from orchestrator.metric_writer import MetricWriter
 from orchestrator.outcome import Outcome
-from orchestrator.records import read_json
 from orchestrator.sample_crew import Crew, CrewPlan
 from orchestrator.sample_fleet import Fleet, FleetHooks, WorkersLostError
 from orchestrator.sample_loan import RoomLoan
@@ -29,7 +29,8 @@ from orchestrator.sample_progress import FleetProgress
 from orchestrator.sample_shards import SampleShards, ShardDamagedError
 from orchestrator.sample_studio import StoreSetup
 from orchestrator.sample_worker import Identity
-from orchestrator.shards import Shard, ShardTable, plan_shards
+from orchestrator.shard_table import ShardTable
+from orchestrator.shards import Shard, plan_shards
 from orchestrator.spec import SampleJob
 from orchestrator.state import Placement, Reason
 

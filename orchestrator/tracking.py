@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import TypeVar
 
 from orchestrator.errors import ConditionFailedError, ObjectNotFoundError
+from orchestrator.json_objects import read_json
 from orchestrator.mlflow_server import open_mlflow
 from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore, read_json
+from orchestrator.records import RecordStore
 from orchestrator.state import JobRecord, JobState
 from orchestrator.storage import ObjectStore
 from orchestrator.tracking_cursor import TrackingCursor, decode_cursor, encode_cursor

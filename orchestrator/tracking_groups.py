@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.json_objects import read_json
 from orchestrator.paths import JobPaths
-from orchestrator.records import read_json
 from orchestrator.state import PARENT_KEY, JobRecord
 from orchestrator.storage import ObjectStore
 from orchestrator.tracking_cursor import decode_cursor

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 
 from orchestrator.errors import RayUnavailableError
+from orchestrator.lifecycle import DriverStatus
 from orchestrator.ray_cluster import ProcessRef
-from orchestrator.ray_jobs import RayJobStatus
 from orchestrator.snapshot import NodeCapacity
 
 
@@ -15,7 +15,7 @@ class FakeCluster:
         self.cpus = cpus
         self.gpus = gpus
         self.started: dict[str, str] = {}
-        self.statuses: dict[str, RayJobStatus] = {}
+        self.statuses: dict[str, DriverStatus] = {}
         self.running: set[int] = set()
         self.stopped: list[str] = []
         self.is_reachable = True
@@ -38,12 +38,12 @@ class FakeCluster:
         """Note a driver as started."""
         self._check()
         self.started[submission_id] = entrypoint
-        self.statuses.setdefault(submission_id, RayJobStatus.RUNNING)
+        self.statuses.setdefault(submission_id, DriverStatus.RUNNING)
 
-    def status(self, submission_id: str) -> RayJobStatus:
+    def status(self, submission_id: str) -> DriverStatus:
         """Return what a test set."""
         self._check()
-        return self.statuses.get(submission_id, RayJobStatus.ABSENT)
+        return self.statuses.get(submission_id, DriverStatus.ABSENT)
 
     def message(self, submission_id: str) -> str:
         """Return nothing."""

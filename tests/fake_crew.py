@@ -13,7 +13,8 @@ from orchestrator.sample_drawing import Canvas, ShardTask, Watch
 from orchestrator.sample_fleet import Fleet, FleetHooks
 from orchestrator.sample_studio import Result, ShardEvent
 from orchestrator.sample_worker import Hello, Orders, SampleWorker, WorkerReport
-from orchestrator.shards import ShardTable, plan_shards
+from orchestrator.shard_table import ShardTable
+from orchestrator.shards import plan_shards
 
 
 @dataclass

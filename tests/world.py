@@ -6,9 +6,9 @@ from ddpm.config import TrainingConfig
 from orchestrator import paths
 from orchestrator.controller import Controller
 from orchestrator.lease import Lease
+from orchestrator.lifecycle import DriverStatus
 from orchestrator.outcome import OUTCOME, Outcome
 from orchestrator.paths import JobPaths
-from orchestrator.ray_jobs import RayJobStatus
 from orchestrator.records import RecordStore
 from orchestrator.spec import DatasetSpec, TrainJob, TrainResources
 from orchestrator.state import JobRecord
@@ -88,5 +88,5 @@ class World:
         number = self.record(job_id).attempt
         if outcome is not None:
             self.store.put(JobPaths(job_id).attempt(number).outcome, OUTCOME.dump_json(outcome))
-        self.cluster.statuses[f"{job_id}.{number}"] = RayJobStatus.ENDED
+        self.cluster.statuses[f"{job_id}.{number}"] = DriverStatus.FAILED
         self.cluster.running.discard(pid)

@@ -36,7 +36,8 @@ from orchestrator.sample_crew import Crew, CrewPlan
 from orchestrator.sample_fleet import Fleet, FleetHooks
 from orchestrator.sample_model import ResolvedModel, fetch_model, resolve_model
 from orchestrator.sample_network import build_denoiser, build_diffusion
-from orchestrator.shards import ShardTable, plan_shards
+from orchestrator.shard_table import ShardTable
+from orchestrator.shards import plan_shards
 from orchestrator.spec import SampleJob, spec_from_json
 from orchestrator.stack import Stack
 from orchestrator.storage import open_store

@@ -19,10 +19,11 @@ from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetCon
 from ddpm.training import TrainState
 from orchestrator.checkpoint_commit import CheckpointCommit
 from orchestrator.checkpoints import CheckpointStore
+from orchestrator.json_objects import read_json
 from orchestrator.outcome import OUTCOME, Outcome
 from orchestrator.paths import JobPaths
-from orchestrator.ray_jobs import RayJobs, RayJobStatus
-from orchestrator.records import encode_record, read_json
+from orchestrator.ray_jobs import RayJobs
+from orchestrator.records import encode_record
 from orchestrator.sample_model import resolve_model
 from orchestrator.sample_shards import SampleShards
 from orchestrator.spec import ModelRef, SampleJob, SampleResources, WorkerRange
@@ -97,7 +98,7 @@ class Fleets:
         """Wait for the end of the present attempt's driver."""
         submission = self._submission(self.records[paths.job_id])
         wait_until(
-            lambda: self.jobs.status(submission) is RayJobStatus.ENDED,
+            lambda: self.jobs.status(submission).has_ended,
             within_s,
             f"{submission} does not end",
         )

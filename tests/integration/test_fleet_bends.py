@@ -10,8 +10,9 @@ import torch
 from ddpm.checkpoint import load_model
 from ddpm.compute import ComputeDecision
 from ddpm.sampling import draw, to_uint8
+from orchestrator.json_objects import read_json
 from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore, read_json
+from orchestrator.records import RecordStore
 from orchestrator.sample_manifest import SetHash
 from orchestrator.sample_model import ResolvedModel, fetch_model, resolve_model
 from orchestrator.sample_network import build_denoiser, build_diffusion

@@ -12,9 +12,10 @@ import pytest
 
 from orchestrator.ensure import ensure_orchestrator
 from orchestrator.job_view import request
+from orchestrator.json_objects import read_json
 from orchestrator.lease_view import read_lease
 from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore, read_json
+from orchestrator.records import RecordStore
 from orchestrator.stack import StackInfo
 from orchestrator.stack_parts import http_get
 from orchestrator.state import JobRecord, JobState, Reason

@@ -12,11 +12,12 @@ from orchestrator.attempt import Attempt, _must_stop
 from orchestrator.attempt_control import AttemptControl
 from orchestrator.errors import AttemptSupersededError, ConditionFailedError, LeaseLostError
 from orchestrator.job_view import job_status, list_jobs, request
+from orchestrator.json_objects import read_json
 from orchestrator.lease import Lease
 from orchestrator.models import ModelFinder, ModelResolution
 from orchestrator.outcome import Outcome
 from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore, VersionedRecord, drop_mark, read_json
+from orchestrator.records import RecordStore, VersionedRecord, drop_mark
 from orchestrator.spec import ModelRef, SampleJob, TrainResources
 from orchestrator.state import JobState, Reason
 from orchestrator.submit import submit_job

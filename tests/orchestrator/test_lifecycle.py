@@ -7,6 +7,7 @@ import pytest
 from ray.exceptions import ActorUnschedulableError
 
 from orchestrator.lifecycle import (
+    DriverStatus,
     Facts,
     Fail,
     Kill,
@@ -22,11 +23,10 @@ from orchestrator.lifecycle import (
     with_lost_nodes,
 )  # fmt: skip
 from orchestrator.outcome import Outcome, failed_ranks, reason_of
-from orchestrator.ray_jobs import RayJobStatus
 from orchestrator.state import JobRecord, JobState, Reason
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-R = RayJobStatus
+R = DriverStatus
 
 
 def record(state: JobState, grace_s: float = 0.0) -> JobRecord:
@@ -57,12 +57,12 @@ def test_an_attempt_that_had_begun_and_is_absent_lost_its_cluster() -> None:
 
 def test_a_driver_that_ended_without_a_word_is_lost() -> None:
     """An outcome is written before a driver ends; without one it was killed."""
-    step = next_step(RUNNING, Facts(ray=R.ENDED, has_begun=True), None)
+    step = next_step(RUNNING, Facts(ray=R.FAILED, has_begun=True), None)
     assert isinstance(step, Fail)
     assert step.reason is Reason.DRIVER_LOST
 
 
-@pytest.mark.parametrize("ray", [R.ENDED, R.ABSENT, None])
+@pytest.mark.parametrize("ray", [R.FAILED, R.SUCCEEDED, R.ABSENT, None])
 def test_what_ray_says_of_a_driver_that_is_alive_is_not_believed(ray: R | None) -> None:
     """One failed call makes Ray call a living job FAILED for good (ray #65025)."""
     assert next_step(RUNNING, Facts(ray=ray, phase="running", **ALIVE), None) is None
@@ -83,7 +83,7 @@ def test_a_job_has_succeeded_only_when_its_processes_are_gone() -> None:
     """Its GPUs are free then, and not before."""
     done = Outcome(succeeded=True)
     assert next_step(RUNNING, Facts(ray=R.RUNNING, outcome=done, **ALIVE), None) is None
-    gone = Facts(ray=R.ENDED, outcome=done, has_begun=True)
+    gone = Facts(ray=R.FAILED, outcome=done, has_begun=True)
     assert next_step(RUNNING, gone, None) == Succeed()
 
 
@@ -102,13 +102,13 @@ def test_a_driver_that_has_told_its_success_gets_time_to_leave() -> None:
 
 def test_a_job_that_finished_unseen_still_moves_through_running() -> None:
     """The table holds no move from STARTING to SUCCEEDED."""
-    gone = Facts(ray=R.ENDED, outcome=Outcome(succeeded=True), has_begun=True)
+    gone = Facts(ray=R.FAILED, outcome=Outcome(succeeded=True), has_begun=True)
     assert next_step(STARTING, gone, None) == Run()
 
 
 def test_a_driver_that_saved_and_stopped_goes_back_into_the_queue() -> None:
     """Nothing failed: it costs no budget."""
-    stopped = Facts(ray=R.ENDED, outcome=Outcome(stopped=True, message="saved"), has_begun=True)
+    stopped = Facts(ray=R.FAILED, outcome=Outcome(stopped=True, message="saved"), has_begun=True)
     assert next_step(RUNNING, stopped, None) == Requeue("saved")
 
 
@@ -153,8 +153,8 @@ def test_a_job_past_its_time_is_stopped() -> None:
 
 def test_a_job_is_released_only_when_driver_and_workers_are_gone() -> None:
     """Only from here may it be queued again: nothing of it may still write."""
-    assert next_step(STOPPING, Facts(ray=R.ENDED, num_running=0), None) == Release()
-    worker_left = Facts(ray=R.ENDED, num_running=1, in_state_s=1.0)
+    assert next_step(STOPPING, Facts(ray=R.FAILED, num_running=0), None) == Release()
+    worker_left = Facts(ray=R.FAILED, num_running=1, in_state_s=1.0)
     assert next_step(STOPPING, worker_left, None) != Release()
     driver_unknown = Facts(ray=None, num_running=0)
     assert next_step(STOPPING, driver_unknown, None) != Release()

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator import paths
 from orchestrator.checkpoint_commit import describe_file
+from orchestrator.checkpoint_references import hold_model
 from orchestrator.checkpoints import CheckpointStore
 from orchestrator.controller import Controller
 from orchestrator.deletion import delete_job, find_deletable
@@ -21,7 +22,6 @@ from orchestrator.errors import (
 from orchestrator.garbage import collect_garbage
 from orchestrator.job_view import job_status, list_jobs, request
 from orchestrator.lease import Lease
-from orchestrator.models import hold_model
 from orchestrator.paths import JobPaths
 from orchestrator.records import RecordStore, encode_record
 from orchestrator.references import references_to

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from orchestrator.errors import BadInputError
-from orchestrator.shards import Shard, ShardTable, plan_shards
+from orchestrator.shard_table import ShardTable
+from orchestrator.shards import Shard, plan_shards
 
 WORKERS = ("a", "b", "c")
 

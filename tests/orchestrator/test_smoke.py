@@ -21,9 +21,9 @@ from orchestrator.controller import Controller
 from orchestrator.errors import BadInputError, SmokeTestError, StoreRefusedError
 from orchestrator.job_view import list_jobs
 from orchestrator.lease import Lease
+from orchestrator.lifecycle import DriverStatus
 from orchestrator.outcome import OUTCOME, Outcome, reason_of
 from orchestrator.paths import MAX_JOB_ID_LENGTH, JobPaths, check_name
-from orchestrator.ray_jobs import RayJobStatus
 from orchestrator.records import RecordStore
 from orchestrator.sample_drawing import DrawnShard
 from orchestrator.sample_shards import (
@@ -286,7 +286,7 @@ class World:
     def end_smoke(self, outcome: Outcome) -> None:
         """Have the smoke test come to something."""
         self.store.put(JobPaths(self.smoke).attempt(1).outcome, OUTCOME.dump_json(outcome))
-        self.cluster.statuses[f"{self.smoke}.1"] = RayJobStatus.ENDED
+        self.cluster.statuses[f"{self.smoke}.1"] = DriverStatus.FAILED
         self.step(3)
 
 
