@@ -15,11 +15,11 @@ from typing import Any, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from ddpm.amx.kernels import kernels_obstacle
-from ddpm.amx.network import TiledUNet
 from ddpm.config import Precision
+from ddpm.kernels.amx.kernels import kernels_obstacle
+from ddpm.kernels.amx.network import TiledUNet
 from ddpm.memory import keep_memory
-from ddpm.unet import UNet
+from ddpm.network.unet import UNet
 
 DeviceKind = Literal["cpu", "cuda"]
 
@@ -34,8 +34,8 @@ class ComputeDecision:
         device_kind: "cuda" or "cpu".
         precision: "bf16" or "float32".
         compiled: Whether the network goes through torch.compile.
-        kernels: "amx" computes the network with the kernels of `ddpm.amx`, "torch" with torch's, as
-            what a training draws and evaluates on its way is in either case.
+        kernels: "amx" computes the network with the kernels of `ddpm.kernels.amx`, "torch" with
+            torch's, as what a training draws and evaluates on its way is in either case.
         channels_last: Whether feature maps are laid out with their channels next to each other.
         num_threads: CPU threads of one worker.
         reason: Why, in one line, for people.
@@ -142,7 +142,7 @@ def decide_compute(
         num_threads: CPU threads of one worker.
         worth_compiling: Whether the job's work is longer than the compiling.
         fits_tiles: Whether network and batch are such as the AMX kernels are made for.
-        kernel_folder: Where these are kept, as for `ddpm.amx.kernels.load_kernels`.
+        kernel_folder: Where these are kept, as for `ddpm.kernels.amx.kernels.load_kernels`.
         device_kind: None takes CUDA where there is a device.
     """
     if device_kind is None:

@@ -2,8 +2,10 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,149 +13,68 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A module imports only from the ones above it. A new module gets a line here, as high as it can.
-ORCHESTRATOR_ORDER = (
-    "errors",
-    "boot",
-    "private_files",
-    "local_cache",
-    "compute_process",
-    "state",
-    "outcome",
-    "retry",
-    "lifecycle",
-    "shards",
-    "shard_table",
-    "snapshot",
-    "placement",
-    "ledger",
-    "preemption",
-    "reservations",
-    "documents",
-    "spec_errors",
-    "spec",
-    "admission",
-    "scheduling",
-    "forecast",
-    "borrowing",
-    "explanation",
-    "paths",
-    "group_spec",
-    "sweep_matrix",
-    "group_files",
-    "groups",
-    "storage",
-    "json_objects",
-    "numbered",
-    "records",
-    "submissions",
-    "lease_view",
-    "lease",
-    "requests",
-    "smoke_job",
-    "smoke_gate",
-    "job_index",
-    "job_lookup",
-    "findings",
-    "images",
-    "dataset_refs",
-    "dataset_arrays",
-    "dataset_files",
-    "dataset_sources",
-    "datasets",
-    "tracking_lines",
-    "system_metrics",
-    "metric_writer",
-    "registry",
-    "mlflow_gate",
-    "tracking_server",
-    "mlflow_server",
-    "tracking_cursor",
-    "tracking_groups",
-    "tracking",
-    "tracking_loop",
-    "notifications",
-    "redaction",
-    "local_log",
-    "log_reader",
-    "logs",
-    "outages",
-    "checkpoint_commit",
-    "checkpoints",
-    "background_saver",
-    "checkpoint_references",
-    "code_version",
-    "attempt",
-    "smoke",
-    "training_report",
-    "training_smoke",
-    "queue_view",
-    "sample_shards",
-    "sample_manifest",
-    "sample_model",
-    "models",
-    "sample_network",
-    "sample_drawing",
-    "sample_partials",
-    "compile_turn",
-    "sample_smoke",
-    "sample_studio",
-    "sample_worker",
-    "sample_crew",
-    "sample_fleet",
-    "sample_progress",
-    "sample_loan",
-    "sample_sets",
-    "sample_export",
-    "sampling_job",
-    "ray_jobs",
-    "ray_cluster",
-    "attempt_board",
-    "training_worker",
-    "training_entry",
-    "lone_worker",
-    "training_job",
-    "attempt_control",
-    "plan",
-    "job_dataset",
-    "job_view",
-    "submit",
-    "references",
-    "deletion",
-    "garbage",
-    "ensure",
-    "processes",
-    "loopback_ports",
-    "certificates",
-    "stack_files",
-    "stack_parts",
-    "stack_seaweed",
-    "stack_ray",
-    "stack_mlflow",
-    "stack_launch",
-    "stack",
-    "environment",
-    "doctor_store",
-    "doctor_servers",
-    "doctor",
-    "group_control",
-    "adoption",
-    "controller",
-    "orchestrator_actor",
-    "output",
-    "cli_show",
-    "progress_bar",
-    "cli_stack",
-    "cli_queue",
-    "cli_changes",
-    "cli_removal",
-    "cli_logs",
-    "cli_jobs",
-    "cli_submit",
-    "cli_samples",
-    "cli_cluster",
-    "cli",
+# The house: floors from the ground up. A room imports `errors` and rooms of lower floors, never a
+# neighbour on its own, and of the lower ones only those that its row of `ROOMS` names.
+FLOORS = (
+    ("store", "lifecycle", "scheduling"),
+    ("specs", "cluster"),
+    ("jobs",),
+    ("artifacts", "tracking", "attempts", "fleet", "stack"),
+    ("training", "sampling", "evaluation", "preparation", "controller", "client"),
+    ("cli", "api", "ui"),
 )
+_ATTEMPT = "store lifecycle specs cluster artifacts tracking attempts"
+_VERBS = "store lifecycle scheduling specs jobs artifacts stack client"
+ROOMS = {
+    "store": "",
+    "lifecycle": "",
+    "scheduling": "",
+    "specs": "store lifecycle",
+    "cluster": "lifecycle scheduling",
+    "jobs": "store lifecycle scheduling specs",
+    "artifacts": "store specs cluster jobs",
+    "tracking": "store lifecycle jobs",
+    "attempts": "store lifecycle specs cluster jobs",
+    "fleet": "store lifecycle scheduling specs cluster jobs",
+    "stack": "cluster",
+    "training": _ATTEMPT,
+    "sampling": f"{_ATTEMPT} scheduling jobs fleet",
+    "evaluation": f"{_ATTEMPT} scheduling jobs fleet",
+    "preparation": f"{_ATTEMPT} scheduling jobs fleet",
+    "controller": "store lifecycle scheduling specs cluster jobs artifacts tracking",
+    "client": "store lifecycle specs cluster jobs artifacts tracking stack",
+    "cli": _VERBS,
+    "api": _VERBS,
+    "ui": _VERBS,
+}
+DDPM_ROOMS = {
+    "config": "",
+    "memory": "",
+    "process": "config",
+    "network": "config",
+    "kernels": "config network",
+    "compute": "config memory network kernels",
+    "training": "config process network kernels compute",
+    "baselines": "config process network compute training",
+}
+PURE = ("lifecycle", "scheduling")
+IMPURE = frozenset({"random", "secrets", "socket", "subprocess", "threading", "time", "urllib"})
+# Arrows that no import shows: modules that are started, or loaded late, by their name.
+STARTED_BY_NAME = {
+    "orchestrator.cli.main": ("orchestrator.cli.",),
+    "orchestrator.client.surroundings": ("orchestrator.stack.embedded",),
+    "orchestrator.client.datasets": ("orchestrator.artifacts.datasets.ingest",),
+    "orchestrator.client.ensure": ("orchestrator.controller.actor",),
+    "orchestrator.controller.attempt_steps": (
+        "orchestrator.training.driver",
+        "orchestrator.sampling.driver",
+    ),
+    "orchestrator.training.entry": ("orchestrator.training.worker",),
+    "pyproject.toml": ("orchestrator.cli.main", "orchestrator.stack.mlflow_gate"),
+    "infra/compose.yaml": ("orchestrator.stack.certificates",),
+}
+# These cross to another process, so they are no arrows of the house.
+OTHER_PROCESSES = frozenset({"orchestrator.client.ensure", "orchestrator.controller.attempt_steps"})
 DDPM_MAY_IMPORT = frozenset({"ddpm", "numpy", "torch", "safetensors"}) | sys.stdlib_module_names
 OURS = ("ddpm", "orchestrator")
 BANNED_NAMES = frozenset({"utils", "util", "common", "helpers", "base", "types", "manager", "misc"})
@@ -161,14 +82,14 @@ HEAVY = ("ray", "torch", "mlflow", "boto3", "sklearn", "pyarrow")
 # The tops of processes and threads, which record whatever happened below.
 MAY_CATCH_ALL = frozenset(
     {
-        "orchestrator/attempt.py: _beat_until",
-        "orchestrator/attempt.py: run_attempt",
-        "orchestrator/controller.py: _answer",
-        "orchestrator/controller.py: _guarded",
-        "orchestrator/group_control.py: follow",
-        "orchestrator/orchestrator_actor.py: _run",
-        "orchestrator/orchestrator_actor.py: notify_until",
-        "orchestrator/tracking_loop.py: carry_until",
+        "orchestrator/attempts/attempt.py: _beat_until",
+        "orchestrator/attempts/attempt.py: run_attempt",
+        "orchestrator/controller/loop.py: _answer",
+        "orchestrator/controller/loop.py: _guarded",
+        "orchestrator/controller/group_steps.py: follow",
+        "orchestrator/controller/actor.py: _run",
+        "orchestrator/controller/actor.py: notify_until",
+        "orchestrator/tracking/loop.py: carry_until",
     }
 )
 PICKLES = frozenset({"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"})
@@ -206,20 +127,128 @@ FUNCTIONS = [
 ]
 
 
-def test_every_module_of_the_orchestrator_has_its_place() -> None:
-    """A module that is not in the list could import anything."""
-    present = {Path(name).stem for name in MODULES if name.startswith("orchestrator/")}
-    assert present == set(ORCHESTRATOR_ORDER)
-    assert len(ORCHESTRATOR_ORDER) == len(set(ORCHESTRATOR_ORDER))
+def _room_of(module: str) -> str:
+    """Return the room, or the module on the ground, of a dotted name of ours."""
+    return module.split(".")[1]
 
 
-def test_modules_import_only_from_above() -> None:
-    """Decisions stay free of I/O, and nothing imports in a circle."""
-    for place, module in enumerate(ORCHESTRATOR_ORDER):
-        above = {f"orchestrator.{other}" for other in ORCHESTRATOR_ORDER[:place]}
-        imported = _own_imports(f"orchestrator/{module}.py")
-        below = {part for part in imported if part.startswith("orchestrator")} - above
-        assert not below, module
+def _dotted(name: str) -> str:
+    return name.removesuffix(".py").replace("/", ".")
+
+
+def _arrows(package: str) -> set[tuple[str, str, str]]:
+    """Return (room, room, module -> module) for every import of a package's own modules."""
+    return {
+        (_room_of(_dotted(name)), _room_of(part), f"{_dotted(name)} -> {part}")
+        for name in MODULES
+        if name.startswith(f"{package}/")
+        for part in _own_imports(name)
+        if part.startswith(f"{package}.") and _room_of(part) != _room_of(_dotted(name))
+    }
+
+
+def _rooms_on_disk(package: str) -> set[str]:
+    return {_room_of(_dotted(name)) for name in MODULES if name.startswith(f"{package}/")}
+
+
+def test_every_module_lies_in_a_room_of_the_table() -> None:
+    """A module outside of the table could import anything."""
+    assert _rooms_on_disk("orchestrator") - {"errors"} <= ROOMS.keys()
+    assert _rooms_on_disk("ddpm") <= DDPM_ROOMS.keys()
+    assert {room for floor in FLOORS for room in floor} == ROOMS.keys()
+
+
+def test_rows_name_rooms_of_lower_floors_only() -> None:
+    """The table itself must not allow a way up, or to a neighbour."""
+    floor_of = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+    for room, row in ROOMS.items():
+        assert all(floor_of[other] < floor_of[room] for other in row.split()), room
+
+
+@pytest.mark.parametrize(("package", "table"), [("orchestrator", ROOMS), ("ddpm", DDPM_ROOMS)])
+def test_rooms_import_only_what_their_row_names(package: str, table: dict[str, str]) -> None:
+    """Decisions stay free of I/O, and a reader knows where to look."""
+    forbidden = {
+        arrow
+        for room, other, arrow in _arrows(package)
+        if other not in ("errors", *table.get(room, "").split())
+    }
+    assert forbidden == set()
+
+
+def test_errors_import_nothing_of_ours() -> None:
+    """Every room raises them."""
+    assert _own_imports("orchestrator/errors.py") == set()
+
+
+def test_pure_rooms_know_no_clock_and_no_chance() -> None:
+    """What they decide follows from what they are given, so that a test can ask anything."""
+    for name in MODULES:
+        if not name.startswith(tuple(f"orchestrator/{room}/" for room in PURE)):
+            continue
+        assert not {part.split(".")[0] for part in _imported(TREES[name])} & IMPURE, name
+        calls = {ast.unparse(n.func) for n in NODES[name] if isinstance(n, ast.Call)}
+        assert not {call for call in calls if call.endswith((".now", ".today", ".utcnow"))}, name
+
+
+_MODULE_NAME = re.compile(r"\b(?:orchestrator|ddpm)(?:\.[a-z_]+)+")
+
+
+def _named_modules(name: str) -> set[str]:
+    """Return the modules of ours that a file's strings name, outside of docstrings."""
+    docs = {
+        id(node.body[0].value)
+        for node in NODES[name]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and isinstance(node.body[0], ast.Expr)
+    }
+    texts = [
+        node.value
+        for node in NODES[name]
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    ]
+    packages = tuple(f"{package}.{room}" for package in OURS for room in (*ROOMS, *DDPM_ROOMS))
+    return {m for text in texts for m in _MODULE_NAME.findall(text) if m.startswith(packages)}
+
+
+def test_modules_started_by_name_are_those_of_the_table() -> None:
+    """An arrow in a string is an arrow, too."""
+    by_name = {_dotted(name): found for name in MODULES if (found := _named_modules(name))}
+    listed = {who: set(names) for who, names in STARTED_BY_NAME.items() if "." in who}
+    for who, found in by_name.items():
+        allowed = {name.rstrip(".") for name in listed.get(who, ())}
+        rooms = {name.rpartition(".")[0] for name in allowed}
+        assert found <= allowed | rooms | {f"{name}." for name in allowed}, who
+    for who, names in listed.items():
+        if who in OTHER_PROCESSES or not who.startswith("orchestrator."):
+            continue
+        for name in names:
+            row = ROOMS[_room_of(who)].split()
+            assert _room_of(name) == _room_of(who) or _room_of(name) in row, (who, name)
+
+
+def test_what_is_started_by_name_is_there() -> None:
+    """A module that moves must move in those strings, too."""
+    for who, names in STARTED_BY_NAME.items():
+        for name in names:
+            path = ROOT / name.rstrip(".").replace(".", "/")
+            assert path.is_dir() or path.with_suffix(".py").is_file(), (who, name)
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    started = {*scripts["scripts"].values(), *scripts["entry-points"]["mlflow.app"].values()}
+    assert {entry.split(":")[0] for entry in started} == set(STARTED_BY_NAME["pyproject.toml"])
+    compose = (ROOT / "infra/compose.yaml").read_text("utf-8")
+    assert set(_MODULE_NAME.findall(compose)) == set(STARTED_BY_NAME["infra/compose.yaml"])
+
+
+def test_modules_are_loaded_late_only_where_the_table_says_so() -> None:
+    """`importlib` hides an arrow from all the tests above."""
+    late = {
+        _dotted(name)
+        for name in MODULES
+        for node in NODES[name]
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module"
+    }
+    assert late <= STARTED_BY_NAME.keys()
 
 
 def test_mathematics_knows_nothing_of_the_outside() -> None:
@@ -230,14 +259,31 @@ def test_mathematics_knows_nothing_of_the_outside() -> None:
         assert not attributes & {"environ", "getenv"}, name
 
 
-def test_mathematics_imports_in_no_circle() -> None:
+@pytest.mark.parametrize("package", OURS)
+def test_modules_import_in_no_circle(package: str) -> None:
     """A circle would need imports inside functions sooner or later."""
-    graph = {
-        name.removesuffix(".py").replace("/", "."): _own_imports(name)
-        for name in MODULES
-        if name.startswith("ddpm/")
-    }
+    graph = {_dotted(name): _own_imports(name) for name in MODULES if name.startswith(package)}
     graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_forms_of_artifacts_lie_below_their_users() -> None:
+    """Pictures are a leaf; data sets, checkpoints and samples know one another downwards only."""
+    below = {
+        "images": (),
+        "datasets": ("images",),
+        "checkpoints": (),
+        "samples": ("images", "checkpoints"),
+    }
+    for name in MODULES:
+        if not name.startswith("orchestrator/artifacts/"):
+            continue
+        place = name.split("/")[2].removesuffix(".py")
+        others = {
+            part.split(".")[2]
+            for part in _own_imports(name)
+            if part.startswith("orchestrator.artifacts.") and part.split(".")[2] != place
+        }
+        assert others <= set(below[place]), name
 
 
 def test_functions_import_none_of_our_modules() -> None:
@@ -308,9 +354,9 @@ def test_nothing_reads_pickles() -> None:
     ("module", "heavy"),
     [
         # `ddpmctl list` must answer before a user wonders; `import ray` alone is half a second.
-        ("cli", HEAVY),
+        ("cli.main", HEAVY),
         # Of a training, the worker needs torch, and the process before it does not.
-        ("training_job", {"torch", "ray"}),
+        ("training.driver", {"torch", "ray"}),
     ],
 )
 def test_starts_without_heavy_imports(module: str, heavy: set[str]) -> None:

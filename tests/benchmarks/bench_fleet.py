@@ -24,23 +24,23 @@ from typing import Any
 import ray
 import torch
 
-from ddpm.checkpoint import load_model, save_state
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
-from ddpm.sampling import draw, to_uint8
-from ddpm.training import TrainState
-from orchestrator.checkpoints import CheckpointStore
-from orchestrator.compute_process import set_up_process
-from orchestrator.paths import JobPaths
-from orchestrator.sample_crew import Crew, CrewPlan
-from orchestrator.sample_fleet import Fleet, FleetHooks
-from orchestrator.sample_model import ResolvedModel, fetch_model, resolve_model
-from orchestrator.sample_network import build_denoiser, build_diffusion
-from orchestrator.shard_table import ShardTable
-from orchestrator.shards import plan_shards
-from orchestrator.spec import SampleJob, spec_from_json
-from orchestrator.stack import Stack
-from orchestrator.storage import open_store
+from ddpm.process.sampling import draw, to_uint8
+from ddpm.training.checkpoint import load_model, save_state
+from ddpm.training.loop import TrainState
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
+from orchestrator.artifacts.samples.plan import plan_shards
+from orchestrator.attempts.compute import set_up_process
+from orchestrator.sampling.crew import Crew, CrewPlan
+from orchestrator.sampling.fleet import Fleet, FleetHooks
+from orchestrator.sampling.network import build_denoiser, build_diffusion
+from orchestrator.sampling.table import ShardTable
+from orchestrator.specs.job import SampleJob, spec_from_json
+from orchestrator.stack.embedded import Stack
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import open_store
 from tests.benchmarks.fake_studio import FakeSetup
 from tests.benchmarks.fleet_tolerance import tolerance
 

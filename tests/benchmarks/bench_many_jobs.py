@@ -1,9 +1,9 @@
 """Measures the queue with many jobs on a real store: `make bench-jobs`.
 
 1,000 queued and 5,000 ended jobs lie in a SeaweedFS of its own in a temporary folder; the cluster
-is `tests.fake_cluster`, so that Ray's own pace is left out. Measures the verbs as whole processes,
-one loop of the orchestrator at rest and with a job starting, and what a new orchestrator needs to
-take over. Prints a table and writes JSON.
+is `tests.support.cluster`, so that Ray's own pace is left out. Measures the verbs as whole
+processes, one loop of the orchestrator at rest and with a job starting, and what a new orchestrator
+needs to take over. Prints a table and writes JSON.
 """
 
 import argparse
@@ -25,20 +25,20 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF
 from typing import Any
 
 from ddpm.config import TrainingConfig
-from orchestrator import paths
-from orchestrator.controller import Controller
-from orchestrator.lease import Lease
-from orchestrator.loopback_ports import choose_ports
-from orchestrator.records import RecordStore
-from orchestrator.spec import DatasetSpec, TrainJob, TrainResources
-from orchestrator.stack_files import StackFolder, StackState, load_secrets
-from orchestrator.stack_launch import Launcher
-from orchestrator.stack_parts import BUCKET, REGION, STORE_URI
-from orchestrator.stack_seaweed import STORE_PORTS, store_part, store_url
-from orchestrator.state import AttemptRecord, JobState
-from orchestrator.storage import S3Store, open_store
-from orchestrator.submit import submit_job
-from tests.fake_cluster import FakeCluster
+from orchestrator.client.submit import submit_job
+from orchestrator.controller.lease import Lease
+from orchestrator.controller.loop import Controller
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import AttemptRecord, JobState
+from orchestrator.specs.job import DatasetSpec, TrainJob, TrainResources
+from orchestrator.stack.files import StackFolder, StackState, load_secrets
+from orchestrator.stack.launch import Launcher
+from orchestrator.stack.parts import BUCKET, REGION, STORE_URI
+from orchestrator.stack.ports import choose_ports
+from orchestrator.stack.seaweed import STORE_PORTS, store_part, store_url
+from orchestrator.store import keys
+from orchestrator.store.objects import S3Store, open_store
+from tests.support.cluster import FakeCluster
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = 16
@@ -112,7 +112,7 @@ def put_ended(store: S3Store, number: int) -> None:
         JobState.SUCCEEDED, at=now, message="trained 100 steps"
     )
     records.move(first, ended)
-    for key in (paths.queue_marker(job_id), paths.tracking_marker(job_id)):
+    for key in (keys.queue_marker(job_id), keys.tracking_marker(job_id)):
         store.delete(key)
 
 

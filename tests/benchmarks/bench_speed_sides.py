@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm.amx.network import fits_tiles
 from ddpm.compute import (
     ComputeDecision,
     DeviceKind,
@@ -33,15 +32,16 @@ from ddpm.compute import (
     has_fast_bf16,
 )
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from ddpm.data import ImageDataset
-from ddpm.diffusion import GaussianDiffusion
-from ddpm.sampling import draw, to_uint8
-from ddpm.training import TrainState, train_steps
-from ddpm.unet import UNet
-from ddpm.unet_size import count_parameters
-from orchestrator.compute_process import set_up_process
-from orchestrator.sample_network import build_denoiser
-from orchestrator.spec import TrainJob, load_spec
+from ddpm.kernels.amx.network import fits_tiles
+from ddpm.network.unet import UNet
+from ddpm.network.unet_size import count_parameters
+from ddpm.process.gaussian import GaussianDiffusion
+from ddpm.process.sampling import draw, to_uint8
+from ddpm.training.data import ImageDataset
+from ddpm.training.loop import TrainState, train_steps
+from orchestrator.attempts.compute import set_up_process
+from orchestrator.sampling.network import build_denoiser
+from orchestrator.specs.job import TrainJob, load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_INSTALLED = "diffusers, as installed"

@@ -1,11 +1,11 @@
 """Measures what a submitted training costs against the bare loop, and how long it takes to begin.
 
 Run `python -m tests.benchmarks.bench_training_job`. It starts an embedded stack of its own in a
-temporary folder. The bare loop is `ddpm.training.train_steps` in one process with as many threads;
-the job does besides what jobs do: metrics, checkpoints, heartbeats, logs. Both live at once and
-take turns of a few seconds: while one steps, the other's process is stopped, so a machine whose
-speed changes from minute to minute is the same for both. It is measured with the checkpoints of
-jobs/train.yaml, which come every few seconds, and with those of a job that says nothing of them.
+temporary folder. The bare loop is `ddpm.training.loop.train_steps` in one process with as many
+threads; the job does besides what jobs do: metrics, checkpoints, heartbeats, logs. Both live at
+once and take turns of a few seconds: while one steps, the other's process is stopped, so a machine
+whose speed changes from minute to minute is the same for both. It is measured with the checkpoints
+of jobs/train.yaml, which come every few seconds, and with those of a job that says nothing of them.
 Writes `bench-training-job.json`.
 """
 
@@ -25,23 +25,23 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from ddpm.amx.kernels import kernels_obstacle
-from ddpm.amx.network import fits_tiles
 from ddpm.compute import decide_compute
-from ddpm.data import ImageDataset
-from ddpm.training import TrainState, train_steps
-from orchestrator.compute_process import set_up_process
-from orchestrator.datasets import fetch
-from orchestrator.ensure import ensure_orchestrator
-from orchestrator.job_dataset import with_dataset
-from orchestrator.job_view import request
-from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore
-from orchestrator.spec import CheckpointSpec, TrainJob, load_spec
-from orchestrator.stack import Stack
-from orchestrator.state import JobState
-from orchestrator.storage import ObjectStore, open_store
-from orchestrator.submit import submit_job
+from ddpm.kernels.amx.kernels import kernels_obstacle
+from ddpm.kernels.amx.network import fits_tiles
+from ddpm.training.data import ImageDataset
+from ddpm.training.loop import TrainState, train_steps
+from orchestrator.artifacts.datasets.ingest import fetch
+from orchestrator.attempts.compute import set_up_process
+from orchestrator.client.datasets import with_dataset
+from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.client.status import request
+from orchestrator.client.submit import submit_job
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import JobState
+from orchestrator.specs.job import CheckpointSpec, TrainJob, load_spec
+from orchestrator.stack.embedded import Stack
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
 from tests.benchmarks.bench_speed_sides import ROOT
 
 Row = dict[str, Any]

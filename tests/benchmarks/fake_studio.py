@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.paths import JobPaths
-from orchestrator.sample_drawing import DrawnShard, ShardTask, Watch
-from orchestrator.sample_shards import (
+from orchestrator.artifacts.samples.shards import (
     SampleShards,
     SetOrigin,
     ShardCommit,
@@ -16,8 +14,10 @@ from orchestrator.sample_shards import (
     hash_bytes,
     hash_pixels,
 )
-from orchestrator.sample_studio import Result, ShardEvent
-from orchestrator.storage import open_store
+from orchestrator.sampling.drawing import DrawnShard, ShardTask, Watch
+from orchestrator.sampling.studio import Result, ShardEvent
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import open_store
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from ddpm.checkpoint import load_model, save_state
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from ddpm.data import ImageDataset
-from ddpm.sampling import draw, to_uint8
-from ddpm.training import TrainState, train_steps
-from orchestrator.sample_network import build_denoiser, build_diffusion
+from ddpm.process.sampling import draw, to_uint8
+from ddpm.training.checkpoint import load_model, save_state
+from ddpm.training.data import ImageDataset
+from ddpm.training.loop import TrainState, train_steps
+from orchestrator.sampling.network import build_denoiser, build_diffusion
 
 NUM_IMAGES, SHAPES = 16, (16, 8)
 TRAINING = TrainingConfig(

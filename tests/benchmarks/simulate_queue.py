@@ -1,11 +1,11 @@
 """Play a day of a large cluster against the scheduler: `make bench-queue`.
 
 10,000 jobs of mixed sizes on 4,096 GPUs in nodes of 4, 8 and 16, with the scheduler of
-`orchestrator.scheduling` and with plain first come, first served. Everything follows from the seed.
-Reports, for each: how much of the GPUs was used while jobs waited, the time until everything had
-ended, waiting time by priority, preemptions; and how long one decision takes with the whole queue
-before it. A decision waits for nothing, so its time is that of its thread on the processor, which
-a busy machine does not change.
+`orchestrator.scheduling.decide` and with plain first come, first served. Everything follows from
+the seed. Reports, for each: how much of the GPUs was used while jobs waited, the time until
+everything had ended, waiting time by priority, preemptions; and how long one decision takes with
+the whole queue before it. A decision waits for nothing, so its time is that of its thread on the
+processor, which a busy machine does not change.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import Ask, NodeLedger
-from orchestrator.placement import worker_of
-from orchestrator.scheduling import decide
-from orchestrator.snapshot import Action, NodeCapacity, QueuedJob, Snapshot, Start
+from orchestrator.scheduling.decide import decide
+from orchestrator.scheduling.ledger import Ask, NodeLedger
+from orchestrator.scheduling.placement import worker_of
+from orchestrator.scheduling.snapshot import Action, NodeCapacity, QueuedJob, Snapshot, Start
 
 Policy = Callable[[Snapshot, float], Sequence[Action]]
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from orchestrator.certificates import write_certificates
-from orchestrator.stack_files import StackFolder, StackSecrets
-from orchestrator.stack_mlflow import MLFLOW_PORTS, mlflow_part
-from orchestrator.stack_parts import BUCKET, REGION, STORE_URI, Part
-from orchestrator.stack_ray import RAY_PORTS, ray_part
-from orchestrator.stack_seaweed import STORE_PORTS, store_part
+from orchestrator.stack.certificates import write_certificates
+from orchestrator.stack.files import StackFolder, StackSecrets
+from orchestrator.stack.mlflow_server import MLFLOW_PORTS, mlflow_part
+from orchestrator.stack.parts import BUCKET, REGION, STORE_URI, Part
+from orchestrator.stack.ray_head import RAY_PORTS, ray_part
+from orchestrator.stack.seaweed import STORE_PORTS, store_part
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 ROOT = INFRA.parent

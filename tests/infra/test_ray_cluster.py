@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from orchestrator.stack_files import StackFolder, StackSecrets
-from orchestrator.stack_ray import RAY_PORTS, ray_part
+from orchestrator.stack.files import StackFolder, StackSecrets
+from orchestrator.stack.ray_head import RAY_PORTS, ray_part
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER: dict[str, Any] = YAML(typ="safe").load(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.paths import JobPaths
-from orchestrator.storage import ObjectStore
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
 
 ROOT = Path(__file__).resolve().parents[2]
 DDPMCTL = Path(sys.executable).parent / "ddpmctl"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.stack import Stack, StackInfo
-from orchestrator.stack_files import StackFolder
+from orchestrator.stack.embedded import Stack, StackInfo
+from orchestrator.stack.files import StackFolder
 
 NUM_LOGICAL_GPUS = 0
 NUM_LOGICAL_CPUS = 4

@@ -13,22 +13,22 @@ from typing import Any
 import psutil
 import torch
 
-from ddpm.checkpoint import save_state
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from ddpm.training import TrainState
-from orchestrator.checkpoint_commit import CheckpointCommit
-from orchestrator.checkpoints import CheckpointStore
-from orchestrator.json_objects import read_json
-from orchestrator.outcome import OUTCOME, Outcome
-from orchestrator.paths import JobPaths
-from orchestrator.ray_jobs import RayJobs
-from orchestrator.records import encode_record
-from orchestrator.sample_model import resolve_model
-from orchestrator.sample_shards import SampleShards
-from orchestrator.spec import ModelRef, SampleJob, SampleResources, WorkerRange
-from orchestrator.state import AttemptRecord, JobRecord, JobState, Placement
-from orchestrator.storage import ObjectStore, open_store
+from ddpm.training.checkpoint import save_state
+from ddpm.training.loop import TrainState
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
+from orchestrator.artifacts.checkpoints.resolve import resolve_model
+from orchestrator.artifacts.samples.shards import SampleShards
+from orchestrator.cluster.ray_jobs import RayJobs
+from orchestrator.jobs.records import encode_record
+from orchestrator.lifecycle.outcome import OUTCOME, Outcome
+from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState, Placement
+from orchestrator.specs.job import ModelRef, SampleJob, SampleResources, WorkerRange
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
 
 NUM_SAMPLES = 200
 NUM_STEPS = 20
@@ -83,7 +83,7 @@ class Fleets:
         self.store.put(paths.record, encode_record(record))
         self.jobs.submit(
             self._submission(record),
-            f"python -m orchestrator.sampling_job {self.store.uri} {job_id} {number}",
+            f"python -m orchestrator.sampling.driver {self.store.uri} {job_id} {number}",
             metadata={},
         )
         return paths

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.loopback_ports import LOOPBACK
-from orchestrator.processes import ProcessIdentity, end_processes, owned_processes, start_detached
-from orchestrator.ray_jobs import RayJobs
-from orchestrator.stack import StackInfo
-from orchestrator.stack_files import StackFolder, load_state
-from orchestrator.stack_parts import inherited_environment
+from orchestrator.cluster.processes import (
+    ProcessIdentity,
+    end_processes,
+    owned_processes,
+    start_detached,
+)
+from orchestrator.cluster.ray_jobs import RayJobs
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.stack.files import StackFolder, load_state
+from orchestrator.stack.parts import inherited_environment
+from orchestrator.stack.ports import LOOPBACK
 from tests.integration.commands import wait_until
 
 _SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}

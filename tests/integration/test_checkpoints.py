@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checkpoint_commit import CheckpointCommit
-from orchestrator.checkpoints import CheckpointStore
-from orchestrator.numbered import NumberedFolder
-from orchestrator.paths import JobPaths
-from orchestrator.stack import StackInfo
-from orchestrator.storage import S3Store, open_store
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.numbered import NumberedFolder
+from orchestrator.store.objects import S3Store, open_store
 
 LARGE_BYTES = 20 * 1024**2  # uploaded in parts
 

@@ -1,8 +1,8 @@
 """`doctor` finds the embedded stack in good health, and sees what ails it."""
 
-from orchestrator.doctor import diagnose
-from orchestrator.stack import StackInfo
-from orchestrator.storage import open_store
+from orchestrator.client.doctor.run import diagnose
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.store.objects import open_store
 
 
 def test_embedded_stack_is_in_good_health(stack_info: StackInfo) -> None:

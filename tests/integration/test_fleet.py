@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import webdataset
 
-from orchestrator.attempt import STOP_POLL_EVERY_S
-from orchestrator.images import decode_png
-from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore
-from orchestrator.sample_sets import verify_samples
-from orchestrator.sample_shards import SampleShards
-from orchestrator.stack import StackInfo
+from orchestrator.artifacts.images import decode_png
+from orchestrator.artifacts.samples.shards import SampleShards
+from orchestrator.artifacts.samples.verify import verify_samples
+from orchestrator.attempts.attempt import STOP_POLL_EVERY_S
+from orchestrator.jobs.records import RecordStore
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.store.keys import JobPaths
 from tests.integration.fleets import (
     NUM_SAMPLES,
     NUM_STEPS,

@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm.checkpoint import load_model
 from ddpm.compute import ComputeDecision
-from ddpm.sampling import draw, to_uint8
-from orchestrator.json_objects import read_json
-from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore
-from orchestrator.sample_manifest import SetHash
-from orchestrator.sample_model import ResolvedModel, fetch_model, resolve_model
-from orchestrator.sample_network import build_denoiser, build_diffusion
-from orchestrator.sample_sets import verify_samples
-from orchestrator.sample_shards import SampleShards
-from orchestrator.shards import plan_shards
-from orchestrator.spec import SampleJob
-from orchestrator.stack import StackInfo
-from orchestrator.storage import ObjectStore
+from ddpm.process.sampling import draw, to_uint8
+from ddpm.training.checkpoint import load_model
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
+from orchestrator.artifacts.samples.manifest import SetHash
+from orchestrator.artifacts.samples.plan import plan_shards
+from orchestrator.artifacts.samples.shards import SampleShards
+from orchestrator.artifacts.samples.verify import verify_samples
+from orchestrator.jobs.records import RecordStore
+from orchestrator.sampling.network import build_denoiser, build_diffusion
+from orchestrator.specs.job import SampleJob
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
 from tests.integration.fleets import (
     WAIT_S,
     Fleets,

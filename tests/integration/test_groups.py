@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator.sample_sets import verify_samples
-from orchestrator.stack import StackInfo
-from orchestrator.storage import ObjectStore, open_store
+from orchestrator.artifacts.samples.verify import verify_samples
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.store.objects import ObjectStore, open_store
 from tests.integration.commands import ddpmctl, registered_processes, submit, wait_until
 
 PIPELINE = """

@@ -8,13 +8,13 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator.checkpoints import CheckpointStore
-from orchestrator.lease_view import read_lease
-from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore
-from orchestrator.sample_sets import verify_samples
-from orchestrator.stack import StackInfo
-from orchestrator.storage import ObjectStore, open_store
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.samples.verify import verify_samples
+from orchestrator.jobs.lease_view import read_lease
+from orchestrator.jobs.records import RecordStore
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
 from tests.integration.commands import (
     SAMPLE,
     ddpmctl,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from orchestrator.checkpoints import CheckpointStore
-from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore
-from orchestrator.stack import Stack, StackInfo
-from orchestrator.storage import open_store
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.jobs.records import RecordStore
+from orchestrator.stack.embedded import Stack, StackInfo
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import open_store
 from tests.integration.commands import ddpmctl, submit, train_text, wait_until
 from tests.integration.nodes import kill_tree
 

@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from orchestrator.ensure import ensure_orchestrator
-from orchestrator.job_view import request
-from orchestrator.json_objects import read_json
-from orchestrator.lease_view import read_lease
-from orchestrator.paths import JobPaths
-from orchestrator.records import RecordStore
-from orchestrator.stack import StackInfo
-from orchestrator.stack_parts import http_get
-from orchestrator.state import JobRecord, JobState, Reason
-from orchestrator.storage import ObjectStore, open_store
+from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.client.status import request
+from orchestrator.jobs.lease_view import read_lease
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import JobRecord, JobState, Reason
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.stack.parts import http_get
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
 from tests.integration.commands import (
     ddpmctl,
     registered_processes,

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from orchestrator.artifacts.images import decode_png
+from orchestrator.artifacts.samples.shards import SampleShards
+from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.errors import SpecConflictError
-from orchestrator.images import decode_png
-from orchestrator.paths import JobPaths
-from orchestrator.ray_jobs import RayJobs
-from orchestrator.sample_shards import SampleShards
-from orchestrator.stack import StackInfo
-from orchestrator.storage import ObjectStore, open_store
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
 from tests.integration.commands import Answer, ddpmctl, wait_until
 from tests.integration.fleets import MODEL_JOB, last_metric, put_model
 from tests.integration.nodes import held_cpus

@@ -14,10 +14,10 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from orchestrator.processes import owned_processes
-from orchestrator.stack import Stack, StackInfo
-from orchestrator.stack_files import StackFolder, load_state
-from orchestrator.storage import open_store
+from orchestrator.cluster.processes import owned_processes
+from orchestrator.stack.embedded import Stack, StackInfo
+from orchestrator.stack.files import StackFolder, load_state
+from orchestrator.store.objects import open_store
 
 PARTS = ("store", "ray", "mlflow")
 # Pages of numbers for Prometheus, which Ray cannot protect: nothing can be written or run there.

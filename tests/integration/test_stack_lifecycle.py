@@ -10,10 +10,10 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from orchestrator.processes import owned_processes
-from orchestrator.stack import Stack, StackInfo
-from orchestrator.stack_files import StackFolder, load_state
-from orchestrator.storage import open_store
+from orchestrator.cluster.processes import owned_processes
+from orchestrator.stack.embedded import Stack, StackInfo
+from orchestrator.stack.files import StackFolder, load_state
+from orchestrator.store.objects import open_store
 
 PARTS = ("store", "ray", "mlflow")
 

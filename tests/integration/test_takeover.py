@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ensure import ensure_orchestrator
-from orchestrator.lease_view import LeaseView, read_lease
-from orchestrator.paths import JobPaths
-from orchestrator.ray_jobs import RayJobs
-from orchestrator.stack import StackInfo
-from orchestrator.storage import ObjectStore, open_store
+from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.cluster.ray_jobs import RayJobs
+from orchestrator.jobs.lease_view import LeaseView, read_lease
+from orchestrator.stack.embedded import StackInfo
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
 from tests.integration.commands import ddpmctl, submit, train_text, wait_until
 
 # The same class as the named actor's, in a process of its own that nobody watches over.
 SECOND = """
 import sys, time, ray
-from orchestrator.orchestrator_actor import OrchestratorActor
+from orchestrator.controller.actor import OrchestratorActor
 ray.init(address="auto")
 actor = OrchestratorActor(sys.argv[1])
 time.sleep(600)

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import TrackingError
-from orchestrator.images import encode_png
-from orchestrator.metric_writer import MetricWriter
-from orchestrator.paths import JobPaths
-from orchestrator.records import encode_record
-from orchestrator.stack import Stack, StackInfo
-from orchestrator.stack_files import StackFolder, load_state
-from orchestrator.state import JobRecord, JobState
-from orchestrator.storage import S3Store, open_store
-from orchestrator.tracking import TrackingCarrier, open_carrier
+from orchestrator.jobs.records import encode_record
+from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.stack.embedded import Stack, StackInfo
+from orchestrator.stack.files import StackFolder, load_state
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import S3Store, open_store
+from orchestrator.tracking.carrier import TrackingCarrier, open_carrier
+from orchestrator.tracking.writer import MetricWriter
 from tests.integration.nodes import kill_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,9 +33,9 @@ PNG = encode_png(np.full((8, 8, 3), 128, np.uint8))
 # A training that saves every 20 steps: it says so when the metrics of those steps are safe.
 TRAINING = """
 import itertools, sys, time
-from orchestrator.metric_writer import MetricWriter
-from orchestrator.paths import JobPaths
-from orchestrator.storage import open_store
+from orchestrator.tracking.writer import MetricWriter
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import open_store
 writer = MetricWriter(open_store(sys.argv[1]), JobPaths(sys.argv[2]).attempt(1), every_s=0.1)
 for step in itertools.count(1):
     writer.log(step, {"loss": 1 / step})

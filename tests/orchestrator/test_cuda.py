@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from ddpm.data import ImageDataset, to_float
-from ddpm.diffusion import Denoiser, GaussianDiffusion
-from ddpm.likelihood import bits_per_dim
-from ddpm.sampling import draw
-from ddpm.training import TrainState, train_steps
-from ddpm.unet import UNet
-from orchestrator.compute_process import set_up_process
-from orchestrator.sample_network import build_denoiser
+from ddpm.network.unet import UNet
+from ddpm.process.gaussian import Denoiser, GaussianDiffusion
+from ddpm.process.likelihood import bits_per_dim
+from ddpm.process.sampling import draw
+from ddpm.training.data import ImageDataset, to_float
+from ddpm.training.loop import TrainState, train_steps
+from orchestrator.attempts.compute import set_up_process
+from orchestrator.sampling.network import build_denoiser
 
 pytestmark = [
     pytest.mark.gpu,

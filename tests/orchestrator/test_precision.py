@@ -9,16 +9,16 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from ddpm.amx.kernels import kernels_obstacle
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from ddpm.data import ImageDataset
-from ddpm.diffusion import Denoiser, GaussianDiffusion
-from ddpm.noise import sample_noise
-from ddpm.sampling import draw
-from ddpm.training import TrainState, train_steps
-from ddpm.unet import UNet
-from orchestrator.sample_network import build_denoiser
+from ddpm.kernels.amx.kernels import kernels_obstacle
+from ddpm.network.unet import UNet
+from ddpm.process.gaussian import Denoiser, GaussianDiffusion
+from ddpm.process.noise import sample_noise
+from ddpm.process.sampling import draw
+from ddpm.training.data import ImageDataset
+from ddpm.training.loop import TrainState, train_steps
+from orchestrator.sampling.network import build_denoiser
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,1 @@
+"""The network that predicts noise, and its layers."""

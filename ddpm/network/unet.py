@@ -1,0 +1,326 @@
+"""The U-Net of Ho et al. 2020, appendix B.
+
+Every layer works in either memory format; `channels_last` is the fast one, and then no layer
+copies its input only to reorder it. Weights may be held in float32 or bfloat16: the input is
+cast to their dtype on the way in and the output to float32 on the way out.
+"""
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm.config import UNetConfig
+from ddpm.network.convolution import Conv2d
+from ddpm.network.dropout import Dropout
+from ddpm.network.layers import attention, group_norm, group_norm_silu
+
+_GROUP_NORM_EPS = 1e-6  # as in Ho's code
+_MAX_GROUPS = 32
+
+
+def timestep_embedding(t: Tensor, channels: int) -> Tensor:
+    """Return sinusoids of t at `channels / 2` geometrically spaced frequencies.
+
+    Args:
+        t: (B,) int64 in [0, T).
+        channels: Even; the first half are sines, the second cosines.
+
+    Returns:
+        (B, channels) float32. Vaswani et al. 2017, section 3.5, as used by Ho et al. 2020.
+    """
+    half = channels // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=t.device) / max(half - 1, 1)
+    angles = t[:, None].float() * torch.exp(-math.log(10_000.0) * exponents)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def num_groups(channels: int) -> int:
+    """Return the largest number of groups up to 32 that divides the channels."""
+    return max(groups for groups in range(1, _MAX_GROUPS + 1) if channels % groups == 0)
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(num_groups(channels), channels, eps=_GROUP_NORM_EPS)
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> Conv2d:
+    return Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, the timestep embedding added between them, and a shortcut."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = _group_norm(in_channels)
+        self.conv1 = _conv(in_channels, out_channels)
+        self.embedding = nn.Linear(embedding_channels, out_channels)
+        self.norm2 = _group_norm(out_channels)
+        self.dropout = Dropout(dropout)
+        self.conv2 = _conv(out_channels, out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = _conv(in_channels, out_channels, kernel_size=1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map x (B, C_in, H, W) and the activated embedding (B, E) to (B, C_out, H, W)."""
+        h: Tensor = self.conv1(group_norm_silu(x, self.norm1))
+        h = h + self.embedding(embedding)[:, :, None, None]
+        h = self.conv2(self.dropout(group_norm_silu(h, self.norm2)))
+        shortcut: Tensor = self.shortcut(x)
+        return shortcut + h
+
+
+class SelfAttention(nn.Module):
+    """Attention of every pixel of a feature map to every other, with a residual."""
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = _group_norm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.projection = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        channels, height, width = x.shape[1:]
+        # (B, H*W, C), a view in channels_last.
+        pixels = group_norm(x, self.norm).flatten(2).transpose(1, 2)
+        qkv = self.qkv(pixels).unflatten(2, (3, self.num_heads, channels // self.num_heads))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, C/heads)
+        attended = attention(q, k, v)
+        attended = self.projection(attended.transpose(1, 2).flatten(2))
+        residual: Tensor = attended.transpose(1, 2).unflatten(2, (height, width))
+        return x + residual
+
+
+class Downsample(nn.Module):
+    """Halves height and width with a strided convolution, padded on the right and below."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H/2, W/2)."""
+        halved: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return halved
+
+
+class Upsample(nn.Module):
+    """Doubles height and width by repeating pixels, then convolves."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = _conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
+        doubled: Tensor = self.conv(_repeated(x))
+        return doubled
+
+
+def _repeated(x: Tensor) -> Tensor:
+    """Repeat each pixel of (B, C, H, W) in both directions."""
+    if x.device.type == "cpu":
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    # The gradient of torch's own, where it is deterministic, takes longer than the convolutions.
+    return _repeated_view(x)
+
+
+def _repeated_view(x: Tensor) -> Tensor:
+    """Repeat as `_repeated`; the gradient is a sum."""
+    batch, channels, height, width = x.shape
+    pixels = x.permute(0, 2, 3, 1)[:, :, None, :, None]
+    pixels = pixels.expand(batch, height, 2, width, 2, channels)
+    return pixels.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+
+
+class _Stage(nn.Module):
+    """A residual block and, at resolutions that have it, self-attention."""
+
+    def __init__(self, block: ResidualBlock, attention: SelfAttention | None) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = attention
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h: Tensor = self.block(x, embedding)
+        if self.attention is not None:
+            h = self.attention(h)
+        return h
+
+
+class _DownLevel(nn.Module):
+    """The stages of one resolution on the way down, and the step to the next one."""
+
+    def __init__(self, stages: list[_Stage], downsample: Downsample | None) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
+        """Return what each stage and the step gave: the skip connections, the newest last."""
+        outputs = []
+        for stage in self.stages:
+            x = stage(x, embedding)
+            outputs.append(x)
+        if self.downsample is not None:
+            outputs.append(self.downsample(x))
+        return outputs
+
+
+class _UpLevel(nn.Module):
+    """The stages of one resolution on the way up, and the step to the next one."""
+
+    def __init__(self, stages: list[_Stage], upsample: Upsample | None) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.upsample = upsample
+
+    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        """Go up one level; each stage takes the newest of the skip connections off the list."""
+        for stage in self.stages:
+            x = stage(torch.cat([x, skips.pop()], dim=1), embedding)
+        if self.upsample is not None:
+            x = self.upsample(x)
+        return x
+
+
+class UNet(nn.Module):
+    """Predicts, from a noisy image and its timestep, what `DiffusionConfig.prediction` says.
+
+    Attributes:
+        config: The sizes.
+        image_shape: (C, H, W) of the images.
+
+    Raises:
+        ConfigError: The levels do not divide the image, or it has not 1 to 4 channels.
+    """
+
+    def __init__(
+        self, config: UNetConfig, image_shape: tuple[int, int, int], *, seed: int = 0
+    ) -> None:
+        """Build the network with weights drawn from `seed` alone.
+
+        Args:
+            config: The sizes.
+            image_shape: (C, H, W).
+            seed: Of the initial weights; the global generator is left as it is.
+        """
+        super().__init__()
+        config.check_image_shape(image_shape)
+        self.config = config
+        self.image_shape = image_shape
+        with torch.device("meta"):  # the weights that torch would draw are never wanted
+            self._build()
+        # Module.to_empty would import sympy, half a second of each start.
+        empty = {name: torch.empty(p.shape) for name, p in self.named_parameters()}
+        self.load_state_dict(empty, assign=True)
+        _draw_weights(self, torch.Generator().manual_seed(seed))
+
+    def _build(self) -> None:
+        config = self.config
+        width, embedding_channels = config.channels, 4 * config.channels
+        self.embedding1 = nn.Linear(width, embedding_channels)
+        self.embedding2 = nn.Linear(embedding_channels, embedding_channels)
+        self.conv_in = _conv(self.image_shape[0], width)
+        skips = self._build_down()
+        deepest = skips[-1]
+        attention = SelfAttention(deepest, config.num_heads)
+        self.middle1 = _Stage(self._block(deepest, deepest), attention)
+        self.middle2 = _Stage(self._block(deepest, deepest), None)
+        self._build_up(skips)
+        self.norm_out = _group_norm(width)
+        self.conv_out = _conv(width, self.image_shape[0])
+
+    def _block(self, in_channels: int, out_channels: int) -> ResidualBlock:
+        config = self.config
+        return ResidualBlock(in_channels, out_channels, 4 * config.channels, config.dropout)
+
+    def _stage(self, in_channels: int, out_channels: int, level: int) -> _Stage:
+        config = self.config
+        attention = None
+        if self.image_shape[1] >> level in config.attention_resolutions:
+            attention = SelfAttention(out_channels, config.num_heads)
+        return _Stage(self._block(in_channels, out_channels), attention)
+
+    def _build_down(self) -> list[int]:
+        """Build the way down and return the channels of every skip connection, in order."""
+        config = self.config
+        self.down = nn.ModuleList()
+        channels = config.channels
+        skips = [channels]
+        for level, multiplier in enumerate(config.channel_multipliers):
+            stages = []
+            for _ in range(config.num_res_blocks):
+                stages.append(self._stage(channels, config.channels * multiplier, level))
+                channels = config.channels * multiplier
+                skips.append(channels)
+            is_last = level == len(config.channel_multipliers) - 1
+            self.down.append(_DownLevel(stages, None if is_last else Downsample(channels)))
+            if not is_last:
+                skips.append(channels)
+        return skips
+
+    def _build_up(self, skips: list[int]) -> None:
+        """Build the way up, which takes the skip connections from the last to the first."""
+        config = self.config
+        self.up = nn.ModuleList()
+        remaining = list(skips)
+        channels = skips[-1]
+        for level in reversed(range(len(config.channel_multipliers))):
+            width = config.channels * config.channel_multipliers[level]
+            stages = []
+            for _ in range(config.num_res_blocks + 1):
+                stages.append(self._stage(channels + remaining.pop(), width, level))
+                channels = width
+            self.up.append(_UpLevel(stages, None if level == 0 else Upsample(width)))
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return the network's output.
+
+        Args:
+            x_t: (B, C, H, W) float32, about unit variance.
+            t: (B,) int64 in [0, T).
+
+        Returns:
+            (B, C, H, W) float32.
+        """
+        dtype = self.conv_in.weight.dtype
+        embedding = timestep_embedding(t, self.config.channels).to(dtype)
+        embedding = F.silu(self.embedding2(F.silu(self.embedding1(embedding))))
+        skips = [self.conv_in(x_t.to(dtype))]
+        for level in self.down:
+            skips += level(skips[-1], embedding)
+        x = self.middle2(self.middle1(skips[-1], embedding), embedding)
+        for level in self.up:
+            x = level(x, embedding, skips)
+        output: Tensor = self.conv_out(group_norm_silu(x, self.norm_out))
+        return output.float()
+
+
+def _draw_weights(model: UNet, generator: torch.Generator) -> None:
+    """Draw every weight with variance 1 / fan_avg and set every bias to 0, as Ho's code does.
+
+    The last layer of each residual branch and of the network starts at 0.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+            nn.init.zeros_(cast(Tensor, module.bias))
+    for module in model.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.conv2.weight)
+        elif isinstance(module, SelfAttention):
+            for part in module.qkv.weight.chunk(3):  # fan_avg is that of q, k and v apart
+                nn.init.xavier_uniform_(part, generator=generator)
+            nn.init.zeros_(module.projection.weight)
+    nn.init.zeros_(model.conv_out.weight)

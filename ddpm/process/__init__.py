@@ -1,0 +1,1 @@
+"""The diffusion process: schedules, noise, the chain in both directions, the bound."""

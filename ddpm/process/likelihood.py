@@ -1,0 +1,236 @@
+"""The variational bound on -log p(x_0) in bits per dimension, and each of its terms.
+
+L = L_T + the sum of L_{t-1} + L_0 (Ho et al. 2020, eq. 5). A dimension is one channel of one
+pixel, and the bound is divided by their number and by ln 2. In 0-based timesteps, L_{t-1} runs
+over t = 1..T-1, and L_0 belongs to t = 0. The noise of image k at timestep t is a function of
+(seed, k, t), so a value doesn't depend on the batch that it was computed in.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm.config import ConfigError
+from ddpm.process.gaussian import Denoiser, GaussianDiffusion, model_log_variance
+from ddpm.process.noise import Stream, random_words, sample_noise
+
+_HALF_BIN = 1.0 / 255.0  # 256 values in [-1, 1] lie 2/255 apart
+_MAX_LOG_CDF_GAP = -1e-300
+
+
+@dataclass(frozen=True, eq=False)
+class BitsPerDimension:
+    """The bound of each image of a batch and its terms, in bits per dimension.
+
+    Attributes:
+        prior: (B,) float64, L_T.
+        decoder: (B,) float64, L_0.
+        timesteps: (B, N) int64, the t in [1, T) whose L_{t-1} was computed; column j was drawn
+            from the j-th stratum.
+        terms: (B, N) float64, L_{t-1} of those.
+        stratum_sizes: (N,) int64, how many timesteps each column stands for; they sum to T - 1.
+    """
+
+    prior: Tensor
+    decoder: Tensor
+    timesteps: Tensor
+    terms: Tensor
+    stratum_sizes: Tensor
+
+    @property
+    def denoising(self) -> Tensor:
+        """(B,) float64: the sum of L_{t-1} over all t, or an unbiased estimate of it."""
+        return (self.terms * self.stratum_sizes).sum(dim=1)
+
+    @property
+    def total(self) -> Tensor:
+        """(B,) float64: the bound."""
+        return self.prior + self.denoising + self.decoder
+
+
+def bits_per_dim(
+    denoiser: Denoiser,
+    diffusion: GaussianDiffusion,
+    x_start: Tensor,
+    indices: Tensor,
+    *,
+    seed: int,
+    num_timesteps: int | None = None,
+    clip_denoised: bool = True,
+) -> BitsPerDimension:
+    """Compute the bound for a batch, one pass of the network for each of `num_timesteps`.
+
+    Args:
+        denoiser: The network.
+        diffusion: The model's diffusion, on x_start's device.
+        x_start: (B, C, H, W) float32, one of the 256 values x / 127.5 - 1 in each pixel.
+        indices: (B,) int64, the images' numbers, which their noise and timesteps belong to.
+        seed: A 64-bit integer.
+        num_timesteps: How many of the T timesteps are evaluated for each image, 2 to T; None
+            takes all. With fewer than T the result is unbiased: t = 0 always takes part, and one
+            t is drawn from each of as many strata of the others.
+        clip_denoised: Clip the predicted x_start to [-1, 1].
+
+    Returns:
+        The bound and its terms.
+
+    Raises:
+        ConfigError: `num_timesteps` is out of range.
+    """
+    drawn, sizes = evaluation_timesteps(seed, indices, num_timesteps, diffusion.num_timesteps)
+    columns = [torch.zeros_like(indices), *drawn.unbind(dim=1)]
+    decoder, *terms = _term_of_each(
+        denoiser, diffusion, x_start, indices, columns, seed, clip_denoised
+    )
+    return BitsPerDimension(
+        prior=prior_bpd(diffusion, x_start),
+        decoder=decoder,
+        timesteps=drawn,
+        terms=torch.stack(terms, dim=1),
+        stratum_sizes=sizes,
+    )
+
+
+def evaluation_timesteps(
+    seed: int, indices: Tensor, num_timesteps: int | None, total_timesteps: int
+) -> tuple[Tensor, Tensor]:
+    """Draw for each image the timesteps whose L_{t-1} is computed, one from each stratum.
+
+    The strata are narrow where t is small and widen with it (their edges grow as cubes), as
+    L_{t-1} falls about as 1/t: strata of one size would make the estimate stray far more.
+
+    Args:
+        seed: A 64-bit integer.
+        indices: (B,) int64, the images' numbers.
+        num_timesteps: Timesteps evaluated for each image, t = 0 included; None takes all.
+        total_timesteps: T.
+
+    Returns:
+        The timesteps, (B, num_timesteps - 1) int64 in [1, T), and the strata's sizes, which sum
+        to T - 1.
+
+    Raises:
+        ConfigError: `num_timesteps` is not in [2, T].
+    """
+    chosen = total_timesteps if num_timesteps is None else num_timesteps
+    if not 2 <= chosen <= total_timesteps:
+        raise ConfigError("num_timesteps", chosen, f"in [2, {total_timesteps}]")
+    numbers = torch.arange(chosen, device=indices.device)
+    edges = torch.maximum((total_timesteps - 1) * numbers**3 // (chosen - 1) ** 3, numbers) + 1
+    sizes = edges.diff()
+    words = random_words(seed, Stream.EVALUATION_TIMESTEP, indices, 0, chosen - 1)[0]
+    return edges[:-1] + ((words * sizes) >> 32), sizes
+
+
+def prior_bpd(diffusion: GaussianDiffusion, x_start: Tensor) -> Tensor:
+    """Return L_T = KL(q(x_T | x_0) || N(0, I)), which no weight of the network can change.
+
+    Args:
+        diffusion: The model's diffusion.
+        x_start: (B, C, H, W) float32 in [-1, 1].
+
+    Returns:
+        (B,) float64 in bits per dimension. Ho et al. 2020, section 3.1.
+    """
+    kept = float(diffusion.schedule.alphas_cumprod[-1])
+    power = x_start.to(torch.float64).square().flatten(1).mean(dim=1)
+    return 0.5 * (kept * (power - 1.0) - math.log1p(-kept)) / math.log(2.0)
+
+
+def denoising_bpd(
+    diffusion: GaussianDiffusion, pred_xstart: Tensor, x_start: Tensor, t: Tensor
+) -> Tensor:
+    """Return L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t >= 1.
+
+    Both means weigh the same x_t alike, so they differ by posterior_mean_coef1 times what the
+    prediction of x_0 is off, and x_t itself is not needed.
+
+    Args:
+        diffusion: The model's diffusion.
+        pred_xstart: (B, C, H, W) float32, the network's x_0.
+        x_start: (B, C, H, W) float32 in [-1, 1].
+        t: (B,) int64 in [1, T).
+
+    Returns:
+        (B,) float64 in bits per dimension. Ho et al. 2020, eq. 5 and 8.
+    """
+    schedule = diffusion.schedule
+    log_variance = model_log_variance(schedule, diffusion.config.variance).to(t.device)[t]
+    posterior_log_variance = schedule.posterior_log_variance_clipped.to(t.device)[t]
+    coef1 = schedule.posterior_mean_coef1.to(t.device)[t]
+    error = (x_start.to(torch.float64) - pred_xstart).square().flatten(1).mean(dim=1)
+    log_ratio = posterior_log_variance - log_variance
+    divergence = log_ratio.exp() - 1.0 - log_ratio + coef1.square() * error / log_variance.exp()
+    return 0.5 * divergence / math.log(2.0)
+
+
+def decoder_bpd(diffusion: GaussianDiffusion, pred_xstart: Tensor, x_start: Tensor) -> Tensor:
+    """Return L_0 = -log p(x_0 | x_1): the code length of the 256 values under the last step.
+
+    Args:
+        diffusion: The model's diffusion.
+        pred_xstart: (B, C, H, W) float32, the network's x_0 at t = 0, which is that step's mean.
+        x_start: (B, C, H, W) float32, one of the 256 values in each pixel.
+
+    Returns:
+        (B,) float64 in bits per dimension. Ho et al. 2020, section 3.3.
+    """
+    log_variance = model_log_variance(diffusion.schedule, diffusion.config.variance)[0]
+    scale = math.exp(0.5 * float(log_variance))
+    log_likelihood = discretized_gaussian_log_likelihood(x_start, pred_xstart, scale)
+    return -log_likelihood.flatten(1).mean(dim=1) / math.log(2.0)
+
+
+def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, scale: float) -> Tensor:
+    """Return the log of the mass that a normal distribution puts on the bin of each value.
+
+    The bin of a value reaches half-way to its neighbours; that of -1 reaches to minus infinity,
+    that of 1 to infinity, so the masses of the 256 values sum to 1.
+
+    Args:
+        x: (B, C, H, W), each one of the 256 values x / 127.5 - 1.
+        mean: (B, C, H, W).
+        scale: The standard deviation.
+
+    Returns:
+        (B, C, H, W) float64. Ho et al. 2020, eq. 13.
+    """
+    x = ((x.to(torch.float64) + 1.0) * 127.5).round() / 127.5 - 1.0  # float32 is a little off
+    mean = mean.to(torch.float64)
+    lower = ((x - _HALF_BIN - mean) / scale).masked_fill(x < -1.0 + _HALF_BIN, -math.inf)
+    upper = ((x + _HALF_BIN - mean) / scale).masked_fill(x > 1.0 - _HALF_BIN, math.inf)
+    # In the upper tail both cumulative masses round to 1; there the mirrored bin has the same
+    # mass, and its two are small numbers far apart.
+    mirrored = lower > 0.0
+    near = torch.where(mirrored, -lower, upper)
+    far = torch.where(mirrored, -upper, lower)
+    log_near: Tensor = torch.special.log_ndtr(near)
+    log_far: Tensor = torch.special.log_ndtr(far)
+    gap = (log_far - log_near).clamp(max=_MAX_LOG_CDF_GAP)
+    return log_near + torch.log(-torch.expm1(gap))
+
+
+@torch.no_grad()
+def _term_of_each(
+    denoiser: Denoiser,
+    diffusion: GaussianDiffusion,
+    x_start: Tensor,
+    indices: Tensor,
+    columns: list[Tensor],
+    seed: int,
+    clip_denoised: bool,
+) -> Iterator[Tensor]:
+    """Yield the term of each column of timesteps: L_0 for the first, which is 0, then L_{t-1}."""
+    for column, t in enumerate(columns):
+        noise = sample_noise(seed, indices, t, x_start.shape[1:], stream=Stream.EVALUATION_NOISE)
+        x_t = diffusion.q_sample(x_start, t, noise)
+        pred_xstart = diffusion.predict_xstart(denoiser(x_t, t).to(torch.float32), x_t, t)
+        if clip_denoised:
+            pred_xstart = pred_xstart.clamp(-1.0, 1.0)
+        if column == 0:
+            yield decoder_bpd(diffusion, pred_xstart, x_start)
+        else:
+            yield denoising_bpd(diffusion, pred_xstart, x_start, t)

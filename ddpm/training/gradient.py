@@ -1,0 +1,156 @@
+"""The gradient of one step's loss; on a GPU as one CUDA graph, captured once and then replayed.
+
+A step of the CIFAR-10 network is some two thousand small kernels, more than a host can launch while
+a GPU runs them. Replayed, they are one launch, and they are the same kernels: no bit changes.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddpm.compute import ComputeDecision
+from ddpm.config import TrainingConfig
+from ddpm.kernels.amx.network import TiledUNet
+from ddpm.network.dropout import set_dropout_keys
+from ddpm.network.unet import UNet
+from ddpm.process.gaussian import GaussianDiffusion
+from ddpm.process.noise import flips, training_noise, training_timesteps
+from ddpm.training.data import to_float
+from ddpm.training.flat import FlatParameters
+
+NUM_QUARTERS = 4
+# Behind the gradients in the all-reduce: the loss, its sum and the number of images in each
+# quarter of t, and how many workers were asked to stop.
+NUM_EXTRA = 1 + 2 * NUM_QUARTERS + 1
+
+_NUM_WARM_UPS = 3  # in which code is compiled, and libraries take memory that no capture may take
+
+
+class LossGradient:
+    """Computes one worker's part of the gradient, into the buffers of `FlatParameters`.
+
+    Args:
+        model: The network; its gradients live in `parameters`.
+        forward: The same, perhaps compiled.
+        parameters: Its buffers, with NUM_EXTRA numbers behind the gradients.
+        diffusion: On the model's device.
+        config: Of the training.
+        compute: How it computes.
+        positions: (B,) int64, the places of this worker's images in the global batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: UNet,
+        forward: Callable[[Tensor, Tensor], Tensor],
+        parameters: FlatParameters,
+        diffusion: GaussianDiffusion,
+        config: TrainingConfig,
+        compute: ComputeDecision,
+        positions: NDArray[np.int64],
+    ) -> None:
+        self._model = model
+        self._forward = forward
+        self._parameters = parameters
+        self._diffusion = diffusion
+        self._config = config
+        self._compute = compute
+        self._device = compute.device
+        self._first_image = int(positions[0])
+        self._positions = torch.from_numpy(positions).to(self._device)
+        self._replay: _Replay | None = None
+        self._added_to = [parameters.grads]  # by the backward pass, so zeros before it
+        if isinstance(forward, TiledUNet):
+            overwritten = forward.overwrite_gradients()
+            added = (one.grad for one in model.parameters() if one not in overwritten)
+            self._added_to = [grad for grad in added if grad is not None]
+
+    def set_gradients(self, images: Tensor, step: int) -> None:
+        """Set the gradients, and the extra numbers but the last, to this worker's part of them.
+
+        Args:
+            images: (B, H, W, C) uint8 on the device.
+            step: Steps taken before this one.
+        """
+        # From outside of a graph, which reads the keys where they lie.
+        set_dropout_keys(self._model, self._config.seed, step, first_image=self._first_image)
+        if self._device.type != "cuda":
+            self._run(images, step)
+            return
+        if self._replay is None:
+            self._replay = _Replay(self._run, images, step)
+        self._replay(images, step)
+
+    def release(self) -> None:
+        """Give back the memory of the graph; the next step captures it again."""
+        self._replay = None
+
+    def _run(self, images: Tensor, step: int | Tensor) -> None:
+        torch._foreach_zero_(self._added_to)
+        x_start, t, noise, x_t = self._noisy_images(images, step)
+        with self._compute.autocast():
+            output = self._forward(x_t, t)
+        losses = self._diffusion.training_loss(output, x_start, x_t, t, noise)
+        loss = losses.sum() / self._config.global_batch_size
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._keep_losses(losses.detach(), t)
+
+    def _noisy_images(
+        self, images: Tensor, step: int | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return x_0, t, the noise and x_t of a step."""
+        seed, num_timesteps = self._config.seed, self._diffusion.num_timesteps
+        x_start = to_float(images)
+        if self._config.horizontal_flip:
+            mirrored = flips(seed, step, self._positions)
+            x_start = torch.where(mirrored[:, None, None, None], x_start.flip(3), x_start)
+        t = training_timesteps(seed, step, self._positions, num_timesteps)
+        noise = training_noise(seed, step, self._positions, self._model.image_shape)
+        return x_start, t, noise, self._diffusion.q_sample(x_start, t, noise)
+
+    def _keep_losses(self, losses: Tensor, t: Tensor) -> None:
+        """Sum up the losses (B,) float32 of timesteps t (B,) int64, for the extra numbers."""
+        quarters = t * NUM_QUARTERS // self._diffusion.num_timesteps
+        in_quarter = quarters[:, None] == torch.arange(NUM_QUARTERS, device=self._device)
+        extra = self._parameters.extra
+        extra[0] = losses.sum() / self._config.global_batch_size
+        extra[1 : 1 + NUM_QUARTERS] = losses @ in_quarter.float()
+        extra[1 + NUM_QUARTERS : 1 + 2 * NUM_QUARTERS] = in_quarter.float().sum(dim=0)
+
+
+class _Replay:
+    """A function of images and step that only writes into given buffers, as one CUDA graph.
+
+    The graph finds its inputs in the same place each time; they are copied there. The stream that
+    it is captured on is also that of the warm-ups, in which the libraries took their memory.
+
+    Args:
+        function: What is captured.
+        images: (B, H, W, C) uint8 on the device; all later ones have this shape.
+        step: What the first calls, whose results are overwritten, are made with.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, Tensor], None], images: Tensor, step: int
+    ) -> None:
+        self._images = images.clone()
+        self._step = torch.full((1,), step, dtype=torch.int64, device=images.device)
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_NUM_WARM_UPS):
+                function(self._images, self._step)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads, such as that which pins the next images, may go on meanwhile.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            function(self._images, self._step)
+
+    def __call__(self, images: Tensor, step: int) -> None:
+        self._images.copy_(images)
+        self._step.fill_(step)
+        self._graph.replay()

@@ -1,0 +1,96 @@
+"""What a checkpoint's commit says, and its form in the store."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import CheckpointError
+from orchestrator.store.objects import StoredObject
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a checkpoint."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointCommit:
+    """What makes a checkpoint exist: the names, sizes and hashes of its files.
+
+    Attributes:
+        step: Training steps that it holds.
+        attempt: The attempt that wrote it.
+        folder: Key of the folder of its data, ending in "/".
+        files: Its files, by name.
+        extra: What the writer had to say, as JSON.
+    """
+
+    step: int
+    attempt: int
+    folder: str
+    files: tuple[DataFile, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Hash over the names, sizes and hashes of the files: equal contents, equal hash."""
+        return hash_of_files(self.files)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def hash_of_files(files: Collection[DataFile]) -> str:
+    """Return a hash over names, sizes and hashes: equal contents, equal hash."""
+    rows = [[file.name, file.size_bytes, file.sha256] for file in files]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def describe_file(path: Path) -> DataFile:
+    """Return the name, size and hash of a local file."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return DataFile(path.name, path.stat().st_size, digest)
+
+
+def encode_commit(commit: CheckpointCommit) -> bytes:
+    """Return a commit as JSON."""
+    return json.dumps({"format_version": FORMAT_VERSION, **asdict(commit)}, indent=1).encode()
+
+
+def decode_commit(stored: StoredObject) -> CheckpointCommit:
+    """Return a commit from the store; keys of later versions are ignored.
+
+    Raises:
+        CheckpointError: It is damaged, of a later format, or names files elsewhere.
+    """
+    try:
+        blob = json.loads(stored.body)
+        if blob["format_version"] > FORMAT_VERSION:
+            raise CheckpointError(f"{stored.key} has the unknown format {blob['format_version']}")
+        files = tuple(
+            DataFile(str(f["name"]), int(f["size_bytes"]), str(f["sha256"])) for f in blob["files"]
+        )
+        commit = CheckpointCommit(
+            step=int(blob["step"]),
+            attempt=int(blob["attempt"]),
+            folder=str(blob["folder"]),
+            files=files,
+            extra=dict(blob.get("extra", {})),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{stored.key} is not the commit of a checkpoint") from error
+    if any(Path(file.name).name != file.name for file in files):
+        raise CheckpointError(f"{stored.key} names a file outside its folder")
+    return commit

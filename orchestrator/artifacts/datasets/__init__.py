@@ -1,0 +1,1 @@
+"""Data sets, pinned by hash."""

@@ -1,0 +1,110 @@
+"""Data sets by name: where one comes from, and which one of the store it is.
+
+Nothing here opens an image, so that a job with a data set that the store holds is submitted
+without the libraries that read images.
+"""
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import DatasetError, ObjectNotFoundError
+from orchestrator.store.keys import dataset_folder
+from orchestrator.store.objects import ObjectStore
+
+DIGITS = "digits"
+# Data sets that come with a package. Their hash is known, so nothing is imported to find them.
+NAMED_SHA256 = {
+    DIGITS: "130bc464515cfdcd2c5c8dc7d8c6d18de76133eb1f1511a2c1881bbf7b828125",
+}
+_BARE_WORD = re.compile(r"[\w-]+")
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    """A data set in the store.
+
+    Attributes:
+        sha256: Hash of shape and pixels, and its name in the store.
+        num_images: N.
+        height: H, in pixels.
+        width: W, in pixels.
+        channels: C: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
+        source: Where it was taken from.
+    """
+
+    sha256: str
+    num_images: int
+    height: int
+    width: int
+    channels: int
+    source: str
+
+
+def resolve_source(source: str, folder: Path) -> str:
+    """Return a source that means the same from anywhere.
+
+    Args:
+        source: The name of a known data set, an s3:// URI, or a path.
+        folder: What a relative path is relative to: the job file's folder.
+
+    Raises:
+        DatasetError: It is none of them, or nothing is at the path.
+    """
+    if source in NAMED_SHA256 or source.startswith("s3://"):
+        return source
+    if "://" in source:
+        raise DatasetError(f"data set {source!r}: only paths and s3:// URIs can be read")
+    path = folder / Path(source).expanduser()
+    if path.exists():
+        return str(path.resolve())
+    if _BARE_WORD.fullmatch(source):
+        raise DatasetError(_unknown_name(source))
+    raise DatasetError(f"data set {source!r}: there is no file or folder {path}")
+
+
+def _unknown_name(name: str) -> str:
+    nearest = difflib.get_close_matches(name.lower(), NAMED_SHA256, n=1)
+    if nearest:
+        return f"no data set is called {name!r}; did you mean {nearest[0]!r}?"
+    known = ", ".join(NAMED_SHA256)
+    return f"no data set is called {name!r}; known: {known}; else give a path or an s3:// URI"
+
+
+def find_known(source: str, store: ObjectStore) -> DatasetRef | None:
+    """Return a data set whose hash is known if the store holds it, else None: it must be read."""
+    sha256 = NAMED_SHA256.get(source)
+    return _described(store, sha256) if sha256 is not None else None
+
+
+def describe(store: ObjectStore, sha256: str) -> DatasetRef:
+    """Return what the store's manifest says of a data set.
+
+    Raises:
+        DatasetError: The store does not hold it.
+    """
+    ref = _described(store, sha256)
+    if ref is None:
+        raise DatasetError(not_in_store(store, sha256))
+    return ref
+
+
+def _described(store: ObjectStore, sha256: str) -> DatasetRef | None:
+    try:
+        manifest: dict[str, Any] = json.loads(store.get(manifest_key(sha256)).body)
+    except ObjectNotFoundError:
+        return None
+    return DatasetRef(**{field: manifest[field] for field in DatasetRef.__dataclass_fields__})
+
+
+def manifest_key(sha256: str) -> str:
+    """Return the key of the object that is written last, and makes a data set whole."""
+    return f"{dataset_folder(sha256)}manifest.json"
+
+
+def not_in_store(store: ObjectStore, sha256: str) -> str:
+    """Return the sentence that says so."""
+    return f"the store {store.uri} holds no data set {sha256[:12]}; submit the job again"

@@ -1,0 +1,1 @@
+"""Sample sets: exactly N images, proven."""

@@ -1,0 +1,138 @@
+"""Writes a whole sample set to local files, shard by shard, so that memory does not depend on N."""
+
+import io
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from orchestrator.artifacts.images import encode_png
+from orchestrator.artifacts.samples.verify import SampleSet
+from orchestrator.errors import BadInputError
+from orchestrator.store.objects import ObjectStore
+
+ExportFormat = Literal["npz", "png", "parquet"]
+_NPZ_TIME = (1980, 1, 1, 0, 0, 0)
+_EXPORTED_PNG = re.compile(r"\d{9,}\.png")
+
+
+def export_samples(
+    store: ObjectStore,
+    job_id: str,
+    export_format: ExportFormat,
+    output: Path,
+    *,
+    overwrite: bool = False,
+) -> int:
+    """Write a job's sample set to local files; every shard is verified on the way.
+
+    Args:
+        store: Where the set is.
+        job_id: The sample job.
+        export_format: "npz" has `arr_0`, (N, H, W, C) uint8, as FID tools take it; "png" is a
+            folder of files named by index; "parquet" has the columns `index` and `png`.
+        output: The file, or for "png" the folder. It appears only when it is whole.
+        overwrite: Replace what is there.
+
+    Returns:
+        Number of images.
+
+    Raises:
+        BadInputError: The set is not whole, `output` cannot be written, or there is something
+            that is not to be replaced.
+        ShardDamagedError: A shard is not what was committed.
+    """
+    output = Path(os.path.abspath(output))  # noqa: PTH100 - a link stays one, `..` does not
+    _check_target(output, export_format, overwrite)
+    samples = SampleSet(store, job_id)
+    samples.manifest()
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+            part = Path(scratch) / "part"
+            _WRITERS[export_format](samples, part)
+            _replace(output, part)
+    except OSError as error:
+        raise BadInputError(f"cannot write {output}: {error.strerror or error}") from error
+    return samples.spec.num_samples
+
+
+def _check_target(output: Path, export_format: ExportFormat, overwrite: bool) -> None:
+    """Make sure that no folder is replaced but one of an export of png."""
+    if not output.parent.is_dir():
+        raise BadInputError(f"there is no folder {output.parent} to write {output.name} into")
+    if not output.exists():
+        return
+    if not overwrite:
+        raise BadInputError(f"{output} exists; choose another --output, or pass --overwrite")
+    if not output.is_dir():
+        return
+    is_export = all(_EXPORTED_PNG.fullmatch(path.name) for path in output.iterdir())
+    if export_format != "png" or output.is_symlink() or output == Path.cwd() or not is_export:
+        raise BadInputError(
+            f"{output} is a folder, and no export of png that --overwrite could replace; "
+            "choose another --output"
+        )
+
+
+def _replace(output: Path, part: Path) -> None:
+    """Put the new in the place of the old, which goes last: a crash loses neither."""
+    old = part.with_name("replaced")
+    if output.is_dir():
+        output.rename(old)
+    try:
+        part.rename(output)
+    except BaseException:
+        if old.is_dir():
+            old.rename(output)
+        raise
+
+
+def _write_npz(samples: SampleSet, part: Path) -> None:
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        member = zipfile.ZipInfo("arr_0.npy", date_time=_NPZ_TIME)
+        with archive.open(member, "w", force_zip64=True) as stream:
+            for number, (commit, pixels) in enumerate(samples.verified_shards()):
+                if number == 0:
+                    shape = (samples.spec.num_samples, *commit.image_shape)
+                    stream.write(_npy_header(shape))
+                stream.write(np.ascontiguousarray(pixels).data)
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    description = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(header, description)
+    return header.getvalue()
+
+
+def _write_pngs(samples: SampleSet, part: Path) -> None:
+    part.mkdir()
+    for commit, pixels in samples.verified_shards():
+        for index, image in enumerate(pixels, start=commit.start):
+            (part / f"{index:09d}.png").write_bytes(encode_png(image))
+
+
+def _write_parquet(samples: SampleSet, part: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("index", pa.int64()), ("png", pa.binary())])
+    with pq.ParquetWriter(part, schema, compression="none") as writer:
+        for commit, pixels in samples.verified_shards():
+            columns = {
+                "index": range(commit.start, commit.stop),
+                "png": [encode_png(image) for image in pixels],
+            }
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+_WRITERS: Mapping[ExportFormat, Callable[[SampleSet, Path], None]] = {
+    "npz": _write_npz,
+    "png": _write_pngs,
+    "parquet": _write_parquet,
+}

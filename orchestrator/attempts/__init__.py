@@ -1,0 +1,1 @@
+"""What every process of an attempt does: identity, heartbeat, log, outcome."""

@@ -1,0 +1,262 @@
+"""What both drivers share: one attempt's identity, heartbeat, stop request and outcome.
+
+A driver's process calls `run_attempt`, which makes sure that the attempt is the current one,
+ships its log, beats while the work runs, and puts the outcome in the store exactly once.
+"""
+
+import json
+import logging
+import os
+import platform
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+import psutil
+
+from orchestrator.attempts.log_shipper import LogShipper
+from orchestrator.cluster.process_identity import boot_id, born_s
+from orchestrator.errors import (
+    AttemptSupersededError,
+    ConditionFailedError,
+    JobNotFoundError,
+    OrchestratorError,
+    StoreError,
+)
+from orchestrator.jobs.records import Event, RecordStore
+from orchestrator.jobs.submissions import read_spec
+from orchestrator.lifecycle.outcome import OUTCOME, Outcome, failed_ranks, headline, reason_of
+from orchestrator.lifecycle.state import JobRecord
+from orchestrator.specs.job import Job
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import AttemptPaths, JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
+
+HEARTBEAT_EVERY_S = 3.0
+STOP_POLL_EVERY_S = 1.0
+DRIVER_ANSWER_S = 20.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRequest:
+    """The orchestrator's word that an attempt is to end.
+
+    Attributes:
+        at: When, by the store's clock.
+        grace_s: Time to save the work in.
+    """
+
+    at: datetime
+    grace_s: float
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far an attempt is; the driver changes it, the heartbeat shows it.
+
+    Attributes:
+        phase: What it does: "starting", "running", "saving", "evaluating", ...
+        done: Steps or images that are done.
+        total: Steps or images in all.
+        unit: "steps" or "images".
+        rate_per_s: Units a second, lately.
+        committed: Units that no crash can lose.
+        workers: One mapping a worker: rank, node_id, pid, and what it does.
+        details: What else `status` shows.
+    """
+
+    phase: str = "starting"
+    done: float = 0
+    total: int = 0
+    unit: str = "steps"
+    rate_per_s: float = 0.0
+    committed: int = 0
+    workers: list[dict[str, Any]] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a job, as its driver sees it.
+
+    Attributes:
+        store: The truth.
+        spec: What was asked.
+        record: The record as it was when the attempt began.
+        number: The attempt's number.
+        progress: What the heartbeat shows.
+        stop: Set once the attempt is to end; `stop_request` then tells how.
+    """
+
+    store: ObjectStore
+    spec: Job
+    record: JobRecord
+    number: int
+    progress: Progress = field(default_factory=Progress)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def open(cls, store: ObjectStore, job_id: str, number: int) -> "Attempt":
+        """Return the attempt. Raises: AttemptSupersededError, JobNotFoundError."""
+        records = RecordStore(store)
+        record = records.read(job_id).record
+        if record.attempt != number or not record.state.has_processes:
+            raise AttemptSupersededError(job_id, number)
+        return cls(store, read_spec(records, job_id), record, number)
+
+    @property
+    def job(self) -> JobPaths:
+        """The job's keys."""
+        return JobPaths(self.record.job_id)
+
+    @property
+    def paths(self) -> AttemptPaths:
+        """The attempt's keys."""
+        return self.job.attempt(self.number)
+
+    def tell(self, message: str) -> None:
+        """Write an event into the job's history."""
+        event = Event(at=self.store.now(), message=message, attempt=self.number)
+        RecordStore(self.store).append_event(self.record.job_id, event)
+
+    def stop_request(self) -> StopRequest | None:
+        """Return the request to end, if there is one."""
+        found = read_json(self.store, self.paths.stop)
+        if found is None:
+            return None
+        return StopRequest(
+            at=datetime.fromisoformat(found[0]["at"]), grace_s=float(found[0]["grace_s"])
+        )
+
+    def decide_once(self, decisions: Mapping[str, Any]) -> dict[str, Any]:
+        """Fix what changes bits for the whole job, and return what is fixed.
+
+        The first attempt's word stands; later ones get it back whatever they propose.
+        """
+        body = json.dumps({"format_version": 1, "attempt": self.number, **decisions}).encode()
+        try:
+            self.store.put(self.job.decisions, body, if_absent=True)
+        except ConditionFailedError:
+            return dict(json.loads(self.store.get(self.job.decisions).body))
+        return dict(json.loads(body))
+
+    def put_outcome(self, outcome: Outcome) -> None:
+        """Say what the attempt came to; the first word stands."""
+        try:
+            self.store.put(self.paths.outcome, OUTCOME.dump_json(outcome), if_absent=True)
+        except ConditionFailedError:
+            logger.warning("job=%s attempt=%d has an outcome already", self.job, self.number)
+
+    def beat(self) -> None:
+        """Write the heartbeat."""
+        value = {"at": self.store.now().isoformat(), **asdict(self.progress)}
+        self.store.put(self.paths.heartbeat, json.dumps(value).encode())
+
+
+def register_process(store: ObjectStore, paths: AttemptPaths, role: str, node_id: str = "") -> None:
+    """Tell the store that this process works for an attempt, so that its end can be proven.
+
+    Args:
+        store: Where to.
+        paths: The attempt's keys.
+        role: "driver", "worker-0", ...
+        node_id: The Ray node it runs on, if it knows that already.
+    """
+    value = {
+        "role": role,
+        "pid": os.getpid(),
+        "born_s": born_s(psutil.Process()),
+        "boot_id": boot_id(),
+        "node_id": node_id,
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+    }
+    store.put(f"{paths.processes}{role}-{os.getpid()}.json", json.dumps(value).encode())
+
+
+def run_attempt(
+    store_uri: str, job_id: str, number: int, work: Callable[[Attempt], Outcome]
+) -> int:
+    """Run one attempt to its outcome and return the process's exit code.
+
+    Args:
+        store_uri: The store.
+        job_id: The job.
+        number: The attempt.
+        work: What to do; its errors become the outcome's reason.
+    """
+    store = open_store(store_uri, answer_within_s=DRIVER_ANSWER_S)
+    attempt = Attempt.open(store, job_id, number)
+    register_process(store, attempt.paths, "driver")
+    # Once more: whoever gave the attempt up in between has not seen this process.
+    attempt = Attempt.open(store, job_id, number)
+    with LogShipper(store, attempt.paths, "driver", 0), _heartbeat(attempt):
+        try:
+            outcome = work(attempt)
+        except OrchestratorError as error:
+            logger.error("job=%s attempt=%d ends: %s", job_id, number, error)
+            outcome = _failed(error, attempt)
+        except Exception as error:
+            logger.exception("job=%s attempt=%d ends", job_id, number)
+            outcome = _failed(error, attempt)
+        attempt.put_outcome(outcome)
+    return 0 if outcome.succeeded or outcome.stopped else 1
+
+
+def _failed(error: Exception, attempt: Attempt) -> Outcome:
+    failed = failed_ranks(error)
+    nodes = {w.get("node_id") for w in attempt.progress.workers if w.get("rank") in failed}
+    return Outcome(
+        reason=reason_of(error),
+        message=headline(error),
+        progress=attempt.progress.committed,
+        failed_node_ids=tuple(sorted(node for node in nodes if node)),
+    )
+
+
+@contextmanager
+def _heartbeat(attempt: Attempt) -> Iterator[None]:
+    ended = threading.Event()
+    thread = threading.Thread(target=_beat_until, args=(attempt, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=10)
+
+
+def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
+    since_beat_s, shown_phase = HEARTBEAT_EVERY_S, ""
+    while not ended.wait(STOP_POLL_EVERY_S):
+        since_beat_s += STOP_POLL_EVERY_S
+        try:
+            phase = attempt.progress.phase
+            if since_beat_s >= HEARTBEAT_EVERY_S or phase != shown_phase:
+                attempt.beat()
+                since_beat_s, shown_phase = 0.0, phase
+            if not attempt.stop.is_set() and _must_stop(attempt):
+                attempt.stop.set()
+        except StoreError as error:
+            logger.warning("job=%s heartbeat is late: %s", attempt.record.job_id, error)
+        except Exception:
+            # The top of a thread: without it no stop is heard, and the attempt looks dead.
+            logger.exception("job=%s heartbeat is late", attempt.record.job_id)
+
+
+def _must_stop(attempt: Attempt) -> bool:
+    if attempt.stop_request() is not None:
+        return True
+    try:
+        current = RecordStore(attempt.store).read(attempt.record.job_id).record
+    except JobNotFoundError:  # somebody deleted it
+        return True
+    # A record that is read as none for a moment looks like that of no attempt at all.
+    was_given_up = current.attempt == attempt.number and not current.state.has_processes
+    return current.attempt > attempt.number or was_given_up

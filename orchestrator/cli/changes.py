@@ -1,0 +1,97 @@
+"""The verbs that ask the orchestrator to change a job: `cancel` and `retry`."""
+
+import math
+import sys
+import time
+from typing import Any
+
+import click
+
+from orchestrator.cli.output import Output, output_option
+from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.client.status import POLL_EVERY_S, follow, job_status, request
+from orchestrator.client.surroundings import surroundings
+from orchestrator.errors import OrchestratorError
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.lifecycle.state import JobState
+from orchestrator.store.objects import ObjectStore
+
+CANCEL_MARGIN_S = 60.0
+REQUEST_TIMEOUT_S = 60.0
+RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
+
+
+def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds")
+    return value
+
+
+@click.command("cancel")
+@click.argument("job")
+@click.option(
+    "--grace-s",
+    type=click.FloatRange(min=0),
+    callback=_finite,
+    default=30.0,
+    show_default=True,
+    help="Time to save the work in.",
+)
+@output_option
+def cancel_command(job: str, grace_s: float, output: Output) -> None:
+    """End a job; returns when its processes are really gone, and fails if they are not."""
+    store = surroundings(output.say).store
+    job_id = find_job_id(store, job)
+    status = job_status(store, job_id)
+    if not JobState(status["state"]).has_ended:
+        ensure_orchestrator(store, output.say)
+        request(store, job_id, "cancel", {"grace_s": grace_s})
+        *_, status = follow(store, job_id, grace_s + CANCEL_MARGIN_S)
+    is_cancelled = status["state"] == JobState.CANCELLED
+    told = "is cancelled; its processes are gone" if is_cancelled else f"is {status['state']}"
+    output.result(status, f"{job_id} {told}")
+    sys.exit(0 if is_cancelled else 1)
+
+
+@click.command("retry")
+@click.argument("job")
+@output_option
+def retry_command(job: str, output: Output) -> None:
+    """Queue a failed or cancelled job again; it goes on from what it has committed."""
+    store = surroundings(output.say).store
+    job_id = find_job_id(store, job)
+    status = retry_job(output, store, job_id)
+    output.result(status, f"{job_id} is {status['state']}")
+
+
+def retry_job(output: Output, store: ObjectStore, job_id: str) -> dict[str, Any]:
+    """Have a failed or cancelled job queued again and return its status.
+
+    Raises:
+        OrchestratorError: It is neither, or nobody reads the request.
+    """
+    state = JobState(job_status(store, job_id)["state"])
+    if state not in RETRYABLE:
+        raise OrchestratorError(
+            f"job {job_id} is {state}; only FAILED and CANCELLED jobs can be retried"
+        )
+    ensure_orchestrator(store, output.say)
+    ask_and_wait(store, job_id, "retry")
+    return job_status(store, job_id)
+
+
+def ask_and_wait(store: ObjectStore, job_id: str, verb: str) -> None:
+    """Ask the orchestrator for something and wait until it has read that.
+
+    Raises:
+        OrchestratorError: Nobody reads the request.
+    """
+    key = request(store, job_id, verb)
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    while store.exists(key):
+        if time.monotonic() > deadline:
+            raise OrchestratorError(
+                f"the orchestrator did not read the request in {REQUEST_TIMEOUT_S:g} s; "
+                "see `ddpmctl doctor`"
+            )
+        time.sleep(POLL_EVERY_S)

@@ -1,0 +1,94 @@
+"""The verbs that look at jobs: `list`, `status`, `events`, `wait`."""
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from orchestrator.cli.output import Output, exit_code_of, output_option
+from orchestrator.cli.progress import ProgressView
+from orchestrator.cli.show import describe_event, describe_job, job_table
+from orchestrator.client.ensure import Keeper, ensure_orchestrator
+from orchestrator.client.status import POLL_EVERY_S, follow, job_status, list_jobs
+from orchestrator.client.surroundings import surroundings
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.records import RecordStore, event_as_json
+from orchestrator.store.objects import ObjectStore
+
+
+@click.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also what the index no longer holds.")
+@output_option
+def list_command(everything: bool, output: Output) -> None:
+    """Show the jobs: those that live, then the ended ones, the newest first."""
+    jobs = list_jobs(surroundings(output.say).store, everything=everything)
+    output.result(jobs, job_table(jobs, everything=everything) if jobs else "no jobs")
+
+
+@click.command("status")
+@click.argument("job")
+@output_option
+def status_command(job: str, output: Output) -> None:
+    """Show one job in full; JOB is an id, or a name (its newest job)."""
+    status = job_status(surroundings(output.say).store, job)
+    output.result(status, describe_job(status))
+
+
+@click.command("events")
+@click.argument("job")
+@click.option("-f", "--follow", "stay", is_flag=True, help="Go on until the job has ended.")
+@output_option
+def events_command(job: str, stay: bool, output: Output) -> None:
+    """Show what happened to a job; with -f, JSON is one object a line."""
+    store = surroundings(output.say).store
+    job_id, records = find_job_id(store, job), RecordStore(store)
+    if output.as_json and not stay:
+        output.result([event_as_json(event) for event in records.events(job_id)])
+        return
+    seen = 0
+    while True:
+        ended = records.read(job_id).record.state.has_ended
+        for event in records.events(job_id, after=seen):
+            seen = event.number
+            output.line(event_as_json(event), describe_event(event))
+        if not stay or ended:
+            return
+        time.sleep(POLL_EVERY_S)
+
+
+@click.command("wait")
+@click.argument("job")
+@click.option("--timeout-s", type=click.FloatRange(min=0), help="Give up waiting after this.")
+@output_option
+def wait_command(job: str, timeout_s: float | None, output: Output) -> None:
+    """Wait until a job has ended; the exit code tells how.
+
+    0 succeeded, 100 failed, 101 not ended in time, 103 cancelled. Ctrl-C leaves the job running.
+    """
+    store = surroundings(output.say).store
+    job_id = find_job_id(store, job)
+    ensure_orchestrator(store, output.say)
+    sys.exit(exit_code_of(wait_for(output, store, job_id, timeout_s)["state"]))
+
+
+def wait_for(
+    output: Output, store: ObjectStore, job_id: str, timeout_s: float | None
+) -> dict[str, Any]:
+    """Wait for a job's end, showing its progress; give and return its last status."""
+    last = watch(output, store, job_id, timeout_s)
+    output.result(last, describe_job(last))
+    return last
+
+
+def watch(
+    output: Output, store: ObjectStore, job_id: str, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """Wait for a job's end, showing its progress; return its last status."""
+    last: dict[str, Any] = {}
+    keeper = Keeper(store, output.say)
+    with ProgressView(output.as_json) as view:
+        for last in follow(store, job_id, timeout_s):
+            view.show(last)
+            keeper.look()
+    return last

@@ -1,0 +1,93 @@
+"""The command line's entry: knows the verbs by name and loads one when it is called.
+
+So `ddpmctl --help` and a mistyped verb cost no import of anything heavy.
+"""
+
+import gc
+import importlib
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from orchestrator.cli.output import complain
+from orchestrator.errors import OrchestratorError
+
+_VERBS = {
+    "up": ("stack", "Start the embedded stack (store, Ray, MLflow), or say that it runs."),
+    "down": ("stack", "Stop exactly what `up` started; the data stay."),
+    "submit": ("submit", "Check a job file and put the job into the queue."),
+    "list": ("jobs", "Show the jobs."),
+    "status": ("jobs", "Show one job in full."),
+    "events": ("jobs", "Show what happened to a job."),
+    "explain": ("queue", "Say why a job waits, and for how long."),
+    "logs": ("logs", "Show what a job's processes wrote."),
+    "wait": ("jobs", "Wait until a job has ended; the exit code tells how."),
+    "cancel": ("changes", "End a job; returns when its processes are really gone."),
+    "retry": ("changes", "Queue a failed or cancelled job again."),
+    "delete": ("removal", "Remove an ended job and all that it wrote."),
+    "gc": ("removal", "Remove what crashes left behind and nothing refers to."),
+    "samples": ("samples", "Prove, mend and export a set of samples."),
+    "queue": ("queue", "Quotas of the queues."),
+    "orchestrator": ("cluster", "The actor that moves the jobs."),
+    "doctor": ("cluster", "Look whether store, Ray and MLflow do what is needed."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Finds verbs in the modules of this room, and turns our errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order of a job's life."""
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a verb, loading its module now."""
+        if cmd_name not in _VERBS:
+            return None
+        module = importlib.import_module(f"orchestrator.cli.{_VERBS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs with their one line each, loading none."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, line) for name, (_, line) in _VERBS.items()])
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; whatever the reader can act on is one line and an exit code, no traceback."""
+        as_json = _wants_json(sys.argv[1:])
+        # Of a verb's second, a tenth went into looking for garbage among what its imports made,
+        # and a twentieth into looking for plugins of pydantic in all that is installed.
+        gc.set_threshold(50_000)
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
+        try:
+            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
+        except (click.exceptions.Abort, KeyboardInterrupt):
+            sys.exit(130)
+        except click.ClickException as error:
+            complain(error.format_message(), 2, as_json)
+        except OrchestratorError as error:
+            complain(str(error), error.exit_code, as_json)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    pairs = itertools.pairwise(arguments)
+    is_apart = any(pair in (("-o", "json"), ("--output", "json")) for pair in pairs)
+    return is_apart or "-ojson" in arguments or "--output=json" in arguments
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ddpmctl")
+def main() -> None:
+    """A queue for diffusion training and sampling on a Ray cluster.
+
+    Nothing configured? Then everything runs on an embedded stack in .ddpmctl/. On a cluster of
+    your own set DDPMCTL_STORE, RAY_ADDRESS, MLFLOW_TRACKING_URI and AWS_*.
+    """

@@ -1,0 +1,117 @@
+"""A progress bar on a terminal, plain lines elsewhere, nothing at all for programs."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from orchestrator.cli.show import duration_text, fleet_text, progress_text, state_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PLAIN_EVERY_S = 10.0
+AT_WORK = ("STARTING", "RUNNING", "STOPPING")
+
+
+class ProgressView:
+    """Shows a job's status again and again.
+
+    Args:
+        silent: Show nothing.
+    """
+
+    def __init__(self, silent: bool) -> None:
+        self._silent = silent
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._said = ""
+        self._said_at = 0.0
+
+    def __enter__(self) -> Self:
+        if not self._silent and sys.stderr.isatty():
+            self._bar = _new_bar()
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None, state="", progress="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, status: Mapping[str, Any]) -> None:
+        """Show a status."""
+        if self._silent:
+            return
+        state, progress = _state_line(status), pace_line(status)
+        if self._bar is not None:
+            total, done = status.get("total") or None, completed(status)
+            self._bar.update(
+                self._task, total=total, completed=done, state=state, progress=progress
+            )
+        else:
+            self._say_plainly(state, progress)
+
+    def _say_plainly(self, state: str, progress: str) -> None:
+        now = time.monotonic()
+        if state == self._said and now - self._said_at < PLAIN_EVERY_S:
+            return
+        self._said, self._said_at = state, now
+        click.echo(f"{state}  {progress}".rstrip(), err=True)
+
+
+def _new_bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.fields[state]}"),
+        BarColumn(bar_width=40),
+        TextColumn("{task.fields[progress]}"),
+        console=Console(stderr=True),
+    )
+
+
+def _state_line(status: Mapping[str, Any]) -> str:
+    line = f"{status['job_id']} {state_text(status)}"
+    phase = status.get("phase")
+    is_telling = status["state"] == "RUNNING" and phase not in (None, "running")
+    return f"{line}, {phase}" if is_telling else line
+
+
+def pace_line(status: Mapping[str, Any]) -> str:
+    """Return how far a job is, how fast, and the time left; of one in the queue, why it waits."""
+    rate, total, done = (status.get(key) or 0 for key in ("rate_per_s", "total", "done"))
+    if status["state"] == "QUEUED":
+        return str(status.get("message") or "")
+    if status.get("children"):
+        return _children_line(status)
+    left = f", {duration_text((total - done) / rate)} left" if rate and total > done else ""
+    parts = [progress_text(status) + left]
+    if status["state"] == "RUNNING" and (fleet := fleet_text(status)):
+        parts.append(fleet)
+    return ", ".join(part for part in parts if part)
+
+
+def completed(status: Mapping[str, Any]) -> float:
+    """Return how much of a job is done; of a group, with the parts of the jobs at work."""
+    live = [c for c in status.get("children", []) if c["state"] in AT_WORK and c.get("total")]
+    parts: list[float] = [min(1.0, (child["done"] or 0) / child["total"]) for child in live]
+    return float(status.get("done") or 0) + sum(parts)
+
+
+def _children_line(status: Mapping[str, Any]) -> str:
+    """Return how far a group is, with the pace of the child at work if there is but one."""
+    live = [c for c in status["children"] if c["state"] in AT_WORK]
+    if len(live) == 1:
+        told = progress_text(live[0]) or live[0]["state"]
+        return f"{progress_text(status)}; {live[0]['step']} {told}"
+    return f"{progress_text(status)}; {len(live)} at work" if live else progress_text(status)

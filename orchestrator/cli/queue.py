@@ -1,0 +1,129 @@
+"""The verbs about the queue: `explain` and `queue set`."""
+
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from orchestrator.cli.output import Output, output_option
+from orchestrator.cli.show import child_text, duration_text
+from orchestrator.client.status import job_status
+from orchestrator.client.surroundings import surroundings
+from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.queue import MAX_QUOTA, read_quotas, read_snapshot, set_quota
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import ENDED, GROUP_KINDS, JobState
+from orchestrator.scheduling.explanation import Explanation, explain
+from orchestrator.store.keys import check_name
+from orchestrator.store.objects import ObjectStore
+
+_SHOWN_NODES = 8
+
+
+@click.command("explain")
+@click.argument("job")
+@output_option
+def explain_command(job: str, output: Output) -> None:
+    """Say what a job asks for, what is free, who is ahead, and when it starts."""
+    store = surroundings(output.say).store
+    job_id = find_job_id(store, job)
+    record = RecordStore(store).read(job_id).record
+    if record.kind in GROUP_KINDS:
+        _explain_group(store, job_id, output)
+        return
+    if record.state is not JobState.QUEUED:
+        text = f"{job_id} does not wait: it is {record.state}. {record.message}".rstrip()
+        output.result({"job_id": job_id, "state": record.state, "verdict": None}, text)
+        return
+    snapshot, now = read_snapshot(store), store.now()
+    if job_id not in {job.job_id for job in snapshot.queue}:
+        text = f"{job_id} is new: the orchestrator looks at it within seconds"
+        output.result({"job_id": job_id, "state": record.state, "verdict": None}, text)
+        return
+    explanation = explain(snapshot, job_id, now.timestamp())
+    output.result(asdict(explanation), _describe(explanation, now))
+
+
+def _explain_group(store: ObjectStore, job_id: str, output: Output) -> None:
+    """Say of each child that has not ended what it waits for, or how far it is."""
+    status, now = job_status(store, job_id), store.now()
+    lines = [f"{job_id} is {status['state']}. {status['message']}".rstrip()]
+    children = []
+    for child in status["children"]:
+        if child["state"] in ENDED:
+            continue
+        value: dict[str, Any] = {**child, "explanation": None}
+        text = child_text(child)
+        if child["state"] == JobState.QUEUED:
+            with suppress(JobNotFoundError):  # it started, or was just put into the queue
+                told = explain(read_snapshot(store), child["job_id"], now.timestamp())
+                value["explanation"] = asdict(told)
+                text = f"{child['step']}  {told.verdict}. {told.reason}"
+        children.append(value)
+        lines.append(f"  {text}")
+    told_of = ("job_id", "kind", "state", "reason", "message")
+    output.result({**{key: status[key] for key in told_of}, "children": children}, "\n".join(lines))
+
+
+def _describe(told: Explanation, now: datetime) -> str:
+    lines = [f"{told.job_id}: {told.verdict}. {told.reason}", f"  asks for   {told.asks_for}"]
+    lines.append(f"  position   {told.position}")
+    if told.ahead:
+        lines.append(f"  ahead      {', '.join(told.ahead[:5])}")
+    for holder in told.holders[:5]:
+        ends = f", ends in {_until(holder.expected_end_at, now)}" if holder.expected_end_at else ""
+        held = f"{holder.cpus:g} CPUs, {holder.gpus:g} GPUs"
+        lines.append(f"  held by    {holder.job_id}: {held}{ends}")
+    lines += [
+        f"  node       {node.node_id[:12]}: {node.free_cpus:g} CPUs and "
+        f"{node.free_gpus:g} GPUs free, room for {node.num_workers} worker(s)"
+        for node in told.free[:_SHOWN_NODES]
+    ]
+    lines += [f"  avoids     {node[:12]}, which broke its attempts" for node in told.avoids]
+    lines += [
+        f"  may use    {node[:12]}, though it broke its attempts: it fits in no other way"
+        for node in told.uses_avoided
+    ]
+    if told.estimated_start_at is not None:
+        lines.append(f"  starts in  about {_until(told.estimated_start_at, now)}")
+    return "\n".join(lines)
+
+
+def _until(at: float, now: datetime) -> str:
+    return duration_text(max(0.0, (datetime.fromtimestamp(at, UTC) - now).total_seconds()))
+
+
+@click.group("queue")
+def queue_command() -> None:
+    """Quotas of the queues."""
+
+
+@queue_command.command("set")
+@click.argument("name")
+@click.option("--gpus", type=float, required=True, help="GPUs its jobs may hold at once; -1: any.")
+@output_option
+def set_command(name: str, gpus: float, output: Output) -> None:
+    """Set a queue's quota. Jobs name their queue themselves: an agreement, not a wall."""
+    check_name("queue", name)
+    if gpus != -1 and not 0 <= gpus <= MAX_QUOTA:
+        raise BadInputError(
+            f"--gpus must be from 0 to {MAX_QUOTA:,}, or -1 for no limit, not {gpus:g}"
+        )
+    quotas = set_quota(surroundings(output.say).store, name, None if gpus == -1 else gpus)
+    output.result({"quotas": quotas}, _describe_quotas(quotas))
+
+
+@queue_command.command("show")
+@output_option
+def show_command(output: Output) -> None:
+    """Show the quotas."""
+    quotas = read_quotas(surroundings(output.say).store)
+    output.result({"quotas": quotas}, _describe_quotas(quotas))
+
+
+def _describe_quotas(quotas: dict[str, float]) -> str:
+    lines = [f"{name}: {gpus:g} GPUs" for name, gpus in sorted(quotas.items())]
+    return "\n".join(lines) or "no queue has a limit"

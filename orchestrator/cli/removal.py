@@ -1,0 +1,58 @@
+"""The verbs that remove: `delete` and `gc`."""
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from orchestrator.cli.output import Output, output_option
+from orchestrator.cli.show import bytes_text
+from orchestrator.client.deletion import Removed, delete_job, find_deletable
+from orchestrator.client.garbage import Garbage, collect_garbage
+from orchestrator.client.surroundings import surroundings
+from orchestrator.errors import BadInputError
+
+
+@click.command("delete")
+@click.argument("job")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@output_option
+def delete_command(job: str, yes: bool, output: Output) -> None:
+    """Remove an ended job and all that it wrote; JOB is an id, or a name (its newest job).
+
+    The jobs of a pipeline or a sweep go with it. A job is kept while a sample set or a registered
+    model refers to its checkpoints. Its MLflow run and its data set stay.
+    """
+    store = surroundings(output.say).store
+    job_id, *members = find_deletable(store, job)
+    named = f"{job_id} and its {len(members)} jobs" if members else job_id
+    if not yes and sys.stdin.isatty() and not click.confirm(f"delete {named}?", err=True):
+        raise BadInputError(f"{job_id} was not deleted")
+    removed = delete_job(store, job_id)
+    told = {"job_id": job_id, "jobs": members, **asdict(removed)}
+    output.result(told, f"{named} deleted: {_text(removed)}")
+
+
+@click.command("gc")
+@click.option("--dry-run", is_flag=True, help="Remove nothing.")
+@output_option
+def gc_command(dry_run: bool, output: Output) -> None:
+    """Remove data that no commit names, uploads older than a day, and marks without a job."""
+    garbage = collect_garbage(surroundings(output.say).store, dry_run=dry_run)
+    output.result({"dry_run": dry_run, **asdict(garbage)}, _describe(garbage, dry_run))
+
+
+def _describe(garbage: Garbage, dry_run: bool) -> str:
+    lines = [
+        f"data without a commit  {_text(garbage.data)}",
+        f"unfinished uploads     {_text(garbage.uploads)}",
+        f"marks without a job    {_text(garbage.marks)}",
+        f"half-deleted jobs      {_text(garbage.jobs)}",
+    ]
+    lines += [f"{job_id} left alone: {why}" for job_id, why in garbage.skipped.items()]
+    return "\n".join(lines + (["nothing was removed (--dry-run)"] if dry_run else []))
+
+
+def _text(removed: Removed) -> str:
+    plural = "" if removed.objects == 1 else "s"
+    return f"{removed.objects} object{plural}, {bytes_text(removed.size_bytes)}"

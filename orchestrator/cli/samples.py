@@ -1,0 +1,119 @@
+"""The verbs about sample sets: `samples verify|repair|export|grid`."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.artifacts.images import image_grid
+from orchestrator.artifacts.samples.export import export_samples
+from orchestrator.artifacts.samples.verify import (
+    SampleSet,
+    SetReport,
+    repair_samples,
+    verify_samples,
+)
+from orchestrator.cli.changes import ask_and_wait
+from orchestrator.cli.jobs import watch
+from orchestrator.cli.output import Output, output_option, short_output_option
+from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.client.surroundings import surroundings
+from orchestrator.errors import BadInputError
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import JobState
+
+_WITHOUT_END = (JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobState.STOPPING)
+
+
+@click.group("samples")
+def samples_command() -> None:
+    """Prove, mend and export a set of samples."""
+
+
+@samples_command.command("verify")
+@click.argument("job")
+@output_option
+def verify_command(job: str, output: Output) -> None:
+    """Reread a set and prove that it has exactly N images, in order and undamaged."""
+    store = surroundings(output.say).store
+    report = verify_samples(store, find_job_id(store, job))
+    output.result(asdict(report), _describe(report))
+    sys.exit(0 if report.is_whole else 1)
+
+
+@samples_command.command("repair")
+@click.argument("job")
+@output_option
+def repair_command(job: str, output: Output) -> None:
+    """Draw again what is missing or damaged, and nothing else; then prove the set."""
+    store = surroundings(output.say).store
+    job_id = find_job_id(store, job)
+    state = RecordStore(store).read(job_id).record.state
+    if state in _WITHOUT_END:
+        raise BadInputError(f"job {job_id} is {state}; a set is repaired once its job has ended")
+    report = repair_samples(store, job_id)
+    if not report.is_whole:
+        output.say(_describe(report))
+        ensure_orchestrator(store, output.say)
+        ask_and_wait(store, job_id, "repair")
+        watch(output, store, job_id)
+        report = verify_samples(store, job_id)
+    output.result(asdict(report), _describe(report))
+    sys.exit(0 if report.is_whole else 1)
+
+
+@samples_command.command("export")
+@click.argument("job")
+@click.option(
+    "--format",
+    "export_format",
+    type=click.Choice(["npz", "png", "parquet"]),
+    default="npz",
+    show_default=True,
+    help="npz: arr_0, uint8 (N, H, W, C), the form that FID tools take.",
+)
+@click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--overwrite", is_flag=True, help="Replace what stands at the path.")
+@short_output_option
+def export_command(
+    job: str, export_format: Any, path: Path, overwrite: bool, output: Output
+) -> None:
+    """Write a set to local files; memory does not grow with it."""
+    store = surroundings(output.say).store
+    num_images = export_samples(
+        store, find_job_id(store, job), export_format, path, overwrite=overwrite
+    )
+    value = {"path": str(path), "format": export_format, "num_images": num_images}
+    output.result(value, f"{num_images} images in {path}")
+
+
+@samples_command.command("grid")
+@click.argument("job")
+@click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--num-images", type=click.IntRange(1, 4096), default=64, show_default=True)
+@short_output_option
+def grid_command(job: str, path: Path, num_images: int, output: Output) -> None:
+    """Write the first images of a set side by side into one PNG."""
+    store = surroundings(output.say).store
+    samples = SampleSet(store, find_job_id(store, job))
+    shown = samples.first_images(num_images)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image_grid(shown))
+    except OSError as error:
+        raise BadInputError(f"cannot write {path}: {error.strerror}") from error
+    value = {"path": str(path.absolute()), "num_images": len(shown)}
+    output.result(value, f"the first {len(shown)} images: {path.absolute()}")
+
+
+def _describe(report: SetReport) -> str:
+    if report.is_whole:
+        return (
+            f"{report.job_id}: whole, {report.num_images} images in {report.num_shards} shards\n"
+            f"  SHA-256 of the pixels in order: {report.set_sha256}"
+        )
+    lines = [f"{report.job_id}: {report.num_images} of {report.num_samples} images are good"]
+    return "\n".join([*lines, *(f"  {problem}" for problem in report.problems)])

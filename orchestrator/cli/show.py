@@ -1,0 +1,211 @@
+"""How jobs, plans and events look to a person."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.jobs.records import Event
+from orchestrator.lifecycle.state import ENDED
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def bytes_text(size: float) -> str:
+    """Return a size with a unit: 1536 is "1.5 KiB"."""
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration: 3725 is "1h02m"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def progress_text(status: Mapping[str, Any]) -> str:
+    """Return how far a job is: "1200/2000 steps, 14.2/s"."""
+    if not status.get("total"):
+        return f"{status['done']:g}" if status.get("done") else ""
+    text = f"{status['done']:.0f}/{status['total']} {status['unit']}"
+    rate = status.get("rate_per_s")
+    return f"{text}, {rate:.1f}/s" if rate else text
+
+
+def fleet_text(status: Mapping[str, Any]) -> str:
+    """Return what a fleet is at: "3 workers, 120/300 reverse steps in hand"; "" for no fleet."""
+    details = status.get("details") or {}
+    if "steps_in_hand" not in details:
+        return ""
+    number = details["num_workers"]
+    steps = f"{details['steps_in_hand']}/{details['steps_of_hand']} reverse steps in hand"
+    return f"{number} worker{'' if number == 1 else 's'}, {steps}"
+
+
+def state_text(status: Mapping[str, Any]) -> str:
+    """Return the state, and since when it is unconfirmed if nobody can confirm it."""
+    state = str(status["state"])
+    if status.get("stale"):
+        since = str(status["confirmed_at"])[:19].replace("T", " ")
+        return f"{state}? unconfirmed since {since}"
+    notes = [str(status["reason"])] if status.get("reason") else []
+    if status.get("position"):
+        notes.append(f"#{status['position']} in line")
+    return f"{state} ({', '.join(notes)})" if notes else state
+
+
+def job_table(jobs: Sequence[Mapping[str, Any]], *, everything: bool = False) -> str:
+    """Return the jobs as aligned columns, a group's children below it.
+
+    Args:
+        jobs: In the order of the list.
+        everything: Also the children of groups that have ended; their group sums them up.
+    """
+    rows = [("JOB", "KIND", "STATE", "TRY", "PROGRESS", "AGE")]
+    rows += [
+        (
+            f"{indent}{job['job_id']}",
+            str(job["kind"]),
+            state_text(job),
+            str(job["attempt"]),
+            progress_text(job),
+            duration_text(_age_s(job["submitted_at"])),
+        )
+        for indent, job in _nested(jobs, everything)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    num_hidden = len(jobs) + 1 - len(rows)
+    if num_hidden:
+        lines.append(f"and {num_hidden} of ended groups: `ddpmctl list --all`")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _nested(
+    jobs: Sequence[Mapping[str, Any]], everything: bool
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (indent, job), children right after the group that they belong to."""
+    shown = {job["job_id"] for job in jobs}
+    children: dict[str, list[Mapping[str, Any]]] = {}
+    for job in jobs:
+        children.setdefault(str(job.get("parent")), []).append(job)
+    for job in jobs:
+        if job.get("parent") in shown:
+            continue
+        yield "", job
+        of_job = children.get(str(job["job_id"]), [])
+        of_job.sort(key=lambda child: (child["submitted_at"], child["job_id"]))
+        shows_all = everything or job["state"] not in ENDED
+        yield from (("  ", c) for c in of_job if shows_all or c["state"] not in ENDED)
+
+
+def describe_job(status: Mapping[str, Any]) -> str:
+    """Return one job in full."""
+    lines = [
+        f"{status['job_id']}  {state_text(status)}",
+        f"  kind      {status['kind']}, queue {status['queue']}, priority {status['priority']}",
+        f"  attempt   {status['attempt']}",
+    ]
+    if status.get("message"):
+        lines.append(f"  message   {status['message']}")
+    if progress_text(status):
+        lines.append(f"  progress  {progress_text(status)}")
+    if status.get("committed"):
+        lines.append(f"  committed {status['committed']:g}")
+    lines += [f"  {name:<9} {text}" for name, text in _fleet_lines(status).items()]
+    if not status.get("stale") and status["state"] in ("STARTING", "RUNNING"):
+        lines += [f"  worker    {_worker_text(worker)}" for worker in status.get("workers", [])]
+    lines += [f"  {child_text(child)}" for child in status.get("children", [])]
+    if status.get("run_id"):
+        lines.append(f"  MLflow    run {status['run_id']}")
+    return "\n".join(lines)
+
+
+def child_text(child: Mapping[str, Any]) -> str:
+    """Return a child of a group as one line: "train  RUNNING, 20/100 steps, 14.2/s  digits-..."."""
+    if child["state"] is None:
+        return f"{child['step']}  {child['message']}{_settings_text(child)}"
+    state, progress = state_text(child), progress_text(child)
+    told = f"{state}, {progress}" if progress else state
+    return f"{child['step']}  {told}  {child['job_id']}{_settings_text(child)}"
+
+
+def _settings_text(child: Mapping[str, Any]) -> str:
+    return f"  ({_named_values(child['settings'])})" if child["settings"] else ""
+
+
+def _named_values(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _worker_text(worker: Mapping[str, Any]) -> str:
+    shown = ("rank", "phase", "shard", "step", "done", "rate_per_s")
+    parts = [f"{key} {_short(worker[key])}" for key in shown if worker.get(key) is not None]
+    text = ", ".join(parts)
+    return f"{text} of {worker['num_steps']}" if worker.get("num_steps") else text
+
+
+def _fleet_lines(status: Mapping[str, Any]) -> dict[str, str]:
+    """Return what `status` tells of a fleet's shards and of what its images cost."""
+    details = status.get("details") or {}
+    if "num_shards" not in details:
+        return {}
+    lines = {
+        "shards": f"{details['shards_done']} of {details['num_shards']} committed, "
+        f"{details['shards_given_twice']} given to a second worker, "
+        f"{details['workers_lost']} worker(s) lost"
+    }
+    for unit in ("gpu", "cpu"):
+        useful = details.get(f"useful_{unit}_s_per_1000_images")
+        if useful is not None:
+            redone = details[f"redone_{unit}_s_per_1000_images"]
+            lines["cost"] = f"{useful:g} {unit}-s useful, {redone:g} redone per 1,000 images"
+    return lines
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def describe_event(event: Event) -> str:
+    """Return an event as one line."""
+    parts = [event.at.strftime("%Y-%m-%d %H:%M:%S"), f"[{event.attempt}]"]
+    if event.state:
+        parts.append(event.state)
+    if event.reason:
+        parts.append(f"({event.reason})")
+    return " ".join([*parts, event.message]).rstrip()
+
+
+def describe_plan(plan: Mapping[str, Any]) -> str:
+    """Return a plan as aligned lines; that of a group has a block for each child."""
+    own = {key: value for key, value in plan.items() if key != "children" and value not in ([], {})}
+    width = max(len(key) for key in own)
+    lines = [
+        f"{key.replace('_', ' '):<{width}}  {_plan_value(key, value)}" for key, value in own.items()
+    ]
+    for child in plan.get("children", []):
+        lines += ["", describe_plan(child)]
+    return "\n".join(lines)
+
+
+def _plan_value(key: str, value: Any) -> str:
+    if "bytes" in key:
+        return bytes_text(value)
+    if isinstance(value, dict):
+        return _named_values(value)
+    if isinstance(value, list):
+        return ", ".join(str(part) for part in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _age_s(time: str) -> float:
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds())

@@ -1,0 +1,63 @@
+"""The verb `submit`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from ddpm.config import ConfigError
+from orchestrator.cli.jobs import wait_for
+from orchestrator.cli.output import Output, exit_code_of, output_option
+from orchestrator.cli.show import describe_plan
+from orchestrator.client.datasets import check_sources, with_dataset, with_datasets
+from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.client.plan import plan_of
+from orchestrator.client.status import job_status
+from orchestrator.client.submit import submit_job, submit_with_smoke
+from orchestrator.client.surroundings import surroundings
+from orchestrator.errors import BadInputError
+from orchestrator.specs.files import load_submission
+from orchestrator.specs.group import GroupJob
+
+
+@click.command("submit")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field.")
+@click.option("--id", "job_id", help="Submitting the same id and spec twice is submitting once.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and submit nothing.")
+@click.option("--smoke", is_flag=True, help="First a one-worker job that looks whether it works.")
+@click.option("--wait", "stay", is_flag=True, help="Wait for the end; see `wait`.")
+@output_option
+def submit_command(
+    file: Path,
+    overrides: tuple[str, ...],
+    job_id: str | None,
+    dry_run: bool,
+    smoke: bool,
+    stay: bool,
+    output: Output,
+) -> None:
+    """Check a job file and put the job, pipeline or sweep into the queue."""
+    spec = load_submission(file, overrides)
+    check_sources(spec, file, overrides)
+    store = surroundings(output.say).store
+    try:
+        if isinstance(spec, GroupJob):
+            spec = with_datasets(spec, file.parent, store)
+        else:
+            spec = with_dataset(spec, file.parent, store)
+    except ConfigError as error:
+        raise BadInputError(f"{file}: {error}") from error
+    if dry_run:
+        plan = plan_of(spec, store)
+        output.result(plan, describe_plan(plan))
+        return
+    submission = (submit_with_smoke if smoke else submit_job)(store, spec, job_id)
+    ensure_orchestrator(store, output.say)
+    if stay:
+        sys.exit(exit_code_of(wait_for(output, store, submission.job_id, None)["state"]))
+    told = "queued" if submission.is_new else "exists already, with the same spec"
+    # The status costs seven requests, which the text does not need.
+    status = job_status(store, submission.job_id) if output.as_json else None
+    text = f"{submission.job_id} {told}\n  follow it: ddpmctl wait {spec.name}"
+    output.result(status, text)

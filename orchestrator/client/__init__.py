@@ -1,0 +1,1 @@
+"""What the verbs do to the store and to Ray."""

@@ -1,0 +1,102 @@
+"""Takes a job's images into the store when the job is submitted."""
+
+import importlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ddpm.config import ConfigError
+from orchestrator.artifacts.datasets.refs import DatasetRef, find_known, resolve_source
+from orchestrator.cluster.cache import cache_folder
+from orchestrator.errors import BadInputError, DatasetError
+from orchestrator.specs.document import Location, load_document
+from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import Job, TrainJob
+from orchestrator.store.objects import ObjectStore
+
+
+def check_sources(spec: Job | GroupJob, file: Path, overrides: Sequence[str] = ()) -> None:
+    """Make sure that every data set of a job file is known or there, before anything is started.
+
+    Args:
+        spec: What the file says.
+        file: The job file; relative paths start from its folder.
+        overrides: `a.b=value` each, as `--set` takes them.
+
+    Raises:
+        BadInputError: One line that names file and line.
+    """
+    for location, job in _jobs(spec):
+        if not isinstance(job, TrainJob):
+            continue
+        try:
+            resolve_source(job.dataset.source, file.parent)
+        except DatasetError as error:
+            document = load_document(file)
+            for option in overrides:
+                document.override(option)
+            raise document.fault((*location, "dataset", "source"), str(error)) from error
+
+
+def _jobs(spec: Job | GroupJob) -> Iterable[tuple[Location, Job]]:
+    """Yield each job and where it stands in the file."""
+    if not isinstance(spec, GroupJob):
+        yield (), spec
+        return
+    for child in spec.children:
+        yield ("job",) if spec.kind == "sweep" else ("steps", child.step), child.spec
+
+
+def with_dataset(
+    spec: Job, folder: Path, store: ObjectStore, known: dict[str, DatasetRef] | None = None
+) -> Job:
+    """Return the spec with its images in the store and pinned by their hash.
+
+    Args:
+        spec: What was asked.
+        folder: Folder of the job file, which relative paths start from.
+        store: Where the images go.
+        known: Sources that were taken in already; what this call takes in is added.
+
+    Raises:
+        DatasetError: The images cannot be used; the message names the file.
+        ConfigError: The model cannot take them.
+    """
+    if not isinstance(spec, TrainJob):
+        return spec
+    known = {} if known is None else known
+    source = resolve_source(spec.dataset.source, folder)
+    if source not in known:
+        known[source] = find_known(source, store) or _take_in(source, store)
+    ref = known[source]
+    if spec.dataset.sha256 not in (None, ref.sha256):
+        raise DatasetError(
+            f"dataset.sha256: the file pins {spec.dataset.sha256}, but the images at {source} have "
+            f"{ref.sha256}; bring those images back, or take the line out"
+        )
+    spec.model.check_image_shape((ref.channels, ref.height, ref.width))
+    dataset = spec.dataset.model_copy(update={"sha256": ref.sha256, "source": source})
+    return spec.model_copy(update={"dataset": dataset})
+
+
+def _take_in(source: str, store: ObjectStore) -> DatasetRef:
+    # Loaded here: the libraries that read images take longer than all else that `submit` does.
+    datasets = importlib.import_module("orchestrator.artifacts.datasets.ingest")
+    ref: DatasetRef = datasets.ingest(source, store, cache_folder("datasets"))
+    return ref
+
+
+def with_datasets(group: GroupJob, folder: Path, store: ObjectStore) -> GroupJob:
+    """Return a group with the images of all its children in the store, equal sources once.
+
+    Raises:
+        BadInputError: Images of a child cannot be used; the message names the step.
+    """
+    known: dict[str, DatasetRef] = {}
+    children = []
+    for child in group.children:
+        try:
+            spec = with_dataset(child.spec, folder, store, known)
+        except (ConfigError, DatasetError) as error:
+            raise BadInputError(f"{child.step}: {error}") from error
+        children.append(child.model_copy(update={"spec": spec}))
+    return group.model_copy(update={"children": tuple(children)})

@@ -1,0 +1,143 @@
+"""Removes an ended job: what it wrote first, its record last, so that it can be done again.
+
+First the record says that the job is being deleted: from then on nobody can retry it. Then the
+orchestrator is told to drop it from the index, and `list` shows it no more. A process that dies in
+between leaves the record, by which the next `delete` or `gc` finds the job and goes on.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from orchestrator.artifacts.checkpoints.references import let_go_of_model
+from orchestrator.client.references import references_to
+from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.records import RecordStore, Request
+from orchestrator.jobs.submissions import read_submission
+from orchestrator.lifecycle.state import GROUP_KINDS, JobRecord
+from orchestrator.specs.group import GroupJob
+from orchestrator.store import keys
+from orchestrator.store.keys import JobPaths, check_name
+from orchestrator.store.objects import ObjectInfo, ObjectStore
+
+_THREADS = 16
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed, or would be.
+
+    Attributes:
+        objects: How many.
+        size_bytes: Of all together.
+    """
+
+    objects: int = 0
+    size_bytes: int = 0
+
+    def __add__(self, other: "Removed") -> "Removed":
+        return Removed(self.objects + other.objects, self.size_bytes + other.size_bytes)
+
+
+def find_deletable(
+    store: ObjectStore,
+    job: str,
+    references: Callable[[ObjectStore, Sequence[str]], list[str]] = references_to,
+) -> list[str]:
+    """Return the id of a job, given by id or name, and after it the ids of the jobs that go too.
+
+    Raises:
+        JobNotFoundError: There is none.
+        OrchestratorError: One has not ended, or something refers to one; the message names it.
+    """
+    # A job that was deleted by half has no spec any more, only a record.
+    has_record = store.exists(JobPaths(check_name("job", job)).record)
+    job_id = job if has_record else find_job_id(store, job)
+    record = RecordStore(store).read(job_id).record
+    members = [record, *_children(store, record)]
+    ids = [member.job_id for member in members]
+    if record.deleted_at is not None:
+        return ids
+    for member in members:
+        if not member.state.has_ended:
+            raise OrchestratorError(
+                f"job {member.job_id} is {member.state}; only ended jobs can be deleted: "
+                f"`ddpmctl cancel {member.job_id}` first"
+            )
+    found = references(store, ids)
+    if found:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        named = ", ".join(found[:_NAMED])
+        raise OrchestratorError(f"{named}{more} refers to job {job_id}; delete that first")
+    return ids
+
+
+def _children(store: ObjectStore, record: JobRecord) -> list[JobRecord]:
+    """Return the jobs of a group that exist, the last one of the file first."""
+    if record.kind not in GROUP_KINDS:
+        return []
+    records, found = RecordStore(store), []
+    try:
+        spec = read_submission(records, record.job_id)
+    except JobNotFoundError:  # deleted by half: the jobs went before the spec
+        return []
+    for child in reversed(spec.children) if isinstance(spec, GroupJob) else ():
+        try:
+            one = records.read(child.job_id).record
+        except JobNotFoundError:
+            continue
+        if one.parent == record.job_id:
+            found.append(one)
+    return found
+
+
+def delete_job(store: ObjectStore, job_id: str) -> Removed:
+    """Remove everything of an ended job, and of its jobs if it is a group; return what that was.
+
+    Raises:
+        OrchestratorError: It was retried in between.
+    """
+    job, record = JobPaths(job_id), _marked(store, job_id)
+    removed = Removed()
+    for child in _children(store, record):
+        removed += delete_job(store, child.job_id)
+    told = Request(job_id=job_id, verb=keys.DELETE, attempt=record.attempt, at=store.now())
+    RecordStore(store).post_request(told)
+    for mark in (keys.queue_marker, keys.tracking_marker, keys.notify_marker):
+        store.delete(mark(job_id))
+    last = (job.spec, job.record)
+    let_go_of_model(store, record.model or {}, job_id)
+    infos = list(store.list_objects(job.folder))
+    removed += remove_objects(store, [info for info in infos if info.key not in last])
+    for key in last:  # one after the other: by the record alone it is found again
+        removed += remove_objects(store, [info for info in infos if info.key == key])
+    return removed
+
+
+def _marked(store: ObjectStore, job_id: str) -> JobRecord:
+    """Write into the record that the job goes, so that no retry brings it back."""
+    current = RecordStore(store).read(job_id)
+    if current.record.deleted_at is not None:
+        return current.record
+    if not current.record.state.has_ended:
+        raise OrchestratorError(f"job {job_id} is {current.record.state} now; nothing was deleted")
+    records = RecordStore(store, fence=current.record.fence)
+    try:
+        return records.write(current, replace(current.record, deleted_at=store.now())).record
+    except ConditionFailedError as error:
+        raise OrchestratorError(
+            f"job {job_id} changed at this very moment; nothing was deleted, try again"
+        ) from error
+
+
+def remove_objects(
+    store: ObjectStore, infos: Iterable[ObjectInfo], *, dry_run: bool = False
+) -> Removed:
+    """Remove objects, several at a time; with `dry_run` only count them."""
+    doomed = list(infos)
+    if not dry_run:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(store.delete, [info.key for info in doomed]))
+    return Removed(len(doomed), sum(info.size_bytes for info in doomed))

@@ -1,0 +1,1 @@
+"""Probes of the surroundings, each with its remedy."""

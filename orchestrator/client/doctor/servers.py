@@ -1,0 +1,141 @@
+"""Probes of Ray's Jobs API and of an MLflow server, over plain HTTP."""
+
+import http.client
+import importlib.metadata
+import json
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.client.doctor.findings import Finding
+from orchestrator.tracking.registry import shown_uri
+
+_TIMEOUT_S = 5.0
+_UP = "or run `ddpmctl up`"
+
+
+def diagnose_ray(environment: Mapping[str, str]) -> list[Finding]:
+    """Probe the Ray cluster that an environment names."""
+    address = environment.get("RAY_ADDRESS", "")
+    if urlsplit(address).scheme not in {"http", "https"}:
+        remedy = f"set RAY_ADDRESS to the Jobs API (http://host:8265), {_UP}"
+        return [Finding("ray", "reachable", False, f"RAY_ADDRESS is {address!r}", remedy)]
+    headers = _ray_headers(environment)
+    status, body = _get(f"{address.rstrip('/')}/api/version", headers)
+    if status in {401, 403}:
+        remedy = "check RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+        return [Finding("ray", "token", False, f"{address} refuses the token", remedy)]
+    if status != 200:
+        return [_unreachable("ray", address, status, body, "RAY_ADDRESS")]
+    return [
+        Finding("ray", "reachable", True, f"the Jobs API at {address} answers"),
+        _token(address, environment),
+        _same_version("ray", _json(body).get("ray_version")),
+        _resources(address, headers),
+    ]
+
+
+def diagnose_mlflow(environment: Mapping[str, str]) -> list[Finding]:
+    """Probe the MLflow server that an environment names."""
+    address = environment.get("MLFLOW_TRACKING_URI", "")
+    shown = shown_uri(address)
+    if urlsplit(address).scheme not in {"http", "https"}:
+        remedy = f"set MLFLOW_TRACKING_URI to a server's http:// address, {_UP}"
+        return [Finding("mlflow", "reachable", False, f"MLFLOW_TRACKING_URI is {shown!r}", remedy)]
+    headers = _mlflow_headers(environment)
+    root = address.rstrip("/")
+    status, body = _get(f"{root}/api/2.0/mlflow/experiments/search?max_results=1", headers)
+    if status in {401, 403}:
+        remedy = "check MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD"
+        return [Finding("mlflow", "credentials", False, f"{shown} refuses them", remedy)]
+    if status != 200 or "experiments" not in _json(body):
+        return [_unreachable("mlflow", shown, status, body, "MLFLOW_TRACKING_URI")]
+    version = _get(f"{root}/version", headers)[1].decode(errors="replace").strip()
+    return [
+        Finding("mlflow", "reachable", True, f"the server at {shown} lists its experiments"),
+        _same_version("mlflow", version),
+    ]
+
+
+def _token(address: str, environment: Mapping[str, str]) -> Finding:
+    is_open = _get(f"{address.rstrip('/')}/api/jobs/", {})[0] == 200
+    if not is_open:
+        return Finding("ray", "token", True, "accepted; callers without it are refused")
+    if environment.get("RAY_AUTH_MODE") == "token":
+        remedy = "start the cluster with RAY_AUTH_MODE=token, or unset it here"
+        return Finding("ray", "token", False, "the cluster does not ask for the token", remedy)
+    return Finding("ray", "token", True, "none asked: whoever reaches it can run code on it")
+
+
+def _same_version(part: str, theirs: str | None) -> Finding:
+    ours = importlib.metadata.version(part)
+    depth = 3 if part == "ray" else 1  # Ray refuses drivers of any other version
+    ok = bool(theirs) and str(theirs).split(".")[:depth] == ours.split(".")[:depth]
+    remedy = "" if ok else f"install {part}=={theirs} here, or {ours} there"
+    return Finding(part, "version", ok, f"{theirs} there, {ours} here", remedy)
+
+
+def _resources(address: str, headers: Mapping[str, str]) -> Finding:
+    status, body = _get(f"{address.rstrip('/')}/nodes?view=summary", headers)
+    nodes = _json(body).get("data", {}).get("summary", []) if status == 200 else []
+    alive = [node["raylet"] for node in nodes if node.get("raylet", {}).get("state") == "ALIVE"]
+    total = {
+        name: sum(float(raylet.get("resourcesTotal", {}).get(name, 0)) for raylet in alive)
+        for name in ("CPU", "GPU")
+    }
+    ok = bool(alive) and total["CPU"] > 0
+    detail = f"{len(alive)} nodes, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"
+    remedy = "" if ok else "no node offers a CPU: look at the cluster's dashboard"
+    return Finding("ray", "resources", ok, detail, remedy)
+
+
+def _unreachable(part: str, address: str, status: int, body: bytes, variable: str) -> Finding:
+    said = " ".join(body.decode(errors="replace").split())[:200]
+    detail = f"{address} answers with status {status}" if status else f"{address}: {said}"
+    remedy = f"check {variable} and the network, {_UP}"
+    return Finding(part, "reachable", False, detail, remedy)
+
+
+def _ray_headers(environment: Mapping[str, str]) -> dict[str, str]:
+    token = environment.get("RAY_AUTH_TOKEN", "")
+    path = environment.get("RAY_AUTH_TOKEN_PATH", "")
+    if not token and path:
+        try:
+            token = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            token = ""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _mlflow_headers(environment: Mapping[str, str]) -> dict[str, str]:
+    user = environment.get("MLFLOW_TRACKING_USERNAME")
+    password = environment.get("MLFLOW_TRACKING_PASSWORD")
+    token = environment.get("MLFLOW_TRACKING_TOKEN")
+    if user and password:
+        return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _get(url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """Return status and body; status 0 and the reason where nobody answers."""
+    try:
+        request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310  (http or https)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return 0, str(error).encode()
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,89 @@
+"""What a job will do, computed without doing it: what `--dry-run` and `submit` print."""
+
+from typing import Any
+
+from ddpm.network.unet_size import count_parameters
+from orchestrator.artifacts.datasets.refs import DatasetRef, describe
+from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import Job, TrainJob
+from orchestrator.store.objects import ObjectStore
+
+_BYTES_PER_PARAMETER = 4 * 4  # model, moving average and two moments, float32
+
+
+def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, Any]:
+    """Return the plan of a job whose images are in the store; that of a group has its children's.
+
+    Raises:
+        DatasetError: The store has no such images.
+    """
+    if isinstance(spec, TrainJob):
+        return plan_training(spec, describe(store, str(spec.dataset.sha256)))
+    if not isinstance(spec, GroupJob):
+        return plan_sampling(spec)
+    children = [
+        {
+            "step": child.step,
+            "needs": list(child.needs),
+            "settings": child.settings,
+            **plan_of(child.spec, store),
+        }
+        for child in spec.children
+    ]
+    for child, plan in zip(spec.children, children, strict=True):
+        if child.model_step is not None:
+            plan["model"] = f"of step {child.model_step}"
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        spec.unit: len(children),
+        "at_once": spec.max_concurrent or len(children),
+        "children": children,
+    }
+
+
+def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
+    """Return parameters, steps, checkpoints, bytes and workers of a training."""
+    shape = (dataset.channels, dataset.height, dataset.width)
+    parameters = count_parameters(spec.model, shape)
+    checkpoint_bytes = parameters * _BYTES_PER_PARAMETER
+    steps, every = spec.training.num_steps, spec.checkpoints.every_steps
+    num_checkpoints = -(-steps // every)
+    held_out = round(dataset.num_images * spec.dataset.holdout_fraction)
+    train_images = dataset.num_images - held_out
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "images": train_images,
+        "held_out_images": held_out,
+        "image_shape": list(shape),
+        "parameters": parameters,
+        "steps": steps,
+        "epochs": round(steps * spec.training.global_batch_size / train_images, 2),
+        "checkpoints": num_checkpoints,
+        "checkpoint_bytes": checkpoint_bytes,
+        "bytes_kept": checkpoint_bytes * min(spec.checkpoints.keep, num_checkpoints),
+        "workers": spec.resources.num_workers,
+        "images_per_worker_and_step": spec.training.global_batch_size // spec.resources.num_workers,
+        "gpus_per_worker": spec.resources.gpus_per_worker,
+    }
+
+
+def plan_sampling(spec: Job) -> dict[str, Any]:
+    """Return images, shards, passes of the network and workers of a sampling."""
+    if isinstance(spec, TrainJob):
+        raise TypeError("a training is planned with its data set")
+    microbatch = spec.sampling.microbatch_size
+    num_microbatches = -(-spec.num_samples // microbatch)
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "images": spec.num_samples,
+        "shards": -(-spec.num_samples // spec.shard_size),
+        "microbatches": num_microbatches,
+        "network_passes": num_microbatches * spec.sampling.num_steps,
+        "workers_min": spec.resources.num_workers.min,
+        "workers_max": spec.resources.num_workers.max,
+        "gpus_per_worker": spec.resources.gpus_per_worker,
+        "model": spec.model.job or spec.model.registered or spec.model.checkpoint,
+    }

@@ -1,0 +1,97 @@
+"""What still needs a job: sample sets, registered models, and the group that it belongs to."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from orchestrator.client.status import list_jobs
+from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.submissions import read_spec
+from orchestrator.lifecycle.state import JobState
+from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.store import keys
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking.registry import registered_versions
+
+_THREADS = 16
+
+logger = logging.getLogger(__name__)
+
+
+def references_to(
+    store: ObjectStore,
+    job_ids: Sequence[str],
+    versions: Callable[[str], list[str]] = registered_versions,
+) -> list[str]:
+    """Return what refers to some jobs that would go together; while there is any, none may go.
+
+    Args:
+        store: Where the jobs are.
+        job_ids: The jobs; what they are to each other does not count.
+        versions: Looks registered versions up; asked only where MLflow was told of a job.
+
+    Returns:
+        One line each, as "the sample set digits-samples".
+
+    Raises:
+        TrackingError: MLflow knows of a job and does not answer.
+    """
+    going = frozenset(job_ids)
+    told = [job_id for job_id in job_ids if _has_run(store, job_id)]
+    registered = [f"the registered model {name}" for job_id in told for name in versions(job_id)]
+    jobs = list_jobs(store, everything=True)
+    sets = [j["job_id"] for j in jobs if j["kind"] == "sample" and j["job_id"] not in going]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        uses = pool.map(lambda other: _draws_from(store, other, going), sets)
+        drawn = [f"the sample set {name}" for name, used in zip(sets, uses, strict=True) if used]
+    return registered + drawn + _family(jobs, going)
+
+
+def _has_run(store: ObjectStore, job_id: str) -> bool:
+    """Tell whether MLflow was told of a job."""
+    found = read_json(store, keys.JobPaths(job_id).tracking_cursor)
+    return bool(found and found[0].get("run_id"))
+
+
+def _family(jobs: Sequence[Mapping[str, Any]], going: frozenset[str]) -> list[str]:
+    """Return the groups that still move one of the jobs, and the jobs that one is made of."""
+    parents = {job.get("parent") for job in jobs if job["job_id"] in going} - going
+    kept = [
+        job
+        for job in jobs
+        if (job["job_id"] in parents and not JobState(job["state"]).has_ended)
+        or (job.get("parent") in going and job["job_id"] not in going)
+    ]
+    return [f"the {job['kind']} {job['job_id']}" for job in kept]
+
+
+def _draws_from(store: ObjectStore, sample_id: str, job_ids: frozenset[str]) -> bool:
+    records = RecordStore(store)
+    try:
+        record = records.read(sample_id).record
+        if record.model:
+            return str(record.model.get("job_id")) in job_ids
+        spec = read_spec(records, sample_id)
+    except JobNotFoundError:
+        return False
+    except BadInputError as error:
+        logger.warning("job=%s cannot be read and is taken to refer to it: %s", sample_id, error)
+        return True
+    return isinstance(spec, SampleJob) and _means(store, spec.model, job_ids)
+
+
+def _means(store: ObjectStore, ref: ModelRef, job_ids: frozenset[str]) -> bool:
+    """Tell whether a reference that nobody has resolved yet may become one of these jobs."""
+    if ref.checkpoint is not None:
+        folders = tuple(f"{store.uri}/{keys.JobPaths(job_id).folder}" for job_id in job_ids)
+        return ref.checkpoint.startswith(folders)
+    if ref.job is None:
+        return False  # what is registered was looked up already
+    try:
+        return find_job_id(store, ref.job) in job_ids
+    except JobNotFoundError:
+        return False

@@ -1,0 +1,69 @@
+"""Puts jobs into the queue."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.errors import SpecConflictError
+from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.submissions import create_job, read_submission
+from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import Job
+from orchestrator.specs.smoke import behind_smoke_tests
+from orchestrator.store.keys import check_name
+from orchestrator.store.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What came of a submit.
+
+    Attributes:
+        job_id: The job.
+        is_new: False if the same spec was submitted under that id before.
+    """
+
+    job_id: str
+    is_new: bool
+
+
+def submit_job(store: ObjectStore, spec: Job | GroupJob, job_id: str | None = None) -> Submission:
+    """Put a job into the queue; the same id with the same spec is the same job.
+
+    Raises:
+        SpecConflictError: The id is taken by another spec.
+        BadInputError: The id cannot be used.
+    """
+    job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
+    if isinstance(spec, GroupJob):
+        spec = spec.with_ids(job_id)
+    records = RecordStore(store)
+    if create_job(records, job_id, spec):
+        return Submission(job_id, is_new=True)
+    if read_submission(records, job_id).spec_hash != spec.spec_hash:
+        raise SpecConflictError(job_id)
+    return Submission(job_id, is_new=False)
+
+
+def submit_with_smoke(
+    store: ObjectStore, spec: Job | GroupJob, job_id: str | None = None
+) -> Submission:
+    """Put a job into the queue behind small ones that look whether it would work.
+
+    Raises:
+        SpecConflictError: The id is taken by another spec.
+        BadInputError: The id cannot be used.
+    """
+    job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
+    if isinstance(spec, GroupJob):
+        spec = spec.with_ids(job_id)
+    waiting, smokes = behind_smoke_tests(spec, job_id)
+    for smoke_id, smoke in smokes.items():
+        submit_job(store, smoke, smoke_id)
+    return submit_job(store, waiting, job_id)
+
+
+def _new_id(name: str, now: datetime) -> str:
+    alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+    ending = "".join(secrets.choice(alphabet) for _ in range(4))
+    return f"{name}-{now:%Y%m%d-%H%M%S}-{ending}"

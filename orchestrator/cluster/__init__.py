@@ -1,0 +1,1 @@
+"""Ray, and the machines below it."""

@@ -1,0 +1,43 @@
+"""Which code runs: a hash over the sources of both packages, and the git commit if there is one."""
+
+import functools
+import hashlib
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+_PACKAGES = ("ddpm", "orchestrator")
+_SOURCE_SUFFIXES = (".py", ".cpp", ".h")
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def code_version() -> str:
+    """Return the SHA-256 over the names and contents of all source files."""
+    digest = hashlib.sha256()
+    for package in _PACKAGES:
+        for path in source_files(_ROOT / package):
+            digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def source_files(folder: Path) -> list[Path]:
+    """Return all source files below a folder, sorted: Python's, and those of the kernels."""
+    return sorted(path for path in folder.rglob("*.*") if path.suffix in _SOURCE_SUFFIXES)
+
+
+def release() -> str:
+    """Return the version and the beginning of the code's hash, for people."""
+    return f"{version('ddpmctl')}+{code_version()[:12]}"
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Return the commit of the checkout that the code is in, or None outside of one."""
+    if not (_ROOT / ".git").exists():
+        return None
+    done = subprocess.run(
+        ["git", "-C", str(_ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""The orchestrator: look, decide, act."""

@@ -1,0 +1,114 @@
+"""Brings jobs into the orchestrator's view: reads them, many at a time, and claims records.
+
+A record is written anew when it is adopted, so that the ETags that an earlier orchestrator holds
+match nothing any more.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+from orchestrator.controller.group_steps import LiveGroup
+from orchestrator.errors import (
+    BadInputError,
+    ConditionFailedError,
+    JobNotFoundError,
+    ObjectNotFoundError,
+)
+from orchestrator.jobs.records import Event, RecordStore, VersionedRecord
+from orchestrator.jobs.submissions import read_submission
+from orchestrator.lifecycle.state import JobRecord
+from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import Job
+from orchestrator.store import keys
+
+ORPHAN_AFTER = timedelta(minutes=10)
+AT_ONCE = 64
+_LOOK_AGAIN_AFTER_S = 60.0
+_THREADS = 16
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LiveJob:
+    """A job that has not ended, as the loop remembers it between two rounds."""
+
+    spec: Job
+    current: VersionedRecord
+    heartbeat: dict[str, Any] = field(default_factory=dict)
+    waits_for: str | None = None
+    waits_for_job: str | None = None
+    has_passed_smoke: bool = False
+
+    @property
+    def record(self) -> JobRecord:
+        """The record as last read or written."""
+        return self.current.record
+
+
+class Adopter:
+    """Reads jobs and claims their records.
+
+    Args:
+        records: Reads, and writes under the orchestrator's lease.
+    """
+
+    def __init__(self, records: RecordStore) -> None:
+        self._records = records
+        self._unreadable: dict[str, float] = {}  # until when it is not looked at again
+
+    def adopt(
+        self,
+        job_ids: Iterable[str],
+        between: Callable[[], None] = lambda: None,
+        at_most: int | None = None,
+    ) -> Iterator[LiveJob | LiveGroup]:
+        """Yield the jobs and groups that could be read and claimed.
+
+        Args:
+            job_ids: Ids from the queue's folder.
+            between: Called before each `AT_ONCE` of them, since many take long.
+            at_most: Leave the others for the next call.
+        """
+        now = time.monotonic()
+        readable = (job_id for job_id in job_ids if self._unreadable.get(job_id, now) <= now)
+        ids = iter(list(islice(readable, at_most)))
+        while some := list(islice(ids, AT_ONCE)):
+            between()
+            with ThreadPoolExecutor(min(_THREADS, len(some))) as pool:
+                yield from [job for job in pool.map(self._adopt, some) if job is not None]
+
+    def _adopt(self, job_id: str) -> LiveJob | LiveGroup | None:
+        try:
+            spec, current = read_submission(self._records, job_id), self._records.read(job_id)
+        except JobNotFoundError:
+            self._drop_orphan(job_id)
+            return None
+        except (BadInputError, ValueError) as error:  # also a spec that is no JSON
+            logger.error("job=%s cannot be read: %s", job_id, error)
+            self._unreadable[job_id] = time.monotonic() + _LOOK_AGAIN_AFTER_S
+            return None
+        is_new = not current.etag
+        try:
+            current = self._records.write(current, current.record)
+        except ConditionFailedError:
+            return None  # read again in the next round
+        if is_new:
+            told = Event(at=current.record.submitted_at, message="submitted", state="QUEUED")
+            self._records.append_event(job_id, told)
+        return LiveGroup(spec, current) if isinstance(spec, GroupJob) else LiveJob(spec, current)
+
+    def _drop_orphan(self, job_id: str) -> None:
+        """Forget a queue mark whose spec never came: its `submit` died in between."""
+        store, key = self._records.store, keys.queue_marker(job_id)
+        try:
+            if store.get(key).age > ORPHAN_AFTER:
+                store.delete(key)
+        except ObjectNotFoundError:
+            return  # the job was deleted meanwhile

@@ -1,0 +1,288 @@
+"""Takes the steps that follow for an attempt: submit it, stop it, end it, release it."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.samples.plan import plan_shards
+from orchestrator.artifacts.samples.shards import SampleShards
+from orchestrator.cluster.ray_cluster import Cluster, ProcessRef
+from orchestrator.errors import ConditionFailedError, RayUnavailableError
+from orchestrator.jobs.records import RecordStore, VersionedRecord
+from orchestrator.lifecycle.outcome import OUTCOME, Outcome
+from orchestrator.lifecycle.retry import Restart
+from orchestrator.lifecycle.state import JobRecord, JobState, Reason
+from orchestrator.lifecycle.steps import (
+    DriverStatus,
+    Facts,
+    Fail,
+    Kill,
+    Requeue,
+    Run,
+    Step,
+    Stop,
+    Submit,
+    Succeed,
+    Terminate,
+    blamed_nodes,
+    next_step,
+    with_lost_nodes,
+)
+from orchestrator.specs.job import Job, TrainJob
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import AttemptPaths, JobPaths
+from orchestrator.store.objects import ObjectStore
+
+STOP_GRACE_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+def submission_id(record: JobRecord) -> str:
+    """Return the Ray Job's id of a record's current attempt."""
+    return f"{record.job_id}.{record.attempt}"
+
+
+class AttemptControl:
+    """Follows one attempt at a time; holds nothing between two calls.
+
+    Args:
+        store: The truth.
+        cluster: Where attempts run.
+        records: Writes under the orchestrator's lease.
+    """
+
+    def __init__(self, store: ObjectStore, cluster: Cluster, records: RecordStore) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._records = records
+        # By attempt's folder and key; what is there once stays as it is.
+        self._known_processes: dict[str, dict[str, ProcessRef]] = {}
+
+    def submit(self, record: JobRecord) -> None:
+        """Hand the current attempt to Ray. Raises: RayUnavailableError."""
+        entrypoint = (
+            f"python -m orchestrator.{'training' if record.kind == 'train' else 'sampling'}.driver "
+            f"{self._store.uri} {record.job_id} {record.attempt}"
+        )
+        metadata = {"job": record.job_id, "attempt": str(record.attempt), "kind": record.kind}
+        self._cluster.start(submission_id(record), entrypoint, metadata)
+
+    def workers_there(self, record: JobRecord) -> Mapping[str, int]:
+        """Return the workers of the current attempt that were there when followed last, by node."""
+        folder = JobPaths(record.job_id).attempt(record.attempt).processes
+        known = self._known_processes.get(folder, {}).values()
+        return Counter(process.node_id for process in known if process.role != "driver")
+
+    def follow(
+        self, current: VersionedRecord, spec: Job, heartbeat: Mapping[str, Any]
+    ) -> VersionedRecord:
+        """Take the step that follows for a job with processes, and return its record.
+
+        Raises:
+            ConditionFailedError: Somebody else moved the record.
+            RayUnavailableError: Ray does not answer.
+        """
+        record = current.record
+        view = self._view(record, heartbeat)
+        current = self._with_decisions(current)
+        step = next_step(current.record, view.facts, spec.max_runtime_s)
+        if record.state is JobState.STOPPING and record.stop_grace_s > 0:
+            self._tell_to_stop(record)
+        if step is None:
+            return current
+        if isinstance(step, Submit | Terminate | Kill):
+            self._press(step, current.record, view)
+            return current
+        moved = self._records.move(current, self._moved(step, current.record, spec, view))
+        if not moved.record.state.has_processes:
+            attempt = JobPaths(record.job_id).attempt(record.attempt)
+            self._known_processes.pop(attempt.processes, None)
+        return moved
+
+    def _view(self, record: JobRecord, heartbeat: Mapping[str, Any]) -> "_View":
+        paths = JobPaths(record.job_id).attempt(record.attempt)
+        now = self._store.now()
+        found = read_json(self._store, paths.outcome)
+        outcome = OUTCOME.validate_python(found[0], strict=False) if found else None
+        processes = self._processes(paths)
+        running = self._cluster.alive(processes)
+        ray, message = self._ray_status(record)
+        facts = Facts(
+            ray=ray,
+            outcome=outcome,
+            outcome_age_s=found[1].age.total_seconds() if found else 0.0,
+            phase=heartbeat.get("phase", ""),
+            has_begun=bool(processes),
+            driver_runs=any(process.role == "driver" for process in running),
+            num_running=len(running),
+            running_s=(now - record.attempts[-1].started_at).total_seconds(),
+            in_state_s=(now - record.changed_at).total_seconds(),
+            silent_s=(now - _heard_of(record, heartbeat)).total_seconds(),
+            ray_message=message,
+        )
+        return _View(facts, running, _said(outcome, heartbeat))
+
+    def _ray_status(self, record: JobRecord) -> tuple[DriverStatus | None, str]:
+        try:
+            status = self._cluster.status(submission_id(record))
+            ended = status.has_ended
+            message = self._cluster.message(submission_id(record)) if ended else ""
+        except RayUnavailableError as error:
+            logger.warning("job=%s status unknown: %s", record.job_id, error)
+            return None, ""
+        return status, " ".join(message.split())[:300]
+
+    def _processes(self, paths: AttemptPaths) -> list[ProcessRef]:
+        keys = [info.key for info in self._store.list_objects(paths.processes)]
+        known = self._known_processes.setdefault(paths.processes, {})
+        for key in keys:
+            if key not in known:
+                value = json.loads(self._store.get(key).body)
+                names = ("role", "pid", "born_s", "boot_id", "node_id", "host")
+                ref = ProcessRef(**{name: value[name] for name in names})
+                known[key] = ref
+        return [known[key] for key in keys]
+
+    def _with_decisions(self, current: VersionedRecord) -> VersionedRecord:
+        """Copy what the first attempt fixed into the record, once."""
+        if current.record.decisions:
+            return current
+        found = read_json(self._store, JobPaths(current.record.job_id).decisions)
+        if found is None:
+            return current
+        return self._records.write(current, replace(current.record, decisions=found[0]))
+
+    def _tell_to_stop(self, record: JobRecord) -> None:
+        paths = JobPaths(record.job_id).attempt(record.attempt)
+        value = {
+            "at": record.changed_at.isoformat(),
+            "grace_s": record.stop_grace_s,
+            "reason": record.reason,
+        }
+        try:
+            self._store.put(paths.stop, json.dumps(value).encode(), if_absent=True)
+        except ConditionFailedError:
+            return  # told already
+
+    def _press(self, step: Submit | Terminate | Kill, record: JobRecord, view: "_View") -> None:
+        match step:
+            case Submit():
+                self.submit(record)
+            case Terminate():
+                self._cluster.stop(submission_id(record))
+            case Kill():
+                self._cluster.kill(view.running)
+
+    def _moved(self, step: Step, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
+        now = self._store.now()
+        match step:
+            case Run():
+                return record.moved_to(JobState.RUNNING, at=now, message="running")
+            case Succeed():
+                message = view.facts.outcome.message if view.facts.outcome else ""
+                done = record.moved_to(JobState.SUCCEEDED, at=now, message=message)
+                return done.with_attempt(ended_at=now, progress=self._progress(spec, record, view))
+            case Stop(reason, message):
+                return _stopping(record, now, reason, message, JobState.FAILED, STOP_GRACE_S)
+            case Requeue(message):
+                return _stopping(record, now, Reason.PREEMPTED, message, JobState.QUEUED)
+            case Fail(reason, message):
+                return self._failed(record, spec, reason, message, view)
+            case _:
+                return self._released(record, spec, view)
+
+    def _progress(self, spec: Job, record: JobRecord, view: "_View") -> int:
+        """Return what is committed, by the store: what an attempt commits last it may never say."""
+        job = JobPaths(record.job_id)
+        if isinstance(spec, TrainJob):
+            return max(view.said, *CheckpointStore(self._store, job).steps(), 0)
+        plan = plan_shards(spec.num_samples, spec.shard_size)
+        indices = SampleShards(self._store, job).indices()
+        return max(view.said, sum(plan[index].num_images for index in indices))
+
+    def _failed(
+        self, record: JobRecord, spec: Job, reason: Reason, message: str, view: "_View"
+    ) -> JobRecord:
+        """Return the record on its way to another attempt or to FAILED, as the policy decides."""
+        now = self._store.now()
+        record = record.with_attempt(progress=self._progress(spec, record, view))
+        record = self._put_down_to_nodes(record, reason, view)
+        reason = record.reason or reason
+        counted = [a for a in record.attempts if a.number >= record.first_counted_attempt]
+        verdict = spec.retry.decide(reason, counted)
+        told = f"{message} ({verdict.message})" if message else verdict.message
+        if isinstance(verdict, Restart):
+            record = replace(
+                record,
+                avoided_nodes=verdict.avoid_nodes,
+                not_before=now + timedelta(seconds=verdict.after_s),
+            )
+            return _stopping(record, now, reason, told, JobState.QUEUED)
+        return _stopping(record, now, reason, told, JobState.FAILED)
+
+    def _released(self, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
+        now = self._store.now()
+        target = record.stop_target or JobState.FAILED
+        if record.reason in (Reason.WORKER_LOST, Reason.DRIVER_LOST):
+            record = self._put_down_to_nodes(record, record.reason, view)  # Ray knows by now
+        moved = record.moved_to(target, at=now, reason=record.reason, message=record.message)
+        progress = self._progress(spec, record, view)
+        return moved.with_attempt(ended_at=now, reason=record.reason, progress=progress)
+
+    def _put_down_to_nodes(self, record: JobRecord, reason: Reason, view: "_View") -> JobRecord:
+        """Return the record with why its attempt ended, and by which nodes' fault."""
+        nodes, alive = record.attempts[-1].node_ids, [n.node_id for n in self._cluster.nodes()]
+        reason = with_lost_nodes(reason, nodes, alive)
+        # A driver that never began met no node of the attempt: it starts elsewhere.
+        known = nodes if view.facts.has_begun else ()
+        blamed = blamed_nodes(reason, view.facts.outcome, known, alive)
+        return replace(record, reason=reason).with_attempt(reason=reason, failed_node_ids=blamed)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What was seen of an attempt.
+
+    Attributes:
+        facts: For the decision.
+        running: Its processes that are alive.
+        said: Units that it said are committed.
+    """
+
+    facts: Facts
+    running: list[ProcessRef]
+    said: int
+
+
+def _stopping(
+    record: JobRecord,
+    now: datetime,
+    reason: Reason,
+    message: str,
+    target: JobState,
+    grace_s: float = 0.0,
+) -> JobRecord:
+    return record.moved_to(
+        JobState.STOPPING,
+        at=now,
+        reason=reason,
+        message=message,
+        stop_target=target,
+        stop_grace_s=grace_s,
+    )
+
+
+def _heard_of(record: JobRecord, heartbeat: Mapping[str, Any]) -> datetime:
+    at = heartbeat.get("at")
+    return max(record.changed_at, datetime.fromisoformat(at)) if at else record.changed_at
+
+
+def _said(outcome: Outcome | None, heartbeat: Mapping[str, Any]) -> int:
+    at_last = outcome.progress if outcome is not None else 0
+    return max(at_last, int(heartbeat.get("committed", 0)))

@@ -1,0 +1,217 @@
+"""Moves groups of jobs: looks at their children, asks `groups` what follows, and does it.
+
+Children are ordinary jobs: created as `submit` creates one, cancelled and retried by the same
+requests that a user's verbs put into the inbox. So each step may be taken twice, and an
+orchestrator that dies between two of them goes on from what the store holds.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import CONCERN_ALL_JOBS, ConditionFailedError, JobNotFoundError
+from orchestrator.jobs.index import index_entry
+from orchestrator.jobs.records import Event, RecordStore, Request, VersionedRecord
+from orchestrator.jobs.submissions import create_job
+from orchestrator.lifecycle.groups import (
+    ChildView,
+    next_children,
+    next_records,
+    planned_entry,
+    waits_for,
+)
+from orchestrator.lifecycle.state import JobRecord, JobState, Reason
+from orchestrator.specs.group import Child, GroupJob
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+
+MAX_STARTS_A_LOOP = 16
+_TOLD = (
+    "state",
+    "reason",
+    "message",
+    "attempt",
+    "heartbeat_at",
+    "phase",
+    "done",
+    "total",
+    "unit",
+    "rate_per_s",
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A child's record and heartbeat as they were seen last.
+
+    Attributes:
+        record: None while it is not created.
+        heartbeat: What its last attempt said last.
+    """
+
+    record: JobRecord | None = None
+    heartbeat: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LiveGroup:
+    """A group that has not ended, as the loop remembers it between two rounds."""
+
+    spec: GroupJob
+    current: VersionedRecord
+    heartbeat: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, Seen] = field(default_factory=dict)
+    is_stale: bool = False
+
+    @property
+    def record(self) -> JobRecord:
+        """The record as last read or written."""
+        return self.current.record
+
+
+class GroupControl:
+    """Moves all groups of a store.
+
+    Args:
+        store: The truth.
+        records: Writes under the orchestrator's lease.
+
+    Attributes:
+        live: The groups that have not ended, by id, as last read or written.
+    """
+
+    def __init__(self, store: ObjectStore, records: RecordStore) -> None:
+        self._store = store
+        self._records = records
+        self.live: dict[str, LiveGroup] = {}
+
+    def follow(self, jobs: Mapping[str, Seen]) -> None:
+        """Take what follows for each group; `jobs` are those that have not ended, by id."""
+        for job_id, group in self.live.items():
+            try:
+                if group.is_stale:
+                    group.current, group.is_stale = self._records.read(job_id), False
+                self._follow(group, jobs)
+            except ConditionFailedError:
+                group.is_stale = True
+            except CONCERN_ALL_JOBS:
+                raise
+            except Exception:
+                # What nobody foresaw of one group must not end the loop in which all others wait.
+                logger.exception("job=%s is passed over", job_id)
+
+    def _follow(self, group: LiveGroup, live: Mapping[str, Seen]) -> None:
+        views = [self._view(group, child, live) for child in group.spec.children]
+        moved = next_records(group.record, views, group.spec.unit, self._store.now())
+        # Before the record: whoever reads that a group has ended finds its children ended too.
+        self._beat(group, views, moved[-1] if moved else group.record)
+        for record in moved:
+            self._move(group, record)
+        if group.record.state is JobState.STOPPING:
+            self._cancel(group, views)
+        starting = next_children(group.record, views, group.spec.max_concurrent)
+        for view in starting[:MAX_STARTS_A_LOOP]:
+            self._start(group, view)
+
+    def _view(self, group: LiveGroup, child: Child, live: Mapping[str, Seen]) -> ChildView:
+        job_id = child.job_id
+        seen = group.seen.get(job_id)
+        if job_id in live:
+            seen = live[job_id]
+        elif seen is None or (seen.record is not None and not seen.record.state.has_ended):
+            seen = self._read(job_id)
+        group.seen[job_id] = seen
+        is_ours = seen.record is None or seen.record.parent == group.record.job_id
+        return ChildView(
+            step=child.step,
+            job_id=job_id,
+            needs=child.needs,
+            record=seen.record,
+            is_foreign=not is_ours,
+        )
+
+    def _read(self, job_id: str) -> Seen:
+        try:
+            record = self._records.read(job_id).record
+        except JobNotFoundError:
+            return Seen()
+        found = read_json(self._store, JobPaths(job_id).attempt(record.attempt).heartbeat)
+        return Seen(record, found[0] if found else {})
+
+    def _beat(self, group: LiveGroup, views: Sequence[ChildView], record: JobRecord) -> None:
+        """Write how far the children are, if that changed."""
+        heartbeat = heartbeat_of(group, views)
+        key = JobPaths(record.job_id).attempt(record.attempt).heartbeat
+        if heartbeat == group.heartbeat and record.attempt == group.record.attempt:
+            return
+        self._store.put(key, json.dumps(heartbeat).encode())
+        group.heartbeat = heartbeat
+
+    def _move(self, group: LiveGroup, record: JobRecord) -> None:
+        if record.state is not group.record.state:
+            group.current = self._records.move(group.current, record)
+            return
+        group.current = self._records.write(group.current, record)
+        told = Event(at=self._store.now(), message=record.message, attempt=record.attempt)
+        self._records.append_event(record.job_id, told)
+
+    def _cancel(self, group: LiveGroup, views: Sequence[ChildView]) -> None:
+        for view in views:
+            if view.record is None or not view.lives:
+                continue
+            if view.record.stop_target is not JobState.CANCELLED:
+                self._ask(view.record, "cancel", {"grace_s": group.record.stop_grace_s})
+
+    def _start(self, group: LiveGroup, view: ChildView) -> None:
+        if view.record is not None:
+            self._ask(view.record, "retry", {})
+            return
+        child = next(c for c in group.spec.children if c.step == view.step)
+        parent = {"job_id": group.record.job_id, "step": child.step}
+        del group.seen[child.job_id]
+        if create_job(self._records, child.job_id, child.spec, parent):
+            message = f"{child.step} is in the queue as {child.job_id}"
+            told = Event(at=self._store.now(), message=message, attempt=group.record.attempt)
+            self._records.append_event(group.record.job_id, told)
+
+    def _ask(self, record: JobRecord, verb: str, details: dict[str, Any]) -> None:
+        """Put a request into the inbox: it is done in the next loop, as if a user had asked."""
+        self._records.post_request(
+            Request(
+                job_id=record.job_id,
+                verb=verb,
+                attempt=record.attempt,
+                at=self._store.now(),
+                details=details,
+            )
+        )
+
+
+def heartbeat_of(group: LiveGroup, views: Sequence[ChildView]) -> dict[str, Any]:
+    """Return how far a group and each of its children are, as its heartbeat holds it."""
+    children = [
+        _entry(child, group.seen[child.job_id], view, views)
+        for child, view in zip(group.spec.children, views, strict=True)
+    ]
+    return {
+        "done": sum(view.succeeded for view in views),
+        "total": len(children),
+        "unit": group.spec.unit,
+        "children": children,
+    }
+
+
+def _entry(child: Child, seen: Seen, view: ChildView, views: Sequence[ChildView]) -> dict[str, Any]:
+    planned = planned_entry(child.step, child.job_id, child.spec.kind, child.settings, child.needs)
+    if seen.record is None:
+        return {**planned, "message": waits_for(view, views) or "waits for its turn"}
+    if view.is_foreign:
+        message = "its id belongs to another job"
+        return {**planned, "state": JobState.FAILED, "reason": Reason.BAD_INPUT, "message": message}
+    entry = index_entry(seen.record, seen.heartbeat)
+    return {**planned, **{key: entry[key] for key in _TOLD}}

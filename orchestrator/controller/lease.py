@@ -1,0 +1,124 @@
+"""The lease that makes one orchestrator the one that acts.
+
+The holder renews an object in the store with If-Match; whoever finds it older than its term takes
+it with a higher fencing number. Age is judged by the store's clock alone. A holder that slept past
+its term learns so from `guard`, before it writes anything.
+"""
+
+import json
+import os
+import secrets
+import socket
+import time
+from typing import Any
+
+import psutil
+
+from orchestrator.cluster.process_identity import BIRTH_TOLERANCE_S, boot_id, born_s
+from orchestrator.errors import ConditionFailedError, LeaseLostError
+from orchestrator.jobs.lease_view import TERM_S
+from orchestrator.store import keys
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.objects import ObjectStore
+
+RENEW_EVERY_S = 3.0
+
+
+class Lease:
+    """One orchestrator's hold on the store.
+
+    Args:
+        store: Where the lease lies.
+        version: Version and code hash of this orchestrator, for readers.
+        term_s: Age from which somebody else may take it.
+
+    Attributes:
+        fence: Number of this hold; a later one has a higher number.
+        renewals: How often it was written.
+    """
+
+    def __init__(self, store: ObjectStore, version: str, term_s: float = TERM_S) -> None:
+        self.fence = 0
+        self.renewals = 0
+        self._store = store
+        self._term_s = term_s
+        self._etag = ""
+        self._renewed_s = float("-inf")
+        self._holder: dict[str, Any] = {
+            "owner": secrets.token_hex(8),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "born_s": born_s(psutil.Process()),
+            "boot_id": boot_id(),
+            "version": version,
+        }
+
+    def acquire(self) -> bool:
+        """Take the lease if nobody holds it; tell whether this orchestrator holds it now."""
+        found = read_json(self._store, keys.LEASE)
+        fence = 0
+        if found is not None:
+            holder, stored = found
+            fence = int(holder["fence"])
+            if stored.age.total_seconds() <= self._term_s and not _is_over(holder):
+                return False
+        try:
+            self._put(fence + 1, found[1].etag if found else None)
+        except ConditionFailedError:
+            return False
+        return True
+
+    def renew(self) -> None:
+        """Renew the lease if it is time to. Raises: LeaseLostError."""
+        self.guard()
+        if _seconds() - self._renewed_s < RENEW_EVERY_S:
+            return
+        try:
+            self._put(self.fence, self._etag)
+        except ConditionFailedError as error:
+            self._renewed_s = float("-inf")
+            raise LeaseLostError("another orchestrator has taken the lease") from error
+
+    def guard(self) -> None:
+        """Raise LeaseLostError unless this orchestrator holds the lease for certain."""
+        if _seconds() - self._renewed_s > self._term_s:
+            raise LeaseLostError("the lease of this orchestrator has run out")
+
+    def release(self) -> None:
+        """Let the next orchestrator take over at once."""
+        self.guard()
+        self._put(self.fence, self._etag, released=True)
+        self._renewed_s = float("-inf")
+
+    def _put(self, fence: int, etag: str | None, released: bool = False) -> None:
+        started_s = _seconds()  # the term counts from before the write, to be on the safe side
+        value = {**self._holder, "fence": fence, "released": released}
+        body = json.dumps(value).encode()
+        if etag is None:
+            self._etag = self._store.put(keys.LEASE, body, if_absent=True)
+        else:
+            self._etag = self._store.put(keys.LEASE, body, if_match=etag)
+        self.fence = fence
+        self.renewals += 1
+        self._renewed_s = started_s
+
+
+def _is_over(holder: dict[str, Any]) -> bool:
+    """Tell whether a holder is proven gone: it let go, or its process on this host is dead."""
+    if holder.get("released"):
+        return True
+    if holder.get("host") != socket.gethostname():
+        return False
+    if holder.get("boot_id") != boot_id():
+        return True
+    try:
+        born = born_s(psutil.Process(int(holder["pid"])))
+        return abs(born - float(holder["born_s"])) > BIRTH_TOLERANCE_S
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _seconds() -> float:
+    """Return a clock that also counts while the process or the machine sleeps."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)

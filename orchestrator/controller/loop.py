@@ -1,0 +1,330 @@
+"""The orchestrator's loop: look at the store and at Ray, decide, act, and write down what is so.
+
+Nothing is kept in memory that cannot be read back, so the process may die at any line. Every step
+is small and may be taken twice: records move with If-Match, Ray Jobs have one id an attempt, and
+requests are dropped only once a record shows them handled.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from orchestrator.artifacts.checkpoints.references import hold_model
+from orchestrator.cluster.ray_cluster import Cluster
+from orchestrator.controller.admission import (
+    loans_of,
+    queued_job,
+    resolve_resources,
+    running_job,
+    unseen_by_smoke,
+    with_ours_taken,
+)
+from orchestrator.controller.adoption import Adopter, LiveJob
+from orchestrator.controller.attempt_steps import AttemptControl
+from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
+from orchestrator.controller.lease import Lease
+from orchestrator.controller.models import ModelFinder
+from orchestrator.controller.requests import handle_request
+from orchestrator.controller.smoke_gate import read_gate, smoke_gate
+from orchestrator.errors import (
+    CONCERN_ALL_JOBS,
+    BadInputError,
+    ConditionFailedError,
+    JobNotFoundError,
+    RayUnavailableError,
+)
+from orchestrator.jobs.index import JobIndex, index_entry
+from orchestrator.jobs.queue import encode_snapshot, read_quotas
+from orchestrator.jobs.records import RecordStore, Request
+from orchestrator.lifecycle.state import AttemptRecord, JobState, Placement, Reason
+from orchestrator.scheduling.decide import decide
+from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot, Start, in_line
+from orchestrator.specs.job import SampleJob
+from orchestrator.store import keys
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+
+PREEMPT_GRACE_S = 60.0
+ADOPTED_A_LOOP = 128
+
+logger = logging.getLogger(__name__)
+
+
+class Controller:
+    """Moves all jobs of a store, as long as its lease holds.
+
+    Args:
+        store: The truth.
+        cluster: The Ray cluster.
+        lease: Held by this process.
+    """
+
+    def __init__(self, store: ObjectStore, cluster: Cluster, lease: Lease) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._lease = lease
+        self._records = RecordStore(store, lease.guard, lease.fence)
+        self._control = AttemptControl(store, cluster, self._records)
+        self._adopter = Adopter(self._records)
+        self._groups = GroupControl(store, self._records)
+        self._index = JobIndex(store)
+        self._models = ModelFinder(store)
+        self._jobs: dict[str, LiveJob] = {}
+        self._positions: dict[str, int] = {}
+        self._shown = b""
+
+    def take_over(self) -> None:
+        """Read all live jobs and write each record anew, so that an earlier orchestrator's fail."""
+        live_ids = self._records.queued_ids()
+        self._index.load(live_ids, self._lease.renew)
+        self._adopt(live_ids)
+
+    def step(self) -> None:
+        """Look once at everything and take what follows."""
+        self._lease.renew()
+        unseen = [job for job in self._records.queued_ids() if self._known(job) is None]
+        self._adopt(unseen, ADOPTED_A_LOOP)
+        for request in self._records.requests():
+            self._lease.renew()
+            self._answer(request)
+        for job in list(self._jobs.values()):
+            if job.record.state.has_processes:
+                self._lease.renew()
+                self._guarded(job, self._follow)
+        self._groups.follow({i: Seen(job.record, job.heartbeat) for i, job in self._jobs.items()})
+        self._lease.renew()
+        self._schedule()
+        self._write_index()
+
+    def _adopt(self, job_ids: Iterable[str], at_most: int | None = None) -> None:
+        for job in self._adopter.adopt(job_ids, self._lease.renew, at_most):
+            self._index.drop(job.record.job_id)
+            if isinstance(job, LiveGroup):
+                self._groups.live[job.record.job_id] = job
+            else:
+                self._jobs[job.record.job_id] = job
+
+    def _known(self, job_id: str) -> LiveJob | LiveGroup | None:
+        return self._jobs.get(job_id) or self._groups.live.get(job_id)
+
+    def _guarded(self, job: LiveJob, action: Callable[[LiveJob], None]) -> bool:
+        """Act on one job so that its trouble does not hold up the others; tell whether it went."""
+        try:
+            action(job)
+            return True
+        except ConditionFailedError:
+            job.current = self._records.read(job.record.job_id)
+        except RayUnavailableError as error:
+            logger.warning("job=%s waits for Ray: %s", job.record.job_id, error)
+        except CONCERN_ALL_JOBS:
+            raise
+        except Exception:
+            # What nobody foresaw of one job must not end the loop in which all others wait.
+            logger.exception("job=%s is passed over", job.record.job_id)
+        return False
+
+    def _answer(self, request: Request) -> None:
+        """Handle a request; one that cannot be handled is dropped, or it would come up forever."""
+        try:
+            self._handle(request)
+        except CONCERN_ALL_JOBS:
+            raise
+        except Exception:
+            logger.exception("job=%s: its request %s is dropped", request.job_id, request.key)
+            self._store.delete(request.key)
+
+    def _handle(self, request: Request) -> None:
+        if request.verb == keys.DELETE:  # whoever asks deletes; here it is only dropped
+            self._index.forget(request.job_id)
+            self._store.delete(request.key)
+            return
+        job = self._known(request.job_id)
+        try:
+            current = job.current if job else self._records.read(request.job_id)
+        except JobNotFoundError:
+            self._store.delete(request.key)
+            return
+        try:
+            if request.key not in current.record.handled_requests:
+                current = handle_request(self._records, current, request, self._store.now())
+        except ConditionFailedError:
+            if job:
+                job.current = self._records.read(request.job_id)
+            return
+        if job:
+            job.current = current
+        elif not current.record.state.has_ended:
+            self._adopt([request.job_id])
+        self._store.delete(request.key)
+
+    def _follow(self, job: LiveJob) -> None:
+        attempt = JobPaths(job.record.job_id).attempt(job.record.attempt)
+        found = read_json(self._store, attempt.heartbeat)
+        job.heartbeat = found[0] if found else {}
+        job.current = self._control.follow(job.current, job.spec, job.heartbeat)
+
+    def _schedule(self) -> None:
+        queued = [job for job in self._jobs.values() if job.record.state is JobState.QUEUED]
+        if not queued:
+            return
+        nodes = self._cluster.nodes()
+        snapshot = self.snapshot(nodes)
+        self._show(snapshot)
+        for action in decide(snapshot, self._store.now().timestamp()):
+            job = self._jobs[action.job_id]
+            if isinstance(action, Start):
+                self._guarded(job, partial(self._start, to=action.placement, nodes=nodes))
+            else:
+                self._guarded(job, partial(self._preempt, by=action.for_job))
+
+    def _show(self, snapshot: Snapshot) -> None:
+        """Write down what is decided from, for `explain`; jobs' positions, for `list`."""
+        self._positions = {
+            job.job_id: place for place, job in enumerate(in_line(snapshot.queue), 1)
+        }
+        body = encode_snapshot(snapshot)
+        if body != self._shown:
+            self._lease.guard()
+            self._store.put(keys.SNAPSHOT, body)
+            self._shown = body
+
+    def snapshot(self, nodes: list[NodeCapacity]) -> Snapshot:
+        """Return what the scheduler sees."""
+        now = self._store.now()
+        busy = [job for job in self._jobs.values() if job.record.state.has_processes]
+        return Snapshot(
+            queue=[
+                queued_job(job.record, job.spec, nodes, job.waits_for)
+                for job in self._ready_to_queue(nodes)
+            ],
+            running=[running_job(job.record, job.spec, job.heartbeat, now) for job in busy],
+            nodes=with_ours_taken(nodes, [job.record for job in busy], self._control.workers_there),
+            quotas=read_quotas(self._store),
+            loans=[loan for job in busy for loan in loans_of(job.record, job.heartbeat)],
+        )
+
+    def _ready_to_queue(self, nodes: list[NodeCapacity]) -> Iterable[LiveJob]:
+        await_smoke = partial(self._await_smoke, nodes=nodes)
+        for job in self._jobs.values():
+            self._lease.renew()
+            is_settled = all(
+                job.record.state is not JobState.QUEUED or self._guarded(job, settle)
+                for settle in (self._find_model, await_smoke)
+            )
+            if is_settled and job.record.state is JobState.QUEUED:
+                yield job
+
+    def _find_model(self, job: LiveJob) -> None:
+        """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
+        if not isinstance(job.spec, SampleJob) or job.record.model:
+            return
+        if job.waits_for_job in self._jobs:
+            return  # it still lives: nothing to read
+        try:
+            found = self._models.find(job.spec.model, self._store.now())
+        except BadInputError as error:
+            now, reason = self._store.now(), Reason.BAD_INPUT
+            failed = job.record.moved_to(JobState.FAILED, at=now, reason=reason, message=str(error))
+            job.current = self._records.move(job.current, failed)
+            return
+        if found.waits_for is None and not hold_model(self._store, found.model, job.record.job_id):
+            job.waits_for = "its checkpoint, which was deleted at this very moment"
+            return
+        job.waits_for, job.waits_for_job = found.waits_for, found.waits_for_job
+        if found.waits_for is None:
+            job.current = self._records.write(
+                job.current, replace(job.record, model=found.model, reason=None, message="")
+            )
+        elif job.record.message != (told := f"waits for {found.waits_for}"):
+            waiting = replace(job.record, reason=Reason.WAITING_FOR_MODEL, message=told)
+            job.current = self._records.write(job.current, waiting)
+
+    def _await_smoke(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> None:
+        """Hold a job back until its smoke test has passed, or fail it with that."""
+        smoke_id, record = job.spec.waits_for_smoke, job.record
+        waits_for_model = isinstance(job.spec, SampleJob) and not record.model
+        # Whoever asks again has mended what was wrong, and the attempt tries it first.
+        is_over = job.has_passed_smoke or record.attempt or record.retried_at is not None
+        if smoke_id is None or is_over or waits_for_model:
+            return
+        live = self._jobs.get(smoke_id)
+        wants_gpu = job.spec.resources.gpus_per_worker != 0 and any(node.gpus for node in nodes)
+        if live:
+            gate = smoke_gate(live.record, wants_gpu=wants_gpu)
+        else:
+            gate = read_gate(self._records, smoke_id, wants_gpu=wants_gpu)
+        job.has_passed_smoke = gate.is_open
+        job.waits_for = None if gate.is_open else f"its smoke test {smoke_id}"
+        if gate.reason is not None:
+            now = self._store.now()
+            failed = record.moved_to(
+                JobState.FAILED, at=now, reason=gate.reason, message=gate.message
+            )
+            job.current = self._records.move(job.current, failed)
+        elif record.message != gate.message:
+            reason = None if gate.is_open else Reason.WAITING_FOR_SMOKE
+            changed = replace(record, reason=reason, message=gate.message)
+            job.current = self._records.write(job.current, changed)
+
+    def _start(self, job: LiveJob, to: Mapping[str, int], nodes: list[NodeCapacity]) -> None:
+        now = self._store.now()
+        resources = job.record.resources or resolve_resources(job.spec, nodes)
+        placement = Placement(
+            workers_by_node=dict(to),
+            cpus_per_worker=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+        )
+        number = job.record.attempt + 1
+        message = (
+            f"attempt {number} with {placement.num_workers} worker(s) of "
+            f"{placement.cpus_per_worker} CPU(s) and {placement.gpus_per_worker:g} GPU(s)"
+        )
+        message += unseen_by_smoke(job.spec, resources, nodes)
+        if again := sorted(to.keys() & set(job.record.avoided_nodes)):
+            message += f", on {', '.join(again)} again, since it fits in no other way"
+        record = replace(
+            job.record.moved_to(JobState.STARTING, at=now, message=message),
+            attempt=number,
+            attempts=(
+                *job.record.attempts,
+                AttemptRecord(number=number, started_at=now, node_ids=tuple(to)),
+            ),
+            resources=resources,
+            placement=placement,
+            not_before=None,
+        )
+        job.current = self._records.move(job.current, record)
+        self._control.submit(job.record)
+
+    def _preempt(self, job: LiveJob, by: str) -> None:
+        record = job.record.moved_to(
+            JobState.STOPPING,
+            at=self._store.now(),
+            reason=Reason.PREEMPTED,
+            message=f"makes room for {by}",
+            stop_target=JobState.QUEUED,
+            stop_grace_s=PREEMPT_GRACE_S,
+        )
+        job.current = self._records.move(job.current, record)
+
+    def _write_index(self) -> None:
+        """Write the index, and only then take the ended jobs' marks out of the queue."""
+        known: list[LiveJob | LiveGroup] = [*self._groups.live.values(), *self._jobs.values()]
+        ended = [job for job in known if job.record.state.has_ended]
+        for job in ended:
+            self._index.end(index_entry(job.record, job.heartbeat))
+        self._lease.guard()
+        entries = [self._entry(job) for job in known if not job.record.state.has_ended]
+        self._index.write(entries, self._store.now())
+        for job in ended:
+            self._store.delete(keys.queue_marker(job.record.job_id))
+            self._jobs.pop(job.record.job_id, None)
+            self._groups.live.pop(job.record.job_id, None)
+
+    def _entry(self, job: LiveJob | LiveGroup) -> dict[str, Any]:
+        is_queued = job.record.state is JobState.QUEUED
+        position = self._positions.get(job.record.job_id) if is_queued else None
+        return index_entry(job.record, job.heartbeat, position)

@@ -1,0 +1,146 @@
+"""Finds the checkpoint that a sample job draws from, or says what it waits for."""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from orchestrator.artifacts.checkpoints.resolve import resolve_model
+from orchestrator.errors import (
+    BadInputError,
+    CheckpointError,
+    JobNotFoundError,
+    StackError,
+    StoreUnavailableError,
+    TrackingError,
+)
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.records import RecordStore
+from orchestrator.specs.job import ModelRef
+from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking.registry import registered_checkpoint
+
+ASK_AGAIN_AFTER = timedelta(seconds=15)
+_FORGET_AFTER_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelResolution:
+    """A checkpoint, or what has to happen before there is one.
+
+    Attributes:
+        model: The fields of `ResolvedModel`, once it is found.
+        waits_for: What is waited for; None once it is found.
+        waits_for_job: The id of the job that has to end first, if it is one.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    waits_for: str | None = None
+    waits_for_job: str | None = None
+
+
+def find_model(store: ObjectStore, ref: ModelRef) -> ModelResolution:
+    """Return the checkpoint that `ref` means now, or what it waits for.
+
+    Raises:
+        BadInputError: There is no such job, or it ended without a checkpoint.
+        TrackingError: MLflow was needed and does not answer.
+    """
+    try:
+        if ref.job is not None:
+            job_id = find_job_id(store, ref.job)
+            record = RecordStore(store).read(job_id).record
+            if record.kind != "train":
+                raise BadInputError(f"model.job: {job_id} is a {record.kind} job, not a training")
+            if not record.state.has_ended:
+                return ModelResolution(waits_for=f"the end of job {job_id}", waits_for_job=job_id)
+        return ModelResolution(resolve_model(store, ref, registered_checkpoint))
+    except StoreUnavailableError as error:  # perhaps another store, which must not hold up all jobs
+        return ModelResolution(waits_for=f"the store of its checkpoint: {error}")
+    except (JobNotFoundError, CheckpointError) as error:
+        raise BadInputError(f"model: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A look for a model, and when somebody asked for it last."""
+
+    future: Future[ModelResolution]
+    asked_at: float
+
+
+class ModelFinder:
+    """Finds models for the orchestrator's loop, which must not wait for long.
+
+    An MLflow may be down, and a checkpoint is proven whole by downloading it.
+
+    Args:
+        store: Where the jobs are.
+        find: Finds one.
+        patience_s: How long a call waits for that.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        find: Callable[[ObjectStore, ModelRef], ModelResolution] = find_model,
+        patience_s: float = 1.0,
+    ) -> None:
+        self._store = store
+        self._find = find
+        self._patience_s = patience_s
+        self._pool = ThreadPoolExecutor(1, "models")
+        self._sought: dict[ModelRef, _Search] = {}
+        self._unreadable: dict[ModelRef, tuple[datetime, ModelResolution]] = {}
+        self._ask_again_at = datetime.min.replace(tzinfo=UTC)
+
+    def find(self, ref: ModelRef, now: datetime) -> ModelResolution:
+        """Return the checkpoint that `ref` means now, or what it waits for: MLflow, if need be.
+
+        Raises:
+            BadInputError: There is no such job, or it ended without a checkpoint.
+        """
+        waiting = ModelResolution(waits_for="MLflow, which does not answer")
+        if ref.registered is not None and now < self._ask_again_at:
+            return waiting
+        if ref in self._unreadable:
+            until, told = self._unreadable[ref]
+            if now < until:
+                return told
+            del self._unreadable[ref]
+        try:
+            return self._found(ref)
+        except TimeoutError:
+            return ModelResolution(waits_for="its checkpoint, which is being read")
+        except TrackingError as error:
+            logger.warning("models wait: %s", error)
+            self._ask_again_at = now + ASK_AGAIN_AFTER
+            return waiting
+        except (OSError, StackError) as error:  # a full disk, a cache that is somebody else's
+            why = (isinstance(error, OSError) and error.strerror) or str(error)
+            told = ModelResolution(waits_for=f"its checkpoint, which cannot be read: {why}")
+            self._unreadable[ref] = (now + ASK_AGAIN_AFTER, told)
+            return told
+
+    def _found(self, ref: ModelRef) -> ModelResolution:
+        now = time.monotonic()
+        # What was found for a job that is gone says nothing of a later time.
+        self._sought = {
+            other: search
+            for other, search in self._sought.items()
+            if not search.future.done() or now - search.asked_at <= _FORGET_AFTER_S
+        }
+        known = self._sought.get(ref)
+        future = known.future if known else self._pool.submit(self._find, self._store, ref)
+        self._sought[ref] = _Search(future, now)
+        # Once a reference: many jobs may wait for the same one.
+        error = future.exception(0 if known else self._patience_s)
+        del self._sought[ref]
+        if error is not None:
+            raise error
+        return future.result()

@@ -1,0 +1,126 @@
+"""Posts the end of a job to an address that the job names by the name of a variable.
+
+The address itself is read where the orchestrator runs and is never logged or stored. A post that
+fails is tried again, so an end may arrive twice; its id tells.
+"""
+
+import http.client
+import ipaddress
+import json
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.index import live_attempts
+from orchestrator.jobs.records import RecordStore, drop_mark
+from orchestrator.jobs.submissions import read_submission
+from orchestrator.lifecycle.state import JobRecord
+from orchestrator.store import keys
+from orchestrator.store.objects import ObjectInfo, ObjectStore
+
+TIMEOUT_S = 10.0
+GIVE_UP_AFTER = timedelta(days=1)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of one post.
+
+    Attributes:
+        is_done: Whether it arrived, or never can.
+        detail: One line that does not name the address.
+    """
+
+    is_done: bool
+    detail: str
+
+
+def notify_all(store: ObjectStore) -> None:
+    """Post the end of each job that asked for it and has ended."""
+    marks = list(store.list_objects(keys.NOTIFY))
+    live = live_attempts(store) if marks else {}
+    for mark in marks:
+        job_id = mark.key.removeprefix(keys.NOTIFY)
+        if job_id in live:
+            continue
+        try:
+            done = _notify(store, job_id, mark)
+        except (JobNotFoundError, BadInputError) as error:
+            done = store.now() - mark.modified_at > GIVE_UP_AFTER
+            if done:
+                logger.warning("job=%s cannot be told of: %s", job_id, error)
+        if done:
+            drop_mark(store, mark.key, job_id)
+
+
+def _notify(store: ObjectStore, job_id: str, mark: ObjectInfo) -> bool:
+    records = RecordStore(store)
+    record, spec = records.read(job_id).record, read_submission(records, job_id)
+    if not record.state.has_ended:
+        return False
+    if spec.notify is None:
+        return True
+    delivery = post(spec.notify.url_env, message_of(record))
+    logger.info("job=%s notification: %s", job_id, delivery.detail)
+    return delivery.is_done or store.now() - record.changed_at > GIVE_UP_AFTER
+
+
+def message_of(record: JobRecord) -> dict[str, Any]:
+    """Return what is posted; `id` is the same for each try."""
+    return {
+        "id": f"{record.job_id}.{record.attempt}.{record.state}",
+        "job_id": record.job_id,
+        "name": record.name,
+        "kind": record.kind,
+        "state": record.state,
+        "reason": record.reason,
+        "message": record.message,
+        "ended_at": record.changed_at.isoformat(),
+    }
+
+
+def post(url_env: str, message: dict[str, Any]) -> Delivery:
+    """Post a message to the address in a variable: https, or http on loopback; no redirects."""
+    try:
+        url = urlsplit(os.environ.get(url_env, ""))
+        _ = url.port  # read, so that a wrong one is told here
+    except ValueError:  # its text would name the address
+        return Delivery(True, f"the address in {url_env} is not usable")
+    if not url.hostname:
+        return Delivery(True, f"{url_env} holds no address where the orchestrator runs")
+    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
+        return Delivery(True, f"the address in {url_env} is not https")
+    try:
+        status = _send(url, json.dumps(message).encode())
+    except ValueError:  # a host or a path that cannot be sent
+        return Delivery(True, f"the address in {url_env} is not usable")
+    except (OSError, http.client.HTTPException) as error:
+        return Delivery(False, f"not delivered, tried again later ({type(error).__name__})")
+    if 200 <= status < 300:
+        return Delivery(True, f"delivered, status {status}")
+    return Delivery(300 <= status < 500 and status != 429, f"refused with status {status}")
+
+
+def _send(url: SplitResult, body: bytes) -> int:
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection = kind(str(url.hostname), url.port, timeout=TIMEOUT_S)
+    try:
+        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
+    except OSError:
+        return False

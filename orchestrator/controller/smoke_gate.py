@@ -1,0 +1,52 @@
+"""Whether a job's smoke test lets it start."""
+
+from dataclasses import dataclass
+
+from orchestrator.errors import JobNotFoundError
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import JobRecord, JobState, Reason
+
+_OF_A_CPU = (Reason.TIMED_OUT, Reason.OUT_OF_MEMORY)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a smoke test says to the job that waits for it.
+
+    Attributes:
+        is_open: The job may start.
+        reason: Why it never will; None while that is not known.
+        message: One line for a reader.
+    """
+
+    is_open: bool
+    reason: Reason | None = None
+    message: str = ""
+
+
+def smoke_gate(smoke: JobRecord | None, *, wants_gpu: bool = False) -> Gate:
+    """Return what a smoke test's record says; without one (it was deleted), nothing holds.
+
+    Args:
+        smoke: The record.
+        wants_gpu: Whether the main job will have a GPU: then what a smoke test on a CPU took too
+            long for, or had too little memory for, says nothing.
+    """
+    if smoke is None or smoke.state is JobState.SUCCEEDED:
+        return Gate(is_open=True)
+    had_gpu = smoke.resources is None or smoke.resources.gpus_per_worker > 0
+    if smoke.state is JobState.FAILED and smoke.reason in _OF_A_CPU and wants_gpu and not had_gpu:
+        return Gate(is_open=True)
+    if not smoke.state.has_ended:
+        return Gate(is_open=False, message=f"waits for its smoke test {smoke.job_id}")
+    told = f"its smoke test {smoke.job_id} is {smoke.state}"
+    message = f"{told}: {smoke.message}" if smoke.message else told
+    return Gate(is_open=False, reason=smoke.reason or Reason.USER_CODE, message=message)
+
+
+def read_gate(records: RecordStore, smoke_id: str, *, wants_gpu: bool = False) -> Gate:
+    """Return what a smoke test that is not live says; arguments as for `smoke_gate`."""
+    try:
+        return smoke_gate(records.read(smoke_id).record, wants_gpu=wants_gpu)
+    except JobNotFoundError:
+        return smoke_gate(None)

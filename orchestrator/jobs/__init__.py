@@ -1,0 +1,1 @@
+"""A job in the store: its record, events, inbox, index and logs."""

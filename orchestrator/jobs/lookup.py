@@ -1,0 +1,47 @@
+"""Finds the job that a user means by an id or a name."""
+
+import re
+
+from orchestrator.errors import JobNotFoundError
+from orchestrator.store import keys
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import MADE_ID, JobPaths, check_name
+from orchestrator.store.objects import ObjectStore
+
+
+def find_job_id(store: ObjectStore, job: str) -> str:
+    """Return the id of a job given by its id, or of the newest job with that name.
+
+    Raises:
+        JobNotFoundError: There is none.
+        BadInputError: It cannot be an id or a name.
+    """
+    check_name("job", job)
+    if store.exists(JobPaths(job).spec):
+        return job
+    candidates = _made_ids(store, job) + _chosen_ids(store, job)
+    if not candidates:
+        raise JobNotFoundError(job)
+    return max(candidates)[1]
+
+
+def _made_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
+    """Return (time, id) of the jobs whose id was made from the name."""
+    folders = store.list_folders(f"{keys.JOBS}{name}-")
+    matches = [match for folder in folders if (match := MADE_ID.fullmatch(folder))]
+    return [(match["time"], match[0]) for match in matches if match["name"] == name]
+
+
+def _chosen_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
+    """Return (time, id) of the indexed jobs of that name whose id the user chose."""
+    found = read_json(store, keys.INDEX)
+    entries = [*found[0]["live"], *found[0]["ended"]] if found else []
+    return [
+        (re.sub(r"[^0-9]", "", entry["submitted_at"])[:8] + "-" + _clock(entry), entry["job_id"])
+        for entry in entries
+        if entry["name"] == name and MADE_ID.fullmatch(entry["job_id"]) is None
+    ]
+
+
+def _clock(entry: dict[str, str]) -> str:
+    return re.sub(r"[^0-9]", "", entry["submitted_at"])[8:14]

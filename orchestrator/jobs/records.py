@@ -1,0 +1,291 @@
+"""Reads and moves job records, appends events, and carries requests to the orchestrator."""
+
+import functools
+import json
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orchestrator.errors import (
+    BadInputError,
+    ConditionFailedError,
+    JobNotFoundError,
+    ObjectNotFoundError,
+)
+from orchestrator.lifecycle.state import PARENT_KEY, JobRecord, JobState
+from orchestrator.store import keys
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, StoredObject
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_T = TypeVar("_T")
+_SPEC_FIELDS = ("kind", "name", "queue", "priority")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to a job.
+
+    Attributes:
+        at: When, by the store's clock.
+        message: One line for a reader.
+        state: The state that the job came into, if the event is a move.
+        reason: Why.
+        attempt: The attempt it belongs to.
+        number: Its place in the job's history, from 1; 0 before it is written.
+    """
+
+    at: datetime
+    message: str
+    state: str | None = None
+    reason: str | None = None
+    attempt: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks the orchestrator to do with a job.
+
+    Attributes:
+        job_id: The job.
+        verb: "cancel" or "retry".
+        attempt: The attempt that the user saw: a later one is not meant.
+        at: When it was asked.
+        details: Options of the verb.
+        key: Where it lies in the inbox.
+    """
+
+    job_id: str
+    verb: str
+    attempt: int
+    at: datetime
+    details: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class VersionedRecord:
+    """A record and the ETag that the next move must match."""
+
+    record: JobRecord
+    etag: str
+
+
+@functools.cache
+def _form_of(kind: type[_T]) -> "TypeAdapter[_T]":
+    # Built at the first use: `list` reads the index alone, and this takes longer than that.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def encode_record(record: JobRecord) -> bytes:
+    """Return a record as JSON."""
+    value = {"format_version": FORMAT_VERSION, **record_as_json(record)}
+    return json.dumps(value, indent=1).encode()
+
+
+def decode_record(body: bytes) -> JobRecord:
+    """Return a record from JSON; keys of later versions are ignored."""
+    record: JobRecord = _form_of(JobRecord).validate_json(body)
+    return record
+
+
+def record_as_json(record: JobRecord) -> dict[str, Any]:
+    """Return a record in plain JSON types."""
+    value: dict[str, Any] = _form_of(JobRecord).dump_python(record, mode="json")
+    return value
+
+
+class RecordStore:
+    """The jobs' records, events and requests in an object store.
+
+    Args:
+        store: Where they lie.
+        guard: Called before each write; raises when this process must not write any more.
+        fence: Fencing number that moves carry.
+    """
+
+    def __init__(
+        self, store: ObjectStore, guard: Callable[[], None] = lambda: None, fence: int = 0
+    ) -> None:
+        self.store = store
+        self._guard = guard
+        self._fence = fence
+
+    def create(
+        self, job_id: str, spec: Mapping[str, Any], parent: Mapping[str, str] | None = None
+    ) -> bool:
+        """Put a new job: its marks, then its spec; false if there is a job of that id.
+
+        Args:
+            job_id: Its id.
+            spec: What is asked, as JSON values.
+            parent: The group that it belongs to: its `job_id`, and the `step` that this one is.
+        """
+        self._guard()
+        # The marks first: should this process die now, they lead to nothing and are swept away.
+        if spec.get("smoke_of") is None:
+            self.store.put(keys.tracking_marker(job_id), b"{}")
+        self.store.put(keys.queue_marker(job_id), b"{}")
+        if spec.get("notify") is not None:
+            self.store.put(keys.notify_marker(job_id), b"{}")
+        value = {**spec, PARENT_KEY: dict(parent)} if parent else dict(spec)
+        try:
+            body = json.dumps(value, indent=1).encode()
+            self.store.put(JobPaths(job_id).spec, body, if_absent=True)
+        except ConditionFailedError:
+            return False
+        return True
+
+    def spec_body(self, job_id: str) -> bytes:
+        """Return what was asked, as it is stored. Raises: JobNotFoundError."""
+        return self._spec_object(job_id).body
+
+    def _spec_object(self, job_id: str) -> StoredObject:
+        try:
+            return self.store.get(JobPaths(job_id).spec)
+        except ObjectNotFoundError as error:
+            raise JobNotFoundError(job_id) from error
+
+    def read(self, job_id: str) -> VersionedRecord:
+        """Return the record; a spec without one reads as QUEUED.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            BadInputError: Its record is none, or its spec is one of a later version.
+        """
+        try:
+            stored = self.store.get(JobPaths(job_id).record)
+        except ObjectNotFoundError:
+            return VersionedRecord(self._first_record(job_id), "")
+        try:
+            return VersionedRecord(decode_record(stored.body), stored.etag)
+        except ValueError as error:
+            raise BadInputError(f"the record of job {job_id} cannot be read: {error}") from error
+
+    def _first_record(self, job_id: str) -> JobRecord:
+        stored = self._spec_object(job_id)
+        spec = json.loads(stored.body)
+        missing = [name for name in _SPEC_FIELDS if name not in spec]
+        if missing:
+            raise BadInputError(
+                f"the spec of job {job_id} has no {missing[0]}: a newer version wrote it, use that"
+            )
+        parent = spec.get(PARENT_KEY) or {}
+        return JobRecord(
+            job_id=job_id,
+            **{name: spec[name] for name in _SPEC_FIELDS},
+            state=JobState.QUEUED,
+            submitted_at=stored.modified_at,
+            changed_at=stored.modified_at,
+            parent=parent.get("job_id", ""),
+            step=parent.get("step", ""),
+        )
+
+    def write(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:
+        """Put a record in the place of the one that it was decided from.
+
+        Raises:
+            ConditionFailedError: Somebody wrote in between: read and decide again.
+            LeaseLostError: This orchestrator acts no more.
+        """
+        self._guard()
+        record = replace(record, fence=self._fence)
+        key, body = JobPaths(record.job_id).record, encode_record(record)
+        if current.etag:
+            etag = self.store.put(key, body, if_match=current.etag)
+        else:
+            etag = self.store.put(key, body, if_absent=True)
+        return VersionedRecord(record, etag)
+
+    def move(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:
+        """Write a record that changed its state, and the event that tells of it.
+
+        Raises:
+            ConditionFailedError: Somebody wrote in between: read and decide again.
+            LeaseLostError: This orchestrator acts no more.
+        """
+        moved = self.write(current, record)
+        self.append_event(
+            record.job_id,
+            Event(
+                at=record.changed_at,
+                message=record.message,
+                state=record.state,
+                reason=record.reason,
+                attempt=record.attempt,
+            ),
+        )
+        return moved
+
+    def append_event(self, job_id: str, event: Event) -> Event:
+        """Write an event under the next free number and return it with that number."""
+        folder = JobPaths(job_id)
+        number = sum(1 for _ in self.store.list_objects(folder.events))
+        while True:
+            # Each time: a number that is taken may be the word of an orchestrator that took over.
+            self._guard()
+            number += 1
+            numbered = replace(event, number=number)
+            try:
+                self.store.put(
+                    folder.event(number), _form_of(Event).dump_json(numbered), if_absent=True
+                )
+            except ConditionFailedError:
+                continue
+            return numbered
+
+    def events(self, job_id: str, after: int = 0) -> list[Event]:
+        """Return the events with a number above `after`, in order."""
+        folder = JobPaths(job_id)
+        listed = self.store.list_objects(folder.events)
+        keys = [info.key for info in listed if info.key > folder.event(after)]
+        return [_form_of(Event).validate_json(self.store.get(key).body) for key in keys]
+
+    def post_request(self, request: Request) -> str:
+        """Put a request into the inbox and return its key."""
+        stamp = request.at.strftime("%Y%m%d%H%M%S%f") + "-" + secrets.token_hex(3)
+        key = keys.inbox_request(stamp, request.job_id, request.attempt, request.verb)
+        self.store.put(key, _form_of(Request).dump_json(replace(request, key=key)), if_absent=True)
+        return key
+
+    def requests(self) -> Iterator[Request]:
+        """Yield the requests that wait, oldest first."""
+        for info in self.store.list_objects(keys.INBOX):
+            try:
+                request = _form_of(Request).validate_json(self.store.get(info.key).body)
+            except ObjectNotFoundError:
+                continue
+            except ValueError as error:
+                logger.error("request %s cannot be read and is dropped: %s", info.key, error)
+                self.store.delete(info.key)
+                continue
+            yield request
+
+    def queued_ids(self) -> list[str]:
+        """Return the ids of the jobs that have not ended."""
+        return [info.key.removeprefix(keys.QUEUE) for info in self.store.list_objects(keys.QUEUE)]
+
+
+def drop_mark(store: ObjectStore, key: str, job_id: str) -> None:
+    """Remove a mark of a job that has ended, but not of one that was queued again meanwhile."""
+    store.delete(key)
+    with suppress(JobNotFoundError):
+        if not RecordStore(store).read(job_id).record.state.has_ended:
+            store.put(key, b"{}")
+
+
+def event_as_json(event: Event) -> dict[str, Any]:
+    """Return an event in plain JSON types."""
+    return {**asdict(event), "at": event.at.isoformat()}

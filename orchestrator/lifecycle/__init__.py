@@ -1,0 +1,1 @@
+"""What a job may become and what follows. Pure: no clock, no network, no store."""

@@ -1,0 +1,226 @@
+"""Draws the images of one shard, microbatch by microbatch, and can stop at any reverse step."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddpm.config import SamplingConfig
+from ddpm.process.gaussian import Denoiser, GaussianDiffusion
+from ddpm.process.sampling import ChainState, sample_chain, to_uint8
+from orchestrator.artifacts.samples.plan import Shard
+from orchestrator.artifacts.samples.shards import Pixels
+
+MAX_FRAMES = 11
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to draw, and where an earlier worker left what it had of it ("" for nowhere)."""
+
+    shard: Shard
+    partial: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnShard:
+    """A shard whose images are all there.
+
+    Attributes:
+        shard: Which.
+        pixels: (N, H, W, C) uint8.
+        frames: (K, F, H, W, C) uint8, the film of its first images; None where none was asked for.
+        seconds: Worker-seconds that it took, those before an interruption included.
+    """
+
+    shard: Shard
+    pixels: Pixels
+    frames: Pixels | None
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class Canvas:
+    """What there is of a shard while it is drawn: what an interruption must not lose.
+
+    Attributes:
+        shard: Which.
+        pixels: (n, H, W, C) uint8 for each finished microbatch.
+        chain: Where the microbatch stands that is being drawn; None between two.
+        films: (k, F, H, W, C) uint8 for each finished microbatch that is filmed.
+        film: (k, H, W, C) uint8 for each frame of the present microbatch so far.
+        seconds: Worker-seconds that went into it.
+    """
+
+    shard: Shard
+    pixels: list[Pixels] = field(default_factory=list)
+    chain: ChainState | None = None
+    films: list[Pixels] = field(default_factory=list)
+    film: list[Pixels] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def num_drawn(self) -> int:
+        """Images of the finished microbatches."""
+        return sum(len(pixels) for pixels in self.pixels)
+
+
+class Watch:
+    """What the drawing thread is told, and what it shows to the others of its process."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._dropped: set[int] = set()
+        self.shard: int | None = None
+        self.steps_done = 0
+        self.steps_total = 0
+        self.steps_drawn = 0
+
+    def stop(self) -> None:
+        """Have the drawing stop after the present reverse step."""
+        self._stop.set()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the drawing is to stop."""
+        return self._stop.is_set()
+
+    def drop(self, index: int) -> None:
+        """Have a shard given up: another worker has committed it."""
+        self._dropped.add(index)
+
+    def is_dropped(self, index: int) -> bool:
+        """Whether a shard is given up."""
+        return index in self._dropped
+
+    def show(self, shard: int | None, steps_done: int = 0, steps_total: int = 0) -> None:
+        """Show what is being drawn and how far it is, in reverse steps."""
+        self.shard, self.steps_done, self.steps_total = shard, steps_done, steps_total
+
+    def count(self, steps: int) -> None:
+        """Count reverse steps of a microbatch that this process has done, over all its shards."""
+        self.steps_drawn += steps
+
+
+class ShardArtist:
+    """Draws shards with one network.
+
+    Every microbatch has the same shape; what is beyond the shard's end is drawn and thrown away,
+    so that the bits of an image do not depend on where the set ends.
+
+    Args:
+        denoiser: The network.
+        diffusion: On the network's device.
+        config: The sampler.
+        image_shape: (C, H, W).
+        device: Where it runs.
+        num_filmed: Number of the set's first images whose way from x_T to x_0 is kept.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        diffusion: GaussianDiffusion,
+        config: SamplingConfig,
+        image_shape: tuple[int, int, int],
+        device: torch.device,
+        num_filmed: int = 0,
+    ) -> None:
+        self._denoiser = denoiser
+        self._diffusion = diffusion
+        self._config = config
+        self._image_shape = image_shape
+        self._device = device
+        self._num_filmed = num_filmed
+        self._filmed_steps = filmed_steps(config.num_steps)
+
+    def hasty(self, num_steps: int) -> Self:
+        """Return an artist that draws in fewer steps, with the same network and no film."""
+        config = replace(self._config, num_steps=min(num_steps, self._config.num_steps))
+        return type(self)(self._denoiser, self._diffusion, config, self._image_shape, self._device)
+
+    def draw(self, canvas: Canvas, watch: Watch) -> DrawnShard | Canvas | None:
+        """Draw what is missing of a shard.
+
+        Args:
+            canvas: What there is of it.
+            watch: Looked at after each reverse step.
+
+        Returns:
+            The shard; the canvas if it was told to stop; None if the shard is given up.
+        """
+        shard, size = canvas.shard, self._config.microbatch_size
+        began_at, before_s = time.monotonic(), canvas.seconds
+        while canvas.num_drawn < shard.num_images:
+            start = shard.start + canvas.num_drawn
+            for state in self._chain(start, canvas):
+                self._film(start, state, canvas)
+                watch.count(state.step_index - (canvas.chain or state).step_index)
+                canvas.chain = state
+                canvas.seconds = before_s + time.monotonic() - began_at
+                self._show(canvas, watch)
+                if watch.is_dropped(shard.index):
+                    return None
+                if watch.is_stopped:
+                    return canvas
+            self._finish(canvas, min(size, shard.stop - start))
+        frames = np.concatenate(canvas.films) if canvas.films else None
+        seconds = before_s + time.monotonic() - began_at
+        return DrawnShard(
+            shard=shard, pixels=np.concatenate(canvas.pixels), frames=frames, seconds=seconds
+        )
+
+    def _chain(self, start: int, canvas: Canvas) -> Iterator[ChainState]:
+        indices = torch.arange(start, start + self._config.microbatch_size, device=self._device)
+        begun = canvas.chain
+        if begun is not None:
+            begun = ChainState(begun.x.to(self._device), begun.step_index)
+        return sample_chain(
+            self._denoiser,
+            self._diffusion,
+            self._config,
+            indices,
+            self._image_shape,
+            self._device,
+            start=begun,
+        )
+
+    def _film(self, start: int, state: ChainState, canvas: Canvas) -> None:
+        wanted = min(self._num_filmed, canvas.shard.stop) - start
+        if wanted <= 0 or state.step_index not in self._filmed_steps:
+            return
+        if self._filmed_steps.index(state.step_index) == len(canvas.film):
+            canvas.film.append(_pixels(state.x[:wanted]))
+
+    def _finish(self, canvas: Canvas, num_images: int) -> None:
+        if canvas.chain is not None:
+            canvas.pixels.append(_pixels(canvas.chain.x[:num_images]))
+        if canvas.film:
+            canvas.films.append(np.stack(canvas.film, axis=1))
+        canvas.chain, canvas.film = None, []
+
+    def _show(self, canvas: Canvas, watch: Watch) -> None:
+        steps, size = self._config.num_steps, self._config.microbatch_size
+        in_this = canvas.chain.step_index if canvas.chain else 0
+        num_microbatches = -(-canvas.shard.num_images // size)
+        watch.show(
+            canvas.shard.index, len(canvas.pixels) * steps + in_this, num_microbatches * steps
+        )
+
+
+def filmed_steps(num_steps: int) -> list[int]:
+    """Return the numbers of steps done at which a frame is kept: both ends, at most 11 in all."""
+    num_frames = min(num_steps + 1, MAX_FRAMES)
+    steps: NDArray[np.float64] = np.linspace(0, num_steps, num_frames)
+    return [int(step) for step in steps.round()]
+
+
+def _pixels(x: Tensor) -> Pixels:
+    pixels: Pixels = to_uint8(x).cpu().numpy()
+    return pixels

@@ -1,0 +1,283 @@
+"""The driver of one attempt of a sample job: a fleet, the set's proof, and its manifest.
+
+Everything that is done lies in the store as committed shards, so an attempt begins by looking at
+what is there, and its death loses only what was not committed.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
+from orchestrator.artifacts.images import film_strip, image_grid
+from orchestrator.artifacts.samples.manifest import (
+    BackgroundReader,
+    SetReader,
+    put_manifest,
+    read_manifest,
+)
+from orchestrator.artifacts.samples.plan import Shard, plan_shards
+from orchestrator.artifacts.samples.shards import SampleShards, ShardDamagedError
+from orchestrator.attempts.attempt import Attempt, run_attempt
+from orchestrator.errors import BadInputError, ObjectNotFoundError, StoreError
+from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.state import Placement, Reason
+from orchestrator.sampling.crew import Crew, CrewPlan
+from orchestrator.sampling.fleet import Fleet, FleetHooks, WorkersLostError
+from orchestrator.sampling.loan import RoomLoan
+from orchestrator.sampling.partials import newest_partials
+from orchestrator.sampling.progress import FleetProgress
+from orchestrator.sampling.studio import StoreSetup
+from orchestrator.sampling.table import ShardTable
+from orchestrator.sampling.worker import Identity
+from orchestrator.specs.job import SampleJob
+from orchestrator.store.json_objects import read_json
+from orchestrator.tracking.writer import MetricWriter
+
+logger = logging.getLogger(__name__)
+
+STRAGGLER_FLOOR_S = 3.0
+_DEFAULT_GRACE_S = 30.0
+_OUTCOME_S = 2.0
+
+
+@dataclass(frozen=True)
+class SampleAttempt:
+    """What one attempt of a sample job is made of.
+
+    Attributes:
+        attempt: Its identity.
+        spec: What was asked.
+        placement: What it was given.
+        max_workers: As many as it may grow to.
+        table: The shards.
+        shards: Where they are committed.
+        metrics: Takes numbers and images.
+    """
+
+    attempt: Attempt
+    spec: SampleJob
+    placement: Placement
+    max_workers: int
+    table: ShardTable
+    shards: SampleShards
+    metrics: MetricWriter
+
+    @classmethod
+    def begin(cls, attempt: Attempt, metrics: MetricWriter) -> "SampleAttempt":
+        """Look at what is asked and at what is done."""
+        spec, record = attempt.spec, attempt.record
+        if not isinstance(spec, SampleJob) or record.placement is None:
+            raise BadInputError(f"job {record.job_id} is no placed sample job")
+        plan = plan_shards(spec.num_samples, spec.shard_size)
+        table = ShardTable(plan, straggler_floor_s=STRAGGLER_FLOOR_S)
+        shards = SampleShards(attempt.store, attempt.job)
+        for index in shards.indices():
+            if index < len(plan):
+                table.mark_committed(index)
+        for index, key in newest_partials(attempt.store, attempt.job, attempt.number):
+            table.keep_partial(index, key)
+        return cls(
+            attempt=attempt,
+            spec=spec,
+            placement=record.placement,
+            max_workers=max(spec.num_workers.max, record.placement.num_workers),
+            table=table,
+            shards=shards,
+            metrics=metrics,
+        )
+
+    def draw(self) -> Outcome:
+        """Draw what is missing and declare the set whole, or save and stop."""
+        decisions = read_json(self.attempt.store, self.attempt.job.decisions)
+        with self._reader() as proof:
+            if decisions is not None:
+                proof.start(decisions[0])
+            hooks = FleetHooks(
+                decide=lambda proposal: proof.start(self.attempt.decide_once(proposal)),
+                is_committed=self._is_committed,
+                tell=self._tell,
+                tick=lambda fleet: self._tick(fleet, progress, proof),
+            )
+            fleet = Fleet(self.table, self._crew(), hooks, decisions[0] if decisions else None)
+            gpus = self.placement.gpus_per_worker
+            progress = FleetProgress(
+                self.attempt.progress,
+                self.metrics,
+                gpus or self.placement.cpus_per_worker,
+                "gpu" if gpus else "cpu",
+            )
+            fleet.run(self.attempt.stop, self._grace_s)
+            progress.end(fleet)
+            self._beat()
+            if not self.table.is_complete:
+                return self._stopped()
+            self.attempt.progress.phase = "proving"
+            return self._whole(proof.result())
+
+    def _reader(self) -> BackgroundReader:
+        spec = self.spec
+        num_first = max(1, min(spec.num_samples, spec.tracking.num_sample_images))
+        return BackgroundReader(
+            self.shards, self.table.plan, self.table.is_committed, num_first=num_first
+        )
+
+    def _crew(self) -> Crew:
+        attempt, placement = self.attempt, self.placement
+        nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
+        model = self._model()
+        setup = StoreSetup(
+            store_uri=attempt.store.uri,
+            job_id=attempt.record.job_id,
+            attempt=attempt.number,
+            spec=self.spec,
+            model=ResolvedModel.from_json(model),
+            cpus=placement.cpus_per_worker,
+            uses_gpu=placement.gpus_per_worker > 0,
+            num_workers=self.max_workers,
+        )
+        identity = Identity(
+            store_uri=attempt.store.uri,
+            job_id=attempt.record.job_id,
+            attempt=attempt.number,
+            rank=0,
+        )
+        loan = RoomLoan(attempt.store, self.spec.queue, identity.job_id, placement)
+        plan = CrewPlan(
+            nodes=tuple(nodes),
+            max_workers=self.max_workers,
+            cpus=placement.cpus_per_worker,
+            gpus=placement.gpus_per_worker,
+            identity=identity,
+            may_grow=loan.may_begin,
+            must_yield=loan.must_end,
+        )
+        return Crew(setup, plan)
+
+    def _model(self) -> Mapping[str, Any]:
+        """Return the model of earlier attempts, else the record's, else look for it."""
+        decided = read_json(self.attempt.store, self.attempt.job.decisions)
+        if decided is not None:
+            model: Mapping[str, Any] = decided[0]["model"]
+            return model
+        return self.attempt.record.model or resolve_model(self.attempt.store, self.spec.model)
+
+    def _is_committed(self, shard: Shard) -> bool:
+        try:
+            return self.attempt.store.exists(self.attempt.job.shard(shard.index))
+        except StoreError as error:
+            logger.warning("shard=%d is drawn again, unseen: %s", shard.index, error)
+            return False
+
+    def _tell(self, message: str) -> None:
+        try:
+            self.attempt.tell(message)
+        except StoreError as error:
+            logger.warning("could not write the event %r: %s", message, error)
+
+    def _beat(self) -> None:
+        """Show at once how the fleet ended: the attempt may be over before the next beat."""
+        try:
+            self.attempt.beat()
+        except StoreError as error:
+            logger.warning("the last heartbeat is not written: %s", error)
+
+    def _tick(self, fleet: Fleet, progress: FleetProgress, proof: BackgroundReader) -> None:
+        proof.raise_failure()
+        progress.tick(fleet)
+
+    def _grace_s(self) -> float:
+        try:
+            request = self.attempt.stop_request()
+        except StoreError:
+            request = None
+        grace_s = request.grace_s if request else _DEFAULT_GRACE_S
+        return max(1.0, grace_s - _OUTCOME_S)
+
+    def _stopped(self) -> Outcome:
+        done = self.table.statistics().images_done
+        return Outcome(
+            stopped=True, progress=done, message=f"stopped with {done} images in the store"
+        )
+
+    def failed(self, reason: Reason, message: str) -> Outcome:
+        """Return what the attempt came to where it could not go on."""
+        done = self.table.statistics().images_done
+        return Outcome(reason=reason, message=message, progress=done)
+
+    def _whole(self, reader: SetReader) -> Outcome:
+        store, job = self.attempt.store, self.attempt.job
+        standing = read_manifest(store, job)
+        manifest = {**reader.manifest(), "job_id": self.attempt.record.job_id}
+        if standing is None or standing["set_sha256"] != manifest["set_sha256"]:
+            manifest["decisions"] = (read_json(store, job.decisions) or ({}, None))[0]
+            put_manifest(store, job, manifest)
+        num_images = self.spec.num_samples
+        self.attempt.progress.done = self.attempt.progress.committed = num_images
+        self.metrics.log_tags({"ddpmctl.set_sha256": manifest["set_sha256"]})
+        self._show_images(reader)
+        logger.info("set_sha256=%s over %d images", manifest["set_sha256"], num_images)
+        return Outcome(
+            succeeded=True,
+            progress=num_images,
+            message=f"drew {num_images} images, SHA-256 {manifest['set_sha256']}",
+        )
+
+    def _show_images(self, reader: SetReader) -> None:
+        """Log and store the grid of the first images, and the film of how they came to be."""
+        grid = image_grid(np.concatenate(reader.first_images))
+        self._show("samples/grid.png", grid)
+        frames = list(self._frames())
+        if frames:
+            self._show("film/reverse-chain.png", film_strip(np.concatenate(frames)))
+
+    def _frames(self) -> Iterator[Any]:
+        for shard in self.table.plan:
+            if shard.start >= self.spec.sampling.trajectory:
+                return
+            commit = self.shards.find(shard.index)
+            if commit is None or not commit.frames_key:
+                continue
+            try:
+                yield self.shards.read_frames(commit)
+            except ObjectNotFoundError as error:
+                logger.warning("shard=%d is missing in the film: %s", shard.index, error)
+
+    def _show(self, path: str, png: bytes) -> None:
+        name = path.rpartition("/")[2]
+        self.attempt.store.put(f"{self.attempt.job.samples}{name}", png)
+        self.metrics.log_image(path, png, self.spec.num_samples)
+
+
+def sample(attempt: Attempt) -> Outcome:
+    """Run one attempt of a sample job on the Ray cluster that this process belongs to."""
+    # The process leaves Ray when it ends, with its outcome in the store: that may take long.
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    with MetricWriter(attempt.store, attempt.paths) as metrics:
+        job = SampleAttempt.begin(attempt, metrics)
+        attempt.progress.total, attempt.progress.unit = job.spec.num_samples, "images"
+        metrics.log_params(job.spec.model_dump(mode="json"))
+        try:
+            return job.draw()
+        except WorkersLostError as error:
+            return job.failed(Reason.WORKER_LOST, str(error))
+        except ShardDamagedError as error:
+            problem = str(error).strip().splitlines()[-1]
+            mend = f"`ddpmctl samples repair {job.attempt.record.job_id}` mends what is damaged"
+            return job.failed(Reason.BAD_INPUT, f"{problem}; {mend}")
+
+
+def main() -> int:
+    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    store_uri, job_id, number = sys.argv[1:]
+    return run_attempt(store_uri, job_id, int(number), sample)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

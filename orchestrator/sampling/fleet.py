@@ -1,0 +1,262 @@
+"""The fleet of one attempt: hires workers, keeps them in work, and goes on with what is left.
+
+One call is out to each worker at any time. Its answer brings what became of shards, and the next
+call takes new ones along; an answer that says the worker is dead puts its shards back at once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.artifacts.samples.plan import Shard
+from orchestrator.errors import OrchestratorError
+from orchestrator.sampling.crew import Crew, CrewMember
+from orchestrator.sampling.drawing import ShardTask
+from orchestrator.sampling.studio import ShardEvent
+from orchestrator.sampling.table import ShardTable
+from orchestrator.sampling.worker import Hello, Orders, WorkerReport
+
+logger = logging.getLogger(__name__)
+
+LOOKAHEAD_S = 1.0
+_MAX_LOOKAHEAD = 64
+_PLENTY = 2
+_SPARE_DEATHS = 3
+_MOST_COUNTED_WORKERS = 32
+
+Decisions = Mapping[str, Any]
+
+
+class WorkersLostError(OrchestratorError):
+    """Workers die, or cannot be placed, and nothing gets done any more."""
+
+
+@dataclass(kw_only=True)
+class FleetTotals:
+    """What the fleet has done in this attempt.
+
+    Attributes:
+        images: Images in shards that it committed.
+        reverse_steps: Passes of the network over a microbatch, those that came to nothing too.
+        useful_s: Worker-seconds of copies that counted, or that a later worker goes on from.
+        redone_s: Worker-seconds of slower copies and of workers that died.
+        deaths: Workers that died.
+        first_draw_at: When the first worker got its first shard; None before.
+        last_commit_at: When the newest commit was heard of; None before.
+    """
+
+    images: int = 0
+    reverse_steps: int = 0
+    useful_s: float = 0.0
+    redone_s: float = 0.0
+    deaths: int = 0
+    first_draw_at: float | None = None
+    last_commit_at: float | None = None
+
+
+def _is_committed_nowhere(shard: Shard) -> bool:
+    del shard
+    return False
+
+
+def _ignore(message: str) -> None:
+    del message
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetHooks:
+    """What the fleet asks and tells outside.
+
+    Attributes:
+        decide: Fixes, once for the job, what the first worker proposes.
+        is_committed: Whether a shard that a dead worker held is in the store all the same.
+        tell: Takes a line for the job's history.
+        tick: Called several times a second, for progress; its errors end the fleet.
+    """
+
+    decide: Callable[[Decisions], Decisions]
+    is_committed: Callable[[Shard], bool] = _is_committed_nowhere
+    tell: Callable[[str], None] = _ignore
+    tick: Callable[["Fleet"], None] = field(default=lambda fleet: None)
+
+
+class Fleet:
+    """Draws what a table holds with the workers of a crew.
+
+    Args:
+        table: The shards.
+        crew: Where workers come from.
+        hooks: What is outside.
+        decisions: What was decided for the job; None if nothing yet.
+    """
+
+    def __init__(
+        self, table: ShardTable, crew: Crew, hooks: FleetHooks, decisions: Decisions | None = None
+    ) -> None:
+        self.table = table
+        self.totals = FleetTotals()
+        self._crew = crew
+        self._hooks = hooks
+        self._decisions = decisions
+        self._deaths_in_a_row = 0
+        self._shard_s = 0.0
+        self._remarks: set[str] = set()
+
+    @property
+    def members(self) -> list[CrewMember]:
+        """The workers that are alive or being started."""
+        return self._crew.members
+
+    @property
+    def num_unplaced(self) -> int:
+        """How many workers that were given a place have been asked for and have no room."""
+        return self._crew.num_unplaced
+
+    def run(self, stop: threading.Event, grace_s: Callable[[], float]) -> None:
+        """Draw until everything is committed, or until told to stop.
+
+        Args:
+            stop: Set when the attempt is to end.
+            grace_s: Asked once then: the seconds that the workers have to save what they hold.
+
+        Raises:
+            WorkersLostError: Nothing gets done any more.
+            OrchestratorError: A worker's error that another worker would meet as well.
+        """
+        try:
+            while not self.table.is_complete and not stop.is_set():
+                self._check_deaths()
+                self._crew.hire(self._decisions)
+                self._crew.shrink()
+                self._listen(stopping=False)
+                self._hooks.tick(self)
+            self._wind_down(10.0 if self.table.is_complete else grace_s())
+        finally:
+            self._crew.dismiss()
+
+    def _wind_down(self, patience_s: float) -> None:
+        """Let the workers save what they hold, or give up what others have committed."""
+        self._crew.dismiss_unready()
+        end = time.monotonic() + patience_s
+        while self._crew.members and time.monotonic() < end:
+            self._listen(stopping=True)
+            self._hooks.tick(self)
+        for member in self._crew.members:
+            logger.warning("%s did not end in time", member.name)
+
+    def _listen(self, *, stopping: bool) -> None:
+        for member, answer in self._crew.answers():
+            if answer is None:
+                self._bury(member)
+            elif isinstance(answer, Hello):
+                self._welcome(member, answer)
+                self._send(member, stopping)
+            else:
+                self._note(member, answer)
+                if answer.has_ended:
+                    self._crew.retire(member)
+                else:
+                    self._send(member, stopping)
+
+    def _welcome(self, member: CrewMember, hello: Hello) -> None:
+        if self._decisions is None:
+            self._decisions = self._hooks.decide(hello.proposal)
+        logger.info("%s is ready on node %s", member.name, hello.node_id)
+        member.decisions = self._decisions
+
+    def _send(self, member: CrewMember, stopping: bool) -> None:
+        now, stopping = time.monotonic(), stopping or member.is_leaving
+        may_draw = member.is_ready and not stopping
+        tasks = tuple(self._tasks_for(member, now)) if may_draw else ()
+        if tasks and self.totals.first_draw_at is None:
+            self.totals.first_draw_at = now
+        drops, member.drops = tuple(member.drops), []
+        decisions, member.decisions = member.decisions, None
+        self._crew.send(
+            member, Orders(decisions=decisions, tasks=tasks, drops=drops, stop=stopping)
+        )
+
+    def _tasks_for(self, member: CrewMember, now: float) -> Iterator[ShardTask]:
+        for _ in range(self._depth() - member.num_undrawn):
+            shard = self.table.next_for(member.name, now)
+            if shard is None:
+                return
+            yield ShardTask(shard, self.table.partial(shard.index) or "")
+
+    def _depth(self) -> int:
+        """Return how many undrawn shards a worker holds, so that none ever waits for the driver.
+
+        One and the next while there are plenty; of short ones, about a second's work. At the end
+        of the set one, so that no shard queues behind a slow one.
+        """
+        statistics = self.table.statistics()
+        left = statistics.num_shards - statistics.num_done - statistics.num_in_flight
+        plenty = left > _PLENTY * len(self._crew.members)
+        short = 0
+        if self.totals.images:
+            short = int(min(LOOKAHEAD_S / max(self._shard_s, 1e-6), _MAX_LOOKAHEAD))
+        return 1 + max(short, int(plenty))
+
+    def _note(self, member: CrewMember, report: WorkerReport) -> None:
+        earlier = member.report.steps_drawn if member.report else 0
+        self.totals.reverse_steps += report.steps_drawn - earlier
+        member.report = report
+        for event in report.events:
+            self._note_event(member, event)
+        for remark in report.remarks:
+            if remark not in self._remarks:
+                self._remarks.add(remark)
+                self._hooks.tell(f"images may differ in the last bits: {remark}")
+
+    def _note_event(self, member: CrewMember, event: ShardEvent) -> None:
+        shard, now = self.table.plan[event.index], time.monotonic()
+        member.accounted_s += event.seconds
+        counts = event.kind == "halved"
+        if event.kind == "committed":
+            counts = event.is_own
+            self._note_commit(member, shard, event, now)
+        elif event.kind == "halved":
+            self.table.give_back(shard, member.name, now, partial=event.partial)
+        if counts:
+            self.totals.useful_s += event.seconds
+        else:
+            self.totals.redone_s += event.seconds
+
+    def _note_commit(self, member: CrewMember, shard: Shard, event: ShardEvent, now: float) -> None:
+        others = [name for name in self.table.workers_on(shard.index) if name != member.name]
+        for other in self._crew.members:
+            if other.name in others:
+                other.drops.append(shard.index)
+        if self.table.done(shard, member.name, now):
+            self.totals.images += shard.num_images
+        self.totals.last_commit_at = now
+        self._shard_s += 0.2 * (event.seconds - self._shard_s) if self._shard_s else event.seconds
+        self._deaths_in_a_row = 0
+
+    def _bury(self, member: CrewMember) -> None:
+        busy_s = member.report.busy_s if member.report else 0.0
+        self.totals.redone_s += max(0.0, busy_s - member.accounted_s)
+        self.totals.deaths += 1
+        if member.is_ready or not any(other.is_ready for other in self.members):
+            self._deaths_in_a_row += 1  # else its node is broken, and others draw
+        held = self.table.lost(member.name, time.monotonic())
+        for shard in held:
+            if not self.table.is_committed(shard.index) and self._hooks.is_committed(shard):
+                self.table.mark_committed(shard.index)
+        numbers = ", ".join(str(shard.index) for shard in held) or "nothing"
+        self._hooks.tell(f"{member.name} is lost; it held {numbers}")
+
+    def _check_deaths(self) -> None:
+        allowed = _SPARE_DEATHS + min(self._crew.max_workers, _MOST_COUNTED_WORKERS)
+        if self._deaths_in_a_row > allowed:
+            raise WorkersLostError(
+                f"{self._deaths_in_a_row} workers died and none committed a shard in between; "
+                f"the last one: {self._crew.last_loss}"
+            )
+        if self._crew.unplaced_s > self._crew.place_within_s:
+            raise WorkersLostError(
+                f"no worker could be placed and made ready within {self._crew.place_within_s:.0f} s"
+            )

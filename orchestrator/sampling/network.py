@@ -1,0 +1,73 @@
+"""The network of a sample job where it computes, and what besides it fixes bits."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ddpm
+from ddpm.compute import ComputeDecision, compile_obstacle
+from ddpm.network.unet import UNet
+from ddpm.process.gaussian import Denoiser, GaussianDiffusion
+from ddpm.training.checkpoint import CheckpointInfo
+from orchestrator.artifacts.checkpoints.resolve import code_sha256
+from orchestrator.errors import BadInputError
+
+
+def build_denoiser(model: UNet, compute: ComputeDecision) -> Denoiser:
+    """Put a network where it computes, as was decided; bf16 holds its weights in bfloat16."""
+    if compute.precision == "bf16":
+        model.to(torch.bfloat16)
+    compute.place(model)
+    network = compute.network(model, replayed=True)
+    is_overwritten = compute.compiled and compute.device_kind == "cuda"  # by the next replay
+
+    def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        # One layout in all cases, so that a chain which goes on meets the same kernels.
+        with torch.no_grad():
+            output = network(x_t.contiguous(memory_format=compute.memory_format), t)
+        return output.clone() if is_overwritten else output
+
+    return denoise
+
+
+def build_diffusion(info: CheckpointInfo, device: torch.device) -> GaussianDiffusion:
+    """Return a checkpoint's diffusion on a device."""
+    return GaussianDiffusion(info.diffusion_config).to(device)
+
+
+def environment(compute: ComputeDecision) -> dict[str, str]:
+    """Return what else fixes bits: the code, torch, and the kind of hardware."""
+    if compute.device_kind == "cuda":
+        hardware = torch.cuda.get_device_name(compute.device)
+    else:
+        hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    code = code_sha256(Path(str(ddpm.__file__)).parent)
+    return {"code_sha256": code, "torch": torch.__version__, "hardware": hardware}
+
+
+def honoured_environment(
+    decisions: Mapping[str, Any], compute: ComputeDecision, uses_gpu: bool
+) -> dict[str, str]:
+    """Make sure that this worker can honour what was decided; return its own `environment`.
+
+    Raises:
+        BadInputError: It cannot; the message says what is to be done.
+    """
+    if (compute.device_kind == "cuda") != uses_gpu:
+        raise BadInputError(
+            f"the set was begun on {compute.device_kind}, which this worker does not have; "
+            "go on with the same resources, or submit under a new --id"
+        )
+    here = environment(compute)
+    if decisions["code_sha256"] != here["code_sha256"]:
+        raise BadInputError(
+            f"the set was begun with other code ({decisions['code_sha256'][:12]}) than this "
+            f"({here['code_sha256'][:12]}); go on with that version, or submit under a new --id"
+        )
+    obstacle = compile_obstacle(compute.device_kind) if compute.compiled else None
+    if obstacle is not None:
+        raise BadInputError(f"the set was begun with a compiled network, but {obstacle} here")
+    return here

@@ -1,0 +1,122 @@
+"""Shards that were left half drawn: (x_t, step) and the finished microbatches, kept and found.
+
+What a later attempt goes on from must have the same origin and range, or it is not used: nothing
+here can change a bit of the set.
+"""
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ddpm.process.sampling import ChainState
+from orchestrator.artifacts.samples.plan import Shard
+from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
+from orchestrator.errors import ObjectNotFoundError
+from orchestrator.sampling.drawing import Canvas
+from orchestrator.store.keys import AttemptPaths, JobPaths
+from orchestrator.store.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_NAME = re.compile(r"attempts/(\d+)/partial/shard-(\d+)-[0-9a-f]+\.safetensors$")
+
+
+def save_partial(
+    store: ObjectStore, paths: AttemptPaths, canvas: Canvas, origin: SetOrigin
+) -> str | None:
+    """Keep a half-drawn shard and return its key; None if there is nothing of it."""
+    if canvas.chain is None and not canvas.pixels:
+        return None
+    arrays: dict[str, Pixels | np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
+    if canvas.chain is not None:
+        arrays["x"] = canvas.chain.x.detach().cpu().contiguous().numpy()
+    for name, parts in _lists(canvas).items():
+        arrays |= {f"{name}.{number}": array for number, array in enumerate(parts)}
+    described = {
+        "format_version": FORMAT_VERSION,
+        "origin": asdict(origin),
+        "range": [canvas.shard.start, canvas.shard.stop],
+        "step_index": canvas.chain.step_index if canvas.chain else 0,
+        "seconds": canvas.seconds,
+    }
+    body = save(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+        metadata={"canvas": json.dumps(described)},
+    )
+    key = f"{paths.partial}shard-{canvas.shard.index:06d}-{secrets.token_hex(4)}.safetensors"
+    store.put(key, body)
+    return key
+
+
+def load_partial(store: ObjectStore, key: str, shard: Shard, origin: SetOrigin) -> Canvas | None:
+    """Return a half-drawn shard, or None where it is gone, damaged or of another set."""
+    try:
+        body = store.get(key).body
+        described = _metadata(body)
+        if described["origin"] != asdict(origin):
+            raise ValueError("it has another origin")
+        if described["range"] != [shard.start, shard.stop]:
+            raise ValueError("it has another range")
+        return _canvas(shard, load(body), described)
+    except (ObjectNotFoundError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        logger.warning("shard=%d begins anew, not from %s: %s", shard.index, key, error)
+        return None
+
+
+def newest_partials(store: ObjectStore, paths: JobPaths, before: int) -> Iterator[tuple[int, str]]:
+    """Yield shard number and key of what earlier attempts left; the newest of a shard is last.
+
+    Args:
+        store: Where they lie.
+        paths: The job's keys.
+        before: Number of the present attempt.
+    """
+    for number in range(1, before):
+        left = store.list_objects(paths.attempt(number).partial)
+        for info in sorted(left, key=lambda info: info.modified_at):
+            found = _NAME.search(info.key)
+            if found is not None:
+                yield int(found[2]), info.key
+
+
+def _lists(canvas: Canvas) -> Mapping[str, list[Pixels]]:
+    return {"pixels": canvas.pixels, "films": canvas.films, "film": canvas.film}
+
+
+def _metadata(body: bytes) -> dict[str, object]:
+    length = int.from_bytes(body[:8], "little")
+    described: dict[str, object] = json.loads(
+        json.loads(body[8 : 8 + length])["__metadata__"]["canvas"]
+    )
+    if described["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"it has format version {described['format_version']}")
+    return described
+
+
+def _canvas(
+    shard: Shard, arrays: Mapping[str, np.ndarray], described: Mapping[str, object]
+) -> Canvas:
+    def numbered(name: str) -> list[Pixels]:
+        keys = [key for key in arrays if key.startswith(f"{name}.")]
+        return [arrays[key] for key in sorted(keys, key=lambda key: int(key.split(".")[1]))]
+
+    chain = None
+    if "x" in arrays:
+        chain = ChainState(torch.from_numpy(arrays["x"].copy()), int(str(described["step_index"])))
+    return Canvas(
+        shard=shard,
+        pixels=numbered("pixels"),
+        chain=chain,
+        films=numbered("films"),
+        film=numbered("film"),
+        seconds=float(str(described["seconds"])),
+    )

@@ -1,0 +1,303 @@
+"""What a sample worker works with: the model, what was decided, and where finished shards go.
+
+`Studio` is the seam: the fleet and its workers know nothing else of networks and stores, so a
+benchmark measures them with a studio that draws nothing.
+"""
+
+import copy
+import dataclasses
+import logging
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+
+from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
+from ddpm.kernels.amx.network import fits_tiles
+from ddpm.process.gaussian import Denoiser
+from ddpm.process.sampling import sampling_timesteps
+from ddpm.training.checkpoint import CheckpointFormatError, load_model
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
+from orchestrator.artifacts.samples.shards import (
+    SampleShards,
+    ShardCommit,
+    encode_array,
+    encode_shard,
+    hash_bytes,
+    hash_pixels,
+    origin_of,
+    suffix_of,
+)
+from orchestrator.attempts.compile_turn import compile_in_turn
+from orchestrator.attempts.compute import kernel_folder, set_up_process
+from orchestrator.errors import BadInputError, CheckpointError
+from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist, ShardTask, Watch
+from orchestrator.sampling.network import (
+    build_denoiser,
+    build_diffusion,
+    environment,
+    honoured_environment,
+)
+from orchestrator.sampling.partials import load_partial, save_partial
+from orchestrator.sampling.smoke import smoke_drawing
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.smoke import NUM_STEPS
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.outages import Backoff, outlast_outage
+
+logger = logging.getLogger(__name__)
+
+_WORTH_COMPILING_S = 300.0
+
+Decisions = Mapping[str, Any]
+Result = DrawnShard | Canvas | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEvent:
+    """What became of a shard that a worker was given.
+
+    Attributes:
+        index: Which.
+        kind: "committed" (by this copy or an earlier one), "halved" (told to stop), "dropped".
+        seconds: Worker-seconds that went into it in this attempt; the worker fills it in.
+        is_own: Whether this copy is the one that counts.
+        partial: Where it was left, if it was halved and there was something to keep.
+    """
+
+    index: int
+    kind: Literal["committed", "halved", "dropped"]
+    seconds: float = 0.0
+    is_own: bool = False
+    partial: str | None = None
+
+
+class Studio(Protocol):
+    """What a worker does with shards."""
+
+    def prepare(self, decisions: Decisions | None) -> dict[str, Any]:
+        """Get ready; return what this machine proposes to decide (or {} if it is decided)."""
+
+    def begin(self, decisions: Decisions) -> list[str]:
+        """Take what was decided; return what differs here without being in its way."""
+
+    def draw(self, task: ShardTask, watch: Watch) -> Result:
+        """Draw a shard; called by one thread."""
+
+    def keep(self, task: ShardTask, result: Result) -> ShardEvent:
+        """Bring what was drawn to the store; called by other threads, several at once."""
+
+
+class StudioSetup(Protocol):
+    """Opens a studio in the worker's process; travels there pickled."""
+
+    def open(self, worker: str) -> Studio:
+        """Return the studio of a worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSetup:
+    """What a worker needs to know to draw for a job.
+
+    Attributes:
+        store_uri: The store.
+        job_id: The job.
+        attempt: The attempt's number.
+        spec: What was asked.
+        model: The checkpoint.
+        cpus: Threads of the worker.
+        uses_gpu: Whether it was given a GPU.
+        num_workers: Workers of the fleet, about, to weigh compiling.
+    """
+
+    store_uri: str
+    job_id: str
+    attempt: int
+    spec: SampleJob
+    model: ResolvedModel
+    cpus: int
+    uses_gpu: bool
+    num_workers: int = 1
+
+    def open(self, worker: str) -> "StoreStudio":
+        """Return the studio of a worker."""
+        return StoreStudio(open_store(self.store_uri), self, worker)
+
+
+class StoreStudio:
+    """The studio that draws with a trained network and commits to the store."""
+
+    def __init__(self, store: ObjectStore, setup: StoreSetup, worker: str) -> None:
+        self._store = store
+        self._setup = setup
+        self._worker = worker
+        self._paths = JobPaths(setup.job_id).attempt(setup.attempt)
+        self._shards = SampleShards(store, JobPaths(setup.job_id))
+        self._abandon = threading.Event()
+
+    def prepare(self, decisions: Decisions | None) -> dict[str, Any]:
+        """Load the checkpoint and propose how to compute.
+
+        Raises:
+            CheckpointError: The checkpoint is gone or damaged.
+            ConfigError: The sampler does not fit the model.
+        """
+        model = self._setup.model
+        local = fetch_model(self._store, model)
+        try:
+            self._model, self._info = load_model(local.folder, weights=model.weights)
+        except CheckpointFormatError as error:
+            raise CheckpointError(f"{model.commit_key} does not fit: {error}") from error
+        sampling_timesteps(self._setup.spec.sampling, self._info.diffusion_config.num_timesteps)
+        return {} if decisions else self._proposal()
+
+    def _proposal(self) -> dict[str, Any]:
+        setup, sampling = self._setup, self._setup.spec.sampling
+        compute = first = self._decide(worth_compiling=False)
+        may_compile = sampling.compile == "auto" and first.kernels == "torch"
+        if may_compile and compile_obstacle(first.device_kind) is None:
+            seconds = self._estimate_s(first)
+            compute = self._decide(worth_compiling=seconds > _WORTH_COMPILING_S)
+        return {
+            "compute": compute.to_json(),
+            "model": dataclasses.asdict(setup.model),
+            "sampling": dataclasses.asdict(sampling),
+            "image_shape": list(self._info.image_shape),
+            "num_samples": setup.spec.num_samples,
+            "shard_size": setup.spec.shard_size,
+            **environment(first),
+        }
+
+    def _decide(self, *, worth_compiling: bool) -> ComputeDecision:
+        sampling = self._setup.spec.sampling
+        return decide_compute(
+            precision=sampling.precision,
+            compile_request=sampling.compile,
+            num_threads=self._setup.cpus,
+            worth_compiling=worth_compiling,
+            fits_tiles=fits_tiles(self._info.unet_config, sampling.microbatch_size),
+            kernel_folder=kernel_folder(),
+            device_kind="cuda" if self._setup.uses_gpu else "cpu",
+        )
+
+    def _estimate_s(self, compute: ComputeDecision) -> float:
+        """Return about how long an eager fleet would take, from one pass of the network."""
+        spec = self._setup.spec
+        set_up_process(compute)
+        # Of a copy: what is decided may be another precision, proposed by another worker.
+        denoiser = build_denoiser(copy.deepcopy(self._model), compute)
+        self._pass_once(denoiser, compute.device)
+        began_at = time.monotonic()
+        self._pass_once(denoiser, compute.device)
+        pass_s = time.monotonic() - began_at
+        num_microbatches = -(-spec.num_samples // spec.sampling.microbatch_size)
+        return pass_s * spec.sampling.num_steps * num_microbatches / self._setup.num_workers
+
+    def _pass_once(self, denoiser: Denoiser, device: torch.device) -> None:
+        """Send an empty microbatch through the network, and wait for it."""
+        size = self._setup.spec.sampling.microbatch_size
+        x = torch.zeros((size, *self._info.image_shape), device=device)
+        denoiser(x, torch.zeros(size, dtype=torch.int64, device=device)).cpu()
+
+    def begin(self, decisions: Decisions) -> list[str]:
+        """Build the network as decided, compiled if so: once on a machine.
+
+        Returns:
+            What differs here and may change the last bits: another kind of hardware, ...
+
+        Raises:
+            BadInputError: This worker cannot honour what was decided for the job.
+        """
+        compute = ComputeDecision.from_json(decisions["compute"])
+        here = honoured_environment(decisions, compute, self._setup.uses_gpu)
+        if decisions["model"]["commit_sha256"] != self._setup.model.commit_sha256:
+            raise BadInputError(
+                f"the set was begun from {decisions['model']['commit_key']}, "
+                f"not from {self._setup.model.commit_key}; submit under a new --id"
+            )
+        self._origin = origin_of(decisions)
+        set_up_process(compute)
+        spec, info = self._setup.spec, self._info
+        denoiser = build_denoiser(self._model, compute)
+        if compute.compiled:
+            compile_in_turn(
+                self._origin.decisions_sha256, lambda: self._pass_once(denoiser, compute.device)
+            )
+        self._artist = ShardArtist(
+            denoiser,
+            build_diffusion(info, compute.device),
+            spec.sampling,
+            info.image_shape,
+            compute.device,
+            num_filmed=min(spec.sampling.trajectory, spec.num_samples),
+        )
+        smoke_drawing(self._artist.hasty(NUM_STEPS), self._put_data, self._shards)
+        return [
+            f"{name} was {decisions.get(name)} and is {here[name]} on {platform.node()}"
+            for name in ("torch", "hardware")
+            if decisions.get(name) != here[name]
+        ]
+
+    def draw(self, task: ShardTask, watch: Watch) -> Result:
+        """Draw a shard, from where an earlier worker left it if it did."""
+        canvas = None
+        if task.partial:
+            canvas = load_partial(self._store, task.partial, task.shard, self._origin)
+        return self._artist.draw(canvas or Canvas(shard=task.shard), watch)
+
+    def keep(self, task: ShardTask, result: Result) -> ShardEvent:
+        """Commit a drawn shard, or keep a half-drawn one."""
+        if result is None:
+            return ShardEvent(index=task.shard.index, kind="dropped")
+        return outlast_outage(lambda: self._kept(task, result), Backoff(), self._abandon)
+
+    def _kept(self, task: ShardTask, result: DrawnShard | Canvas) -> ShardEvent:
+        index = task.shard.index
+        if isinstance(result, Canvas):
+            partial = save_partial(self._store, self._paths, result, self._origin)
+            if partial and task.partial:
+                self._store.delete(task.partial)
+            return ShardEvent(index=index, kind="halved", partial=partial or task.partial or None)
+        own = self._put_data(result)
+        standing = self._shards.commit(own)
+        if task.partial:
+            self._store.delete(task.partial)
+        return ShardEvent(
+            index=index,
+            kind="committed",
+            is_own=standing.data_key == own.data_key,
+        )
+
+    def _put_data(self, drawn: DrawnShard) -> ShardCommit:
+        shard, spec = drawn.shard, self._setup.spec
+        folder = self._paths.data(f"shard-{shard.index:06d}-{secrets.token_hex(6)}")
+        body = encode_shard(drawn.pixels, shard.start, spec.format)
+        data_key = f"{folder}shard-{shard.index:06d}.{suffix_of(spec.format)}"
+        self._store.put(data_key, body)
+        frames_key = ""
+        if drawn.frames is not None:
+            frames_key = f"{folder}frames.npy"
+            self._store.put(frames_key, encode_array(drawn.frames))
+        height, width, channels = drawn.pixels.shape[1:]
+        return ShardCommit(
+            index=shard.index,
+            start=shard.start,
+            stop=shard.stop,
+            data_key=data_key,
+            size_bytes=len(body),
+            sha256=hash_bytes(body),
+            pixel_sha256=hash_pixels(drawn.pixels),
+            image_shape=(height, width, channels),
+            format=spec.format,
+            origin=self._origin,
+            attempt=self._setup.attempt,
+            worker=self._worker,
+            seconds=drawn.seconds,
+            frames_key=frames_key,
+        )

@@ -1,0 +1,191 @@
+"""Who starts now, and who must make room: `decide`, a pure function of a snapshot and the time.
+
+Jobs are served in the order of `in_line`. Each one in turn
+
+1. starts, if its gang fits now: as many workers as fit, at least its minimum;
+2. or is held a place, if it fits once what is stopping has stopped: nobody behind it gets that;
+3. or evicts, if jobs of lower priority can make room for it;
+4. or waits. The first that waits for capacity gets a reservation: the jobs behind it are started
+   only on what the reservation leaves over, or if they provably end before it begins, or if they
+   are preemptible and of lower priority, so that it can evict them. The first of each queue that
+   waits for its quota gets the same for the quota alone, and holds up no other queue.
+
+One reservation is enough: whoever is first in line is never overtaken to his harm, and everybody
+becomes first in line.
+"""
+
+from collections.abc import Sequence
+
+from orchestrator.scheduling.ledger import Ask, NodeLedger, QuotaLedger, Reservation
+from orchestrator.scheduling.placement import Worker, worker_of
+from orchestrator.scheduling.preemption import Evictables, choose_victims
+from orchestrator.scheduling.reservations import clock_of, reserve_nodes, reserve_quota
+from orchestrator.scheduling.snapshot import (
+    Action,
+    Preempt,
+    QueuedJob,
+    RunningJob,
+    Snapshot,
+    Start,
+    in_line,
+    started_job,
+)
+
+_Size = tuple[float, float, int, frozenset[str], str | None]
+_Line = list[tuple[QueuedJob, _Size]]
+
+
+def decide(snapshot: Snapshot, now: float) -> list[Action]:
+    """Return what to do; nothing once all of it has been asked for (`Snapshot.after`).
+
+    Args:
+        snapshot: Nodes, jobs and quotas as they are.
+        now: Seconds since the epoch, by the store's clock.
+    """
+    actions: list[Action] = []
+    line = _line(snapshot, now)
+    while found := _Round(snapshot, now).walk(line):
+        actions += found
+        snapshot = snapshot.after(found, now)
+        started = {action.job_id for action in found}
+        line = [entry for entry in line if entry[0].job_id not in started]
+    return actions
+
+
+def kept_for(snapshot: Snapshot, queue: str, now: float) -> list[Reservation]:
+    """Return the reservations that a job of a queue may meet: of nodes, and of its quota.
+
+    Args:
+        snapshot: Nodes, jobs and quotas, with nothing left to decide.
+        queue: The job's queue.
+        now: Seconds since the epoch.
+    """
+    walked = _Round(snapshot, now)
+    walked.walk(_line(snapshot, now))
+    found = (walked.nodes.reservation, walked.quotas.reservation(queue))
+    return [reservation for reservation in found if reservation is not None]
+
+
+def shunned_nodes(job: QueuedJob, nodes: NodeLedger, worker: Worker) -> frozenset[str]:
+    """Return the nodes that a job keeps away from: none if it would then never fit.
+
+    Args:
+        job: The job.
+        nodes: The nodes' ledger.
+        worker: CPUs and GPUs of one worker, in ten-thousandths.
+    """
+    if not job.avoided_nodes:
+        return job.avoided_nodes
+    ask = Ask(worker, job.avoided_nodes, passes_nodes=True, passes_quota=True)
+    return job.avoided_nodes if nodes.num_ever(ask) >= job.num_workers_min else frozenset()
+
+
+def _line(snapshot: Snapshot, now: float) -> _Line:
+    """Return the jobs that could use capacity, in order, with what equal ones have in common."""
+    return [
+        (
+            job,
+            (
+                job.cpus_per_worker,
+                job.gpus_per_worker,
+                job.num_workers_min,
+                job.avoided_nodes,
+                job.queue if job.queue in snapshot.quotas else None,
+            ),
+        )
+        for job in in_line(snapshot.queue)
+        if job.waits_for is None and job.not_before <= now
+    ]
+
+
+class _Round:
+    """One walk down the line."""
+
+    def __init__(self, snapshot: Snapshot, now: float) -> None:
+        self.now = now
+        self.running: list[RunningJob] = list(snapshot.running)
+        self.nodes = NodeLedger(snapshot.nodes, snapshot.running)
+        self.quotas = QuotaLedger(snapshot.quotas, snapshot.running)
+        self.evictables = Evictables(snapshot.running, self.nodes)
+        self.actions: list[Action] = []
+        self._avoided: dict[_Size, frozenset[str]] = {}
+        self._waiting: set[tuple[_Size, bool, bool]] = set()
+        self._all_waiting: set[_Size] = set()
+
+    def walk(self, line: _Line) -> Sequence[Action]:
+        for job, size in line:
+            if size not in self._all_waiting:
+                self._serve(job, size)
+        return self.actions
+
+    def _serve(self, job: QueuedJob, size: _Size) -> None:
+        """Find out what to do about a job; what was not possible for its equal before it isn't."""
+        on_nodes, on_quota = self.nodes.reservation, self.quotas.reservation(job.queue)
+        passes_nodes = on_nodes is None or on_nodes.lets_pass(job, self.now)
+        passes_quota = on_quota is None or on_quota.lets_pass(job, self.now)
+        if (size, passes_nodes, passes_quota) in self._waiting:
+            return
+        ask = self._ask(job, size, passes_nodes, passes_quota)
+        if self._start(job, ask) or self._hold(job, ask) or self._evict(job, ask):
+            return
+        self._waiting.add((size, passes_nodes, passes_quota))
+        if passes_nodes and passes_quota:
+            self._all_waiting.add(size)
+        self._reserve(job, ask)
+
+    def _ask(self, job: QueuedJob, size: _Size, passes_nodes: bool, passes_quota: bool) -> Ask:
+        worker = worker_of(job)
+        if size not in self._avoided:
+            self._avoided[size] = shunned_nodes(job, self.nodes, worker)
+        return Ask(worker, self._avoided[size], passes_nodes, passes_quota)
+
+    def _start(self, job: QueuedJob, ask: Ask) -> bool:
+        fitting = min(
+            job.num_workers_max, self.nodes.num_now(ask), self.quotas.num_now(job.queue, ask)
+        )
+        if fitting < job.num_workers_min:
+            return False
+        placement = self.nodes.take_now(ask, fitting)
+        self.quotas.take(job.queue, ask, fitting, is_now=True)
+        self.running.append(started_job(job, placement, self.now))
+        self.actions.append(Start(job.job_id, placement))
+        return True
+
+    def _hold(self, job: QueuedJob, ask: Ask) -> bool:
+        fitting = min(
+            job.num_workers_max, self.nodes.num_soon(ask), self.quotas.num_soon(job.queue, ask)
+        )
+        if fitting < job.num_workers_min:
+            return False
+        placement = self.nodes.hold(ask, fitting)
+        self.quotas.take(job.queue, ask, fitting, is_now=False)
+        self.running.append(started_job(job, placement, self.now))
+        return True
+
+    def _evict(self, job: QueuedJob, ask: Ask) -> bool:
+        victims = choose_victims(job, ask, self.nodes, self.quotas, self.evictables)
+        for victim in victims:
+            self.nodes.release(victim)
+            self.quotas.release(victim)
+            self.running.remove(victim)
+            self.actions.append(Preempt(victim.job_id, for_job=job.job_id))
+        self.evictables.remove(victims)
+        return bool(victims) and self._hold(job, ask)
+
+    def _reserve(self, job: QueuedJob, ask: Ask) -> None:
+        """Reserve for the job what it waits for, unless somebody before it waits or it is vain."""
+        if self.nodes.num_ever(ask) < job.num_workers_min:
+            return
+        if self.quotas.num_ever(job.queue, ask) < job.num_workers_min:
+            return
+        freed = 0
+        if job.queue in self.quotas.queues:
+            freed = self.evictables.quota_below(job.priority, job.queue)
+        if self.quotas.num_soon(job.queue, ask, freed) < job.num_workers_min:
+            if self.quotas.reservation(job.queue) is None:
+                clock = clock_of(self.running, self.now)
+                reserve_quota(job, ask, self.quotas, self.evictables, clock)
+        elif self.nodes.reservation is None:
+            clock = clock_of(self.running, self.now)
+            reservation = reserve_nodes(job, ask, self.nodes, self.evictables, clock)
+            self.quotas.reserve(job.queue, reservation, ask, job.num_workers_min, freed)

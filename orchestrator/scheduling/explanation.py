@@ -1,0 +1,284 @@
+"""Why a queued job waits: what it asks for, what is free, who is ahead, and whether it ever can."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.errors import JobNotFoundError
+from orchestrator.scheduling.decide import decide, kept_for, shunned_nodes
+from orchestrator.scheduling.forecast import estimated_start
+from orchestrator.scheduling.ledger import Ask, NodeLedger, QuotaLedger
+from orchestrator.scheduling.placement import UNITS, worker_of
+from orchestrator.scheduling.snapshot import (
+    Preempt,
+    QueuedJob,
+    RunningJob,
+    Snapshot,
+    Start,
+    in_line,
+)
+
+
+class Verdict(StrEnum):
+    """Whether a job can start."""
+
+    STARTS_NEXT = "starts next"
+    NOT_NOW = "not now"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeRoom:
+    """What is free on a node.
+
+    Attributes:
+        node_id: Its Ray id.
+        free_cpus: CPUs.
+        free_gpus: GPUs.
+        num_workers: The job's workers that fit on it now.
+    """
+
+    node_id: str
+    free_cpus: float
+    free_gpus: float
+    num_workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """A job that holds what the waiting one asks for.
+
+    Attributes:
+        job_id: Its id.
+        queue: Its queue.
+        priority: Its priority.
+        cpus: CPUs that it holds.
+        gpus: GPUs that it holds.
+        node_ids: Where.
+        stopping: Whether it is about to free them.
+        expected_end_at: When it ends at its pace, else at the latest; None if nobody knows.
+    """
+
+    job_id: str
+    queue: str
+    priority: int
+    cpus: float
+    gpus: float
+    node_ids: tuple[str, ...]
+    stopping: bool
+    expected_end_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why a job waits.
+
+    Attributes:
+        job_id: The job.
+        asks_for: In words.
+        verdict: Whether it can start.
+        reason: One sentence.
+        position: 1 for the first in line.
+        ahead: Jobs that are served before it, the first in line first.
+        holders: Jobs that hold what it asks for, the largest first.
+        free: Every node, the one with the most room for it first.
+        avoids: Nodes that it keeps away from, since they broke its attempts.
+        uses_avoided: Nodes that it would keep away from if it fitted in any other way.
+        estimated_start_at: Seconds since the epoch; None if it cannot be told.
+    """
+
+    job_id: str
+    asks_for: str
+    verdict: Verdict
+    reason: str
+    position: int
+    ahead: tuple[str, ...]
+    holders: tuple[Holder, ...]
+    free: tuple[NodeRoom, ...]
+    avoids: tuple[str, ...]
+    uses_avoided: tuple[str, ...]
+    estimated_start_at: float | None
+
+
+def explain(snapshot: Snapshot, job_id: str, now: float) -> Explanation:
+    """Return why a job of the queue waits.
+
+    Args:
+        snapshot: Nodes, jobs and quotas as they are.
+        job_id: A job in the queue.
+        now: Seconds since the epoch.
+
+    Raises:
+        JobNotFoundError: The job is not in the queue.
+    """
+    line = in_line(snapshot.queue)
+    ahead = tuple(job.job_id for job in line)
+    if job_id not in ahead:
+        raise JobNotFoundError(job_id)
+    position = ahead.index(job_id) + 1
+    view = _View(snapshot, line[position - 1], now)
+    verdict, reason = view.verdict()
+    starts_at = None
+    if verdict is not Verdict.NEVER and view.job.waits_for is None:
+        starts_at = estimated_start(snapshot, job_id, now)
+    return Explanation(
+        job_id=job_id,
+        asks_for=asks_for(view.job),
+        verdict=verdict,
+        reason=reason,
+        position=position,
+        ahead=ahead[: position - 1],
+        holders=view.holders(),
+        free=view.free(),
+        avoids=tuple(sorted(view.ask.avoided & view.nodes.index.keys())),
+        uses_avoided=tuple(sorted(view.lifted())),
+        estimated_start_at=starts_at,
+    )
+
+
+def asks_for(job: QueuedJob) -> str:
+    """Return what a job asks for, in words."""
+    low, high = job.num_workers_min, job.num_workers_max
+    workers = f"{low}" if low == high else f"{low} to {high}"
+    each = f"{job.cpus_per_worker:g} CPUs"
+    if job.gpus_per_worker:
+        each = f"{job.gpus_per_worker:g} GPUs and {each}"
+    return f"{workers} worker{'s' if high > 1 else ''} of {each}"
+
+
+class _View:
+    """The cluster as one waiting job sees it."""
+
+    def __init__(self, snapshot: Snapshot, job: QueuedJob, now: float) -> None:
+        self.snapshot = snapshot
+        self.job = job
+        self.now = now
+        self.nodes = NodeLedger(snapshot.nodes, snapshot.running)
+        self.quotas = QuotaLedger(snapshot.quotas, snapshot.running)
+        worker = worker_of(job)
+        shunned = shunned_nodes(job, self.nodes, worker)
+        self.ask = Ask(worker, shunned, passes_nodes=True, passes_quota=True)
+
+    def verdict(self) -> tuple[Verdict, str]:
+        never = self._why_never()
+        if never is not None:
+            return Verdict.NEVER, never
+        not_yet = self._why_not_yet()
+        if not_yet is not None:
+            return Verdict.NOT_NOW, not_yet
+        actions = decide(self.snapshot, self.now)
+        if any(isinstance(a, Start) and a.job_id == self.job.job_id for a in actions):
+            return Verdict.STARTS_NEXT, "it fits and starts at the next turn"
+        victims = [
+            a.job_id for a in actions if isinstance(a, Preempt) and a.for_job == self.job.job_id
+        ]
+        if victims:
+            return (
+                Verdict.STARTS_NEXT,
+                f"it takes the place of {_named(victims)}, of lower priority",
+            )
+        return self._why_not_now(self.snapshot.after(actions, self.now))
+
+    def holders(self) -> tuple[Holder, ...]:
+        asks_for_gpus = self.job.gpus_per_worker > 0
+        holding = [job for job in self.snapshot.running if job.gpus > 0 or not asks_for_gpus]
+        return tuple(
+            _holder(job)
+            for job in sorted(
+                holding,
+                key=lambda job: (-job.gpus, -job.num_workers * job.cpus_per_worker, job.job_id),
+            )
+        )
+
+    def free(self) -> tuple[NodeRoom, ...]:
+        slots = self.nodes.slots(self.nodes.free_now(self.ask), self.ask).tolist()
+        rooms = [
+            NodeRoom(
+                node_id=node.node_id,
+                free_cpus=node.free_cpus,
+                free_gpus=node.free_gpus,
+                num_workers=slots[self.nodes.index[node.node_id]],
+            )
+            for node in self.snapshot.nodes
+        ]
+        return tuple(sorted(rooms, key=lambda room: (-room.num_workers, room.node_id)))
+
+    def lifted(self) -> frozenset[str]:
+        """Return the nodes that it would avoid if it could."""
+        return (self.job.avoided_nodes - self.ask.avoided) & self.nodes.index.keys()
+
+    def _why_never(self) -> str | None:
+        """Say why the job would not start on the empty cluster."""
+        needed = self.job.num_workers_min
+        if self.quotas.num_ever(self.job.queue, self.ask) < needed:
+            quota = self.snapshot.quotas[self.job.queue]
+            gpus = needed * self.job.gpus_per_worker
+            return (
+                f"it needs {gpus:g} GPUs and queue {self.job.queue} may hold {quota:g}: ask for "
+                f"less, or raise it with `ddpmctl queue set {self.job.queue} --gpus {gpus:g}`"
+            )
+        fitting = self.nodes.num_ever(self.ask)
+        if self.snapshot.nodes and fitting < needed:
+            largest = max(self.snapshot.nodes, key=lambda node: (node.gpus, node.cpus))
+            return (
+                f"even with nothing else running the cluster has room for {fitting} of its "
+                f"{needed} workers (the largest node has {largest.gpus:g} GPUs and "
+                f"{largest.cpus:g} CPUs): ask for less, or add nodes"
+            )
+        return None
+
+    def _why_not_yet(self) -> str | None:
+        """Say what keeps the job back that is not a matter of capacity."""
+        if self.job.waits_for is not None:
+            return f"it waits for {self.job.waits_for}"
+        if self.job.not_before > self.now:
+            return f"it backs off for another {self.job.not_before - self.now:.0f} s"
+        if not self.snapshot.nodes:
+            return "the cluster has no node at the moment"
+        return None
+
+    def _why_not_now(self, decided: Snapshot) -> tuple[Verdict, str]:
+        """Say what the job lacks, once everything is decided."""
+        stopping = [job.job_id for job in self.snapshot.running if job.stopping]
+        if stopping and estimated_start(self.snapshot, self.job.job_id, self.now) == self.now:
+            return Verdict.STARTS_NEXT, f"it starts once {_named(stopping)} has stopped"
+        view = _View(decided, self.job, self.now)
+        needed = self.job.num_workers_min
+        allowed = view.quotas.num_now(self.job.queue, self.ask)
+        if allowed < needed:
+            return Verdict.NOT_NOW, self._quota_is_full(decided)
+        fitting = view.nodes.num_now(self.ask)
+        if fitting < needed:
+            return Verdict.NOT_NOW, f"there is room for {fitting} of its {needed} workers now"
+        for reservation in kept_for(decided, self.job.queue, self.now):
+            if reservation.job_id != self.job.job_id:
+                return Verdict.NOT_NOW, (
+                    f"it would fit, but {reservation.job_id} is first in line and needs the room; "
+                    "a max_runtime_s that ends before that, or a lower priority, lets it pass"
+                )
+        return Verdict.NOT_NOW, "it would fit, but what is free is held for jobs ahead of it"
+
+    def _quota_is_full(self, decided: Snapshot) -> str:
+        used = sum(job.gpus for job in decided.running if job.queue == self.job.queue)
+        quota = self.snapshot.quotas[self.job.queue]
+        return (
+            f"jobs of queue {self.job.queue} hold {used:g} of its {quota:g} GPUs and it needs "
+            f"{self.job.num_workers_min * self.ask.worker[1] / UNITS:g}"
+        )
+
+
+def _holder(job: RunningJob) -> Holder:
+    return Holder(
+        job_id=job.job_id,
+        queue=job.queue,
+        priority=job.priority,
+        cpus=job.num_workers * job.cpus_per_worker,
+        gpus=job.gpus,
+        node_ids=tuple(sorted(job.placement)),
+        stopping=job.stopping,
+        expected_end_at=(job.latest_end_at if job.expected_end_at is None else job.expected_end_at),
+    )
+
+
+def _named(job_ids: Iterable[str]) -> str:
+    return ", ".join(sorted(job_ids))

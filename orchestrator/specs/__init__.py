@@ -1,0 +1,1 @@
+"""Job files: what a user asks for."""

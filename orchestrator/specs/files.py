@@ -1,0 +1,254 @@
+"""Reads job files of every kind; a pipeline or a sweep becomes its whole list of checked jobs.
+
+Nothing is left for later: every step and every combination is a job that was checked as if it had
+been submitted alone, and a mistake names the line of the file, also within a step.
+"""
+
+import difflib
+import graphlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from orchestrator.errors import BadInputError
+from orchestrator.lifecycle.retry import RetryPolicy
+from orchestrator.lifecycle.state import GROUP_KINDS
+from orchestrator.specs.document import Document, Location, load_document
+from orchestrator.specs.group import Child, GroupJob, GroupTracking, child_name
+from orchestrator.specs.job import (
+    KINDS,
+    MAX_NAME_LENGTH,
+    Closed,
+    Job,
+    Name,
+    NotifySpec,
+    Retry,
+    TrainJob,
+    checked_job,
+)
+from orchestrator.specs.located_errors import located_error
+from orchestrator.specs.matrix import runs, unfold_matrix
+
+MAX_STEPS = 64
+_INHERITED = ("queue", "priority", "preemptible", "retry")
+_RUN = "{:03d}"
+
+_Mapping = dict[str, Any]
+
+
+class _GroupFile(Closed):
+    """What the files of both kinds have; the children are checked one by one, as jobs."""
+
+    name: Name
+    queue: Name = "default"
+    priority: Annotated[int, Field(ge=0, le=100)] = 50
+    preemptible: bool = True
+    retry: Retry = RetryPolicy()
+    notify: NotifySpec | None = None
+    tracking: GroupTracking = Field(default_factory=GroupTracking)
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+
+
+class PipelineFile(_GroupFile):
+    """Steps that name each other."""
+
+    kind: Literal["pipeline"]
+    steps: Annotated[dict[Name, _Mapping], Field(min_length=1, max_length=MAX_STEPS)]
+
+
+class SweepFile(_GroupFile):
+    """One job under each combination of settings."""
+
+    kind: Literal["sweep"]
+    matrix: Annotated[_Mapping, Field(min_length=1)]
+    job: _Mapping
+
+
+_File = TypeVar("_File", PipelineFile, SweepFile)
+
+
+def load_submission(path: Path, overrides: Sequence[str] = ()) -> Job | GroupJob:
+    """Read and check a job file of any kind.
+
+    Args:
+        path: The file.
+        overrides: `a.b=value` each, as `--set` takes them.
+
+    Raises:
+        BadInputError: One line that names file, line and key, and what to do.
+    """
+    document = load_document(path)
+    if document.value.get("kind") == "sweep":
+        unfold_matrix(document)
+    for option in overrides:
+        document.override(option)
+    kind = document.value.get("kind")
+    if kind == "pipeline":
+        return _Pipeline(document, _checked(document, PipelineFile)).group()
+    if kind == "sweep":
+        return _sweep(document, _checked(document, SweepFile))
+    if kind not in KINDS:
+        known = f"{', '.join([*KINDS, GROUP_KINDS[0]])} or {GROUP_KINDS[1]}"
+        raise document.fault(("kind",), f"kind must be {known}, not {kind!r}")
+    return checked_job(document)
+
+
+def _checked(document: Document, file: type[_File]) -> _File:
+    try:
+        return file.model_validate_json(json.dumps(document.value))
+    except ValidationError as error:
+        raise located_error(error, document, file) from error
+
+
+def _group(file: PipelineFile | SweepFile, children: Iterable[Child]) -> GroupJob:
+    return GroupJob(
+        kind=file.kind,
+        name=file.name,
+        queue=file.queue,
+        priority=file.priority,
+        notify=file.notify,
+        tracking=file.tracking,
+        max_concurrent=file.max_concurrent,
+        children=tuple(children),
+    )
+
+
+def _inherit(document: Document, file: PipelineFile | SweepFile, step: str) -> None:
+    """Give a child's document its name, and what its group says for all."""
+    value = document.value
+    if "name" in value:
+        raise document.fault(("name",), "a job of a group takes its name from the group; remove it")
+    value["name"] = child_name(file.name, step)
+    given = file.model_dump(mode="json", include=set(_INHERITED) & file.model_fields_set)
+    document.value.update({**given, **value})
+    tracking = value.setdefault("tracking", {})
+    if isinstance(tracking, dict):
+        tracking.setdefault("experiment", file.tracking.experiment)
+        if value.get("kind") == "train":
+            tracking.setdefault("registered_model", file.name)
+
+
+class _Pipeline:
+    """A pipeline's steps on their way to jobs.
+
+    Args:
+        document: The file.
+        file: What it holds beside the steps' own fields.
+    """
+
+    def __init__(self, document: Document, file: PipelineFile) -> None:
+        self._document = document
+        self._file = file
+        self._steps = {step: document.part(("steps", step)) for step in file.steps}
+
+    def group(self) -> GroupJob:
+        """Return the checked pipeline. Raises: BadInputError."""
+        children = {step: self._child(step) for step in self._steps}
+        self._check_order(children)
+        for child in children.values():
+            self._check_chain(child, children)
+        return _group(self._file, children.values())
+
+    def _child(self, step: str) -> Child:
+        document = self._steps[step]
+        self._check_name(step)
+        after = self._after(step, document)
+        model_step = self._model_step(step, document)
+        _inherit(document, self._file, step)
+        needs = dict.fromkeys([*([model_step] if model_step else []), *after])
+        spec = checked_job(document)
+        return Child(step=step, needs=tuple(needs), model_step=model_step, spec=spec)
+
+    def _check_name(self, step: str) -> None:
+        name = child_name(self._file.name, step)
+        if len(name) > MAX_NAME_LENGTH:
+            message = f"step {step}: its job's name {name} has {len(name)} characters; "
+            raise self._document.fault(("steps", step), f"{message}{MAX_NAME_LENGTH} at most")
+        is_typed = ("steps", step) in self._document.overrides
+        if is_typed and ("steps", step) not in self._document.lines:
+            raise self._document.fault(("steps", step), self._unknown(step))
+
+    def _after(self, step: str, document: Document) -> list[str]:
+        value = document.value.pop("after", [])
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list):
+            raise document.fault(("after",), f"after: a step or a list of steps, not {value!r}")
+        for index, name in enumerate(names):
+            place = ("after", index) if isinstance(value, list) else ("after",)
+            self._check_known(step, name, document, place)
+        return names
+
+    def _model_step(self, step: str, document: Document) -> str | None:
+        """Take `model: {step: NAME}` for what it means here, and return the name."""
+        model = document.value.get("model")
+        if document.value.get("kind") != "sample" or not isinstance(model, dict):
+            return None
+        name, place = model.get("step"), ("model", "step")
+        if not isinstance(name, str):
+            return None
+        self._check_known(step, name, document, place)
+        if self._steps[name].value.get("kind") != "train":
+            raise document.fault(place, f"model.step: {name} is no train step and leaves no model")
+        del model["step"]
+        if "job" in model:
+            raise document.fault(place, f"model: give step {name} or a job, not both")
+        model["job"] = name
+        return name
+
+    def _check_known(self, step: str, name: object, document: Document, place: Location) -> None:
+        if name == step:
+            raise document.fault(place, f"step {step} cannot need itself")
+        if not isinstance(name, str) or name not in self._steps:
+            raise document.fault(place, self._unknown(str(name)))
+
+    def _unknown(self, name: str) -> str:
+        known = [step for step in self._steps if ("steps", step) in self._document.lines]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"no step is called {name}; {hint}"
+
+    def _check_order(self, children: Mapping[str, Child]) -> None:
+        sorter = graphlib.TopologicalSorter({c.step: c.needs for c in children.values()})
+        try:
+            sorter.prepare()
+        except graphlib.CycleError as error:
+            circle = list(reversed(error.args[1]))
+            message = f"steps wait for each other in a circle: {' after '.join(circle)}"
+            raise self._document.fault(("steps", circle[0]), message) from error
+
+    def _check_chain(self, child: Child, children: Mapping[str, Child]) -> None:
+        """A sampler cannot take more timesteps than its model was trained on."""
+        trained = children[child.model_step].spec if child.model_step else None
+        if not isinstance(trained, TrainJob) or isinstance(child.spec, TrainJob):
+            return
+        steps, limit = child.spec.sampling.num_steps, trained.diffusion.num_timesteps
+        if steps > limit:
+            message = (
+                f"sampling.num_steps is {steps}, but the model of step {child.model_step} has "
+                f"{limit} timesteps; ask for {limit} at most"
+            )
+            raise self._steps[child.step].fault(("sampling", "num_steps"), message)
+
+
+def _sweep(document: Document, file: SweepFile) -> GroupJob:
+    longest = MAX_NAME_LENGTH - len(child_name("", _RUN.format(1)))
+    if len(file.name) > longest:
+        message = f"name: a sweep's has {longest} characters at most, not {len(file.name)}"
+        raise document.fault(("name",), message)
+    children = [
+        _run(file, _RUN.format(number), settings, job)
+        for number, (settings, job) in enumerate(runs(document), 1)
+    ]
+    return _group(file, children)
+
+
+def _run(file: SweepFile, step: str, settings: dict[str, Any], job: Document) -> Child:
+    try:
+        _inherit(job, file, step)
+        return Child(step=step, settings=settings, spec=checked_job(job))
+    except BadInputError as error:
+        told = ", ".join(f"{key}={value}" for key, value in settings.items())
+        raise BadInputError(f"{error} (run {step}: {told})") from error

@@ -1,0 +1,148 @@
+"""What a group of jobs is: a pipeline's steps, or a sweep's runs, each a whole job of its own.
+
+This is the form that is stored. All children stand in the one spec of their group, checked and
+with their ids, so that submitting a group is putting one object. How people write groups, and how
+they get them wrong, is in `group_files`.
+"""
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, JsonValue, StringConstraints, ValidationError
+
+from orchestrator.errors import BadInputError
+from orchestrator.lifecycle.state import GROUP_KINDS
+from orchestrator.specs.document import Document
+from orchestrator.specs.job import (
+    Closed,
+    Job,
+    Name,
+    NotifySpec,
+    SampleJob,
+    TrainJob,
+    spec_from_json,
+)
+from orchestrator.specs.located_errors import located_error
+from orchestrator.store.keys import MADE_ID, check_name
+
+
+class GroupTracking(Closed):
+    """What MLflow is told of a group.
+
+    Attributes:
+        experiment: MLflow experiment of the group's run and of its children's runs.
+    """
+
+    experiment: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "ddpmctl"
+
+
+class Child(Closed):
+    """One job of a group.
+
+    Attributes:
+        step: Its name within the group.
+        job_id: The id that it gets; "" before the group has one.
+        needs: Steps that must have succeeded before it is created.
+        model_step: The one of them whose model it draws from.
+        settings: For a sweep: what this run has of its own, by the way of keys.
+        spec: The job itself. Until ids are given, `model.job` is that step's name.
+    """
+
+    step: Name
+    job_id: str = ""
+    needs: tuple[Name, ...] = ()
+    model_step: Name | None = None
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    spec: Annotated[TrainJob | SampleJob, Field(discriminator="kind")]
+
+
+class GroupJob(Closed):
+    """A pipeline or a sweep, as it is stored.
+
+    Attributes:
+        kind: Which of them.
+        name: Its name.
+        queue: What its children count against unless they say otherwise.
+        priority: 0..100; theirs likewise.
+        notify: Where the end of the group is posted.
+        tracking: What MLflow is told of it.
+        max_concurrent: Children that may live at once; None for all.
+        children: In the order of the file.
+    """
+
+    kind: Literal["pipeline", "sweep"]
+    name: Name
+    queue: Name = "default"
+    priority: Annotated[int, Field(ge=0, le=100)] = 50
+    notify: NotifySpec | None = None
+    tracking: GroupTracking = Field(default_factory=GroupTracking)
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    children: tuple[Child, ...]
+
+    @property
+    def unit(self) -> str:
+        """What its children are called."""
+        return "steps" if self.kind == "pipeline" else "runs"
+
+    def with_ids(self, group_id: str) -> Self:
+        """Return the group with an id for each child, and models that name those ids.
+
+        Raises:
+            BadInputError: The group's id is too long for its steps.
+        """
+        ids = {child.step: child_id(group_id, child.step) for child in self.children}
+        children = [_with_id(child, ids) for child in self.children]
+        return self.model_copy(update={"children": tuple(children)})
+
+
+def _with_id(child: Child, ids: dict[str, str]) -> Child:
+    spec = child.spec
+    if isinstance(spec, SampleJob) and child.model_step is not None:
+        model = spec.model.model_copy(update={"job": ids[child.model_step]})
+        spec = spec.model_copy(update={"model": model})
+    return child.model_copy(update={"job_id": ids[child.step], "spec": spec})
+
+
+def child_name(group_name: str, step: str) -> str:
+    """Return the name of a step's job."""
+    return f"{group_name}-{step}"
+
+
+def child_id(group_id: str, step: str) -> str:
+    """Return the id of a step's job: the same for the same group, whoever asks.
+
+    Raises:
+        BadInputError: It would be too long.
+    """
+    made = MADE_ID.fullmatch(group_id)
+    if made is None:
+        return check_name(f"step {step}: its job's id", f"{group_id}-{step}")
+    name = child_name(made["name"], step)
+    return check_name(f"step {step}: its job's id", f"{name}-{made['time']}-{made['ending']}")
+
+
+def submission_from_json(body: bytes) -> Job | GroupJob:
+    """Read a stored spec of any kind. Raises: BadInputError."""
+    value: dict[str, Any] = json.loads(body)
+    if value.get("kind") not in GROUP_KINDS:
+        return spec_from_json(body)
+    try:
+        return GroupJob.model_validate_json(body)
+    except ValidationError as error:
+        raise located_error(error, Document("spec.json", value, {}), GroupJob) from error
+
+
+def job_of(submission: Job | GroupJob, job_id: str) -> Job:
+    """Return what was submitted if it is a job with processes of its own.
+
+    Raises:
+        BadInputError: It is a group; the message names its children.
+    """
+    if not isinstance(submission, GroupJob):
+        return submission
+    ids = [child.job_id for child in submission.children]
+    more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
+    raise BadInputError(
+        f"{job_id} is a {submission.kind} and has no processes of its own; "
+        f"ask for one of its jobs: {', '.join(ids[:4])}{more}"
+    )

@@ -1,0 +1,92 @@
+"""The small jobs of `submit --smoke`: each looks whether a larger one would work.
+
+A small job has the settings of the main one, on one worker, and ends after its smoke test. It
+has the main job's priority, so it evicts nobody whom the main job would not evict.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from orchestrator.specs.group import Child, GroupJob
+from orchestrator.specs.job import MAX_NAME_LENGTH, Job, TrainJob, WorkerRange
+from orchestrator.store.keys import MAX_JOB_ID_LENGTH
+
+MAX_RUNTIME_S = 900.0
+NUM_STEPS = 2
+_ENDING = "-smoke"
+
+
+def smoke_job_id(job_id: str) -> str:
+    """Return the id of a job's smoke test: the same each time."""
+    if len(job_id) + len(_ENDING) <= MAX_JOB_ID_LENGTH:
+        return f"{job_id}{_ENDING}"
+    digest = hashlib.sha256(job_id.encode()).hexdigest()[:6]
+    kept = job_id[: MAX_JOB_ID_LENGTH - len(_ENDING) - len(digest) - 1].rstrip("-")
+    return f"{kept}-{digest}{_ENDING}"
+
+
+def smoke_job(spec: Job, job_id: str) -> Job:
+    """Return the small job that a job waits for: its settings on one worker, for one look.
+
+    Args:
+        spec: The main job.
+        job_id: Its id.
+    """
+    runtime_s = min(spec.max_runtime_s or MAX_RUNTIME_S, MAX_RUNTIME_S)
+    changes = {
+        "name": spec.name[: MAX_NAME_LENGTH - len(_ENDING)].rstrip("-") + _ENDING,
+        "max_runtime_s": runtime_s,
+        "preemptible": False,
+        "notify": None,
+        "smoke_of": job_id,
+    }
+    if isinstance(spec, TrainJob):
+        resources = spec.resources.model_copy(update={"num_workers": 1})
+        share = spec.training.global_batch_size // spec.resources.num_workers
+        training = replace(spec.training, global_batch_size=share)
+        return spec.model_copy(update={**changes, "resources": resources, "training": training})
+    sampling = replace(
+        spec.sampling, num_steps=min(NUM_STEPS, spec.sampling.num_steps), trajectory=0
+    )
+    return spec.model_copy(
+        update={
+            **changes,
+            "resources": spec.resources.model_copy(update={"num_workers": WorkerRange()}),
+            "sampling": sampling,
+            "num_samples": 1,
+            "shard_size": sampling.microbatch_size,
+        }
+    )
+
+
+def behind_smoke_tests(
+    spec: Job | GroupJob, job_id: str
+) -> tuple[Job | GroupJob, Mapping[str, Job]]:
+    """Return a submission that waits for smoke tests, and those by their ids.
+
+    A job waits for its own. Of a pipeline, each step that needs no other does: what the others
+    draw from is not there yet. All runs of a sweep wait for that of the first.
+
+    Args:
+        spec: What was asked; a group has its ids.
+        job_id: Its id.
+    """
+    if not isinstance(spec, GroupJob):
+        smoke_id = smoke_job_id(job_id)
+        waiting = spec.model_copy(update={"waits_for_smoke": smoke_id})
+        return waiting, {smoke_id: smoke_job(spec, job_id)}
+    roots = [child for child in spec.children if not child.needs]
+    first = {child.step: roots[0] if spec.kind == "sweep" else child for child in roots}
+    smokes = {
+        smoke_job_id(child.job_id): smoke_job(child.spec, child.job_id) for child in first.values()
+    }
+    children = tuple(_waiting(child, first.get(child.step)) for child in spec.children)
+    return spec.model_copy(update={"children": children}), smokes
+
+
+def _waiting(child: Child, tried: Child | None) -> Child:
+    if tried is None:
+        return child
+    changes = {"waits_for_smoke": smoke_job_id(tried.job_id)}
+    return child.model_copy(update={"spec": child.spec.model_copy(update=changes)})

@@ -1,0 +1,165 @@
+"""Bringing one part of the embedded stack up, and ending it."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Lock
+
+from orchestrator.cluster.processes import (
+    ProcessIdentity,
+    end_processes,
+    owned_processes,
+    start_detached,
+)
+from orchestrator.errors import StackError
+from orchestrator.stack.files import StackFolder, StackState, save_state
+from orchestrator.stack.parts import Part
+from orchestrator.stack.ports import is_free
+
+Progress = Callable[[str], None]
+
+TITLES = {
+    "store": "the store (SeaweedFS)",
+    "ray": "the Ray head",
+    "mlflow": "the MLflow server",
+}
+_GRACE_S = {"store": 10.0, "ray": 4.0, "mlflow": 8.0}
+_START_TIMEOUT_S = 120.0
+_RUNNING_TIMEOUT_S = 60.0  # for a part that ran already: afterwards it is started again
+_HASTE_S = 5.0  # what fails sooner than this would fail again
+_POLL_S = 0.1
+_LOG_BYTES = 20 * 1024**2
+_ERROR = re.compile(r"error|fatal|exception|denied|no space|^F\d{4} ", re.IGNORECASE)
+
+
+class PortTakenError(StackError):
+    """Somebody else took a port between choosing it and listening on it."""
+
+
+class Launcher:
+    """Starts and ends the parts of one stack, and writes down whom it started.
+
+    Args:
+        folder: Of the stack.
+        state: What the stack remembers; changed in place and saved.
+        on_progress: Called with a line for each thing that happens, from any thread.
+    """
+
+    def __init__(self, folder: StackFolder, state: StackState, on_progress: Progress) -> None:
+        self._folder = folder
+        self._state = state
+        self._on_progress = on_progress
+        self._turn = Lock()
+        self._stopped = Event()
+
+    def stop(self) -> None:
+        """Make every `bring_up` that still waits give up."""
+        self._stopped.set()
+
+    def bring_up(self, part: Part) -> bool:
+        """Have a part do its work, and tell whether it had to be started.
+
+        Raises:
+            PortTakenError: Other ports may help.
+            StackError: It does not start.
+        """
+        leader = self._state.leaders.get(part.name)
+        if leader is not None and leader.find() is not None:
+            agrees = self._state.settings.get(part.name) == part.digest
+            if agrees and self._is_ready_within(part, leader, _RUNNING_TIMEOUT_S):
+                return False
+        self.end(part.name)
+        self._start(part)
+        return True
+
+    def end(self, name: str) -> bool:
+        """End all processes of a part, and tell whether there were any.
+
+        Raises:
+            StackError: One does not end.
+        """
+        leader = self._state.leaders.get(name)
+        mark = self._mark(name)
+        has_any = bool(owned_processes(mark, leader))
+        if has_any:
+            self._tell(f"ending {TITLES[name]}")
+            end_processes(mark, leader, grace_s=_GRACE_S[name])
+        if leader is not None:
+            with self._turn:
+                self._state.leaders.pop(name, None)
+                self._state.settings.pop(name, None)
+                save_state(self._folder, self._state)
+        return has_any
+
+    def _start(self, part: Part) -> None:
+        for is_last in (False, False, True):
+            started_at = time.monotonic()
+            reason = self._try_to_start(part)
+            took_s = time.monotonic() - started_at
+            if reason is None:
+                self._tell(f"{TITLES[part.name]} is ready ({took_s:.1f} s)")
+                return
+            if is_last or took_s < _HASTE_S or self._stopped.is_set():
+                raise StackError(f"{TITLES[part.name]} {reason}")
+            # Ray gives up when its own parts take 15 s, as they may on a busy machine.
+            self._tell(f"{TITLES[part.name]} {reason}; trying again")
+
+    def _try_to_start(self, part: Part) -> str | None:
+        """Start a part; return why it does not work, or None."""
+        log = self._log(part.name)
+        log_start = log.stat().st_size if log.exists() else 0
+        part.prepare()
+        self._tell(f"starting {TITLES[part.name]}")
+        leader = start_detached(
+            part.command,
+            part.environment,
+            mark=self._mark(part.name),
+            folder=part.folder,
+            log=log,
+        )
+        with self._turn:
+            self._state.leaders[part.name] = leader
+            self._state.settings[part.name] = part.digest
+            save_state(self._folder, self._state)
+        if self._is_ready_within(part, leader, _START_TIMEOUT_S):
+            return None
+        how = "stopped while starting" if leader.find() is None else "is not ready in time"
+        self.end(part.name)
+        if taken := [port for port in part.ports if not is_free(port)]:
+            raise PortTakenError(f"port {taken[0]} of {TITLES[part.name]} was taken in between")
+        return f"{how}: {_told_reason(log, log_start)}"
+
+    def _is_ready_within(self, part: Part, leader: ProcessIdentity, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while leader.find() is not None and not self._stopped.is_set():
+            if part.is_ready():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return False
+
+    def _mark(self, name: str) -> str:
+        return f"{self._folder.root}:{name}"
+
+    def _log(self, name: str) -> Path:
+        log = self._folder.logs / f"{name}.log"
+        try:
+            if log.exists() and log.stat().st_size > _LOG_BYTES:
+                log.replace(log.with_suffix(".log.1"))
+        except OSError as error:
+            raise StackError(f"cannot move {log}: {error.strerror}") from error
+        return log
+
+    def _tell(self, line: str) -> None:
+        with self._turn:
+            self._on_progress(line)
+
+
+def _told_reason(log: Path, start: int) -> str:
+    """Return the last line since `start` that names an error, or else the last one."""
+    content = log.read_bytes()[start:].decode(errors="replace")
+    lines = [line.strip()[:300] for line in content.splitlines() if line.strip()]
+    telling = [line for line in lines if _ERROR.search(line)] or lines or ["it printed nothing"]
+    return f"{telling[-1]}; see {log}"

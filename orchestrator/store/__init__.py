@@ -1,0 +1,1 @@
+"""Objects under conditions, and where each one lies."""

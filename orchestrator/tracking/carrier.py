@@ -1,0 +1,320 @@
+"""Carries what jobs wrote into the store to MLflow: once, in order, whatever crashes in between.
+
+Lines go out with the time stamps they were written with, and MLflow keeps one of several equal
+values; so what a crash between sending and noting makes us send again changes nothing. The cursor
+is moved with If-Match, so two carriers cannot both move it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeVar
+
+from orchestrator.errors import ConditionFailedError, ObjectNotFoundError
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking.cursor import TrackingCursor, decode_cursor, encode_cursor
+from orchestrator.tracking.groups import group_tags, own_settings
+from orchestrator.tracking.lines import (
+    DatasetLine,
+    ImageLine,
+    MetricsLine,
+    ModelLine,
+    ParamsLine,
+    TagsLine,
+    TrackingLine,
+    decode_lines,
+    flattened,
+    segments,
+)
+from orchestrator.tracking.mlflow_server import open_mlflow
+from orchestrator.tracking.server import (
+    METRICS_PER_CALL,
+    NAMES_PER_CALL,
+    LineRefusedError,
+    MetricValue,
+    RunMissingError,
+    TrackingServer,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_STATUS = {
+    JobState.SUCCEEDED: "FINISHED",
+    JobState.FAILED: "FAILED",
+    JobState.CANCELLED: "KILLED",
+}
+
+
+@dataclass(frozen=True)
+class CarryResult:
+    """How far a job was carried.
+
+    Attributes:
+        done: MLflow knows everything there will ever be, unless the job is retried.
+        run_id: The job's run; None while there is nothing to tell.
+        experiment_id: The run's experiment; None likewise.
+    """
+
+    done: bool
+    run_id: str | None = None
+    experiment_id: str | None = None
+
+
+class TrackingCarrier:
+    """Tells MLflow about jobs; keeps nothing that the store does not hold.
+
+    Args:
+        store: Where the lines and the cursors are.
+        server: MLflow.
+    """
+
+    def __init__(self, store: ObjectStore, server: TrackingServer) -> None:
+        self._store = store
+        self._server = server
+
+    def carry(self, job_id: str, budget_s: float = 10.0) -> CarryResult:
+        """Tell MLflow what is new about a job.
+
+        Args:
+            job_id: The job.
+            budget_s: When to stop and leave the rest for the next call.
+
+        Raises:
+            TrackingError: MLflow failed; calling again later goes on from there.
+            ConditionFailedError: Another carrier is at this job.
+            StoreError: The store failed.
+        """
+        # Before the lines are listed: if it says that the job has ended, no line follows.
+        record = RecordStore(self._store).read(job_id).record
+        if record.attempt == 0:
+            return CarryResult(done=record.state.has_ended)
+        carry = _Carry(self._store, self._server, record)
+        try:
+            return carry.run(time.monotonic() + budget_s)
+        except RunMissingError as error:
+            # MLflow lost the run; the store has all of it, so the next call tells it again.
+            logger.warning("job=%s begins a new run: %s", job_id, error)
+            carry.forget_run()
+            return CarryResult(done=False)
+
+
+class _Carry:
+    """One call's work for one job."""
+
+    def __init__(self, store: ObjectStore, server: TrackingServer, record: JobRecord) -> None:
+        self._store = store
+        self._server = server
+        self._record = record
+        self._paths = JobPaths(record.job_id)
+        self._cursor, self._etag = self._load()
+        self._is_checked = False
+
+    def run(self, end: float) -> CarryResult:
+        if not self._cursor.is_described and group_tags(self._store, self._record) is None:
+            return self._result(done=False)  # the group's run comes first
+        self._ensure_run()
+        if not self._described():
+            return self._result(done=self._record.state.has_ended)
+        for number, lines in self._segments():
+            if not self._run_is_active():
+                return self._result(done=self._record.state.has_ended)
+            self._send(number, lines)
+            if time.monotonic() > end:
+                return self._result(done=False)
+        return self._result(done=self._set_status())
+
+    def forget_run(self) -> None:
+        self._save(TrackingCursor())
+
+    def _result(self, *, done: bool) -> CarryResult:
+        return CarryResult(done, self._cursor.run_id, self._cursor.experiment_id)
+
+    def _load(self) -> tuple[TrackingCursor, str]:
+        try:
+            stored = self._store.get(self._paths.tracking_cursor)
+        except ObjectNotFoundError:
+            return TrackingCursor(), ""
+        return decode_cursor(stored.body), stored.etag
+
+    def _save(self, cursor: TrackingCursor) -> None:
+        key, body = self._paths.tracking_cursor, encode_cursor(cursor)
+        if self._etag:
+            self._etag = self._store.put(key, body, if_match=self._etag)
+        else:
+            self._etag = self._store.put(key, body, if_absent=True)
+        self._cursor = cursor
+
+    def _spec(self) -> dict[str, object]:
+        found = read_json(self._store, self._paths.spec)
+        return found[0] if found else {}
+
+    def _ensure_run(self) -> None:
+        if self._cursor.run_id:
+            return
+        tracking = self._spec().get("tracking")
+        name = tracking.get("experiment") if isinstance(tracking, dict) else None
+        experiment_id = self._server.experiment(str(name or "ddpmctl"))
+        # A run without a cursor is what a crash between the two leaves behind.
+        found = self._server.find_run(experiment_id, self._record.job_id)
+        start_ms = _ms(self._record.submitted_at)
+        run_id = found or self._server.create_run(experiment_id, self._record.job_id, start_ms)
+        try:
+            self._save(replace(self._cursor, experiment_id=experiment_id, run_id=run_id))
+        except ConditionFailedError:
+            if found is None:
+                self._server.delete_run(run_id)
+            raise
+
+    def _run_is_active(self) -> bool:
+        self._is_checked = self._is_checked or self._server.is_active(self._cursor.run_id)
+        if not self._is_checked:
+            logger.info("job=%s: its run was deleted in MLflow", self._record.job_id)
+        return self._is_checked
+
+    def _described(self) -> bool:
+        """Send the spec's params and the job's tags, once; false if nobody wants them."""
+        if self._cursor.is_described:
+            return True
+        if not self._run_is_active():
+            return False
+        params = flattened(own_settings(self._spec()))
+        self._send_params(params)
+        self._send_tags(
+            {
+                "ddpmctl.kind": self._record.kind,
+                "ddpmctl.name": self._record.name,
+                "ddpmctl.attempt": str(self._cursor.attempt),
+                "mlflow.source.name": "ddpmctl",
+                **(group_tags(self._store, self._record) or {}),
+            }
+        )
+        known = self._cursor.params | set(params)
+        self._save(replace(self._cursor, is_described=True, params=known))
+        return True
+
+    def _segments(self) -> Iterator[tuple[int, list[TrackingLine]]]:
+        """Yield what is new, some segments at a time, up to the end of the newest attempt."""
+        while True:
+            number, lines = self._cursor.number, list[TrackingLine]()
+            folder = segments(self._store, self._paths.attempt(self._cursor.attempt))
+            for number, body in folder.bodies(self._cursor.number):
+                found, num_unreadable = decode_lines(body)
+                if num_unreadable:
+                    logger.warning("%d unreadable lines in %s", num_unreadable, folder.key(number))
+                lines += found
+                if _num_values(lines) >= METRICS_PER_CALL:
+                    break
+            if number > self._cursor.number:
+                yield number, lines
+            elif self._cursor.attempt < self._record.attempt:
+                # A later attempt begins only when the processes of this one are proven gone.
+                self._begin_next_attempt()
+            else:
+                return
+
+    def _begin_next_attempt(self) -> None:
+        following = self._cursor.at_next_attempt()
+        if self._run_is_active():
+            self._send_tags({"ddpmctl.attempt": str(following.attempt)})
+        self._save(following)
+
+    def _send(self, number: int, lines: list[TrackingLine]) -> None:
+        values = self._cursor.new_values(line for line in lines if isinstance(line, MetricsLine))
+        self._send_metrics(values)
+        params: dict[str, str] = {}
+        for line in lines:
+            if isinstance(line, ParamsLine):
+                params = {**line.values, **params}  # the first value of a name stands
+            else:
+                self._send_other(line)
+        new = {name: text for name, text in params.items() if name not in self._cursor.params}
+        self._send_params(new)
+        cursor = self._cursor.with_sent(number, values)
+        self._save(replace(cursor, params=cursor.params | set(new)))
+
+    def _send_other(self, line: TrackingLine) -> None:
+        run_id = self._cursor.run_id
+        try:
+            if isinstance(line, TagsLine):
+                self._send_tags(line.values)
+            elif isinstance(line, ImageLine):
+                self._server.log_image(run_id, line.path, self._store.get(line.key).body)
+            elif isinstance(line, DatasetLine):
+                self._server.log_dataset(run_id, line)
+            elif isinstance(line, ModelLine):
+                self._server.register_model(run_id, self._record.job_id, line)
+        except (LineRefusedError, ObjectNotFoundError) as error:
+            logger.warning("job=%s: MLflow goes without a line: %s", self._record.job_id, error)
+
+    def _send_metrics(self, values: list[MetricValue]) -> None:
+        run_id = self._cursor.run_id
+        _in_parts(values, METRICS_PER_CALL, lambda part: self._server.log_metrics(run_id, part))
+
+    def _send_params(self, params: Mapping[str, str]) -> None:
+        run_id = self._cursor.run_id
+        _in_parts(
+            list(params.items()),
+            NAMES_PER_CALL,
+            lambda part: self._server.log_params(run_id, dict(part)),
+        )
+
+    def _send_tags(self, tags: Mapping[str, str]) -> None:
+        run_id = self._cursor.run_id
+        _in_parts(
+            list(tags.items()),
+            NAMES_PER_CALL,
+            lambda part: self._server.log_tags(run_id, dict(part)),
+        )
+
+    def _set_status(self) -> bool:
+        """Bring the run's status to the job's state and tell whether the job has ended."""
+        state = self._record.state
+        status = _STATUS.get(state, "RUNNING")
+        if status == self._cursor.status:
+            return state.has_ended
+        if self._run_is_active():
+            end_ms = _ms(self._record.changed_at) if state.has_ended else None
+            self._send_tags(
+                {"ddpmctl.state": state, "ddpmctl.reason": self._record.reason or "none"}
+            )
+            self._server.set_status(self._cursor.run_id, status, end_ms)
+        self._save(replace(self._cursor, status=status))
+        return state.has_ended
+
+
+def _num_values(lines: Sequence[TrackingLine]) -> int:
+    return sum(len(line.values) for line in lines if isinstance(line, MetricsLine))
+
+
+def _in_parts(items: Sequence[T], size: int, send: Callable[[Sequence[T]], None]) -> None:
+    """Send items in parts; a part that is refused goes in halves, so that only culprits stay."""
+    for start in range(0, len(items), size):
+        part = items[start : start + size]
+        try:
+            send(part)
+        except LineRefusedError as error:
+            if len(part) == 1:
+                logger.warning("MLflow goes without %s: %s", part[0], error)
+            else:
+                _in_parts(part, (len(part) + 1) // 2, send)
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def open_carrier(store: ObjectStore, tracking_uri: str) -> TrackingCarrier:
+    """Return the carrier to the MLflow server at an address.
+
+    Raises:
+        TrackingError: The address is not usable.
+    """
+    return TrackingCarrier(store, open_mlflow(tracking_uri))

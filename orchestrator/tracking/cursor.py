@@ -1,0 +1,73 @@
+"""How far MLflow has been told about a job: what survives the process that tells it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from pydantic import TypeAdapter
+
+from orchestrator.tracking.lines import MetricsLine
+from orchestrator.tracking.server import MetricValue
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingCursor:
+    """What MLflow knows of a job.
+
+    Attributes:
+        experiment_id: The experiment.
+        run_id: The job's one run; "" before there is one.
+        is_described: The spec's params and tags were sent.
+        attempt: The attempt whose lines are being read.
+        number: The last segment of that attempt that was sent.
+        sent: The last step that was sent of each metric.
+        earlier: The same, as it was when the attempt began: steps up to it are never sent again.
+        params: Names that have a value, which MLflow never lets change.
+        status: The run's status as it was set last.
+    """
+
+    experiment_id: str = ""
+    run_id: str = ""
+    is_described: bool = False
+    attempt: int = 1
+    number: int = 0
+    sent: Mapping[str, int] = field(default_factory=dict)
+    earlier: Mapping[str, int] = field(default_factory=dict)
+    params: frozenset[str] = frozenset()
+    status: str = "RUNNING"
+    format_version: int = FORMAT_VERSION
+
+    def at_next_attempt(self) -> Self:
+        """Return the cursor at the beginning of the next attempt's lines."""
+        return replace(self, attempt=self.attempt + 1, number=0, earlier=dict(self.sent))
+
+    def new_values(self, lines: Iterable[MetricsLine]) -> list[MetricValue]:
+        """Return the values of lines whose steps no earlier attempt has sent."""
+        return [
+            MetricValue(name, value, line.at_ms, line.step)
+            for line in lines
+            for name, value in line.values.items()
+            if line.by_time or line.step > self.earlier.get(name, -1)
+        ]
+
+    def with_sent(self, number: int, values: Iterable[MetricValue]) -> Self:
+        """Return the cursor after a segment whose values were sent."""
+        sent = dict(self.sent)
+        for value in values:
+            sent[value.name] = max(value.step, sent.get(value.name, -1))
+        return replace(self, number=number, sent=sent)
+
+
+_CURSOR: TypeAdapter[TrackingCursor] = TypeAdapter(TrackingCursor)
+
+
+def encode_cursor(cursor: TrackingCursor) -> bytes:
+    """Return a cursor as JSON."""
+    return _CURSOR.dump_json(cursor)
+
+
+def decode_cursor(body: bytes) -> TrackingCursor:
+    """Return a cursor from JSON; keys of later versions are ignored."""
+    return _CURSOR.validate_json(body)

@@ -1,0 +1,84 @@
+"""Tells MLflow about all jobs, beside the orchestrator's loop: MLflow may be slow or down."""
+
+import logging
+import os
+import threading
+import time
+from datetime import timedelta
+
+from orchestrator.errors import (
+    BadInputError,
+    ConditionFailedError,
+    JobNotFoundError,
+    OrchestratorError,
+    TrackingError,
+)
+from orchestrator.jobs.index import live_attempts
+from orchestrator.jobs.records import drop_mark
+from orchestrator.store import keys
+from orchestrator.store.objects import ObjectInfo, ObjectStore, open_store
+from orchestrator.tracking.carrier import TrackingCarrier
+from orchestrator.tracking.mlflow_server import open_mlflow
+
+EVERY_S = 2.0
+PAUSE_AFTER_ERROR_S = 10.0
+ORPHAN_AFTER = timedelta(minutes=10)
+
+logger = logging.getLogger(__name__)
+
+
+def carry_until(store_uri: str, holds_lease: threading.Event) -> None:
+    """Carry what jobs have to say to MLflow for as long as the process lives.
+
+    Args:
+        store_uri: Where the lines are.
+        holds_lease: Set while this orchestrator is the one that acts.
+    """
+    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not tracking_uri:
+        logger.warning("MLFLOW_TRACKING_URI is not set: metrics stay in the store")
+        return
+    store = open_store(store_uri)
+    while True:
+        holds_lease.wait()
+        try:
+            carrier = TrackingCarrier(store, open_mlflow(tracking_uri))
+            while holds_lease.is_set():
+                carry_all(store, carrier)
+                time.sleep(EVERY_S)
+        except TrackingError as error:
+            logger.warning("metrics wait: %s", error)
+        except OrchestratorError as error:
+            logger.warning("tracking starts over: %s", error)
+        except Exception:
+            # The top of a thread: one job's odd line must not end the tracking of all.
+            logger.exception("tracking starts over")
+        time.sleep(PAUSE_AFTER_ERROR_S)
+
+
+def carry_all(store: ObjectStore, carrier: TrackingCarrier) -> None:
+    """Tell MLflow what is new about each job that it has not been told everything about.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    live = live_attempts(store)
+    for info in store.list_objects(keys.TRACKING):
+        job_id = info.key.removeprefix(keys.TRACKING)
+        if live.get(job_id) == 0:
+            continue  # it waits for its first attempt and has nothing to say
+        try:
+            if carrier.carry(job_id).done:
+                drop_mark(store, info.key, job_id)
+        except ConditionFailedError:
+            logger.info("job=%s is carried by another process", job_id)
+        except JobNotFoundError:
+            _drop_orphan(store, info)
+        except BadInputError as error:
+            logger.error("job=%s cannot be tracked: %s", job_id, error)
+
+
+def _drop_orphan(store: ObjectStore, mark: ObjectInfo) -> None:
+    """Forget a mark whose spec never came: its `submit` died in between."""
+    if store.now() - mark.modified_at > ORPHAN_AFTER:
+        store.delete(mark.key)

@@ -1,0 +1,156 @@
+"""The board between a driver and its workers: they report, and learn that they are to stop.
+
+The board is a Ray actor of the driver, so it goes when the driver goes; where there is one worker,
+it is that worker. Workers talk to it from a thread, never from the step loop.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from orchestrator.attempts.attempt import Attempt
+
+# Takes a worker's rank and what it has to say; returns whether it is to stop.
+SendReport = Callable[[int, dict[str, Any]], bool]
+
+logger = logging.getLogger(__name__)
+
+
+class AttemptBoard:
+    """What the workers of an attempt last said; made a Ray actor by the driver.
+
+    Args:
+        num_workers: How many will report.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._reports: list[dict[str, Any] | None] = [None] * num_workers
+        self._stop = False
+
+    def report(self, rank: int, report: dict[str, Any]) -> bool:
+        """Take a worker's word; return whether it is to stop."""
+        self._reports[rank] = report
+        return self._stop
+
+    def request_stop(self) -> None:
+        """Have all workers stop after the step that they are in."""
+        self._stop = True
+
+    def reports(self) -> list[dict[str, Any] | None]:
+        """Return what each worker said last, by rank."""
+        return self._reports
+
+
+class BoardClient:
+    """A worker's side: reports in the background, and knows whether to stop.
+
+    Args:
+        send: `AttemptBoard.report`, wherever the board is.
+        rank: This worker.
+        every_s: Seconds between reports.
+    """
+
+    def __init__(self, send: SendReport, rank: int, every_s: float = 0.5) -> None:
+        self._send_report = send
+        self._rank = rank
+        self._every_s = every_s
+        self._report: dict[str, Any] = {}
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="board", daemon=True)
+
+    def say(self, **changes: Any) -> None:
+        """Change what is reported next."""
+        self._report = {**self._report, **changes, "rank": self._rank}
+
+    def stop_requested(self) -> bool:
+        """Tell whether the attempt is to stop."""
+        return self._stop.is_set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join(timeout=5)
+        self._send()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._every_s):
+            self._send()
+
+    def _send(self) -> None:
+        import ray
+
+        try:
+            if self._send_report(self._rank, self._report):
+                self._stop.set()
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            logger.warning("the driver's board does not answer: %s", error)
+
+
+class BoardReader:
+    """The driver's side: turns reports into the attempt's progress, and hands the stop on.
+
+    Args:
+        attempt: Whose progress it is.
+        board: The actor.
+        every_s: Seconds between two looks.
+    """
+
+    def __init__(self, attempt: Attempt, board: Any, every_s: float = 1.0) -> None:
+        self._attempt = attempt
+        self._board = board
+        self._every_s = every_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="board", daemon=True)
+        self._told_to_stop = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        import ray
+
+        while not self._ended.wait(self._every_s):
+            try:
+                self._look()
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                logger.warning("the board does not answer: %s", error)
+                time.sleep(1.0)
+
+    def _look(self) -> None:
+        import ray
+
+        if self._attempt.stop.is_set() and not self._told_to_stop:
+            ray.get(self._board.request_stop.remote(), timeout=10)
+            self._told_to_stop = True
+        reports = [r for r in ray.get(self._board.reports.remote(), timeout=10) if r]
+        if not reports:
+            return
+        progress, first = self._attempt.progress, min(reports, key=lambda r: int(r["rank"]))
+        progress.workers = reports
+        progress.phase = first.get("phase", progress.phase)
+        progress.done = first.get("done", progress.done)
+        progress.rate_per_s = first.get("rate_per_s", 0.0)
+        progress.committed = max(progress.committed, first.get("committed", 0))
+        progress.details = first.get("details", {})

@@ -1,0 +1,135 @@
+"""The driver of one attempt of a training job: Ray Train's worker group, or one worker alone.
+
+Retries, checkpoints and their verification are ours; to several workers Ray Train gives the group,
+the process group and the dashboard's page.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+from typing import Any
+
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.attempts.attempt import Attempt, run_attempt
+from orchestrator.attempts.local_log import salvage
+from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.state import Placement
+from orchestrator.specs.job import TrainJob
+from orchestrator.training.board import AttemptBoard, BoardReader
+from orchestrator.training.entry import train_in_group
+from orchestrator.training.lone_worker import train_alone
+
+# Each of Ray Train's helpers is a process that imports all of Ray Train before the first step.
+# What a lost or drained node means for a job, the orchestrator decides; a placement group ends with
+# its Ray Job; and the images do not come from Ray Data.
+_TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+_UNUSED_HELPERS = frozenset({"PlacementGroupCleanerCallback", "DatasetsCallback"})
+
+logger = logging.getLogger(__name__)
+
+
+def train(attempt: Attempt) -> Outcome:
+    """Run one attempt of a training job on the Ray cluster that this process belongs to."""
+    import ray
+
+    spec, placement = attempt.spec, attempt.record.placement
+    if not isinstance(spec, TrainJob) or placement is None:
+        raise TypeError(f"job {attempt.record.job_id} is no placed training job")
+    ray.init(logging_level=logging.WARNING)
+    attempt.progress.total, attempt.progress.unit = spec.training.num_steps, "steps"
+    config = {
+        "store_uri": attempt.store.uri,
+        "job_id": attempt.record.job_id,
+        "attempt": attempt.number,
+    }
+    try:
+        if placement.num_workers == 1:
+            train_alone(attempt, placement, config)
+        else:
+            _train_in_group(attempt, placement, config)
+    finally:
+        salvage(attempt.store)  # the last lines of a rank that was killed on this machine
+    return _outcome(attempt, spec)
+
+
+def _train_in_group(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> None:
+    import ray
+
+    os.environ.update(_TRAIN_SETTINGS)
+    board = ray.remote(num_cpus=0, max_concurrency=4)(AttemptBoard).remote(placement.num_workers)
+    with BoardReader(attempt, board):
+        _start_coordinator()
+        trainer(attempt, placement, {**config, "board": board}).fit()
+
+
+def _start_coordinator() -> None:
+    """Let the actor with which Ray Train asks autoscalers for nodes start beside the controller.
+
+    A cluster's first training would start it later, and wait for it up to five seconds.
+    """
+    try:
+        from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+    except ImportError:  # a Ray that does without it, or has it elsewhere
+        return
+    get_or_create_autoscaling_coordinator()
+
+
+def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> Any:
+    """Return Ray Train's trainer of an attempt: it never retries and uploads nothing."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    class LeanTrainer(TorchTrainer):  # type: ignore[misc]
+        """Starts no helper that a job here has no use for; where Ray has no such hook, all."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            made = super()._create_default_callbacks()
+            return [one for one in made if type(one).__name__ not in _UNUSED_HELPERS]
+
+    per_worker: dict[str, float] = {"CPU": placement.cpus_per_worker}
+    if placement.gpus_per_worker:
+        per_worker["GPU"] = placement.gpus_per_worker
+    nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
+    return LeanTrainer(
+        train_in_group,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if placement.gpus_per_worker else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=placement.num_workers,
+            use_gpu=placement.gpus_per_worker > 0,
+            resources_per_worker=per_worker,
+            label_selector=[{"ray.io/node-id": node} for node in nodes],
+        ),
+        run_config=RunConfig(
+            name=f"{attempt.record.job_id}-{attempt.number}",
+            storage_path=tempfile.mkdtemp(prefix="ddpmctl-train-"),
+            failure_config=FailureConfig(
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=0
+            ),
+        ),
+    )
+
+
+def _outcome(attempt: Attempt, spec: TrainJob) -> Outcome:
+    """Say what the attempt came to from what is committed, not from what was done."""
+    if spec.smoke_of is not None:
+        return Outcome(succeeded=True, message="smoke test passed")
+    steps = CheckpointStore(attempt.store, attempt.job).steps()
+    committed = max(steps, default=0)
+    if committed >= spec.training.num_steps:
+        return Outcome(succeeded=True, progress=committed, message=f"trained {committed} steps")
+    return Outcome(
+        stopped=True, progress=committed, message=f"stopped after step {committed}, which is saved"
+    )
+
+
+def main() -> int:
+    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    store_uri, job_id, number = sys.argv[1:]
+    return run_attempt(store_uri, job_id, int(number), train)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

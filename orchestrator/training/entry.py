@@ -1,0 +1,36 @@
+"""Where a worker begins, in a module that loads nothing.
+
+The driver and Ray Train's controller only hand the loop on: with it they would load torch, seconds
+of each start.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.training.board import SendReport
+
+
+def train_in_group(config: dict[str, Any]) -> None:
+    """Run the training loop on a worker of Ray Train's group.
+
+    Args:
+        config: As for `orchestrator.training.worker.train_loop`, and the "board", an actor.
+    """
+    import ray
+    from ray import train
+
+    def report(rank: int, said: dict[str, Any]) -> bool:
+        return bool(ray.get(config["board"].report.remote(rank, said), timeout=10))
+
+    context = train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    run_training_loop(config, report, rank=rank, world_size=world_size)
+
+
+def run_training_loop(
+    config: dict[str, Any], send: "SendReport", *, rank: int, world_size: int
+) -> None:
+    """Run `orchestrator.training.worker.train_loop`."""
+    module = importlib.import_module("orchestrator.training.worker")
+    module.train_loop(config, send, rank=rank, world_size=world_size)

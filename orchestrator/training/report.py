@@ -1,0 +1,173 @@
+"""What a training shows: sample grids on the way, and at the end the bound and the film strips."""
+
+import json
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddpm.compute import ComputeDecision
+from ddpm.config import SamplingConfig
+from ddpm.network.unet import UNet
+from ddpm.process.gaussian import GaussianDiffusion
+from ddpm.process.likelihood import bits_per_dim
+from ddpm.process.noise import training_noise
+from ddpm.process.sampling import draw, sample_chain, to_uint8
+from ddpm.training.data import ImageDataset, to_float
+from ddpm.training.flat import FlatParameters
+from ddpm.training.loop import TrainState
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.images import film_strip, image_grid
+from orchestrator.attempts.attempt import Attempt
+from orchestrator.specs.job import TrainJob
+from orchestrator.tracking.writer import MetricWriter
+
+NUM_FRAMES = 11
+NUM_STRIPS = 4
+_BATCH = 64
+
+logger = logging.getLogger(__name__)
+
+
+class AveragedModel:
+    """The moving average of a state's weights as a network that predicts.
+
+    Args:
+        state: Whose average it is; a copy of now.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        self._compute: ComputeDecision = state.compute
+        self._model = UNet(state.model.config, state.model.image_shape)
+        state.compute.place(self._model)
+        FlatParameters(self._model).values.copy_(state.ema)
+        self._model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Predict for x_t: (B, C, H, W) float32 and t: (B,) int64."""
+        with self._compute.autocast():
+            output: Tensor = self._model(x_t, t)
+        return output
+
+
+def log_samples(spec: TrainJob, state: TrainState, metrics: MetricWriter) -> None:
+    """Draw the grid of always the same seed with the averaged weights, and log it."""
+    indices = torch.arange(spec.tracking.num_sample_images, device=state.compute.device)
+    images = draw(
+        AveragedModel(state),
+        _diffusion(state),
+        _grid_sampler(spec, state),
+        indices,
+        state.model.image_shape,
+    )
+    png = image_grid(to_uint8(images).cpu().numpy())
+    metrics.log_image(f"samples/step-{state.step:06d}.png", png, state.step)
+
+
+def final_report(
+    attempt: Attempt,
+    spec: TrainJob,
+    state: TrainState,
+    holdout: ImageDataset,
+    metrics: MetricWriter,
+) -> None:
+    """Log what a finished training is worth, and have its model registered."""
+    if spec.tracking.sample_every_steps:
+        log_samples(spec, state, metrics)
+        _log_strips(spec, state, holdout, metrics)
+    if spec.evaluation.num_images and len(holdout):
+        means, draws = evaluate(spec, state, holdout)
+        metrics.log(state.step, means)
+        body = json.dumps({"format_version": 1, "step": state.step, "images": draws})
+        attempt.store.put(f"{attempt.paths.folder}evaluation.json", body.encode())
+    commit = CheckpointStore(attempt.store, attempt.job).find(state.step)
+    if commit is not None:
+        metrics.log_model(
+            spec.tracking.registered_model or spec.name,
+            source=f"{attempt.store.uri}/{commit.folder}",
+            step=state.step,
+            sha256=commit.sha256,
+            tags={"ddpmctl.commit": f"{attempt.store.uri}/{attempt.job.checkpoint(state.step)}"},
+        )
+
+
+def evaluate(
+    spec: TrainJob, state: TrainState, holdout: ImageDataset
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Compute the bound of held-out images, in bits per dimension.
+
+    Returns:
+        The means of the bound and of its three terms, and for each image the timesteps that were
+        drawn with their terms.
+    """
+    draws: list[dict[str, Any]] = []
+    model, diffusion = AveragedModel(state), _diffusion(state)
+    num_images = min(spec.evaluation.num_images, len(holdout))
+    sums = dict.fromkeys(("bpd", "bpd_prior", "bpd_denoising", "bpd_decoder"), 0.0)
+    for first in range(0, num_images, _BATCH):
+        chosen = np.arange(first, min(first + _BATCH, num_images))
+        bound = bits_per_dim(
+            model,
+            diffusion,
+            to_float(holdout.read(chosen).to(state.compute.device)),
+            torch.from_numpy(chosen).to(state.compute.device),
+            seed=spec.training.seed,
+            num_timesteps=min(spec.evaluation.num_timesteps, diffusion.num_timesteps),
+        )
+        parts = (bound.total, bound.prior, bound.denoising, bound.decoder)
+        for name, part in zip(sums, parts, strict=True):
+            sums[name] += float(part.sum())
+        rows = zip(chosen.tolist(), bound.timesteps.tolist(), bound.terms.tolist(), strict=True)
+        draws += [{"image": k, "timesteps": t, "terms": terms} for k, t, terms in rows]
+    means = {f"holdout/{name}": value / num_images for name, value in sums.items()}
+    logger.info("held-out bound: %s", means)
+    return {**means, "holdout/num_images": float(num_images)}, draws
+
+
+def _diffusion(state: TrainState) -> GaussianDiffusion:
+    return GaussianDiffusion(state.diffusion_config).to(state.compute.device)
+
+
+def _grid_sampler(spec: TrainJob, state: TrainState) -> SamplingConfig:
+    num_steps = min(spec.tracking.sample_steps, state.diffusion_config.num_timesteps)
+    return SamplingConfig(method="ddim", num_steps=num_steps, seed=spec.training.seed)
+
+
+def _log_strips(
+    spec: TrainJob, state: TrainState, holdout: ImageDataset, metrics: MetricWriter
+) -> None:
+    reverse = reverse_frames(spec, state)
+    metrics.log_image("film/reverse-chain.png", film_strip(reverse), state.step)
+    if len(holdout):
+        forward = forward_frames(spec, state, holdout)
+        metrics.log_image("film/forward-chain.png", film_strip(forward), state.step)
+
+
+def reverse_frames(spec: TrainJob, state: TrainState) -> NDArray[np.uint8]:
+    """Return (N, F, H, W, C) uint8: the way of the first images from x_T to x_0."""
+    sampler = _grid_sampler(spec, state)
+    indices = torch.arange(NUM_STRIPS, device=state.compute.device)
+    chain = sample_chain(
+        AveragedModel(state), _diffusion(state), sampler, indices, state.model.image_shape
+    )
+    kept = set(np.linspace(0, sampler.num_steps, NUM_FRAMES).round().astype(int).tolist())
+    frames = [to_uint8(at.x).cpu().numpy() for at in chain if at.step_index in kept]
+    return np.stack(frames, axis=1)
+
+
+def forward_frames(spec: TrainJob, state: TrainState, holdout: ImageDataset) -> NDArray[np.uint8]:
+    """Return (N, F, H, W, C) uint8: held-out images from x_0 to x_T, one noise an image."""
+    device, diffusion = state.compute.device, _diffusion(state)
+    chosen = np.arange(min(NUM_STRIPS, len(holdout)))
+    x_start = to_float(holdout.read(chosen).to(device))
+    positions = torch.from_numpy(chosen).to(device)
+    noise = training_noise(spec.training.seed, 0, positions, state.model.image_shape)
+    frames = [to_uint8(x_start).cpu().numpy()]
+    for t in np.linspace(0, diffusion.num_timesteps - 1, NUM_FRAMES - 1).round().astype(int):
+        at = torch.full((len(chosen),), int(t), device=device)
+        frames.append(to_uint8(diffusion.q_sample(x_start, at, noise)).cpu().numpy())
+    return np.stack(frames, axis=1)

@@ -1,0 +1,296 @@
+"""What each worker of a training runs: the loop of `ddpm.training.loop`, and a shell around it.
+
+The mathematics yields numbers; this shell logs them, saves checkpoints in the background, draws
+sample grids, and stops when it is told to.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ddpm.compute import ComputeDecision, decide_compute
+from ddpm.kernels.amx.network import fits_tiles
+from ddpm.training.checkpoint import StateSnapshot, load_state
+from ddpm.training.data import ImageDataset
+from ddpm.training.loop import StepMetrics, TrainState, train_steps
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
+from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
+from orchestrator.artifacts.datasets.ingest import fetch
+from orchestrator.artifacts.datasets.refs import describe
+from orchestrator.attempts.attempt import Attempt, register_process
+from orchestrator.attempts.compute import kernel_folder, set_up_process
+from orchestrator.attempts.log_shipper import LogShipper
+from orchestrator.cluster.cache import cache_folder
+from orchestrator.cluster.code_version import code_version, git_commit
+from orchestrator.specs.job import TrainJob
+from orchestrator.store.objects import open_store
+from orchestrator.tracking.system import SystemMetrics
+from orchestrator.tracking.writer import MetricWriter
+from orchestrator.training.board import BoardClient, SendReport
+from orchestrator.training.report import final_report, log_samples
+from orchestrator.training.smoke import smoke_training
+
+logger = logging.getLogger(__name__)
+
+_WORTH_COMPILING_STEPS = 5000
+
+
+def train_loop(config: dict[str, Any], send: SendReport, *, rank: int, world_size: int) -> None:
+    """Train from the newest whole checkpoint to the end, or until told to stop.
+
+    Args:
+        config: The "store_uri", the "job_id" and the "attempt".
+        send: How it tells its driver where it is, and learns that it is to stop.
+        rank: Of this worker.
+        world_size: All workers.
+    """
+    import ray
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    store = open_store(config["store_uri"])
+    attempt = Attempt.open(store, config["job_id"], config["attempt"])
+    node_id = ray.get_runtime_context().get_node_id()
+    register_process(store, attempt.paths, f"worker-{rank}", node_id)
+    with (
+        LogShipper(store, attempt.paths, "worker", rank),
+        BoardClient(send, rank) as board,
+    ):
+        board.say(phase="starting", node_id=node_id)
+        TrainingWorker(attempt, rank, world_size, board).run()
+
+
+class TrainingWorker:
+    """One rank of a training.
+
+    Args:
+        attempt: What it works for.
+        rank: 0 saves, logs and draws.
+        world_size: All ranks.
+        board: To report to.
+    """
+
+    def __init__(self, attempt: Attempt, rank: int, world_size: int, board: BoardClient) -> None:
+        if not isinstance(attempt.spec, TrainJob):
+            raise TypeError(f"job {attempt.record.job_id} is no training")
+        self._attempt = attempt
+        self._spec = attempt.spec
+        self._rank = rank
+        self._world_size = world_size
+        self._board = board
+        self._checkpoints = CheckpointStore(attempt.store, attempt.job)
+
+    def run(self) -> None:
+        """Train, and report at the end."""
+        sha256 = self._spec.dataset.sha256 or ""
+        path = fetch(self._attempt.store, sha256, cache_folder("datasets"))
+        train_set, holdout = ImageDataset.open(path).split(self._spec.dataset.holdout_fraction)
+        compute, fixed = self._decided()
+        set_up_process(compute)
+        state = TrainState(
+            unet_config=self._spec.model,
+            diffusion_config=self._spec.diffusion,
+            config=self._spec.training,
+            image_shape=train_set.image_shape,
+            compute=compute,
+        )
+        self._restore(state)
+        if state.step < self._spec.training.num_steps:
+            self._board.say(phase="smoke")
+            smoke_training(self._attempt, state, train_set, fixed, self._rank)
+        if self._spec.smoke_of is not None:
+            return
+        if self._rank > 0:
+            for _ in self._steps(state, train_set):
+                pass
+            return
+        with ExitStack() as resources:
+            metrics = resources.enter_context(
+                MetricWriter(self._attempt.store, self._attempt.paths)
+            )
+            resources.enter_context(SystemMetrics(metrics.log_system))
+            self._describe_run(metrics, sha256, compute)
+            self._lead(state, train_set, metrics, fixed)
+            if state.step >= self._spec.training.num_steps:
+                self._board.say(phase="evaluating")
+                state.release()
+                final_report(self._attempt, self._spec, state, holdout, metrics)
+
+    def _decided(self) -> tuple[ComputeDecision, dict[str, Any]]:
+        """Decide what changes bits, or take over what an earlier attempt decided."""
+        placement, training = self._attempt.record.placement, self._spec.training
+        assert placement is not None  # noqa: S101 - a started record has one
+        proposal = decide_compute(
+            precision=training.precision,
+            compile_request=training.compile,
+            num_threads=placement.cpus_per_worker,
+            worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
+            fits_tiles=fits_tiles(self._spec.model, training.global_batch_size // self._world_size),
+            kernel_folder=kernel_folder(),
+            device_kind="cuda" if placement.gpus_per_worker else "cpu",
+        )
+        fixed = self._attempt.decide_once(
+            {
+                "compute": proposal.to_json(),
+                "num_workers": self._world_size,
+                "code_sha256": code_version(),
+            }
+        )
+        if self._rank == 0 and fixed["code_sha256"] != code_version():
+            self._attempt.tell("the code differs from that of the first attempt; bits may differ")
+        return ComputeDecision.from_json(fixed["compute"]), fixed
+
+    def _restore(self, state: TrainState) -> None:
+        """Load the newest whole checkpoint; all ranks load the one that the first rank found."""
+        step = 0
+        cache = cache_folder("checkpoints")
+        if self._rank == 0:
+            found = self._checkpoints.newest_whole(cache, self._tell_skipped)
+            step = found.commit.step if found else 0
+        step = _from_first_rank(step, self._world_size)
+        commit = self._checkpoints.find(step) if step else None
+        if commit is not None:
+            load_state(state, self._checkpoints.fetch(commit, cache).folder)
+        if self._rank == 0 and self._attempt.number > 1:
+            self._attempt.tell(f"goes on from step {state.step}")
+
+    def _tell_skipped(self, step: int, problem: str) -> None:
+        self._attempt.tell(f"the checkpoint of step {step} is passed over: {problem}")
+
+    def _steps(self, state: TrainState, train_set: ImageDataset) -> Iterator[StepMetrics]:
+        """Yield all steps that are left, pausing where a checkpoint or a grid is due.
+
+        At a pause `state` stands exactly after the step yielded last. Only `train_steps` looks for
+        a request to stop: there the ranks agree on it, while each may see it at another time.
+        """
+        num_steps = self._spec.training.num_steps
+        self._board.say(phase="running", total=num_steps, done=state.step, committed=state.step)
+        while state.step < num_steps:
+            until = self._next_pause(state.step)
+            stop = self._board.stop_requested
+            yield from train_steps(state, train_set, until_step=until, stop_requested=stop)
+            if state.step < until:
+                return
+
+    def _next_pause(self, step: int) -> int:
+        tracking = self._spec.tracking
+        intervals = [self._spec.checkpoints.every_steps, tracking.sample_every_steps]
+        pauses = [(step // every + 1) * every for every in intervals if every]
+        return min([*pauses, self._spec.training.num_steps])
+
+    def _lead(
+        self,
+        state: TrainState,
+        train_set: ImageDataset,
+        metrics: MetricWriter,
+        fixed: dict[str, Any],
+    ) -> None:
+        saver = BackgroundSaver(
+            self._checkpoints,
+            self._attempt.number,
+            before_commit=metrics.flush,
+            after_commit=self._after_commit,
+        )
+        window = _Window(self._spec.training.global_batch_size)
+        with saver:
+            saved = state.step
+            for measured in self._steps(state, train_set):
+                window.add(measured)
+                self._board.say(done=measured.step, rate_per_s=window.steps_per_s)
+                if measured.step % self._spec.tracking.log_every_steps == 0:
+                    metrics.log(measured.step, window.take())
+                if self._is_due(measured.step, self._spec.checkpoints.every_steps, state):
+                    self._save(saver, state, fixed)
+                    saved = state.step
+                if self._is_due(measured.step, self._spec.tracking.sample_every_steps, state):
+                    log_samples(self._spec, state, metrics)
+            if state.step > saved:
+                self._board.say(phase="saving")
+                self._save(saver, state, fixed)
+
+    @staticmethod
+    def _is_due(step: int, every_steps: int, state: TrainState) -> bool:
+        """Tell whether something is due now: the state stands at the step only at a pause."""
+        return bool(every_steps) and step % every_steps == 0 and state.step == step
+
+    def _save(self, saver: BackgroundSaver, state: TrainState, fixed: dict[str, Any]) -> None:
+        snapshot = StateSnapshot.take(state, fixed)
+        saver.submit(state.step, snapshot.write, {"decisions": fixed})
+
+    def _after_commit(self, commit: CheckpointCommit) -> None:
+        self._board.say(committed=commit.step)
+        self._checkpoints.retain(self._spec.checkpoints.keep)
+
+    def _describe_run(self, metrics: MetricWriter, sha256: str, compute: ComputeDecision) -> None:
+        dataset = describe(self._attempt.store, sha256)
+        metrics.log_params(self._spec.model_dump(mode="json"))
+        metrics.log_dataset(
+            Path(self._spec.dataset.source).name or "dataset",
+            digest=sha256,
+            source=self._spec.dataset.source,
+            profile={key: value for key, value in asdict(dataset).items() if key != "sha256"},
+        )
+        commit = git_commit()
+        metrics.log_tags(
+            {
+                **({"mlflow.source.git.commit": commit} if commit else {}),
+                "ddpmctl.attempt": str(self._attempt.number),
+                "ddpmctl.code_sha256": code_version(),
+                "ddpmctl.num_workers": str(self._world_size),
+                "ddpmctl.device": compute.device_kind,
+                "ddpmctl.precision": compute.precision,
+                "ddpmctl.compiled": str(compute.compiled),
+                "ddpmctl.kernels": compute.kernels,
+            }
+        )
+
+
+class _Window:
+    """The steps since the last metric line.
+
+    Args:
+        batch_size: Images of a step.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._steps: list[StepMetrics] = []
+        self._seconds = 0.0
+        self.steps_per_s = 0.0
+
+    def add(self, metrics: StepMetrics) -> None:
+        """Take a step in."""
+        self._steps.append(metrics)
+        self._seconds += self._batch_size / metrics.images_per_s
+        self.steps_per_s = len(self._steps) / self._seconds
+
+    def take(self) -> dict[str, float]:
+        """Return the values of a line: those of the last step, and paces over the window."""
+        last = self._steps[-1]
+        values = {
+            "loss": last.loss,
+            "grad_norm": last.grad_norm,
+            "learning_rate": last.learning_rate,
+            "images_per_s": self.steps_per_s * self._batch_size,
+            "data_wait_s": sum(step.data_wait_s for step in self._steps),
+        }
+        for quarter, value in enumerate(last.loss_by_quarter, start=1):
+            if value is not None:
+                values[f"loss_quarter_{quarter}"] = value
+        self._steps.clear()
+        self._seconds = 0.0
+        return values
+
+
+def _from_first_rank(value: int, world_size: int) -> int:
+    """Return rank 0's value on every rank."""
+    if world_size == 1:
+        return value
+    import torch.distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

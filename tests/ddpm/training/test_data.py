@@ -1,0 +1,140 @@
+"""Images come in an order that is a pure function of (seed, step), each once an epoch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddpm.config import ConfigError
+from ddpm.training.data import (
+    BatchOrder,
+    BatchReader,
+    ImageDataset,
+    ImageDatasetError,
+    rank_positions,
+    to_float,
+)
+
+
+def _dataset(num_images: int = 10) -> ImageDataset:
+    images = np.arange(num_images * 12, dtype=np.uint32).astype(np.uint8).reshape(-1, 2, 2, 3)
+    return ImageDataset(images, np.arange(num_images))
+
+
+@given(num_images=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 2**63 - 1))
+def test_every_image_comes_once_an_epoch(num_images: int, batch_size: int, seed: int) -> None:
+    """Also when a batch is larger than an epoch or straddles two."""
+    order = BatchOrder(num_images, batch_size, seed)
+    num_steps = -(-3 * num_images // batch_size)
+    stream = np.concatenate([order.indices(step) for step in range(num_steps)])
+    for epoch in range(3):
+        images = stream[epoch * num_images : (epoch + 1) * num_images]
+        assert sorted(images) == list(range(num_images))
+
+
+def test_order_does_not_depend_on_what_was_asked_before() -> None:
+    """A resumed run asks for step 7 first and must get what the first run got there."""
+    going_on, resumed = BatchOrder(10, 4, seed=3), BatchOrder(10, 4, seed=3)
+    seen = [going_on.indices(step) for step in range(9)]
+    assert resumed.indices(7).tolist() == seen[7].tolist()
+    assert resumed.indices(2).tolist() == seen[2].tolist()
+
+
+def test_order_is_pinned() -> None:
+    """A job may be resumed years later, with another numpy; the order must still be this one."""
+    assert BatchOrder(10, 10, seed=0).indices(0).tolist() == PINNED_ORDER
+    assert BatchOrder(10, 10, seed=1).indices(0).tolist() != PINNED_ORDER
+    assert BatchOrder(10, 10, seed=0).indices(1).tolist() != PINNED_ORDER
+
+
+PINNED_ORDER = [8, 7, 4, 2, 6, 5, 9, 0, 1, 3]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 6])
+def test_workers_share_the_global_batch(world_size: int) -> None:
+    """Whatever their number, the workers together see the same positions."""
+    parts = [rank_positions(6, rank, world_size) for rank in range(world_size)]
+    assert np.concatenate(parts).tolist() == list(range(6))
+
+
+def test_batch_that_the_workers_do_not_divide_is_a_config_error() -> None:
+    """Unequal parts would weigh some images more than others."""
+    with pytest.raises(ConfigError, match=r"global_batch_size must be divisible by .* 4, not 6"):
+        rank_positions(6, 0, 4)
+
+
+def test_split_is_disjoint_whole_and_stable() -> None:
+    """Bits per dimension of the held-out images mean nothing if training saw one of them."""
+    dataset = _dataset()
+    train, holdout = dataset.split(0.3)
+    assert (len(train), len(holdout)) == (7, 3)
+    assert sorted([*train.members, *holdout.members]) == list(range(10))
+    assert dataset.split(0.3)[1].members.tolist() == holdout.members.tolist()
+    numbers = np.array([2, 0])
+    expected = dataset.images[holdout.members[numbers]]
+    assert torch.equal(holdout.read(numbers), torch.from_numpy(expected))
+
+
+def test_nothing_is_held_out_at_zero_and_all_is_refused() -> None:
+    """An empty training set would only fail later, as a division by zero."""
+    assert len(_dataset().split(0.0)[1]) == 0
+    with pytest.raises(ConfigError, match="holdout_fraction"):
+        _dataset().split(0.99)
+
+
+def test_pixels_map_to_minus_one_and_one() -> None:
+    """The convention of the whole program: x / 127.5 - 1, channels first."""
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
+    x_start = to_float(images)
+    assert x_start.shape == (1, 3, 1, 1)
+    assert x_start.flatten().tolist() == pytest.approx([-1.0, -0.6, 1.0])
+
+
+def test_file_is_mapped_not_read(tmp_path: Path) -> None:
+    """A data set may be larger than the memory."""
+    path = tmp_path / "images.npy"
+    np.save(path, _dataset().images)
+    dataset = ImageDataset.open(path)
+    assert isinstance(dataset.images, np.memmap)
+    assert dataset.image_shape == (3, 2, 2)
+    assert len(dataset) == 10
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 4, 4, 1), dtype=np.float32),
+        np.zeros((2, 4, 4), dtype=np.uint8),
+        np.zeros((0, 4, 4, 1), dtype=np.uint8),
+    ],
+)
+def test_other_arrays_are_refused_by_name(tmp_path: Path, array: np.ndarray) -> None:
+    """The message has to name the file, since a job may read many."""
+    path = tmp_path / "images.npy"
+    np.save(path, array)
+    with pytest.raises(ImageDatasetError, match=r"images\.npy: must hold uint8"):
+        ImageDataset.open(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_unreadable_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    """A torn download is the usual cause; pickled objects are never loaded."""
+    path = tmp_path / "images.npy"
+    path.write_bytes(content)
+    with pytest.raises(ImageDatasetError, match=r"images\.npy: can't be read"):
+        ImageDataset.open(path)
+    with pytest.raises(ImageDatasetError, match="can't be read"):
+        ImageDataset.open(tmp_path / "missing.npy")
+
+
+def test_reader_gives_each_step_its_images() -> None:
+    """Reading ahead must not shift the images, also when a step is asked for out of turn."""
+    dataset = _dataset()
+    order, positions = BatchOrder(10, 4, seed=1), rank_positions(4, 1, 2)
+    with BatchReader(dataset, order, positions, torch.device("cpu")) as reader:
+        for step in (0, 1, 2, 7, 8, 3):
+            expected = dataset.read(BatchOrder(10, 4, seed=1).indices(step)[positions])
+            assert torch.equal(reader.images(step), expected)

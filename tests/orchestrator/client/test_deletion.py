@@ -1,0 +1,269 @@
+"""`delete` removes a whole job and nothing that is needed; `gc` what crashes left behind."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.checkpoints.commit import describe_file
+from orchestrator.artifacts.checkpoints.references import hold_model
+from orchestrator.client.deletion import delete_job, find_deletable
+from orchestrator.client.garbage import collect_garbage
+from orchestrator.client.references import references_to
+from orchestrator.client.status import job_status, list_jobs, request
+from orchestrator.client.submit import submit_job
+from orchestrator.controller.lease import Lease
+from orchestrator.controller.loop import Controller
+from orchestrator.controller.requests import handle_request
+from orchestrator.errors import (
+    JobNotFoundError,
+    OrchestratorError,
+    StoreUnavailableError,
+    TrackingError,
+)
+from orchestrator.jobs.records import RecordStore, encode_record
+from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState
+from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.store import keys
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import OpenUpload
+from tests.orchestrator.controller.test_smoke_gate import spec
+from tests.support.cluster import FakeCluster
+from tests.support.fakes import FaultyStore, MemoryStore
+
+
+def put_job(store: MemoryStore, folder: Path, job_id: str, state: JobState) -> JobPaths:
+    """Write a training with one attempt, a checkpoint at step 5, and data that no commit names."""
+    submit_job(store, spec(), job_id)
+    job, now = JobPaths(job_id), store.now()
+    ended_at = now if state.has_ended else None
+    record = JobRecord(
+        job_id=job_id,
+        kind="train",
+        name="a",
+        queue="default",
+        priority=50,
+        state=state,
+        submitted_at=now,
+        changed_at=now,
+        attempt=1,
+        attempts=(AttemptRecord(number=1, started_at=now, ended_at=ended_at, progress=5),),
+    )
+    store.put(job.record, encode_record(record))
+    if state.has_ended:
+        store.delete(keys.queue_marker(job_id))
+        store.delete(keys.tracking_marker(job_id))
+    files = folder / job_id
+    files.mkdir()
+    (files / "model.safetensors").write_bytes(b"weights")
+    CheckpointStore(store, job).commit(5, files, 1, {})
+    store.put(
+        f"{job.attempt(1).data('step-000000007-lost')}model.safetensors", b"half a checkpoint"
+    )
+    return job
+
+
+def set_of(store: MemoryStore, name: str, model: str) -> str:
+    """Submit a sample set that draws from a job."""
+    sample = SampleJob(kind="sample", name=name, model=ModelRef(job=model), num_samples=4)
+    return submit_job(store, sample).job_id
+
+
+def keys_of(store: MemoryStore, job_id: str) -> list[str]:
+    """Return what is left of a job."""
+    return [key for key in store.objects if f"/{job_id}/" in key or key.endswith(f"/{job_id}")]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MemoryStore:
+    """A store with an ended job `old` and a running one, `busy`."""
+    store = MemoryStore()
+    put_job(store, tmp_path, "old", JobState.SUCCEEDED)
+    put_job(store, tmp_path, "busy", JobState.RUNNING)
+    return store
+
+
+def test_a_deleted_job_is_gone_with_all_that_it_wrote(store: MemoryStore) -> None:
+    """And nothing of another one is."""
+    kept = keys_of(store, "busy")
+    removed = delete_job(store, *find_deletable(store, "old"))
+    assert keys_of(store, "old") == []
+    assert removed.objects == 5  # spec, record, commit, and the data of two saves
+    assert removed.size_bytes > len(b"weights") + len(b"half a checkpoint")
+    assert keys_of(store, "busy") == kept
+    with pytest.raises(JobNotFoundError):
+        job_status(store, "old")
+
+
+def test_a_deleted_set_lets_go_of_the_checkpoint_that_was_kept_for_it(store: MemoryStore) -> None:
+    """The training's retention may take it then."""
+    sample = set_of(store, "set", "old")
+    commit = JobPaths("old").checkpoint(5)
+    model = {"store_uri": "", "job_id": "old", "step": 5, "commit_key": commit}
+    assert hold_model(store, model, sample)
+    mark = JobPaths("old").reference(5, sample)
+    assert store.exists(mark)
+    record = replace(RecordStore(store).read(sample).record, model=model)
+    ended = replace(record, state=JobState.CANCELLED)
+    store.put(JobPaths(sample).record, encode_record(ended))
+    delete_job(store, sample)
+    assert not store.exists(mark)
+
+
+def test_only_ended_jobs_can_be_deleted(store: MemoryStore) -> None:
+    """A running one still writes."""
+    with pytest.raises(OrchestratorError, match=r"RUNNING.*cancel busy"):
+        find_deletable(store, "busy")
+
+
+def test_what_a_sample_set_draws_from_stays_and_the_set_is_named(store: MemoryStore) -> None:
+    """Resolved or not yet, by id or by name: its images could not be proven or mended any more."""
+    sample = set_of(store, "set", "old")
+    with pytest.raises(OrchestratorError, match=f"the sample set {sample} refers to job old"):
+        find_deletable(store, "old")
+    records = RecordStore(store)
+    record = records.read(sample).record
+    resolved = replace(record, model={"job_id": "old"})
+    store.put(JobPaths(sample).record, encode_record(resolved))
+    assert references_to(store, ["old"]) == [f"the sample set {sample}"]
+    assert references_to(store, ["busy"]) == []
+
+
+def test_what_is_registered_stays_and_mlflow_must_say_that_nothing_is(store: MemoryStore) -> None:
+    """An MLflow that does not answer is no leave to delete."""
+    store.put(JobPaths("old").tracking_cursor, json.dumps({"run_id": "r"}).encode())
+
+    def down(job_id: str) -> list[str]:
+        raise TrackingError("MLflow does not answer")
+
+    assert references_to(store, ["old"], lambda job_id: ["digits/3"]) == [
+        "the registered model digits/3"
+    ]
+    with pytest.raises(TrackingError):
+        references_to(store, ["old"], down)
+    assert references_to(store, ["busy"], down) == []  # MLflow was never told of it
+
+
+def test_a_job_stays_while_its_group_moves_it_and_a_group_while_it_has_jobs(
+    store: MemoryStore,
+) -> None:
+    """The group would make the job again, or could never be shown again."""
+    records = RecordStore(store)
+    for job_id, changes in (("old", {"parent": "busy"}), ("busy", {"kind": "pipeline"})):
+        record = records.read(job_id).record
+        store.put(JobPaths(job_id).record, encode_record(replace(record, **changes)))
+    assert references_to(store, ["old"]) == ["the pipeline busy"]
+    assert references_to(store, ["busy"]) == ["the train old"]
+    assert references_to(store, ["old", "busy"]) == []
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("fail_at", range(1, 16))
+def test_a_deletion_that_died_goes_on_when_it_is_asked_for_again(
+    store: MemoryStore, fail_at: int, after: bool
+) -> None:
+    """Wherever it died: the record is the last to go."""
+    faulty = FaultyStore(store, fail_at=fail_at, after=after, dead=True)
+    try:
+        delete_job(faulty, "old")  # type: ignore[arg-type]
+    except StoreUnavailableError:
+        if store.exists(JobPaths("old").record):
+            assert find_deletable(store, "old", lambda store, job_ids: []) == ["old"]
+            delete_job(store, "old")
+    assert keys_of(store, "old") == []
+
+
+def test_a_job_that_is_being_deleted_cannot_be_retried(store: MemoryStore) -> None:
+    """Half of it is gone already."""
+    faulty = FaultyStore(store, fail_at=4, dead=True)
+    with pytest.raises(StoreUnavailableError):
+        delete_job(faulty, "old")  # type: ignore[arg-type]
+    records = RecordStore(store)
+    key = request(store, "old", "repair")
+    (asked,) = [r for r in records.requests() if r.key == key]
+    current = handle_request(records, records.read("old"), asked, store.now())
+    assert current.record.state is JobState.SUCCEEDED
+
+
+def test_a_deleted_job_is_listed_no_more(store: MemoryStore) -> None:
+    """At once, though the orchestrator alone writes the index; and after it has, too."""
+    lease = Lease(store, "test", term_s=1e9)
+    assert lease.acquire()
+    controller = Controller(store, FakeCluster(cpus=0), lease)
+    controller.take_over()
+    controller.step()
+    assert {job["job_id"] for job in list_jobs(store)} == {"old", "busy"}
+    delete_job(store, "old")
+    assert {job["job_id"] for job in list_jobs(store)} == {"busy"}
+    controller.step()
+    assert not list(store.list_objects(keys.INBOX))
+    for everything in (False, True):
+        assert {job["job_id"] for job in list_jobs(store, everything=everything)} == {"busy"}
+
+
+def test_garbage_is_data_of_ended_attempts_that_no_commit_names(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    """What a killed worker had uploaded goes; what is committed or still being written stays."""
+    before = set(store.objects)
+    looked = collect_garbage(store, dry_run=True)
+    assert set(store.objects) == before
+    garbage = collect_garbage(store)
+    assert looked == garbage
+    assert (garbage.data.objects, garbage.data.size_bytes) == (1, len(b"half a checkpoint"))
+    assert before - set(store.objects) == {
+        "jobs/old/attempts/1/data/step-000000007-lost/model.safetensors"
+    }
+    whole = CheckpointStore(store, JobPaths("old")).newest_whole(tmp_path / "cache", print)
+    assert whole is not None
+    assert describe_file(whole.folder / "model.safetensors").size_bytes == len(b"weights")
+
+
+def test_garbage_is_not_looked_for_where_a_commit_cannot_be_read(store: MemoryStore) -> None:
+    """A commit of a later version may name anything."""
+    store.put(JobPaths("old").checkpoint(9), b'{"format_version": 99}')
+    garbage = collect_garbage(store)
+    assert garbage.data.objects == 0
+    assert "step-000000009" in garbage.skipped["old"]
+
+
+def test_garbage_is_not_looked_for_where_a_record_cannot_be_read(store: MemoryStore) -> None:
+    """Nobody knows which attempts have ended, and other jobs' garbage goes all the same."""
+    store.put(JobPaths("odd").record, b"{")
+    garbage = collect_garbage(store)
+    assert "the record of job odd cannot be read" in garbage.skipped["odd"]
+    assert garbage.data.objects == 1
+
+
+def test_garbage_is_an_old_upload_and_an_old_mark_without_a_job(store: MemoryStore) -> None:
+    """Young ones belong to somebody who is at work."""
+    store.put(keys.queue_marker("ghost"), b"{}")
+    assert collect_garbage(store).marks.objects == 0
+    store.advance(3600)
+    store.put(keys.queue_marker("newcomer"), b"{}")
+    for hours, name in ((30, "old"), (1, "young")):
+        upload = OpenUpload(f"jobs/{name}/x", name, 100)
+        store.uploads[upload] = store.now() - timedelta(hours=hours)
+    garbage = collect_garbage(store)
+    assert (garbage.marks.objects, garbage.uploads.objects, garbage.uploads.size_bytes) == (
+        1,
+        1,
+        100,
+    )
+    assert [upload.upload_id for upload in store.uploads] == ["young"]
+    assert store.exists(keys.queue_marker("newcomer"))
+    assert store.exists(keys.queue_marker("busy"))
+
+
+def test_garbage_is_what_an_interrupted_deletion_left(store: MemoryStore) -> None:
+    """Nobody has to remember which one it was."""
+    faulty = FaultyStore(store, fail_at=9, dead=True)
+    with pytest.raises(StoreUnavailableError):
+        delete_job(faulty, "old")  # type: ignore[arg-type]
+    left = len([key for key in keys_of(store, "old") if key.startswith("jobs/")])
+    assert collect_garbage(store, dry_run=True).jobs.objects == left > 0
+    assert collect_garbage(store).jobs.objects == left
+    assert keys_of(store, "old") == []

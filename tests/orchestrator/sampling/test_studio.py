@@ -1,0 +1,115 @@
+"""A worker draws only what it can draw as was decided, and says why where it cannot."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ddpm.config import ConfigError, SamplingConfig
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
+from orchestrator.artifacts.samples.plan import plan_shards
+from orchestrator.errors import BadInputError
+from orchestrator.lifecycle.outcome import reason_of
+from orchestrator.lifecycle.state import Reason
+from orchestrator.sampling.drawing import DrawnShard, ShardTask, Watch
+from orchestrator.sampling.studio import StoreSetup, StoreStudio
+from orchestrator.specs.job import ModelRef, SampleJob
+from tests.support.compiled_worker import MODEL_JOB, put_model
+from tests.support.fakes import MemoryStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MemoryStore:
+    """A store with a model of 50 timesteps in it."""
+    store = MemoryStore()
+    put_model(store, tmp_path)
+    return store
+
+
+def studio_of(store: MemoryStore, **sampling: Any) -> StoreStudio:
+    """Return the studio of a worker that draws in float32."""
+    chosen = {
+        "num_steps": 4, "microbatch_size": 2, "precision": "float32", "compile": False, **sampling
+    }  # fmt: skip
+    spec = SampleJob(
+        kind="sample",
+        name="set",
+        model=ModelRef(job=MODEL_JOB),
+        num_samples=4,
+        sampling=SamplingConfig(**chosen),
+        shard_size=2,
+    )
+    setup = StoreSetup(
+        store_uri="",
+        job_id="set",
+        attempt=1,
+        spec=spec,
+        model=ResolvedModel.from_json(resolve_model(store, spec.model)),
+        cpus=1,
+        uses_gpu=False,
+    )
+    return StoreStudio(store, setup, "1-worker-0")
+
+
+def test_more_steps_than_the_model_has_are_told_before_anything_is_drawn(
+    store: MemoryStore,
+) -> None:
+    """No attempt after this one would fare better."""
+    with pytest.raises(ConfigError, match="51") as caught:
+        studio_of(store, num_steps=51).prepare(None)
+    assert reason_of(caught.value) is Reason.BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (("code_sha256",), "0" * 64, "with other code"),
+        (("compute", "device_kind"), "cuda", "begun on cuda"),
+        (("model", "commit_sha256"), "0" * 64, "submit under a new --id"),
+    ],
+)
+def test_worker_refuses_what_it_cannot_honour(
+    store: MemoryStore, keys: tuple[str, ...], value: str, told: str
+) -> None:
+    """A set that was begun otherwise would not be one set any more."""
+    studio = studio_of(store)
+    decisions = deepcopy(studio.prepare(None))
+    inner = decisions
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    with pytest.raises(BadInputError, match=told):
+        studio.begin(decisions)
+
+
+def test_other_hardware_is_remarked_and_not_in_the_way(store: MemoryStore) -> None:
+    """The images may differ in their last bits then, and a reader should know."""
+    studio = studio_of(store)
+    decisions = studio.prepare(None)
+    assert studio.begin(decisions) == []
+    (remark,) = studio.begin({**decisions, "hardware": "a machine of long ago"})
+    assert "a machine of long ago" in remark
+
+
+def test_a_worker_draws_and_commits(store: MemoryStore) -> None:
+    """From the checkpoint in the store to images in the store, in one process."""
+    studio = studio_of(store)
+    studio.begin(studio.prepare(None))
+    task, watch = ShardTask(plan_shards(4, 2)[1]), Watch()
+    drawn = studio.draw(task, watch)
+    assert isinstance(drawn, DrawnShard)
+    assert watch.steps_drawn == 4
+    event = studio.keep(task, drawn)
+    assert (event.kind, event.is_own) == ("committed", True)
+    assert not studio.keep(task, studio.draw(task, watch)).is_own
+    data = [key for key in store.objects if key.startswith("jobs/set/attempts/1/data/")]
+    assert len(data) == 1
+
+
+def test_weighing_the_work_leaves_the_weights_as_they_are(store: MemoryStore) -> None:
+    """Another worker's proposal may be the one that is taken, with another precision."""
+    studio = studio_of(store, precision="bf16", compile="auto")
+    studio.prepare(None)
+    assert {p.dtype for p in studio._model.parameters()} == {torch.float32}

@@ -1,0 +1,165 @@
+"""Job files as people write them, and as they get them wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import BadInputError
+from orchestrator.lifecycle.retry import RetryBudget
+from orchestrator.specs.job import SampleJob, TrainJob, load_spec, spec_from_json
+
+GOOD = """\
+kind: train
+name: digits
+dataset: {source: digits}
+model: {channels: 64, channel_multipliers: [1, 2, 2]}
+training:
+  num_steps: 2000
+  learning_rate: 2e-4
+  precision: bf16
+resources: {num_workers: 1, gpus_per_worker: auto}
+"""
+SAMPLE = """\
+kind: sample
+name: s
+model: {job: digits}
+num_samples: 10
+sampling: {microbatch_size: 8}
+shard_size: 16
+resources: {num_workers: 3}
+"""
+
+
+def load(folder: Path, text: str, *overrides: str) -> TrainJob | SampleJob:
+    """Load a job file's text."""
+    file = folder / "job.yaml"
+    file.write_text(text)
+    return load_spec(file, overrides)
+
+
+def test_numbers_of_yaml_1_2_are_numbers(tmp_path: Path) -> None:
+    """YAML 1.1 reads 2e-4 as a string."""
+    job = load(tmp_path, GOOD)
+    assert isinstance(job, TrainJob)
+    assert job.training.learning_rate == 2e-4
+
+
+def test_a_number_of_workers_is_a_range_of_one(tmp_path: Path) -> None:
+    """Most fleets have one size."""
+    job = load(tmp_path, SAMPLE)
+    assert isinstance(job, SampleJob)
+    assert (job.num_workers.min, job.num_workers.max) == (3, 3)
+
+
+def test_half_a_retry_budget_keeps_the_rest_of_its_causes_own(tmp_path: Path) -> None:
+    """Another back-off must not take the patience for a lost cluster from 10 retries to 5."""
+    job = load(tmp_path, GOOD + "retry: {cluster_lost: {backoff_s: 1}, avoid_node_after: 2}\n")
+    assert job.retry.cluster_lost == RetryBudget(max_retries=10, backoff_s=1)
+    assert job.retry.worker_lost == RetryBudget()
+    assert job.retry.avoid_node_after == 2
+    with pytest.raises(BadInputError, match=r":10: .*backof_s"):
+        load(tmp_path, GOOD + "retry: {cluster_lost: {backof_s: 1}}\n")
+
+
+WRONG = [
+    ("num_steps", "num_step", ":6: unknown key training.num_step; did you mean num_steps?"),
+    ("2e-4", "-1", ":7: training.learning_rate must be greater than 0, not -1.0"),
+    ("2000", '"2000"', ":6: training.num_steps: should be a valid integer, not '2000'"),
+    ("2000", "1.5", ":6: training.num_steps: should be a valid integer, not 1.5"),
+    ("2000", "true", ":6: training.num_steps: should be a valid integer, not True"),
+    ("bf16", "fp8", ":8: training.precision: should be 'auto', 'bf16' or 'float32', not 'fp8'"),
+    ("worker: auto", "worker: x", ":9: resources.gpus_per_worker: should be a valid number or"),
+    ("name: digits", "name: My_Job", ":2: name: use a-z, 0-9 and single hyphens"),
+    ("num_workers: 1", "num_workers: 3", "global_batch_size (128) must be a multiple of"),
+    ("2e-4", ".inf", ":7: training.learning_rate: should be a finite number, not inf"),
+    ("kind: train", "kind: trian", ":1: kind must be train or sample, not 'trian'"),
+    ("  num_steps: 2000\n", "", ":5: key training.num_steps is missing"),
+    ("name: digits", "name: digits\nname: two", ":3: key 'name' stands twice"),
+    ("channels: 64", "channels: !!python/name:os.system 1", ":4: tag "),
+    ("[1, 2, 2]", "[1, 2", ": no valid YAML"),
+    ("channels: 64", "channels: 63", ":4: model.channels must be even, not 63"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "message"), WRONG)
+def test_a_mistake_is_one_line_that_names_the_place(
+    tmp_path: Path, right: str, wrong: str, message: str
+) -> None:
+    """The reader must find the line without a traceback."""
+    with pytest.raises(BadInputError) as caught:
+        load(tmp_path, GOOD.replace(right, wrong))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("shard_size: 16", "shard_size: 12", "must be a multiple of sampling.microbatch_size (8)"),
+        ("num_samples: 10", "num_samples: 0", ":4: num_samples: should be greater than or equal"),
+        ("{job: digits}", "{}", ":3: model: exactly one of job, registered and checkpoint"),
+        (
+            "{job: digits}",
+            "{registered: digits@prod, step: 9}",
+            ":3: model.step goes with model.job",
+        ),
+        ("num_workers: 3", "num_workers: {min: 4, max: 2}", ":7: resources.num_workers: max (2)"),
+    ],
+)
+def test_a_sample_job_that_cannot_be_is_refused(
+    tmp_path: Path, right: str, wrong: str, message: str
+) -> None:
+    """Better in a second than after the training."""
+    with pytest.raises(BadInputError) as caught:
+        load(tmp_path, SAMPLE.replace(right, wrong))
+    assert message in str(caught.value)
+
+
+def test_an_override_is_checked_and_named(tmp_path: Path) -> None:
+    """The line of the file would point at the wrong place."""
+    job = load(tmp_path, GOOD, "training.num_steps=50", "priority=7")
+    assert isinstance(job, TrainJob)
+    assert (job.training.num_steps, job.priority) == (50, 7)
+    with pytest.raises(BadInputError, match=r"--set 'training\.num_steps=0'"):
+        load(tmp_path, GOOD, "training.num_steps=0")
+    with pytest.raises(BadInputError, match=r"write it as key\.key=value"):
+        load(tmp_path, GOOD, "training.num_steps")
+
+
+def test_a_missing_file_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> None:
+    """None of them may end in a traceback."""
+    with pytest.raises(BadInputError, match="no such file"):
+        load_spec(tmp_path / "none.yaml")
+    with pytest.raises(BadInputError, match="cannot be read"):
+        load_spec(tmp_path)
+    huge = tmp_path / "huge.yaml"
+    huge.write_text("# " + "x" * 300_000)
+    with pytest.raises(BadInputError, match="a job file has"):
+        load_spec(huge)
+
+
+def test_aliases_that_unfold_without_end_are_refused(tmp_path: Path) -> None:
+    """Ten lines can stand for a billion values."""
+    bomb = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+        f"{new}: &{new} [{','.join(f'*{old}' for _ in range(10))}]\n"
+        for old, new in zip("abcdef", "bcdefg", strict=True)
+    )
+    with pytest.raises(BadInputError, match="not a job file"):
+        load(tmp_path, bomb)
+
+
+def test_a_stored_spec_reads_as_what_was_submitted(tmp_path: Path) -> None:
+    """A retry in a year must do what was asked today."""
+    for text in (GOOD, SAMPLE):
+        job = load(tmp_path, text)
+        again = spec_from_json(job.model_dump_json().encode())
+        assert again == job
+        assert again.spec_hash == job.spec_hash
+
+
+def test_every_field_stands_in_the_readme() -> None:
+    """The README promises every field with its default."""
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+    for kind in (TrainJob, SampleJob):
+        for name in kind.model_fields:
+            assert f"`{name}" in readme, name

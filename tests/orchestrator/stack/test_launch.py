@@ -1,0 +1,136 @@
+"""A part of the stack is started once, again when it must be, and fails in one line."""
+
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.cluster.processes import owned_processes
+from orchestrator.errors import StackError
+from orchestrator.stack.files import StackFolder, StackState, load_state
+from orchestrator.stack.launch import Launcher, PortTakenError
+from orchestrator.stack.parts import Part
+from orchestrator.stack.ports import choose_ports, is_free
+
+SERVE = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1])));"
+FOREVER = "time.sleep(600)"
+
+
+class Setting:
+    """A folder, a state, and what was said."""
+
+    def __init__(self, folder: StackFolder) -> None:
+        self.folder = folder
+        self.said: list[str] = []
+        self.port = choose_ports(["mlflow"], {})["mlflow"]
+
+    def launcher(self) -> Launcher:
+        """A new command's launcher."""
+        return Launcher(self.folder, load_state(self.folder), self.said.append)
+
+    def part(self, program: str = SERVE + FOREVER, **settings: str) -> Part:
+        """A part that listens on the port."""
+        return Part(
+            name="mlflow",
+            command=(sys.executable, "-c", program, str(self.port)),
+            settings=settings,
+            inherits=True,
+            folder=self.folder.root,
+            ports=(self.port,),
+            prepare=lambda: None,
+            is_ready=lambda: not is_free(self.port),
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """What runs now."""
+        return owned_processes(f"{self.folder.root}:mlflow", None)
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    """A stack's folder with nothing running; everything is ended afterwards."""
+    folder = StackFolder(tmp_path / ".ddpmctl")
+    folder.make()
+    setting = Setting(folder)
+    yield setting
+    setting.launcher().end("mlflow")
+    shutil.rmtree(folder.sockets)
+
+
+def test_running_part_is_left_alone(setting: Setting) -> None:
+    """Another command finds it by what the first one wrote down."""
+    assert setting.launcher().bring_up(setting.part()) is True
+    (first,) = setting.processes()
+    assert setting.launcher().bring_up(setting.part()) is False
+    assert setting.processes() == [first]
+
+
+def test_part_is_started_again_when_its_settings_changed(setting: Setting) -> None:
+    """A Ray head that points to the store's old port is of no use."""
+    setting.launcher().bring_up(setting.part(AWS_ENDPOINT_URL_S3="http://old"))
+    (first,) = setting.processes()
+    assert setting.launcher().bring_up(setting.part(AWS_ENDPOINT_URL_S3="http://new")) is True
+    (second,) = setting.processes()
+    assert second != first
+
+
+def test_dead_part_is_started_again(setting: Setting) -> None:
+    """That is what `up` is for."""
+    setting.launcher().bring_up(setting.part())
+    (first,) = setting.processes()
+    first.kill()
+    first.wait(timeout=10)
+    assert setting.launcher().bring_up(setting.part()) is True
+    assert len(setting.processes()) == 1
+
+
+def test_leftovers_go_before_a_new_start(setting: Setting) -> None:
+    """Even if the file that named them is lost, two servers must not share the data."""
+    setting.launcher().bring_up(setting.part())
+    (first,) = setting.processes()
+    setting.folder.state.unlink()
+    assert setting.launcher().bring_up(setting.part()) is True
+    (second,) = setting.processes()
+    assert second != first
+
+
+def test_failed_start_names_the_reason(setting: Setting) -> None:
+    """The log's telling line is shown, not its last."""
+    program = "import sys; print('Error: no space left on device'); print('bye'); sys.exit(3)"
+    with pytest.raises(StackError, match=r"stopped while starting: Error: no space left.*log$"):
+        setting.launcher().bring_up(setting.part(program))
+    assert setting.processes() == []
+    assert load_state(setting.folder) == StackState()
+
+
+def test_taken_port_is_told_apart(setting: Setting) -> None:
+    """Other ports help against this failure, and against no other one."""
+    never = setting.part("import sys; sys.exit(1)")
+    with (
+        socket.create_server(("127.0.0.1", setting.port)) as taken,
+        pytest.raises(PortTakenError, match=str(taken.getsockname()[1])),
+    ):
+        setting.launcher().bring_up(Part(**{**vars(never), "is_ready": lambda: False}))
+
+
+def test_stopped_launcher_gives_up_and_ends_what_it_began(setting: Setting) -> None:
+    """After Ctrl-C nothing may stay behind."""
+    launcher = setting.launcher()
+    launcher.stop()
+    with pytest.raises(StackError):
+        launcher.bring_up(setting.part())
+    assert setting.processes() == []
+
+
+def test_large_log_is_put_aside(setting: Setting) -> None:
+    """A server that runs for months must not fill the disk with what it printed before."""
+    log = setting.folder.logs / "mlflow.log"
+    with log.open("wb") as file:
+        file.truncate(30 * 1024**2)
+    setting.launcher().bring_up(setting.part())
+    assert log.stat().st_size < 1024
+    assert (setting.folder.logs / "mlflow.log.1").exists()

@@ -1,0 +1,67 @@
+"""A cluster whose drivers and processes tests start and end by hand."""
+
+from collections.abc import Iterable, Mapping
+
+from orchestrator.cluster.ray_cluster import ProcessRef
+from orchestrator.errors import RayUnavailableError
+from orchestrator.lifecycle.steps import DriverStatus
+from orchestrator.scheduling.snapshot import NodeCapacity
+
+
+class FakeCluster:
+    """A `Cluster` whose drivers and processes tests start and end by hand."""
+
+    def __init__(self, cpus: float = 4, gpus: float = 0) -> None:
+        self.cpus = cpus
+        self.gpus = gpus
+        self.started: dict[str, str] = {}
+        self.statuses: dict[str, DriverStatus] = {}
+        self.running: set[int] = set()
+        self.stopped: list[str] = []
+        self.is_reachable = True
+        self.node_ids = ["n1"]
+
+    def nodes(self) -> list[NodeCapacity]:
+        """Return equal nodes, all free."""
+        return [
+            NodeCapacity(
+                node_id=node_id,
+                cpus=self.cpus,
+                gpus=self.gpus,
+                free_cpus=self.cpus,
+                free_gpus=self.gpus,
+            )
+            for node_id in self.node_ids
+        ]
+
+    def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
+        """Note a driver as started."""
+        self._check()
+        self.started[submission_id] = entrypoint
+        self.statuses.setdefault(submission_id, DriverStatus.RUNNING)
+
+    def status(self, submission_id: str) -> DriverStatus:
+        """Return what a test set."""
+        self._check()
+        return self.statuses.get(submission_id, DriverStatus.ABSENT)
+
+    def message(self, submission_id: str) -> str:
+        """Return nothing."""
+        return ""
+
+    def stop(self, submission_id: str) -> None:
+        """Note the request."""
+        self._check()
+        self.stopped.append(submission_id)
+
+    def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
+        """Return the processes that a test left running."""
+        return [process for process in processes if process.pid in self.running]
+
+    def kill(self, processes: Iterable[ProcessRef]) -> None:
+        """End processes."""
+        self.running -= {process.pid for process in processes}
+
+    def _check(self) -> None:
+        if not self.is_reachable:
+            raise RayUnavailableError("the fake cluster is switched off")

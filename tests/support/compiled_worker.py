@@ -1,0 +1,131 @@
+"""A sample worker in a process of its own, with a store in a folder: draws what it is told.
+
+`python -m tests.support.compiled_worker FOLDER JOB SHARD[:STEPS] ...` draws shards of a job with a
+compiled network, and prints what became of each and after how many reverse steps. With STEPS it is
+told to stop after so many, and leaves a partial.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm.compute import ComputeDecision
+from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
+from ddpm.training.checkpoint import save_state
+from ddpm.training.loop import TrainState
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
+from orchestrator.artifacts.samples.plan import plan_shards
+from orchestrator.sampling.drawing import ShardTask, Watch
+from orchestrator.sampling.partials import newest_partials
+from orchestrator.sampling.studio import StoreSetup, StoreStudio
+from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.store.keys import JobPaths
+from tests.support.fakes import MemoryStore
+
+MODEL_JOB = "compiled-model"
+SPEC = SampleJob(
+    kind="sample",
+    name="compiled",
+    model=ModelRef(job=MODEL_JOB),
+    num_samples=20,
+    sampling=SamplingConfig(num_steps=10, microbatch_size=8, precision="bf16", compile=True),
+    shard_size=8,
+)
+PLAN = plan_shards(SPEC.num_samples, SPEC.shard_size)
+
+
+class FolderStore(MemoryStore):
+    """A store that outlives its process, for processes that take turns."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            super().put(path.relative_to(folder).as_posix(), path.read_bytes())
+
+    def put(self, key: str, body: bytes, **conditions: Any) -> str:
+        """Write an object, and its file."""
+        etag = super().put(key, body, **conditions)
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+        return etag
+
+    def delete(self, key: str) -> None:
+        """Remove an object and its file."""
+        super().delete(key)
+        (self.folder / key).unlink(missing_ok=True)
+
+
+def put_model(store: MemoryStore, folder: Path) -> None:
+    """Commit a small network with random weights."""
+    state = TrainState(
+        unet_config=UNetConfig(channels=8, channel_multipliers=(1,), num_res_blocks=1),
+        diffusion_config=DiffusionConfig(num_timesteps=50),
+        config=TrainingConfig(num_steps=1),
+        image_shape=(1, 8, 8),
+        compute=ComputeDecision(),
+    )
+    state.ema.add_(torch.randn(state.ema.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
+    save_state(state, folder)
+    CheckpointStore(store, JobPaths(MODEL_JOB)).commit(1, folder, 1, {})
+    store.put(JobPaths(MODEL_JOB).spec, b"{}")
+
+
+class StopAfter(Watch):
+    """Stops the drawing after a number of reverse steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def count(self, steps: int) -> None:
+        """Count, and stop in time."""
+        super().count(steps)
+        if self.steps_drawn == self._steps:
+            self.stop()
+
+
+def open_studio(store: FolderStore, job_id: str, attempt: int) -> StoreStudio:
+    """Return the studio of a worker that has compiled its network."""
+    setup = StoreSetup(
+        store_uri="",
+        job_id=job_id,
+        attempt=attempt,
+        spec=SPEC,
+        model=ResolvedModel.from_json(resolve_model(store, SPEC.model)),
+        cpus=1,
+        uses_gpu=False,
+    )
+    studio, paths = StoreStudio(store, setup, f"{attempt}-worker-0"), JobPaths(job_id)
+    decided = store.exists(paths.decisions)
+    decisions = json.loads(store.get(paths.decisions).body) if decided else None
+    proposal = studio.prepare(decisions)
+    if decisions is None:
+        decisions = proposal
+        store.put(paths.decisions, json.dumps(decisions).encode())
+    assert decisions["compute"]["compiled"], decisions["compute"]["reason"]
+    studio.begin(decisions)
+    return studio
+
+
+def main() -> None:
+    """Draw what the command line says, as the next attempt of the job."""
+    store, job_id = FolderStore(Path(sys.argv[1])), sys.argv[2]
+    attempt = 1 + len(store.list_folders(f"{JobPaths(job_id).folder}attempts/"))
+    studio = open_studio(store, job_id, attempt)
+    partials = dict(newest_partials(store, JobPaths(job_id), attempt))
+    for order in sys.argv[3:]:
+        index, _, steps = order.partition(":")
+        task = ShardTask(PLAN[int(index)], partials.get(int(index), ""))
+        watch = StopAfter(int(steps)) if steps else Watch()
+        event = studio.keep(task, studio.draw(task, watch))
+        sys.stdout.write(f"{index} {event.kind} {watch.steps_drawn}\n")
+
+
+if __name__ == "__main__":
+    main()
