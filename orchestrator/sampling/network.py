@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 import ddpm
+from ddpm.bits import BITS_VERSION, bits_version_of
 from ddpm.compute import ComputeDecision, compile_obstacle
 from ddpm.network.unet import UNet
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
@@ -38,19 +39,27 @@ def build_diffusion(info: CheckpointInfo, device: torch.device) -> GaussianDiffu
     return GaussianDiffusion(info.diffusion_config).to(device)
 
 
-def environment(compute: ComputeDecision) -> dict[str, str]:
-    """Return what else fixes bits: the code, torch, and the kind of hardware."""
+def environment(compute: ComputeDecision) -> dict[str, str | int]:
+    """Return what else fixes bits: the arithmetic, torch, and the kind of hardware.
+
+    The hash of the sources stands beside it as information.
+    """
     if compute.device_kind == "cuda":
         hardware = torch.cuda.get_device_name(compute.device)
     else:
         hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     code = code_sha256(Path(str(ddpm.__file__)).parent)
-    return {"code_sha256": code, "torch": torch.__version__, "hardware": hardware}
+    return {
+        "bits_version": BITS_VERSION,
+        "code_sha256": code,
+        "torch": torch.__version__,
+        "hardware": hardware,
+    }
 
 
 def honoured_environment(
     decisions: Mapping[str, Any], compute: ComputeDecision, uses_gpu: bool
-) -> dict[str, str]:
+) -> dict[str, str | int]:
     """Make sure that this worker can honour what was decided; return its own `environment`.
 
     Raises:
@@ -62,12 +71,18 @@ def honoured_environment(
             "go on with the same resources, or submit under a new --id"
         )
     here = environment(compute)
-    if decisions["code_sha256"] != here["code_sha256"]:
+    if bits_version_of(decisions) != BITS_VERSION:
         raise BadInputError(
-            f"the set was begun with other code ({decisions['code_sha256'][:12]}) than this "
-            f"({here['code_sha256'][:12]}); go on with that version, or submit under a new --id"
+            f"the set was begun with code that computes other bits ({_code_of(decisions)}) than "
+            f"this (bits version {BITS_VERSION}); go on with that code, or submit under a new --id"
         )
     obstacle = compile_obstacle(compute.device_kind) if compute.compiled else None
     if obstacle is not None:
         raise BadInputError(f"the set was begun with a compiled network, but {obstacle} here")
     return here
+
+
+def _code_of(decisions: Mapping[str, Any]) -> str:
+    version = bits_version_of(decisions)
+    known = f"bits version {version}" if version is not None else "of an unknown version"
+    return f"{known}, sources {decisions['code_sha256'][:12]}"

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ddpm.bits import BITS_VERSION, bits_version_of
 from ddpm.compute import ComputeDecision, decide_compute
 from ddpm.kernels.amx.network import fits_tiles
 from ddpm.training.checkpoint import StateSnapshot, load_state
@@ -136,11 +137,15 @@ class TrainingWorker:
             {
                 "compute": proposal.to_json(),
                 "num_workers": self._world_size,
+                "bits_version": BITS_VERSION,
                 "code_sha256": code_version(),
             }
         )
-        if self._rank == 0 and fixed["code_sha256"] != code_version():
-            self._attempt.tell("the code differs from that of the first attempt; bits may differ")
+        if self._rank == 0 and bits_version_of(fixed) != BITS_VERSION:
+            self._attempt.tell(
+                "the first attempt ran code that computes other bits "
+                f"({fixed['code_sha256'][:12]}); what follows is not what it would have computed"
+            )
         return ComputeDecision.from_json(fixed["compute"]), fixed
 
     def _restore(self, state: TrainState) -> None:

@@ -48,6 +48,7 @@ ROOMS = {
     "ui": _VERBS,
 }
 DDPM_ROOMS = {
+    "bits": "",
     "config": "",
     "memory": "",
     "process": "config",

@@ -65,7 +65,7 @@ def test_more_steps_than_the_model_has_are_told_before_anything_is_drawn(
 @pytest.mark.parametrize(
     ("keys", "value", "told"),
     [
-        (("code_sha256",), "0" * 64, "with other code"),
+        (("bits_version",), 0, "computes other bits"),
         (("compute", "device_kind"), "cuda", "begun on cuda"),
         (("model", "commit_sha256"), "0" * 64, "submit under a new --id"),
     ],
