@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.client.status import orchestrator_is_alive
+from orchestrator.cluster.entrypoints import python_entrypoint
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.errors import OrchestratorError, RayUnavailableError
 from orchestrator.lifecycle.steps import DriverStatus
@@ -31,7 +32,7 @@ def ensure_orchestrator(store: ObjectStore, say: Callable[[str], None]) -> bool:
     submission_id = f"ddpmctl-ensure-{secrets.token_hex(4)}"
     jobs.submit(
         submission_id,
-        f"python -m orchestrator.controller.actor {store.uri}",
+        python_entrypoint("orchestrator.controller.actor", store.uri),
         metadata={"kind": "ensure"},
         runtime_env=shipped_code(),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import BadInputError
 from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:
     from orchestrator.stack.embedded import Stack, StackInfo
@@ -64,6 +65,7 @@ def surroundings(say: Callable[[str], None], *, start: bool = True) -> Surroundi
     """
     uri = os.environ.get("DDPMCTL_STORE")
     if uri:
+        parse_store_uri(uri, "DDPMCTL_STORE")
         return Surroundings(open_store(uri), None, started=False)
     # Loaded here: where a store is configured, nothing that starts servers is needed.
     stack: Stack = importlib.import_module("orchestrator.stack.embedded").Stack(stack_folder())

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.samples.plan import plan_shards
 from orchestrator.artifacts.samples.shards import SampleShards
+from orchestrator.cluster.entrypoints import python_entrypoint
 from orchestrator.cluster.ray_cluster import Cluster, ProcessRef
 from orchestrator.errors import ConditionFailedError, RayUnavailableError
 from orchestrator.jobs.records import RecordStore, VersionedRecord
@@ -66,9 +67,9 @@ class AttemptControl:
 
     def submit(self, record: JobRecord) -> None:
         """Hand the current attempt to Ray. Raises: RayUnavailableError."""
-        entrypoint = (
-            f"python -m orchestrator.{'training' if record.kind == 'train' else 'sampling'}.driver "
-            f"{self._store.uri} {record.job_id} {record.attempt}"
+        room = "training" if record.kind == "train" else "sampling"
+        entrypoint = python_entrypoint(
+            f"orchestrator.{room}.driver", self._store.uri, record.job_id, record.attempt
         )
         metadata = {"job": record.job_id, "attempt": str(record.attempt), "kind": record.kind}
         self._cluster.start(submission_id(record), entrypoint, metadata)

@@ -17,6 +17,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from orchestrator.errors import BadInputError
+from orchestrator.specs.set_values import check_whole, is_written_as_yaml, typed_or_text
 
 MAX_SIZE_BYTES = 256 * 1024
 _MAX_VALUES = 20_000
@@ -141,11 +142,18 @@ def parse_document(text: str, source: str) -> Document:
 
 
 def parse_value(text: str) -> Any:
-    """Return the plain value of one YAML scalar or flow collection, as `--set` takes it.
+    """Return the value that `--set` gives: text as it stands, or what YAML reads as another kind.
 
     Raises:
-        BadInputError: It is no YAML.
+        BadInputError: It is quoted or bracketed, and no YAML.
     """
+    if not is_written_as_yaml(text):
+        return typed_or_text(text, _read_value)
+    check_whole(text)
+    return _read_value(text.strip())
+
+
+def _read_value(text: str) -> Any:
     try:
         return parse_document(f"value: {text}\n", "").value["value"]
     except BadInputError as error:

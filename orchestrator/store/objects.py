@@ -10,7 +10,6 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import urlsplit
 
 from orchestrator.errors import (
     BadInputError,
@@ -19,6 +18,7 @@ from orchestrator.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import S3Transfer
@@ -332,18 +332,6 @@ class S3Store:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def parse_store_uri(uri: str) -> tuple[str, str]:
-    """Return bucket and prefix of an s3:// URI.
-
-    Raises:
-        BadInputError: It is not of the form s3://bucket/prefix.
-    """
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
-        raise BadInputError(f"DDPMCTL_STORE must look like s3://bucket/prefix, not {uri!r}")
-    return parts.netloc, parts.path.strip("/")
 
 
 def open_store(uri: str, answer_within_s: float = 60.0) -> S3Store:

@@ -4,7 +4,6 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -16,8 +15,9 @@ from orchestrator.artifacts.datasets.arrays import (
 )
 from orchestrator.artifacts.datasets.files import open_folder, open_store_folder, open_tar
 from orchestrator.artifacts.datasets.refs import DIGITS
-from orchestrator.errors import DatasetError
+from orchestrator.errors import BadInputError, DatasetError
 from orchestrator.store.objects import ObjectStore
+from orchestrator.store.uris import parse_store_uri
 
 
 @contextmanager
@@ -41,8 +41,10 @@ def open_source(
         with _open_path(Path(source), source) as stream:
             yield stream
         return
-    if not urlsplit(source).netloc:
-        raise DatasetError(f"data set {source!r} must look like s3://bucket/key")
+    try:
+        parse_store_uri(source, "data set")
+    except BadInputError as error:
+        raise DatasetError(str(error)) from error
     folder, _, name = source.rpartition("/")
     if name and folder != "s3:/" and open_bucket(folder).exists(name):
         open_bucket(folder).get_file(name, staging / "source")

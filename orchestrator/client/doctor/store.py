@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.client.doctor.findings import Finding
 from orchestrator.errors import BadInputError
-from orchestrator.store.objects import parse_store_uri
+from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -32,7 +32,7 @@ def diagnose_store(environment: Mapping[str, str]) -> list[Finding]:
     """Probe the store that an environment names; what is written for it is removed again."""
     uri = environment.get("DDPMCTL_STORE", "")
     try:
-        bucket, prefix = parse_store_uri(uri)
+        bucket, prefix = parse_store_uri(uri, "DDPMCTL_STORE")
     except BadInputError as error:
         remedy = "set DDPMCTL_STORE=s3://bucket/prefix, or run `ddpmctl up`"
         return [Finding("store", "setting", False, str(error), remedy)]
