@@ -5,7 +5,7 @@ starts again in the middle of an epoch goes on with the very next image.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,17 +40,23 @@ class ImageDataset:
     Attributes:
         images: (N, H, W, C) uint8, the whole file.
         members: (M,) int64, which of them belong to this data set.
+        class_labels: (N,) int64, the class of each image of the whole file; None without labels.
     """
 
     images: NDArray[np.uint8]
     members: NDArray[np.int64]
+    class_labels: NDArray[np.int64] | None = None
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, labels_path: Path | None = None) -> Self:
         """Map a `.npy` file of (N, H, W, C) uint8 into memory.
 
+        Args:
+            path: The images.
+            labels_path: A `.npy` file of (N,) int64, the class of each image; None without labels.
+
         Raises:
-            ImageDatasetError: The file is missing or holds something else.
+            ImageDatasetError: A file is missing or holds something else.
         """
         try:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -59,7 +65,8 @@ class ImageDataset:
         if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
             found = f"{images.dtype} {images.shape}"
             raise ImageDatasetError(str(path), f"must hold uint8 (N, H, W, C), not {found}")
-        return cls(images, np.arange(len(images)))
+        labels = None if labels_path is None else _open_labels(labels_path, len(images))
+        return cls(images, np.arange(len(images)), labels)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -81,6 +88,19 @@ class ImageDataset:
         """
         return torch.from_numpy(self.images[self.members[indices]])
 
+    def labels(self, indices: NDArray[np.int64]) -> Tensor | None:
+        """Return the classes of images by their number within this data set.
+
+        Args:
+            indices: (B,) int64 in [0, len(self)).
+
+        Returns:
+            (B,) int64, on the CPU; None for a set without labels.
+        """
+        if self.class_labels is None:
+            return None
+        return torch.from_numpy(self.class_labels[self.members[indices]])
+
     def split(self, holdout_fraction: float) -> tuple["ImageDataset", "ImageDataset"]:
         """Return (train, holdout), the same ones whenever the number of images is the same.
 
@@ -96,9 +116,20 @@ class ImageDataset:
         order = _permutation(len(self), _SPLIT_STREAM, 0, 0)
         holdout, train = np.sort(order[:num_holdout]), np.sort(order[num_holdout:])
         return (
-            ImageDataset(self.images, self.members[train]),
-            ImageDataset(self.images, self.members[holdout]),
+            replace(self, members=self.members[train]),
+            replace(self, members=self.members[holdout]),
         )
+
+
+def _open_labels(path: Path, num_images: int) -> NDArray[np.int64]:
+    try:
+        labels: NDArray[np.int64] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ImageDatasetError(str(path), f"can't be read as .npy: {error}") from error
+    if labels.dtype != np.int64 or labels.shape != (num_images,):
+        found = f"{labels.dtype} {labels.shape}"
+        raise ImageDatasetError(str(path), f"must hold int64 ({num_images},), not {found}")
+    return labels
 
 
 class BatchOrder:
@@ -167,6 +198,29 @@ def to_float(images: Tensor) -> Tensor:
     return (images.float() / 127.5 - 1.0).permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A worker's part of the global batch of one step.
+
+    Attributes:
+        images: (B, H, W, C) uint8.
+        labels: (B,) int64, the class of each; None for a set without labels.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return it on a device, without waiting where the memory is pinned."""
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        return Batch(self.images.to(device, non_blocking=True), labels)
+
+    def pinned(self) -> "Batch":
+        """Return it in memory that a CUDA device can copy from by itself."""
+        labels = None if self.labels is None else self.labels.pin_memory()
+        return Batch(self.images.pin_memory(), labels)
+
+
 class BatchReader:
     """Reads a worker's part of the global batch of each step, one step ahead, in a thread.
 
@@ -186,7 +240,7 @@ class BatchReader:
         self._positions = positions
         self._device = device
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch-reader")
-        self._ahead: tuple[int, Future[Tensor]] | None = None
+        self._ahead: tuple[int, Future[Batch]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -199,21 +253,18 @@ class BatchReader:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def images(self, step: int) -> Tensor:
-        """Return this worker's images of a step and begin to read those of the next.
-
-        Returns:
-            (B, H, W, C) uint8 on the device.
-        """
+    def batch(self, step: int) -> Batch:
+        """Return this worker's images of a step, on the device, and begin to read the next."""
         ahead = self._ahead
         if ahead is None or ahead[0] != step:
             ahead = step, self._pool.submit(self._read, step)
         self._ahead = step + 1, self._pool.submit(self._read, step + 1)
-        return ahead[1].result().to(self._device, non_blocking=True)
+        return ahead[1].result().to(self._device)
 
-    def _read(self, step: int) -> Tensor:
-        images = self._dataset.read(self._order.indices(step)[self._positions])
-        return images.pin_memory() if self._device.type == "cuda" else images
+    def _read(self, step: int) -> Batch:
+        indices = self._order.indices(step)[self._positions]
+        batch = Batch(self._dataset.read(indices), self._dataset.labels(indices))
+        return batch.pinned() if self._device.type == "cuda" else batch
 
 
 def _permutation(size: int, stream: int, seed: int, epoch: int) -> NDArray[np.int64]:

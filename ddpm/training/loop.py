@@ -159,9 +159,9 @@ class _Trainer:
         """Take one step and return its numbers, which may still be on their way."""
         state = self.state
         started_at = time.perf_counter()
-        images = self.reader.images(state.step)
+        batch = self.reader.batch(state.step)
         data_wait_s = time.perf_counter() - started_at
-        self.gradient.set_gradients(images, state.step)
+        self.gradient.set_gradients(batch.images, state.step)
         state.parameters.extra[-1].fill_(float(stop_requested))
         if self.world_size > 1:
             dist.all_reduce(state.parameters.grads)

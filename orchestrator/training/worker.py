@@ -7,7 +7,6 @@ sample grids, and stops when it is told to.
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
 from orchestrator.artifacts.datasets.ingest import fetch
-from orchestrator.artifacts.datasets.refs import describe
+from orchestrator.artifacts.datasets.labels import describe_classes, fetch_labels
+from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.attempts.attempt import Attempt, register_process
 from orchestrator.attempts.compute import kernel_folder, set_up_process
 from orchestrator.attempts.log_shipper import LogShipper
@@ -86,9 +86,9 @@ class TrainingWorker:
 
     def run(self) -> None:
         """Train, and report at the end."""
-        sha256 = self._spec.dataset.sha256 or ""
-        path = fetch(self._attempt.store, sha256, cache_folder("datasets"))
-        train_set, holdout = ImageDataset.open(path).split(self._spec.dataset.holdout_fraction)
+        dataset = describe(self._attempt.store, self._spec.dataset.sha256 or "")
+        images = self._images(dataset)
+        train_set, holdout = images.split(self._spec.dataset.holdout_fraction)
         compute, fixed = self._decided()
         set_up_process(compute)
         state = TrainState(
@@ -113,12 +113,19 @@ class TrainingWorker:
                 MetricWriter(self._attempt.store, self._attempt.paths)
             )
             resources.enter_context(SystemMetrics(metrics.log_system))
-            self._describe_run(metrics, sha256, compute)
+            self._describe_run(metrics, dataset, compute)
             self._lead(state, train_set, metrics, fixed)
             if state.step >= self._spec.training.num_steps:
                 self._board.say(phase="evaluating")
                 state.release()
                 final_report(self._attempt, self._spec, state, holdout, metrics)
+
+    def _images(self, dataset: DatasetRef) -> ImageDataset:
+        store, cache = self._attempt.store, cache_folder("datasets")
+        path = fetch(store, dataset.images, cache)
+        if dataset.class_names:
+            logger.info("data set %s: %s", dataset.sha256[:12], describe_classes(dataset))
+        return ImageDataset.open(path, fetch_labels(store, dataset, cache))
 
     def _decided(self) -> tuple[ComputeDecision, dict[str, Any]]:
         """Decide what changes bits, or take over what an earlier attempt decided."""
@@ -229,14 +236,15 @@ class TrainingWorker:
         self._board.say(committed=commit.step)
         self._checkpoints.retain(self._spec.checkpoints.keep)
 
-    def _describe_run(self, metrics: MetricWriter, sha256: str, compute: ComputeDecision) -> None:
-        dataset = describe(self._attempt.store, sha256)
+    def _describe_run(
+        self, metrics: MetricWriter, dataset: DatasetRef, compute: ComputeDecision
+    ) -> None:
         metrics.log_params(self._spec.model_dump(mode="json"))
         metrics.log_dataset(
             Path(self._spec.dataset.source).name or "dataset",
-            digest=sha256,
+            digest=dataset.sha256,
             source=self._spec.dataset.source,
-            profile={key: value for key, value in asdict(dataset).items() if key != "sha256"},
+            profile=dataset.profile,
         )
         commit = git_commit()
         metrics.log_tags(

@@ -20,13 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.artifacts.datasets.arrays import BLOCK_BYTES, Block, ImageStream
-from orchestrator.artifacts.datasets.refs import DatasetRef, find_known, manifest_key, not_in_store
+from orchestrator.artifacts.datasets.refs import (
+    FORMAT_VERSION,
+    DatasetRef,
+    find_known,
+    manifest_key,
+    not_in_store,
+)
 from orchestrator.artifacts.datasets.sources import open_source
 from orchestrator.errors import ConditionFailedError, DatasetError, ObjectNotFoundError
 from orchestrator.store.keys import dataset_folder
 from orchestrator.store.objects import ObjectStore, open_store
 
-FORMAT_VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -7,7 +7,8 @@ without the libraries that read images.
 import difflib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestrator.store.keys import dataset_folder
 from orchestrator.store.objects import ObjectStore
 
 DIGITS = "digits"
+FORMAT_VERSION = 1
 # Data sets that come with a package. Their hash is known, so nothing is imported to find them.
 NAMED_SHA256 = {
     DIGITS: "130bc464515cfdcd2c5c8dc7d8c6d18de76133eb1f1511a2c1881bbf7b828125",
@@ -34,6 +36,11 @@ class DatasetRef:
         width: W, in pixels.
         channels: C: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
         source: Where it was taken from.
+        dtype: Of a stored value.
+        value_range: What stands for -1 and for 1.
+        images_sha256: Of a set with labels, the name of its images; "" for a set without.
+        class_names: Of a set with labels.
+        class_counts: Images of each class.
     """
 
     sha256: str
@@ -42,6 +49,42 @@ class DatasetRef:
     width: int
     channels: int
     source: str
+    dtype: str = "uint8"
+    value_range: tuple[float, float] = (0.0, 255.0)
+    images_sha256: str = ""
+    class_names: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
+
+    @property
+    def images(self) -> str:
+        """The name of the images in the store."""
+        return self.images_sha256 or self.sha256
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the labels; 0 for a set without."""
+        return len(self.class_names)
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """What a tracker is told of it, beside its name."""
+        told = {key: value for key, value in asdict(self).items() if key != "sha256"}
+        names, counts = told.pop("class_names"), told.pop("class_counts")
+        if told["images_sha256"] == "":
+            del told["images_sha256"]
+        if names:
+            told["num_classes"] = len(names)
+            told["images_by_class"] = dict(zip(names, counts, strict=True))
+        return told
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> "DatasetRef":
+        """Read a manifest of any version; what an older one doesn't say has its old meaning."""
+        known = {name: manifest[name] for name in cls.__dataclass_fields__ if name in manifest}
+        for name in ("value_range", "class_names", "class_counts"):
+            if name in known:
+                known[name] = tuple(known[name])
+        return cls(**known)
 
 
 def resolve_source(source: str, folder: Path) -> str:
@@ -97,7 +140,7 @@ def _described(store: ObjectStore, sha256: str) -> DatasetRef | None:
         manifest: dict[str, Any] = json.loads(store.get(manifest_key(sha256)).body)
     except ObjectNotFoundError:
         return None
-    return DatasetRef(**{field: manifest[field] for field in DatasetRef.__dataclass_fields__})
+    return DatasetRef.from_manifest(manifest)
 
 
 def manifest_key(sha256: str) -> str:

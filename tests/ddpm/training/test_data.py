@@ -137,4 +137,34 @@ def test_reader_gives_each_step_its_images() -> None:
     with BatchReader(dataset, order, positions, torch.device("cpu")) as reader:
         for step in (0, 1, 2, 7, 8, 3):
             expected = dataset.read(BatchOrder(10, 4, seed=1).indices(step)[positions])
-            assert torch.equal(reader.images(step), expected)
+            assert torch.equal(reader.batch(step).images, expected)
+
+
+def test_labels_follow_their_images_through_split_and_batches() -> None:
+    """A class that belongs to another image would teach the network nonsense."""
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    classes = np.arange(10, dtype=np.int64) * 3
+    labelled = ImageDataset(images, np.arange(10), classes)
+    for part in labelled.split(0.3):
+        seen = np.arange(len(part))
+        labels = part.labels(seen)
+        assert labels is not None
+        assert labels.tolist() == [3 * int(image) for image in part.read(seen).flatten()]
+    order, positions = BatchOrder(10, 4, seed=1), rank_positions(4, 0, 1)
+    with BatchReader(labelled, order, positions, torch.device("cpu")) as reader:
+        batch = reader.batch(2)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [3 * int(image) for image in batch.images.flatten()]
+
+
+def test_set_without_labels_says_so() -> None:
+    """An unconditional training needs none."""
+    assert _dataset().labels(np.arange(3)) is None
+
+
+def test_labels_that_do_not_fit_the_images_are_refused(tmp_path: Path) -> None:
+    """One label too few would shift all others."""
+    np.save(tmp_path / "images.npy", np.zeros((4, 2, 2, 1), np.uint8))
+    np.save(tmp_path / "labels.npy", np.zeros(3, np.int64))
+    with pytest.raises(ImageDatasetError, match=r"labels\.npy: must hold int64 \(4,\)"):
+        ImageDataset.open(tmp_path / "images.npy", tmp_path / "labels.npy")
