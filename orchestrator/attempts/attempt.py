@@ -32,6 +32,7 @@ from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.outcome import OUTCOME, Outcome, failed_ranks, headline, reason_of
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.job import Job
+from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import AttemptPaths, JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
@@ -63,8 +64,8 @@ class Progress:
     Attributes:
         phase: What it does: "starting", "running", "saving", "evaluating", ...
         done: Steps or images that are done.
-        total: Steps or images in all.
-        unit: "steps" or "images".
+        total: Units in all.
+        unit: What is counted: "steps", "images".
         rate_per_s: Units a second, lately.
         committed: Units that no crash can lose.
         workers: One mapping a worker: rank, node_id, pid, and what it does.
@@ -108,7 +109,9 @@ class Attempt:
         record = records.read(job_id).record
         if record.attempt != number or not record.state.has_processes:
             raise AttemptSupersededError(job_id, number)
-        return cls(store, read_spec(records, job_id), record, number)
+        spec = read_spec(records, job_id)
+        progress = Progress(total=spec.total, unit=JOB_KINDS[spec.kind].unit)
+        return cls(store, spec, record, number, progress)
 
     @property
     def job(self) -> JobPaths:

@@ -10,7 +10,8 @@ from orchestrator.cluster.cache import cache_folder
 from orchestrator.errors import BadInputError, DatasetError
 from orchestrator.specs.document import Location, load_document
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import Job, TrainJob
+from orchestrator.specs.job import Job
+from orchestrator.specs.kinds import Input
 from orchestrator.store.objects import ObjectStore
 
 
@@ -26,10 +27,10 @@ def check_sources(spec: Job | GroupJob, file: Path, overrides: Sequence[str] = (
         BadInputError: One line that names file and line.
     """
     for location, job in _jobs(spec):
-        if not isinstance(job, TrainJob):
+        if job.dataset_input is None:
             continue
         try:
-            resolve_source(job.dataset.source, file.parent)
+            resolve_source(job.dataset_input.source, file.parent)
         except DatasetError as error:
             document = load_document(file)
             for option in overrides:
@@ -61,21 +62,22 @@ def with_dataset(
         DatasetError: The images cannot be used; the message names the file.
         ConfigError: The model cannot take them.
     """
-    if not isinstance(spec, TrainJob):
+    asked = spec.dataset_input
+    if asked is None:
         return spec
     known = {} if known is None else known
-    source = resolve_source(spec.dataset.source, folder)
+    source = resolve_source(asked.source, folder)
     if source not in known:
         known[source] = find_known(source, store) or _take_in(source, store)
     ref = known[source]
-    if spec.dataset.sha256 not in (None, ref.sha256):
+    if asked.sha256 not in (None, ref.sha256):
         raise DatasetError(
-            f"dataset.sha256: the file pins {spec.dataset.sha256}, but the images at {source} have "
+            f"dataset.sha256: the file pins {asked.sha256}, but the images at {source} have "
             f"{ref.sha256}; bring those images back, or take the line out"
         )
-    spec.model.check_image_shape((ref.channels, ref.height, ref.width))
-    dataset = spec.dataset.model_copy(update={"sha256": ref.sha256, "source": source})
-    return spec.model_copy(update={"dataset": dataset})
+    spec.check_images((ref.channels, ref.height, ref.width))
+    dataset = asked.model_copy(update={"sha256": ref.sha256, "source": source})
+    return spec.model_copy(update={Input.DATASET.value: dataset})
 
 
 def _take_in(source: str, store: ObjectStore) -> DatasetRef:

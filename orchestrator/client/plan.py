@@ -5,7 +5,8 @@ from typing import Any
 from ddpm.network.unet_size import count_parameters
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import Job, TrainJob
+from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.store.objects import ObjectStore
 
 _BYTES_PER_PARAMETER = 4 * 4  # model, moving average and two moments, float32
@@ -17,10 +18,8 @@ def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, Any]:
     Raises:
         DatasetError: The store has no such images.
     """
-    if isinstance(spec, TrainJob):
-        return plan_training(spec, describe(store, str(spec.dataset.sha256)))
     if not isinstance(spec, GroupJob):
-        return plan_sampling(spec)
+        return _plan_of_job(spec, store)
     children = [
         {
             "step": child.step,
@@ -39,6 +38,27 @@ def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, Any]:
         spec.unit: len(children),
         "at_once": spec.max_concurrent or len(children),
         "children": children,
+    }
+
+
+def _plan_of_job(spec: Job, store: ObjectStore) -> dict[str, Any]:
+    if isinstance(spec, TrainJob):
+        return plan_training(spec, describe(store, str(spec.dataset.sha256)))
+    if isinstance(spec, SampleJob):
+        return plan_sampling(spec)
+    return {  # what can be said of any kind
+        "kind": spec.kind,
+        "name": spec.name,
+        JOB_KINDS[spec.kind].unit: spec.total,
+        **_fleet(spec),
+    }
+
+
+def _fleet(spec: Job) -> dict[str, Any]:
+    return {
+        "workers_min": spec.num_workers.min,
+        "workers_max": spec.num_workers.max,
+        "gpus_per_worker": spec.resources.gpus_per_worker,
     }
 
 
@@ -69,10 +89,8 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
     }
 
 
-def plan_sampling(spec: Job) -> dict[str, Any]:
+def plan_sampling(spec: SampleJob) -> dict[str, Any]:
     """Return images, shards, passes of the network and workers of a sampling."""
-    if isinstance(spec, TrainJob):
-        raise TypeError("a training is planned with its data set")
     microbatch = spec.sampling.microbatch_size
     num_microbatches = -(-spec.num_samples // microbatch)
     return {
@@ -82,8 +100,6 @@ def plan_sampling(spec: Job) -> dict[str, Any]:
         "shards": -(-spec.num_samples // spec.shard_size),
         "microbatches": num_microbatches,
         "network_passes": num_microbatches * spec.sampling.num_steps,
-        "workers_min": spec.resources.num_workers.min,
-        "workers_max": spec.resources.num_workers.max,
-        "gpus_per_worker": spec.resources.gpus_per_worker,
+        **_fleet(spec),
         "model": spec.model.job or spec.model.registered or spec.model.checkpoint,
     }

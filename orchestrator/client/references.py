@@ -11,7 +11,8 @@ from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.specs.job import ModelRef
+from orchestrator.specs.kinds import JOB_KINDS, Input, reads
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.objects import ObjectStore
@@ -44,11 +45,12 @@ def references_to(
     told = [job_id for job_id in job_ids if _has_run(store, job_id)]
     registered = [f"the registered model {name}" for job_id in told for name in versions(job_id)]
     jobs = list_jobs(store, everything=True)
-    sets = [j["job_id"] for j in jobs if j["kind"] == "sample" and j["job_id"] not in going]
+    others = [j for j in jobs if reads(j["kind"], Input.MODEL) and j["job_id"] not in going]
     with ThreadPoolExecutor(_THREADS) as pool:
-        uses = pool.map(lambda other: _draws_from(store, other, going), sets)
-        drawn = [f"the sample set {name}" for name, used in zip(sets, uses, strict=True) if used]
-    return registered + drawn + _family(jobs, going)
+        uses = pool.map(lambda other: _reads_model_of(store, other["job_id"], going), others)
+        users = [other for other, used in zip(others, uses, strict=True) if used]
+    named = [f"the {JOB_KINDS[user['kind']].noun} {user['job_id']}" for user in users]
+    return registered + named + _family(jobs, going)
 
 
 def _has_run(store: ObjectStore, job_id: str) -> bool:
@@ -69,19 +71,19 @@ def _family(jobs: Sequence[Mapping[str, Any]], going: frozenset[str]) -> list[st
     return [f"the {job['kind']} {job['job_id']}" for job in kept]
 
 
-def _draws_from(store: ObjectStore, sample_id: str, job_ids: frozenset[str]) -> bool:
+def _reads_model_of(store: ObjectStore, user_id: str, job_ids: frozenset[str]) -> bool:
     records = RecordStore(store)
     try:
-        record = records.read(sample_id).record
+        record = records.read(user_id).record
         if record.model:
             return str(record.model.get("job_id")) in job_ids
-        spec = read_spec(records, sample_id)
+        spec = read_spec(records, user_id)
     except JobNotFoundError:
         return False
     except BadInputError as error:
-        logger.warning("job=%s cannot be read and is taken to refer to it: %s", sample_id, error)
+        logger.warning("job=%s cannot be read and is taken to refer to it: %s", user_id, error)
         return True
-    return isinstance(spec, SampleJob) and _means(store, spec.model, job_ids)
+    return spec.model_input is not None and _means(store, spec.model_input, job_ids)
 
 
 def _means(store: ObjectStore, ref: ModelRef, job_ids: frozenset[str]) -> bool:

@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
-from orchestrator.artifacts.samples.plan import plan_shards
-from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.cluster.entrypoints import python_entrypoint
 from orchestrator.cluster.ray_cluster import Cluster, ProcessRef
+from orchestrator.controller.committed import committed_units
 from orchestrator.errors import ConditionFailedError, RayUnavailableError
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.outcome import OUTCOME, Outcome
@@ -34,7 +32,8 @@ from orchestrator.lifecycle.steps import (
     next_step,
     with_lost_nodes,
 )
-from orchestrator.specs.job import Job, TrainJob
+from orchestrator.specs.job import Job
+from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import AttemptPaths, JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -67,10 +66,8 @@ class AttemptControl:
 
     def submit(self, record: JobRecord) -> None:
         """Hand the current attempt to Ray. Raises: RayUnavailableError."""
-        room = "training" if record.kind == "train" else "sampling"
-        entrypoint = python_entrypoint(
-            f"orchestrator.{room}.driver", self._store.uri, record.job_id, record.attempt
-        )
+        driver = JOB_KINDS[record.kind].driver
+        entrypoint = python_entrypoint(driver, self._store.uri, record.job_id, record.attempt)
         metadata = {"job": record.job_id, "attempt": str(record.attempt), "kind": record.kind}
         self._cluster.start(submission_id(record), entrypoint, metadata)
 
@@ -200,12 +197,7 @@ class AttemptControl:
 
     def _progress(self, spec: Job, record: JobRecord, view: "_View") -> int:
         """Return what is committed, by the store: what an attempt commits last it may never say."""
-        job = JobPaths(record.job_id)
-        if isinstance(spec, TrainJob):
-            return max(view.said, *CheckpointStore(self._store, job).steps(), 0)
-        plan = plan_shards(spec.num_samples, spec.shard_size)
-        indices = SampleShards(self._store, job).indices()
-        return max(view.said, sum(plan[index].num_images for index in indices))
+        return max(view.said, committed_units(self._store, JobPaths(record.job_id), spec))
 
     def _failed(
         self, record: JobRecord, spec: Job, reason: Reason, message: str, view: "_View"

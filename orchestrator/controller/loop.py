@@ -41,7 +41,6 @@ from orchestrator.jobs.records import RecordStore, Request
 from orchestrator.lifecycle.state import AttemptRecord, JobState, Placement, Reason
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot, Start, in_line
-from orchestrator.specs.job import SampleJob
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
@@ -219,12 +218,13 @@ class Controller:
 
     def _find_model(self, job: LiveJob) -> None:
         """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
-        if not isinstance(job.spec, SampleJob) or job.record.model:
+        ref = job.spec.model_input
+        if ref is None or job.record.model:
             return
         if job.waits_for_job in self._jobs:
             return  # it still lives: nothing to read
         try:
-            found = self._models.find(job.spec.model, self._store.now())
+            found = self._models.find(ref, self._store.now())
         except BadInputError as error:
             now, reason = self._store.now(), Reason.BAD_INPUT
             failed = job.record.moved_to(JobState.FAILED, at=now, reason=reason, message=str(error))
@@ -245,7 +245,7 @@ class Controller:
     def _await_smoke(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> None:
         """Hold a job back until its smoke test has passed, or fail it with that."""
         smoke_id, record = job.spec.waits_for_smoke, job.record
-        waits_for_model = isinstance(job.spec, SampleJob) and not record.model
+        waits_for_model = job.spec.model_input is not None and not record.model
         # Whoever asks again has mended what was wrong, and the attempt tries it first.
         is_over = job.has_passed_smoke or record.attempt or record.retried_at is not None
         if smoke_id is None or is_over or waits_for_model:

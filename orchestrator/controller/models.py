@@ -20,6 +20,7 @@ from orchestrator.errors import (
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.specs.job import ModelRef
+from orchestrator.specs.kinds import Output, leaves
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.registry import registered_checkpoint
 
@@ -55,7 +56,7 @@ def find_model(store: ObjectStore, ref: ModelRef) -> ModelResolution:
         if ref.job is not None:
             job_id = find_job_id(store, ref.job)
             record = RecordStore(store).read(job_id).record
-            if record.kind != "train":
+            if not leaves(record.kind, Output.CHECKPOINTS):
                 raise BadInputError(f"model.job: {job_id} is a {record.kind} job, not a training")
             if not record.state.has_ended:
                 return ModelResolution(waits_for=f"the end of job {job_id}", waits_for_job=job_id)

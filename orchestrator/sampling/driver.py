@@ -260,7 +260,6 @@ def sample(attempt: Attempt) -> Outcome:
     ray.init(log_to_driver=False, logging_level=logging.WARNING)
     with MetricWriter(attempt.store, attempt.paths) as metrics:
         job = SampleAttempt.begin(attempt, metrics)
-        attempt.progress.total, attempt.progress.unit = job.spec.num_samples, "images"
         metrics.log_params(job.spec.model_dump(mode="json"))
         try:
             return job.draw()

@@ -45,8 +45,7 @@ from orchestrator.sampling.network import (
 )
 from orchestrator.sampling.partials import load_partial, save_partial
 from orchestrator.sampling.smoke import smoke_drawing
-from orchestrator.specs.job import SampleJob
-from orchestrator.specs.smoke import NUM_STEPS
+from orchestrator.specs.job import SMOKE_STEPS, SampleJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
 from orchestrator.store.outages import Backoff, outlast_outage
@@ -237,7 +236,7 @@ class StoreStudio:
             compute.device,
             num_filmed=min(spec.sampling.trajectory, spec.num_samples),
         )
-        smoke_drawing(self._artist.hasty(NUM_STEPS), self._put_data, self._shards)
+        smoke_drawing(self._artist.hasty(SMOKE_STEPS), self._put_data, self._shards)
         return [
             f"{name} was {decisions.get(name)} and is {here[name]} on {platform.node()}"
             for name in ("torch", "hardware")

@@ -19,16 +19,16 @@ from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.document import Document, Location, load_document
 from orchestrator.specs.group import Child, GroupJob, GroupTracking, child_name
 from orchestrator.specs.job import (
-    KINDS,
     MAX_NAME_LENGTH,
     Closed,
     Job,
     Name,
     NotifySpec,
     Retry,
+    SampleJob,
     TrainJob,
-    checked_job,
 )
+from orchestrator.specs.kinds import JOB_KINDS, Input, Output, checked_job, leaves, one_of, reads
 from orchestrator.specs.located_errors import located_error
 from orchestrator.specs.matrix import runs, unfold_matrix
 
@@ -90,8 +90,8 @@ def load_submission(path: Path, overrides: Sequence[str] = ()) -> Job | GroupJob
         return _Pipeline(document, _checked(document, PipelineFile)).group()
     if kind == "sweep":
         return _sweep(document, _checked(document, SweepFile))
-    if kind not in KINDS:
-        known = f"{', '.join([*KINDS, GROUP_KINDS[0]])} or {GROUP_KINDS[1]}"
+    if kind not in JOB_KINDS:
+        known = one_of([*JOB_KINDS, *GROUP_KINDS])
         raise document.fault(("kind",), f"kind must be {known}, not {kind!r}")
     return checked_job(document)
 
@@ -127,7 +127,7 @@ def _inherit(document: Document, file: PipelineFile | SweepFile, step: str) -> N
     tracking = value.setdefault("tracking", {})
     if isinstance(tracking, dict):
         tracking.setdefault("experiment", file.tracking.experiment)
-        if value.get("kind") == "train":
+        if leaves(value.get("kind"), Output.CHECKPOINTS):
             tracking.setdefault("registered_model", file.name)
 
 
@@ -184,13 +184,13 @@ class _Pipeline:
     def _model_step(self, step: str, document: Document) -> str | None:
         """Take `model: {step: NAME}` for what it means here, and return the name."""
         model = document.value.get("model")
-        if document.value.get("kind") != "sample" or not isinstance(model, dict):
+        if not reads(document.value.get("kind"), Input.MODEL) or not isinstance(model, dict):
             return None
         name, place = model.get("step"), ("model", "step")
         if not isinstance(name, str):
             return None
         self._check_known(step, name, document, place)
-        if self._steps[name].value.get("kind") != "train":
+        if not leaves(self._steps[name].value.get("kind"), Output.CHECKPOINTS):
             raise document.fault(place, f"model.step: {name} is no train step and leaves no model")
         del model["step"]
         if "job" in model:
@@ -222,7 +222,7 @@ class _Pipeline:
     def _check_chain(self, child: Child, children: Mapping[str, Child]) -> None:
         """A sampler cannot take more timesteps than its model was trained on."""
         trained = children[child.model_step].spec if child.model_step else None
-        if not isinstance(trained, TrainJob) or isinstance(child.spec, TrainJob):
+        if not isinstance(trained, TrainJob) or not isinstance(child.spec, SampleJob):
             return
         steps, limit = child.spec.sampling.num_steps, trained.diffusion.num_timesteps
         if steps > limit:

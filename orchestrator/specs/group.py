@@ -8,20 +8,20 @@ they get them wrong, is in `group_files`.
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, StringConstraints, ValidationError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    StringConstraints,
+    ValidationError,
+)
 
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.document import Document
-from orchestrator.specs.job import (
-    Closed,
-    Job,
-    Name,
-    NotifySpec,
-    SampleJob,
-    TrainJob,
-    spec_from_json,
-)
+from orchestrator.specs.job import Closed, Job, Name, NotifySpec
+from orchestrator.specs.kinds import spec_from_json, stored_job
 from orchestrator.specs.located_errors import located_error
 from orchestrator.store.keys import MADE_ID, check_name
 
@@ -34,6 +34,10 @@ class GroupTracking(Closed):
     """
 
     experiment: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "ddpmctl"
+
+
+def _as_job(value: object) -> object:
+    return stored_job(value) if isinstance(value, dict) else value
 
 
 class Child(Closed):
@@ -53,7 +57,7 @@ class Child(Closed):
     needs: tuple[Name, ...] = ()
     model_step: Name | None = None
     settings: dict[str, JsonValue] = Field(default_factory=dict)
-    spec: Annotated[TrainJob | SampleJob, Field(discriminator="kind")]
+    spec: Annotated[SerializeAsAny[Job], BeforeValidator(_as_job)]
 
 
 class GroupJob(Closed):
@@ -97,8 +101,8 @@ class GroupJob(Closed):
 
 def _with_id(child: Child, ids: dict[str, str]) -> Child:
     spec = child.spec
-    if isinstance(spec, SampleJob) and child.model_step is not None:
-        model = spec.model.model_copy(update={"job": ids[child.model_step]})
+    if spec.model_input is not None and child.model_step is not None:
+        model = spec.model_input.model_copy(update={"job": ids[child.model_step]})
         spec = spec.model_copy(update={"model": model})
     return child.model_copy(update={"job_id": ids[child.step], "spec": spec})
 

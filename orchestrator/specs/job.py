@@ -1,15 +1,15 @@
 """What a user asks for: the job files' fields, their defaults and their checks.
 
-`load_spec` turns a file into a frozen object or one located, one-line error. The defaults of the
-mathematics live in `ddpm.config`; those of the orchestration live here.
+The defaults of the mathematics live in `ddpm.config`; those of the orchestration live here. Which
+kinds of jobs there are, and how a file becomes one of these objects, is in `kinds`.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,18 +18,14 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryPolicy
-from orchestrator.lifecycle.state import PARENT_KEY
-from orchestrator.specs.document import Document, load_document
-from orchestrator.specs.located_errors import located_error
 
 MAX_NAME_LENGTH = 19  # a job id is the name, a time (15) and four random letters
+SMOKE_STEPS = 2  # reverse steps of a sampling's smoke test
 
 _WORD = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Name = Annotated[str, StringConstraints(pattern=_WORD, max_length=MAX_NAME_LENGTH)]
@@ -82,7 +78,17 @@ class CheckpointSpec(Closed):
     keep: Annotated[int, Field(ge=1, le=1000)] = 3
 
 
-class TrackingSpec(Closed):
+class RunSpec(Closed):
+    """Where MLflow puts the run of a job.
+
+    Attributes:
+        experiment: MLflow experiment.
+    """
+
+    experiment: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "ddpmctl"
+
+
+class TrackingSpec(RunSpec):
     """What MLflow is told.
 
     Attributes:
@@ -94,7 +100,6 @@ class TrackingSpec(Closed):
         sample_steps: DDIM steps of a grid's images.
     """
 
-    experiment: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "ddpmctl"
     registered_model: Name | None = None
     log_every_steps: Annotated[int, Field(ge=1)] = 10
     sample_every_steps: Annotated[int, Field(ge=0)] = 1000
@@ -102,7 +107,7 @@ class TrackingSpec(Closed):
     sample_steps: Annotated[int, Field(ge=1)] = 50
 
 
-class SampleTrackingSpec(Closed):
+class SampleTrackingSpec(RunSpec):
     """What MLflow is told of a sample set.
 
     Attributes:
@@ -110,7 +115,6 @@ class SampleTrackingSpec(Closed):
         num_sample_images: Images of the grid.
     """
 
-    experiment: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "ddpmctl"
     num_sample_images: Annotated[int, Field(ge=1, le=1024)] = 64
 
 
@@ -126,12 +130,17 @@ class EvaluationSpec(Closed):
     num_timesteps: Annotated[int, Field(ge=2)] = 100
 
 
-class TrainResources(Closed):
+class Resources(Closed):
+    """What each worker of a job gets."""
+
+    gpus_per_worker: Gpus = "auto"
+    cpus_per_worker: Cpus = "auto"
+
+
+class TrainResources(Resources):
     """The workers of a training."""
 
     num_workers: Annotated[int, Field(ge=1, le=4096)] = 1
-    gpus_per_worker: Gpus = "auto"
-    cpus_per_worker: Cpus = "auto"
 
 
 class WorkerRange(Closed):
@@ -151,14 +160,12 @@ def _as_range(value: object) -> object:
     return {"min": value, "max": value} if type(value) is int else value
 
 
-class SampleResources(Closed):
+class SampleResources(Resources):
     """The workers of a sampling fleet: a number, or a least and a largest one."""
 
     num_workers: Annotated[WorkerRange, BeforeValidator(_as_range)] = Field(
         default_factory=WorkerRange
     )
-    gpus_per_worker: Gpus = "auto"
-    cpus_per_worker: Cpus = "auto"
 
 
 class NotifySpec(Closed):
@@ -210,9 +217,14 @@ Retry = Annotated[RetryPolicy, BeforeValidator(_with_budgets)]
 """A retry policy as files give it, perhaps in part."""
 
 
-class _Job(Closed):
-    """What every kind of job has; `submit --smoke` fills in the last two."""
+class Job(Closed, ABC):
+    """What every kind of job has; `submit --smoke` fills in the last two.
 
+    What others need to know of a job whatever its kind, they ask by the properties; how a kind is
+    called, started and counted stands in `kinds.JOB_KINDS`.
+    """
+
+    kind: str
     name: Name
     queue: Name = "default"
     priority: Annotated[int, Field(ge=0, le=100)] = 50
@@ -222,9 +234,38 @@ class _Job(Closed):
     notify: NotifySpec | None = None
     smoke_of: str | None = None
     waits_for_smoke: str | None = None
+    tracking: RunSpec = Field(default_factory=RunSpec)
+    resources: Resources = Field(default_factory=Resources)
+
+    @property
+    @abstractmethod
+    def total(self) -> int:
+        """How much there is to do, in the kind's unit."""
+
+    @property
+    @abstractmethod
+    def num_workers(self) -> WorkerRange:
+        """Least and most workers."""
+
+    @property
+    def dataset_input(self) -> DatasetSpec | None:
+        """The images that it reads; None for none."""
+        return None
+
+    @property
+    def model_input(self) -> ModelRef | None:
+        """The trained model that it reads; None for none."""
+        return None
+
+    def check_images(self, shape: tuple[int, int, int]) -> None:
+        """Raise ConfigError if it cannot take images of a shape (channels, height, width)."""
+
+    def smoke_changes(self) -> Mapping[str, object]:
+        """Return the fields in which its smoke test differs from it, beyond those of every kind."""
+        return {}
 
 
-class TrainJob(_Job):
+class TrainJob(Job):
     """Train a DDPM."""
 
     kind: Literal["train"]
@@ -238,9 +279,31 @@ class TrainJob(_Job):
     resources: TrainResources = Field(default_factory=TrainResources)
 
     @property
+    def total(self) -> int:
+        """Steps."""
+        return self.training.num_steps
+
+    @property
     def num_workers(self) -> WorkerRange:
         """Least and most workers: a training has one size."""
         return WorkerRange(min=self.resources.num_workers, max=self.resources.num_workers)
+
+    @property
+    def dataset_input(self) -> DatasetSpec:
+        """The images that it learns from."""
+        return self.dataset
+
+    def check_images(self, shape: tuple[int, int, int]) -> None:
+        """Raise ConfigError if its network cannot take images of a shape."""
+        self.model.check_image_shape(shape)
+
+    def smoke_changes(self) -> Mapping[str, object]:
+        """One worker, with its share of the batch."""
+        share = self.training.global_batch_size // self.resources.num_workers
+        return {
+            "resources": self.resources.model_copy(update={"num_workers": 1}),
+            "training": replace(self.training, global_batch_size=share),
+        }
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -253,7 +316,7 @@ class TrainJob(_Job):
         return self
 
 
-class SampleJob(_Job):
+class SampleJob(Job):
     """Draw images from a trained model."""
 
     kind: Literal["sample"]
@@ -266,9 +329,29 @@ class SampleJob(_Job):
     resources: SampleResources = Field(default_factory=SampleResources)
 
     @property
+    def total(self) -> int:
+        """Images."""
+        return self.num_samples
+
+    @property
     def num_workers(self) -> WorkerRange:
         """Least and most workers."""
         return self.resources.num_workers
+
+    @property
+    def model_input(self) -> ModelRef:
+        """The model that draws."""
+        return self.model
+
+    def smoke_changes(self) -> Mapping[str, object]:
+        """One image of few steps, on one worker."""
+        num_steps = min(SMOKE_STEPS, self.sampling.num_steps)
+        return {
+            "resources": self.resources.model_copy(update={"num_workers": WorkerRange()}),
+            "sampling": replace(self.sampling, num_steps=num_steps, trajectory=0),
+            "num_samples": 1,
+            "shard_size": self.sampling.microbatch_size,
+        }
 
     @model_validator(mode="after")
     def _microbatches_fill_shards(self) -> Self:
@@ -279,56 +362,3 @@ class SampleJob(_Job):
                 f"sampling.microbatch_size ({microbatch})"
             )
         return self
-
-
-Job = TrainJob | SampleJob
-KINDS: Mapping[str, type[TrainJob] | type[SampleJob]] = {"train": TrainJob, "sample": SampleJob}
-
-
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> Job:
-    """Read and check a job file.
-
-    Args:
-        path: The file.
-        overrides: `a.b=value` each, as `--set` takes them.
-
-    Raises:
-        BadInputError: One line that names file, line and key, and what to do.
-    """
-    document = load_document(path)
-    for override in overrides:
-        document.override(override)
-    return checked_job(document)
-
-
-def spec_from_json(body: bytes) -> Job:
-    """Read a stored spec; the group it belongs to stands beside it. Raises: BadInputError."""
-    value: dict[str, Any] = json.loads(body)
-    value.pop(PARENT_KEY, None)
-    kind = str(value.get("kind"))
-    if kind not in KINDS:
-        raise BadInputError(f"this version knows no job of kind {kind!r}")
-    try:
-        return KINDS[kind].model_validate_json(json.dumps(value))
-    except ValidationError as error:
-        raise located_error(error, Document("spec.json", value, {}), KINDS[kind]) from error
-
-
-def checked_job(document: Document) -> Job:
-    """Return the job that a document describes.
-
-    Raises:
-        BadInputError: One line that names file, line and key, and what to do.
-    """
-    kind = document.value.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        known = " or ".join(KINDS)
-        raise BadInputError(f"{document.where(('kind',))}: kind must be {known}, not {kind!r}")
-    try:
-        spec = KINDS[kind].model_validate_json(json.dumps(document.value))
-    except ValidationError as error:
-        raise located_error(error, document, KINDS[kind]) from error
-    if isinstance(spec, SampleJob) and spec.model.step is not None and spec.model.job is None:
-        where = document.where(("model", "step"))
-        raise BadInputError(f"{where}: model.step goes with model.job; take one of the two out")
-    return spec

@@ -6,14 +6,12 @@ has the main job's priority, so it evicts nobody whom the main job would not evi
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 
 from orchestrator.specs.group import Child, GroupJob
-from orchestrator.specs.job import MAX_NAME_LENGTH, Job, TrainJob, WorkerRange
+from orchestrator.specs.job import MAX_NAME_LENGTH, Job
 from orchestrator.store.keys import MAX_JOB_ID_LENGTH
 
 MAX_RUNTIME_S = 900.0
-NUM_STEPS = 2
 _ENDING = "-smoke"
 
 
@@ -41,23 +39,7 @@ def smoke_job(spec: Job, job_id: str) -> Job:
         "notify": None,
         "smoke_of": job_id,
     }
-    if isinstance(spec, TrainJob):
-        resources = spec.resources.model_copy(update={"num_workers": 1})
-        share = spec.training.global_batch_size // spec.resources.num_workers
-        training = replace(spec.training, global_batch_size=share)
-        return spec.model_copy(update={**changes, "resources": resources, "training": training})
-    sampling = replace(
-        spec.sampling, num_steps=min(NUM_STEPS, spec.sampling.num_steps), trajectory=0
-    )
-    return spec.model_copy(
-        update={
-            **changes,
-            "resources": spec.resources.model_copy(update={"num_workers": WorkerRange()}),
-            "sampling": sampling,
-            "num_samples": 1,
-            "shard_size": sampling.microbatch_size,
-        }
-    )
+    return spec.model_copy(update={**changes, **spec.smoke_changes()})
 
 
 def behind_smoke_tests(

@@ -37,7 +37,6 @@ def train(attempt: Attempt) -> Outcome:
     if not isinstance(spec, TrainJob) or placement is None:
         raise TypeError(f"job {attempt.record.job_id} is no placed training job")
     ray.init(logging_level=logging.WARNING)
-    attempt.progress.total, attempt.progress.unit = spec.training.num_steps, "steps"
     config = {
         "store_uri": attempt.store.uri,
         "job_id": attempt.record.job_id,

@@ -26,7 +26,7 @@ from orchestrator.artifacts.images import decode_png, encode_png
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.attempts.smoke import smoke_part
 from orchestrator.errors import CheckpointError
-from orchestrator.specs.smoke import NUM_STEPS
+from orchestrator.specs.job import SMOKE_STEPS
 from orchestrator.store.outages import Backoff, outlast_outage
 from orchestrator.training.report import AveragedModel
 
@@ -86,7 +86,7 @@ def _try_image(state: TrainState) -> None:
     drawn = draw(
         AveragedModel(state),
         GaussianDiffusion(state.diffusion_config).to(state.compute.device),
-        SamplingConfig(method="ddim", num_steps=min(NUM_STEPS, num_timesteps)),
+        SamplingConfig(method="ddim", num_steps=min(SMOKE_STEPS, num_timesteps)),
         torch.zeros(1, dtype=torch.int64, device=state.compute.device),
         state.model.image_shape,
     )

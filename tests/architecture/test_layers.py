@@ -66,7 +66,7 @@ STARTED_BY_NAME = {
     "orchestrator.client.surroundings": ("orchestrator.stack.embedded",),
     "orchestrator.client.datasets": ("orchestrator.artifacts.datasets.ingest",),
     "orchestrator.client.ensure": ("orchestrator.controller.actor",),
-    "orchestrator.controller.attempt_steps": (
+    "orchestrator.specs.kinds": (
         "orchestrator.training.driver",
         "orchestrator.sampling.driver",
     ),
@@ -75,7 +75,7 @@ STARTED_BY_NAME = {
     "infra/compose.yaml": ("orchestrator.stack.certificates",),
 }
 # These cross to another process, so they are no arrows of the house.
-OTHER_PROCESSES = frozenset({"orchestrator.client.ensure", "orchestrator.controller.attempt_steps"})
+OTHER_PROCESSES = frozenset({"orchestrator.client.ensure", "orchestrator.specs.kinds"})
 DDPM_MAY_IMPORT = frozenset({"ddpm", "numpy", "torch", "safetensors"}) | sys.stdlib_module_names
 OURS = ("ddpm", "orchestrator")
 BANNED_NAMES = frozenset({"utils", "util", "common", "helpers", "base", "types", "manager", "misc"})

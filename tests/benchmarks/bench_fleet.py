@@ -37,7 +37,8 @@ from orchestrator.sampling.crew import Crew, CrewPlan
 from orchestrator.sampling.fleet import Fleet, FleetHooks
 from orchestrator.sampling.network import build_denoiser, build_diffusion
 from orchestrator.sampling.table import ShardTable
-from orchestrator.specs.job import SampleJob, spec_from_json
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.kinds import spec_from_json
 from orchestrator.stack.embedded import Stack
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store

@@ -41,7 +41,8 @@ from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
 from orchestrator.attempts.compute import set_up_process
 from orchestrator.sampling.network import build_denoiser
-from orchestrator.specs.job import TrainJob, load_spec
+from orchestrator.specs.job import TrainJob
+from orchestrator.specs.kinds import load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_INSTALLED = "diffusers, as installed"

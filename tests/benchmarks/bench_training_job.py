@@ -38,7 +38,8 @@ from orchestrator.client.status import request
 from orchestrator.client.submit import submit_job
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import CheckpointSpec, TrainJob, load_spec
+from orchestrator.specs.job import CheckpointSpec, TrainJob
+from orchestrator.specs.kinds import load_spec
 from orchestrator.stack.embedded import Stack
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store

@@ -44,8 +44,8 @@ from orchestrator.specs.job import (
     SampleJob,
     TrainJob,
     TrainResources,
-    spec_from_json,
 )
+from orchestrator.specs.kinds import spec_from_json
 from orchestrator.specs.smoke import smoke_job, smoke_job_id
 from orchestrator.store import keys
 from orchestrator.store.keys import MAX_JOB_ID_LENGTH, JobPaths, check_name

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryBudget
-from orchestrator.specs.job import SampleJob, TrainJob, load_spec, spec_from_json
+from orchestrator.specs.job import SampleJob, TrainJob
+from orchestrator.specs.kinds import load_spec, spec_from_json
 
 GOOD = """\
 kind: train

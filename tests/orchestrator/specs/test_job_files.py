@@ -8,7 +8,8 @@ from ddpm.config import DiffusionConfig, UNetConfig
 from orchestrator.artifacts.datasets.refs import resolve_source
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import SampleJob, TrainJob, load_spec
+from orchestrator.specs.job import SampleJob, TrainJob
+from orchestrator.specs.kinds import load_spec
 
 JOBS = Path(__file__).resolve().parents[3] / "jobs"
 FILES = sorted(JOBS.glob("*.yaml"))

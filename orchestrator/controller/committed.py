@@ -1,0 +1,35 @@
+"""How much of a job is committed, as the store shows it."""
+
+from collections.abc import Callable, Mapping
+
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.samples.plan import plan_shards
+from orchestrator.artifacts.samples.shards import SampleShards
+from orchestrator.specs.job import Job, SampleJob
+from orchestrator.specs.kinds import JOB_KINDS, Output
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+
+
+def committed_units(store: ObjectStore, job: JobPaths, spec: Job) -> int:
+    """Return the units (steps, images) that a job has committed; 0 where its output has none."""
+    output = JOB_KINDS[spec.kind].output
+    count = _COUNTS.get(output) if output is not None else None
+    return count(store, job, spec) if count is not None else 0
+
+
+def _steps(store: ObjectStore, job: JobPaths, spec: Job) -> int:
+    return max(CheckpointStore(store, job).steps(), default=0)
+
+
+def _images(store: ObjectStore, job: JobPaths, spec: Job) -> int:
+    if not isinstance(spec, SampleJob):
+        return 0
+    plan = plan_shards(spec.num_samples, spec.shard_size)
+    return sum(plan[index].num_images for index in SampleShards(store, job).indices())
+
+
+_COUNTS: Mapping[Output, Callable[[ObjectStore, JobPaths, Job], int]] = {
+    Output.CHECKPOINTS: _steps,
+    Output.SAMPLES: _images,
+}

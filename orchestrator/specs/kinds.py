@@ -1,0 +1,149 @@
+"""The kinds of jobs, and how a file or a stored spec becomes a job of one of them.
+
+A further kind is a row of `JOB_KINDS`, a class of its own beside `TrainJob`, and a room with its
+driver; nothing else asks for a kind by its name.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.errors import BadInputError
+from orchestrator.lifecycle.state import PARENT_KEY
+from orchestrator.specs.document import Document, load_document
+from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.located_errors import located_error
+
+
+class Input(StrEnum):
+    """What a job may read, by the field of its spec that names it."""
+
+    DATASET = "dataset"
+    MODEL = "model"
+
+
+class Output(StrEnum):
+    """What a job leaves in the store."""
+
+    CHECKPOINTS = "checkpoints"
+    SAMPLES = "samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobKind:
+    """What others need to know of a kind of job; how much there is to do, `Job.total` says.
+
+    Attributes:
+        spec: What a user may ask for.
+        driver: The module that Ray starts for each attempt: STORE_URI JOB_ID ATTEMPT.
+        unit: What is counted: "steps", "images".
+        noun: What messages call what it makes: "training", "sample set".
+        inputs: What it reads.
+        output: What it leaves; None for nothing that another job could read.
+    """
+
+    spec: type[Job]
+    driver: str
+    unit: str
+    noun: str
+    inputs: frozenset[Input]
+    output: Output | None
+
+
+JOB_KINDS: Mapping[str, JobKind] = {
+    "train": JobKind(
+        spec=TrainJob,
+        driver="orchestrator.training.driver",
+        unit="steps",
+        noun="training",
+        inputs=frozenset({Input.DATASET}),
+        output=Output.CHECKPOINTS,
+    ),
+    "sample": JobKind(
+        spec=SampleJob,
+        driver="orchestrator.sampling.driver",
+        unit="images",
+        noun="sample set",
+        inputs=frozenset({Input.MODEL}),
+        output=Output.SAMPLES,
+    ),
+}
+
+
+def reads(kind: object, what: Input) -> bool:
+    """Tell whether jobs of a kind read something; a kind that nobody knows reads nothing."""
+    row = JOB_KINDS.get(str(kind))
+    return row is not None and what in row.inputs
+
+
+def leaves(kind: object, what: Output) -> bool:
+    """Tell whether jobs of a kind leave something."""
+    row = JOB_KINDS.get(str(kind))
+    return row is not None and row.output is what
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> Job:
+    """Read and check a job file.
+
+    Args:
+        path: The file.
+        overrides: `a.b=value` each, as `--set` takes them.
+
+    Raises:
+        BadInputError: One line that names file, line and key, and what to do.
+    """
+    document = load_document(path)
+    for override in overrides:
+        document.override(override)
+    return checked_job(document)
+
+
+def spec_from_json(body: bytes) -> Job:
+    """Read a stored spec; the group it belongs to stands beside it. Raises: BadInputError."""
+    value: dict[str, Any] = json.loads(body)
+    value.pop(PARENT_KEY, None)
+    return stored_job(value)
+
+
+def stored_job(value: Mapping[str, Any]) -> Job:
+    """Return the job that a stored spec holds. Raises: BadInputError."""
+    kind = str(value.get("kind"))
+    if kind not in JOB_KINDS:
+        raise BadInputError(f"this version knows no job of kind {kind!r}")
+    return _of_kind(kind, Document("spec.json", dict(value), {}))
+
+
+def checked_job(document: Document) -> Job:
+    """Return the job that a document describes.
+
+    Raises:
+        BadInputError: One line that names file, line and key, and what to do.
+    """
+    kind = document.value.get("kind")
+    if not isinstance(kind, str) or kind not in JOB_KINDS:
+        raise document.fault(("kind",), f"kind must be {one_of(JOB_KINDS)}, not {kind!r}")
+    spec = _of_kind(kind, document)
+    model = spec.model_input
+    if model is not None and model.step is not None and model.job is None:
+        message = "model.step goes with model.job; take one of the two out"
+        raise document.fault(("model", "step"), message)
+    return spec
+
+
+def _of_kind(kind: str, document: Document) -> Job:
+    model = JOB_KINDS[kind].spec
+    try:
+        return model.model_validate_json(json.dumps(document.value))
+    except ValidationError as error:
+        raise located_error(error, document, model) from error
+
+
+def one_of(words: Sequence[str] | Mapping[str, object]) -> str:
+    """Return words as a choice: "a", "a or b", "a, b or c"."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
