@@ -12,7 +12,7 @@ from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.sampling.studio import StudioSetup
+from orchestrator.sampling.work import WorkerSetup
 from orchestrator.sampling.worker import Hello, Identity, Orders, SampleWorker, WorkerReport
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class CrewMember:
 class Crew:
     """Starts actors, carries calls to them, and tells which are dead."""
 
-    def __init__(self, setup: StudioSetup, plan: CrewPlan) -> None:
+    def __init__(self, setup: WorkerSetup, plan: CrewPlan) -> None:
         self.members: list[CrewMember] = []
         self.last_loss = ""
         self._actor_class = ray.remote(SampleWorker)

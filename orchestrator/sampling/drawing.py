@@ -1,6 +1,5 @@
 """Draws the images of one shard, microbatch by microbatch, and can stop at any reverse step."""
 
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,16 +15,9 @@ from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.sampling import ChainState, sample_chain, to_uint8
 from orchestrator.artifacts.samples.plan import Shard
 from orchestrator.artifacts.samples.shards import Pixels
+from orchestrator.sampling.work import Watch
 
 MAX_FRAMES = 11
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard to draw, and where an earlier worker left what it had of it ("" for nowhere)."""
-
-    shard: Shard
-    partial: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,43 +61,6 @@ class Canvas:
     def num_drawn(self) -> int:
         """Images of the finished microbatches."""
         return sum(len(pixels) for pixels in self.pixels)
-
-
-class Watch:
-    """What the drawing thread is told, and what it shows to the others of its process."""
-
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._dropped: set[int] = set()
-        self.shard: int | None = None
-        self.steps_done = 0
-        self.steps_total = 0
-        self.steps_drawn = 0
-
-    def stop(self) -> None:
-        """Have the drawing stop after the present reverse step."""
-        self._stop.set()
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the drawing is to stop."""
-        return self._stop.is_set()
-
-    def drop(self, index: int) -> None:
-        """Have a shard given up: another worker has committed it."""
-        self._dropped.add(index)
-
-    def is_dropped(self, index: int) -> bool:
-        """Whether a shard is given up."""
-        return index in self._dropped
-
-    def show(self, shard: int | None, steps_done: int = 0, steps_total: int = 0) -> None:
-        """Show what is being drawn and how far it is, in reverse steps."""
-        self.shard, self.steps_done, self.steps_total = shard, steps_done, steps_total
-
-    def count(self, steps: int) -> None:
-        """Count reverse steps of a microbatch that this process has done, over all its shards."""
-        self.steps_drawn += steps
 
 
 class ShardArtist:

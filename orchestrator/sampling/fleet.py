@@ -7,16 +7,14 @@ call takes new ones along; an answer that says the worker is dead puts its shard
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.artifacts.samples.plan import Shard
 from orchestrator.errors import OrchestratorError
 from orchestrator.sampling.crew import Crew, CrewMember
-from orchestrator.sampling.drawing import ShardTask
-from orchestrator.sampling.studio import ShardEvent
 from orchestrator.sampling.table import ShardTable
+from orchestrator.sampling.work import Decisions, ShardEvent, ShardTask
 from orchestrator.sampling.worker import Hello, Orders, WorkerReport
 
 logger = logging.getLogger(__name__)
@@ -26,8 +24,6 @@ _MAX_LOOKAHEAD = 64
 _PLENTY = 2
 _SPARE_DEATHS = 3
 _MOST_COUNTED_WORKERS = 32
-
-Decisions = Mapping[str, Any]
 
 
 class WorkersLostError(OrchestratorError):

@@ -9,7 +9,8 @@ from orchestrator.artifacts.samples.plan import Shard
 from orchestrator.artifacts.samples.shards import SampleShards, ShardCommit, ShardDamagedError
 from orchestrator.attempts.smoke import smoke_part
 from orchestrator.errors import OrchestratorError
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist, Watch
+from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist
+from orchestrator.sampling.work import Watch
 from orchestrator.store.outages import Backoff, outlast_outage
 
 _FIRST_IMAGE = Shard(0, 0, 1)

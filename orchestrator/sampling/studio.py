@@ -1,8 +1,4 @@
-"""What a sample worker works with: the model, what was decided, and where finished shards go.
-
-`Studio` is the seam: the fleet and its workers know nothing else of networks and stores, so a
-benchmark measures them with a studio that draws nothing.
-"""
+"""What a sample worker works with: the model, what was decided, and where finished shards go."""
 
 import copy
 import dataclasses
@@ -11,9 +7,8 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 
@@ -36,7 +31,7 @@ from orchestrator.artifacts.samples.shards import (
 from orchestrator.attempts.compile_turn import compile_in_turn
 from orchestrator.attempts.compute import kernel_folder, set_up_process
 from orchestrator.errors import BadInputError, CheckpointError
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist, ShardTask, Watch
+from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist
 from orchestrator.sampling.network import (
     build_denoiser,
     build_diffusion,
@@ -45,6 +40,7 @@ from orchestrator.sampling.network import (
 )
 from orchestrator.sampling.partials import load_partial, save_partial
 from orchestrator.sampling.smoke import smoke_drawing
+from orchestrator.sampling.work import Decisions, ShardEvent, ShardTask, Watch
 from orchestrator.specs.job import SMOKE_STEPS, SampleJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
@@ -54,50 +50,7 @@ logger = logging.getLogger(__name__)
 
 _WORTH_COMPILING_S = 300.0
 
-Decisions = Mapping[str, Any]
 Result = DrawnShard | Canvas | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardEvent:
-    """What became of a shard that a worker was given.
-
-    Attributes:
-        index: Which.
-        kind: "committed" (by this copy or an earlier one), "halved" (told to stop), "dropped".
-        seconds: Worker-seconds that went into it in this attempt; the worker fills it in.
-        is_own: Whether this copy is the one that counts.
-        partial: Where it was left, if it was halved and there was something to keep.
-    """
-
-    index: int
-    kind: Literal["committed", "halved", "dropped"]
-    seconds: float = 0.0
-    is_own: bool = False
-    partial: str | None = None
-
-
-class Studio(Protocol):
-    """What a worker does with shards."""
-
-    def prepare(self, decisions: Decisions | None) -> dict[str, Any]:
-        """Get ready; return what this machine proposes to decide (or {} if it is decided)."""
-
-    def begin(self, decisions: Decisions) -> list[str]:
-        """Take what was decided; return what differs here without being in its way."""
-
-    def draw(self, task: ShardTask, watch: Watch) -> Result:
-        """Draw a shard; called by one thread."""
-
-    def keep(self, task: ShardTask, result: Result) -> ShardEvent:
-        """Bring what was drawn to the store; called by other threads, several at once."""
-
-
-class StudioSetup(Protocol):
-    """Opens a studio in the worker's process; travels there pickled."""
-
-    def open(self, worker: str) -> Studio:
-        """Return the studio of a worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +196,7 @@ class StoreStudio:
             if decisions.get(name) != here[name]
         ]
 
-    def draw(self, task: ShardTask, watch: Watch) -> Result:
+    def compute(self, task: ShardTask, watch: Watch) -> Result:
         """Draw a shard, from where an earlier worker left it if it did."""
         canvas = None
         if task.partial:

@@ -17,8 +17,7 @@ from typing import Any
 
 from orchestrator.attempts.attempt import register_process
 from orchestrator.attempts.log_shipper import LogShipper
-from orchestrator.sampling.drawing import ShardTask, Watch
-from orchestrator.sampling.studio import Result, ShardEvent, Studio, StudioSetup
+from orchestrator.sampling.work import ShardEvent, ShardTask, ShardWorker, Watch, WorkerSetup
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
 
@@ -112,15 +111,15 @@ class SampleWorker:
     """Draws shards; a Ray actor.
 
     Args:
-        setup: Opens its studio.
+        setup: Opens what it works with.
         name: Its name in commits.
         identity: Registers its process and ships its log; None in benchmarks without a store.
     """
 
-    def __init__(self, setup: StudioSetup, name: str, identity: Identity | None = None) -> None:
+    def __init__(self, setup: WorkerSetup, name: str, identity: Identity | None = None) -> None:
         self._node_id = _node_id()
         self._log = self._enter(identity) if identity else None
-        self._studio: Studio = setup.open(name)
+        self._work: ShardWorker[Any] = setup.open(name)
         self._news = threading.Condition()
         self._watch = Watch()
         self._tasks: deque[ShardTask] = deque()
@@ -148,7 +147,7 @@ class SampleWorker:
 
     def prepare(self, decisions: Mapping[str, Any] | None) -> Hello:
         """Get ready to draw; say where, and what this machine proposes."""
-        proposal = self._studio.prepare(decisions)
+        proposal = self._work.prepare(decisions)
         logger.info("pid %d on node %s is ready", os.getpid(), self._node_id)
         return Hello(node_id=self._node_id, pid=os.getpid(), proposal=proposal)
 
@@ -227,13 +226,13 @@ class SampleWorker:
         )
 
     def _draw_all(self, decisions: Mapping[str, Any]) -> None:
-        remarks = self._studio.begin(decisions)
+        remarks = self._work.begin(decisions)
         with self._news:
             self._remarks += remarks
             self._is_ready = True
             self._news.notify_all()
         while (task := self._next_task()) is not None:
-            result = self._studio.draw(task, self._watch)
+            result = self._work.compute(task, self._watch)
             self._free_uploads.acquire()  # bounds what waits in memory for the store
             with self._news:
                 upload = self._uploader.submit(self._keep, task, result, self._end_task(task))
@@ -268,9 +267,9 @@ class SampleWorker:
         self._tasks.clear()
         self._news.notify_all()
 
-    def _keep(self, task: ShardTask, result: Result, seconds: float) -> None:
+    def _keep(self, task: ShardTask, result: Any, seconds: float) -> None:
         try:
-            event = self._studio.keep(task, result)
+            event = self._work.keep(task, result)
         finally:
             self._free_uploads.release()
         with self._news:

@@ -14,8 +14,9 @@ from orchestrator.artifacts.samples.shards import (
     hash_bytes,
     hash_pixels,
 )
-from orchestrator.sampling.drawing import DrawnShard, ShardTask, Watch
-from orchestrator.sampling.studio import Result, ShardEvent
+from orchestrator.sampling.drawing import DrawnShard
+from orchestrator.sampling.studio import Result
+from orchestrator.sampling.work import ShardEvent, ShardTask, Watch
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
 
@@ -56,7 +57,7 @@ class FakeStudio:
         """Have nothing to build."""
         return []
 
-    def draw(self, task: ShardTask, watch: Watch) -> Result:
+    def compute(self, task: ShardTask, watch: Watch) -> Result:
         """Draw nothing."""
         if self._store is None:
             return None

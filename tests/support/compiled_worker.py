@@ -19,9 +19,9 @@ from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
 from orchestrator.artifacts.samples.plan import plan_shards
-from orchestrator.sampling.drawing import ShardTask, Watch
 from orchestrator.sampling.partials import newest_partials
 from orchestrator.sampling.studio import StoreSetup, StoreStudio
+from orchestrator.sampling.work import ShardTask, Watch
 from orchestrator.specs.job import ModelRef, SampleJob
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
@@ -123,7 +123,7 @@ def main() -> None:
         index, _, steps = order.partition(":")
         task = ShardTask(PLAN[int(index)], partials.get(int(index), ""))
         watch = StopAfter(int(steps)) if steps else Watch()
-        event = studio.keep(task, studio.draw(task, watch))
+        event = studio.keep(task, studio.compute(task, watch))
         sys.stdout.write(f"{index} {event.kind} {watch.steps_drawn}\n")
 
 

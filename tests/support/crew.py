@@ -10,10 +10,11 @@ from typing import Any
 
 from orchestrator.artifacts.samples.plan import plan_shards
 from orchestrator.sampling.crew import CrewMember
-from orchestrator.sampling.drawing import Canvas, ShardTask, Watch
+from orchestrator.sampling.drawing import Canvas
 from orchestrator.sampling.fleet import Fleet, FleetHooks
-from orchestrator.sampling.studio import Result, ShardEvent
+from orchestrator.sampling.studio import Result
 from orchestrator.sampling.table import ShardTable
+from orchestrator.sampling.work import ShardEvent, ShardTask, Watch
 from orchestrator.sampling.worker import Hello, Orders, SampleWorker, WorkerReport
 
 
@@ -50,7 +51,7 @@ class FakeStudio:
         self.desk.begun.append(decisions)
         return []
 
-    def draw(self, task: ShardTask, watch: Watch) -> Result:
+    def compute(self, task: ShardTask, watch: Watch) -> Result:
         """Do what the test wants, then return a canvas as it is."""
         self.desk.before_drawing(self.worker, task, watch)
         return None if watch.is_dropped(task.shard.index) else Canvas(shard=task.shard)

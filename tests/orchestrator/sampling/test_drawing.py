@@ -12,8 +12,9 @@ from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.sampling import ChainState, draw, to_uint8
 from orchestrator.artifacts.samples.plan import Shard, plan_shards
 from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist, Watch, filmed_steps
+from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist, filmed_steps
 from orchestrator.sampling.partials import load_partial, newest_partials, save_partial
+from orchestrator.sampling.work import Watch
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 

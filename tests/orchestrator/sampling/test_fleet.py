@@ -9,9 +9,10 @@ import pytest
 
 from orchestrator.artifacts.samples.plan import Shard
 from orchestrator.errors import StoreUnavailableError
-from orchestrator.sampling.drawing import Canvas, ShardTask, Watch
+from orchestrator.sampling.drawing import Canvas
 from orchestrator.sampling.fleet import Fleet, WorkersLostError
 from orchestrator.sampling.studio import Result
+from orchestrator.sampling.work import ShardTask, Watch
 from orchestrator.sampling.worker import Orders, SampleWorker
 from tests.support.crew import Desk, FakeStudio, fleet_of
 
@@ -150,7 +151,7 @@ def test_slow_shard_is_given_to_an_idle_worker_too() -> None:
 class HalvingStudio(FakeStudio):
     """Draws until it is told to stop, and leaves a canvas then."""
 
-    def draw(self, task: ShardTask, watch: Watch) -> Result:
+    def compute(self, task: ShardTask, watch: Watch) -> Result:
         """Wait for the stop."""
         self.desk.drawing[self.worker] = task.shard.index
         while not watch.is_stopped:
@@ -274,14 +275,14 @@ def test_stop_does_not_wait_for_a_compiler() -> None:
 class Painter(FakeStudio):
     """Does ten reverse steps a shard, and waits in the middle of each for the test."""
 
-    def draw(self, task: ShardTask, watch: Watch) -> Result:
+    def compute(self, task: ShardTask, watch: Watch) -> Result:
         """Draw."""
         for step in range(1, 11):
             watch.show(task.shard.index, step, 10)
             watch.count(1)
             if step == 4:
                 self.desk.before_drawing(self.worker, task, watch)
-        return super().draw(task, watch)
+        return super().compute(task, watch)
 
 
 class PainterDesk(Desk):

@@ -13,8 +13,9 @@ from orchestrator.artifacts.samples.plan import plan_shards
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.outcome import reason_of
 from orchestrator.lifecycle.state import Reason
-from orchestrator.sampling.drawing import DrawnShard, ShardTask, Watch
+from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.studio import StoreSetup, StoreStudio
+from orchestrator.sampling.work import ShardTask, Watch
 from orchestrator.specs.job import ModelRef, SampleJob
 from tests.support.compiled_worker import MODEL_JOB, put_model
 from tests.support.fakes import MemoryStore
@@ -98,12 +99,12 @@ def test_a_worker_draws_and_commits(store: MemoryStore) -> None:
     studio = studio_of(store)
     studio.begin(studio.prepare(None))
     task, watch = ShardTask(plan_shards(4, 2)[1]), Watch()
-    drawn = studio.draw(task, watch)
+    drawn = studio.compute(task, watch)
     assert isinstance(drawn, DrawnShard)
     assert watch.steps_drawn == 4
     event = studio.keep(task, drawn)
     assert (event.kind, event.is_own) == ("committed", True)
-    assert not studio.keep(task, studio.draw(task, watch)).is_own
+    assert not studio.keep(task, studio.compute(task, watch)).is_own
     data = [key for key in store.objects if key.startswith("jobs/set/attempts/1/data/")]
     assert len(data) == 1
 
