@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
-from orchestrator.artifacts.samples.plan import plan_shards
 from orchestrator.artifacts.samples.shards import SampleShards
+from orchestrator.jobs.units import plan_shards
 from orchestrator.specs.job import Job, SampleJob
 from orchestrator.specs.kinds import JOB_KINDS, Output
 from orchestrator.store.keys import JobPaths

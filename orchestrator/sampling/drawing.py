@@ -13,9 +13,9 @@ from torch import Tensor
 from ddpm.config import SamplingConfig
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.sampling import ChainState, sample_chain, to_uint8
-from orchestrator.artifacts.samples.plan import Shard
 from orchestrator.artifacts.samples.shards import Pixels
-from orchestrator.sampling.work import Watch
+from orchestrator.fleet.work import Watch
+from orchestrator.jobs.units import Shard
 
 MAX_FRAMES = 11
 

@@ -21,20 +21,20 @@ from orchestrator.artifacts.samples.manifest import (
     put_manifest,
     read_manifest,
 )
-from orchestrator.artifacts.samples.plan import Shard, plan_shards
 from orchestrator.artifacts.samples.shards import SampleShards, ShardDamagedError
 from orchestrator.attempts.attempt import Attempt, run_attempt
 from orchestrator.errors import BadInputError, ObjectNotFoundError, StoreError
+from orchestrator.fleet.actor import Identity
+from orchestrator.fleet.fleet import Fleet, FleetHooks, WorkersLostError
+from orchestrator.fleet.loan import RoomLoan
+from orchestrator.fleet.pool import Crew, CrewPlan
+from orchestrator.fleet.progress import FleetProgress
+from orchestrator.fleet.table import ShardTable
+from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Placement, Reason
-from orchestrator.sampling.crew import Crew, CrewPlan
-from orchestrator.sampling.fleet import Fleet, FleetHooks, WorkersLostError
-from orchestrator.sampling.loan import RoomLoan
 from orchestrator.sampling.partials import newest_partials
-from orchestrator.sampling.progress import FleetProgress
 from orchestrator.sampling.studio import StoreSetup
-from orchestrator.sampling.table import ShardTable
-from orchestrator.sampling.worker import Identity
 from orchestrator.specs.job import SampleJob
 from orchestrator.store.json_objects import read_json
 from orchestrator.tracking.writer import MetricWriter

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ddpm.process.sampling import ChainState
-from orchestrator.artifacts.samples.plan import Shard
 from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
 from orchestrator.errors import ObjectNotFoundError
+from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import Canvas
 from orchestrator.store.keys import AttemptPaths, JobPaths
 from orchestrator.store.objects import ObjectStore

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from orchestrator.artifacts.samples.plan import Shard
 from orchestrator.artifacts.samples.shards import SampleShards, ShardCommit, ShardDamagedError
 from orchestrator.attempts.smoke import smoke_part
 from orchestrator.errors import OrchestratorError
+from orchestrator.fleet.work import Watch
+from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist
-from orchestrator.sampling.work import Watch
 from orchestrator.store.outages import Backoff, outlast_outage
 
 _FIRST_IMAGE = Shard(0, 0, 1)

@@ -31,6 +31,7 @@ from orchestrator.artifacts.samples.shards import (
 from orchestrator.attempts.compile_turn import compile_in_turn
 from orchestrator.attempts.compute import kernel_folder, set_up_process
 from orchestrator.errors import BadInputError, CheckpointError
+from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask, Watch
 from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist
 from orchestrator.sampling.network import (
     build_denoiser,
@@ -40,7 +41,6 @@ from orchestrator.sampling.network import (
 )
 from orchestrator.sampling.partials import load_partial, save_partial
 from orchestrator.sampling.smoke import smoke_drawing
-from orchestrator.sampling.work import Decisions, ShardEvent, ShardTask, Watch
 from orchestrator.specs.job import SMOKE_STEPS, SampleJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store

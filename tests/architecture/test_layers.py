@@ -19,7 +19,8 @@ FLOORS = (
     ("store", "lifecycle", "scheduling"),
     ("specs", "cluster"),
     ("jobs",),
-    ("artifacts", "tracking", "attempts", "fleet", "stack"),
+    ("artifacts", "tracking", "attempts", "stack"),
+    ("fleet",),  # its workers are processes of an attempt, and its progress is a metric
     ("training", "sampling", "evaluation", "preparation", "controller", "client"),
     ("cli", "api", "ui"),
 )
@@ -35,7 +36,7 @@ ROOMS = {
     "artifacts": "store specs cluster jobs",
     "tracking": "store lifecycle jobs",
     "attempts": "store lifecycle specs cluster jobs",
-    "fleet": "store lifecycle scheduling specs cluster jobs",
+    "fleet": "store lifecycle scheduling specs cluster jobs tracking attempts",
     "stack": "cluster",
     "training": _ATTEMPT,
     "sampling": f"{_ATTEMPT} scheduling jobs fleet",

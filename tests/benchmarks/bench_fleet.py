@@ -31,12 +31,12 @@ from ddpm.training.checkpoint import load_model, save_state
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
-from orchestrator.artifacts.samples.plan import plan_shards
 from orchestrator.attempts.compute import set_up_process
-from orchestrator.sampling.crew import Crew, CrewPlan
-from orchestrator.sampling.fleet import Fleet, FleetHooks
+from orchestrator.fleet.fleet import Fleet, FleetHooks
+from orchestrator.fleet.pool import Crew, CrewPlan
+from orchestrator.fleet.table import ShardTable
+from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.network import build_denoiser, build_diffusion
-from orchestrator.sampling.table import ShardTable
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.kinds import spec_from_json
 from orchestrator.stack.embedded import Stack

@@ -14,9 +14,9 @@ from orchestrator.artifacts.samples.shards import (
     hash_bytes,
     hash_pixels,
 )
+from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.studio import Result
-from orchestrator.sampling.work import ShardEvent, ShardTask, Watch
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
 

@@ -12,10 +12,10 @@ from ddpm.process.sampling import draw, to_uint8
 from ddpm.training.checkpoint import load_model
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
 from orchestrator.artifacts.samples.manifest import SetHash
-from orchestrator.artifacts.samples.plan import plan_shards
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.artifacts.samples.verify import verify_samples
 from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.network import build_denoiser, build_diffusion
 from orchestrator.specs.job import SampleJob
 from orchestrator.stack.embedded import StackInfo

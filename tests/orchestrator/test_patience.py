@@ -16,8 +16,8 @@ from orchestrator.client.ensure import Keeper
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.controller.actor import end_if_stuck
 from orchestrator.errors import RayUnavailableError
-from orchestrator.sampling import crew as crew_module
-from orchestrator.sampling.crew import Crew, CrewMember, CrewPlan
+from orchestrator.fleet import pool as pool_module
+from orchestrator.fleet.pool import Crew, CrewMember, CrewPlan
 from tests.support.crew import Desk
 from tests.support.fakes import MemoryStore
 
@@ -63,7 +63,7 @@ def test_a_worker_that_others_wait_for_and_that_does_not_leave_is_ended(
 ) -> None:
     """One that hangs would keep its room, and a job would wait for it for ever."""
     ended: list[Any] = []
-    monkeypatch.setattr(crew_module.ray, "kill", ended.append)
+    monkeypatch.setattr(pool_module.ray, "kill", ended.append)
     crew = Crew(Desk(), CrewPlan(nodes=("a",), max_workers=3, cpus=1.0))
     now = time.monotonic()
     for rank, leave_by in enumerate((None, now + 60.0, now - 1.0)):
@@ -82,7 +82,7 @@ def test_a_fleet_lacks_whom_it_was_given_asks_for_and_does_not_get(
 ) -> None:
     """A place whose worker just died, or one beyond its own, is not asked for in vain."""
     monkeypatch.setattr(
-        crew_module.ray, "wait", lambda calls, timeout: ([c for c in calls if c], calls)
+        pool_module.ray, "wait", lambda calls, timeout: ([c for c in calls if c], calls)
     )
     crew = Crew(Desk(), CrewPlan(nodes=("a", "a", "a"), max_workers=5, cpus=1.0))
     for slot, has_started in ((0, True), (1, False), (3, False)):

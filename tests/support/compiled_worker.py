@@ -18,10 +18,10 @@ from ddpm.training.checkpoint import save_state
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
-from orchestrator.artifacts.samples.plan import plan_shards
+from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.partials import newest_partials
 from orchestrator.sampling.studio import StoreSetup, StoreStudio
-from orchestrator.sampling.work import ShardTask, Watch
 from orchestrator.specs.job import ModelRef, SampleJob
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore

@@ -8,14 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.artifacts.samples.plan import plan_shards
-from orchestrator.sampling.crew import CrewMember
+from orchestrator.fleet.actor import Hello, Orders, SampleWorker, WorkerReport
+from orchestrator.fleet.fleet import Fleet, FleetHooks
+from orchestrator.fleet.pool import CrewMember
+from orchestrator.fleet.table import ShardTable
+from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
+from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.drawing import Canvas
-from orchestrator.sampling.fleet import Fleet, FleetHooks
 from orchestrator.sampling.studio import Result
-from orchestrator.sampling.table import ShardTable
-from orchestrator.sampling.work import ShardEvent, ShardTask, Watch
-from orchestrator.sampling.worker import Hello, Orders, SampleWorker, WorkerReport
 
 
 @dataclass

@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from orchestrator.artifacts.samples.plan import ShardPlan
 from orchestrator.artifacts.samples.shards import (
     Pixels,
     SampleShards,
@@ -26,6 +25,7 @@ from orchestrator.artifacts.samples.shards import (
     origin_of,
 )
 from orchestrator.errors import ConditionFailedError
+from orchestrator.jobs.units import ShardPlan
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from orchestrator.artifacts.samples.manifest import SetHash, check_fits, read_manifest
-from orchestrator.artifacts.samples.plan import Shard, ShardPlan, plan_shards
 from orchestrator.artifacts.samples.shards import (
     Pixels,
     SampleShards,
@@ -20,6 +19,7 @@ from orchestrator.artifacts.samples.shards import (
 from orchestrator.errors import BadInputError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
+from orchestrator.jobs.units import Shard, ShardPlan, plan_shards
 from orchestrator.specs.job import SampleJob
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths

@@ -10,11 +10,11 @@ from torch import Tensor
 from ddpm.config import DiffusionConfig, SamplingConfig
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.sampling import ChainState, draw, to_uint8
-from orchestrator.artifacts.samples.plan import Shard, plan_shards
 from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
+from orchestrator.fleet.work import Watch
+from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist, filmed_steps
 from orchestrator.sampling.partials import load_partial, newest_partials, save_partial
-from orchestrator.sampling.work import Watch
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 

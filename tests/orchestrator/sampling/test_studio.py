@@ -9,13 +9,13 @@ import torch
 
 from ddpm.config import ConfigError, SamplingConfig
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
-from orchestrator.artifacts.samples.plan import plan_shards
 from orchestrator.errors import BadInputError
+from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.jobs.units import plan_shards
 from orchestrator.lifecycle.outcome import reason_of
 from orchestrator.lifecycle.state import Reason
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.studio import StoreSetup, StoreStudio
-from orchestrator.sampling.work import ShardTask, Watch
 from orchestrator.specs.job import ModelRef, SampleJob
 from tests.support.compiled_worker import MODEL_JOB, put_model
 from tests.support.fakes import MemoryStore

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.fleet.loan import LATE_START, RoomLoan
 from orchestrator.jobs.queue import encode_snapshot, set_quota
 from orchestrator.lifecycle.state import Placement
-from orchestrator.sampling.loan import LATE_START, RoomLoan
 from orchestrator.scheduling.borrowing import somebody_could_start
 from orchestrator.scheduling.snapshot import Loan, QueuedJob, RunningJob, Snapshot
 from orchestrator.store import keys

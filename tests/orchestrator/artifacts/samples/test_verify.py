@@ -16,7 +16,6 @@ from orchestrator.artifacts.images import decode_png
 from orchestrator.artifacts.samples import verify
 from orchestrator.artifacts.samples.export import export_samples
 from orchestrator.artifacts.samples.manifest import SetHash, SetReader, put_manifest, read_manifest
-from orchestrator.artifacts.samples.plan import Shard, plan_shards
 from orchestrator.artifacts.samples.shards import (
     Pixels,
     SampleShards,
@@ -30,6 +29,7 @@ from orchestrator.artifacts.samples.shards import (
 from orchestrator.artifacts.samples.verify import repair_samples, verify_samples
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.job import ModelRef, SampleJob
 from orchestrator.store.keys import JobPaths

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.artifacts.samples.plan import Shard
 from orchestrator.errors import OrchestratorError
-from orchestrator.sampling.crew import Crew, CrewMember
-from orchestrator.sampling.table import ShardTable
-from orchestrator.sampling.work import Decisions, ShardEvent, ShardTask
-from orchestrator.sampling.worker import Hello, Orders, WorkerReport
+from orchestrator.fleet.actor import Hello, Orders, WorkerReport
+from orchestrator.fleet.pool import Crew, CrewMember
+from orchestrator.fleet.table import ShardTable
+from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask
+from orchestrator.jobs.units import Shard
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchestrator.artifacts.samples.plan import Shard, ShardPlan
+from orchestrator.jobs.units import Shard, ShardPlan
 
 _DURATIONS_KEPT = 127
 _MOST_HOLDERS = 2

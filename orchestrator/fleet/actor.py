@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.attempts.attempt import register_process
 from orchestrator.attempts.log_shipper import LogShipper
-from orchestrator.sampling.work import ShardEvent, ShardTask, ShardWorker, Watch, WorkerSetup
+from orchestrator.fleet.work import ShardEvent, ShardTask, ShardWorker, Watch, WorkerSetup
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
 

@@ -12,8 +12,8 @@ from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.sampling.work import WorkerSetup
-from orchestrator.sampling.worker import Hello, Identity, Orders, SampleWorker, WorkerReport
+from orchestrator.fleet.actor import Hello, Identity, Orders, SampleWorker, WorkerReport
+from orchestrator.fleet.work import WorkerSetup
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from collections import deque
 from typing import Any
 
 from orchestrator.attempts.attempt import Progress
-from orchestrator.sampling.crew import CrewMember
-from orchestrator.sampling.fleet import Fleet
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.pool import CrewMember
 from orchestrator.tracking.writer import MetricWriter
 
 _SHOW_EVERY_S = 1.0

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.artifacts.samples.plan import Shard
 from orchestrator.errors import StoreUnavailableError
+from orchestrator.fleet.actor import Orders, SampleWorker
+from orchestrator.fleet.fleet import Fleet, WorkersLostError
+from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import Canvas
-from orchestrator.sampling.fleet import Fleet, WorkersLostError
 from orchestrator.sampling.studio import Result
-from orchestrator.sampling.work import ShardTask, Watch
-from orchestrator.sampling.worker import Orders, SampleWorker
 from tests.support.crew import Desk, FakeStudio, fleet_of
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from orchestrator.artifacts.samples.plan import Shard
+from orchestrator.jobs.units import Shard
 
 Decisions = Mapping[str, Any]
 ResultT = TypeVar("ResultT")

@@ -10,9 +10,9 @@ import pytest
 from orchestrator.attempts.attempt import Progress
 from orchestrator.cli.progress import ProgressView
 from orchestrator.cli.show import describe_job, fleet_text
-from orchestrator.sampling.fleet import Fleet, FleetTotals
-from orchestrator.sampling.progress import FleetProgress
-from orchestrator.sampling.work import ShardTask, Watch
+from orchestrator.fleet.fleet import Fleet, FleetTotals
+from orchestrator.fleet.progress import FleetProgress
+from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.writer import MetricWriter
 from tests.support.crew import Desk, fleet_of

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from orchestrator.artifacts.samples.plan import Shard, plan_shards
 from orchestrator.errors import BadInputError
-from orchestrator.sampling.table import ShardTable
+from orchestrator.fleet.table import ShardTable
+from orchestrator.jobs.units import Shard, plan_shards
 
 WORKERS = ("a", "b", "c")
 
