@@ -107,7 +107,7 @@ class WorkerReport:
     remarks: tuple[str, ...] = ()
 
 
-class SampleWorker:
+class WorkerActor:
     """Draws shards; a Ray actor.
 
     Args:

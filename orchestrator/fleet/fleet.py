@@ -1,4 +1,4 @@
-"""The fleet of one attempt: hires workers, keeps them in work, and goes on with what is left.
+"""The fleet of one attempt: starts workers, keeps them in work, and goes on with what is left.
 
 One call is out to each worker at any time. Its answer brings what became of shards, and the next
 call takes new ones along; an answer that says the worker is dead puts its shards back at once.
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.fleet.actor import Hello, Orders, WorkerReport
-from orchestrator.fleet.pool import Crew, CrewMember
 from orchestrator.fleet.table import ShardTable
 from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask
+from orchestrator.fleet.workers import PoolWorker, Workers
 from orchestrator.jobs.units import Shard
 
 logger = logging.getLogger(__name__)
@@ -80,21 +80,25 @@ class FleetHooks:
 
 
 class Fleet:
-    """Draws what a table holds with the workers of a crew.
+    """Computes what a table holds with the workers of a pool.
 
     Args:
         table: The shards.
-        crew: Where workers come from.
+        pool: Where workers come from.
         hooks: What is outside.
         decisions: What was decided for the job; None if nothing yet.
     """
 
     def __init__(
-        self, table: ShardTable, crew: Crew, hooks: FleetHooks, decisions: Decisions | None = None
+        self,
+        table: ShardTable,
+        pool: Workers,
+        hooks: FleetHooks,
+        decisions: Decisions | None = None,
     ) -> None:
         self.table = table
         self.totals = FleetTotals()
-        self._crew = crew
+        self._pool = pool
         self._hooks = hooks
         self._decisions = decisions
         self._deaths_in_a_row = 0
@@ -102,14 +106,14 @@ class Fleet:
         self._remarks: set[str] = set()
 
     @property
-    def members(self) -> list[CrewMember]:
+    def workers(self) -> list[PoolWorker]:
         """The workers that are alive or being started."""
-        return self._crew.members
+        return self._pool.workers
 
     @property
     def num_unplaced(self) -> int:
         """How many workers that were given a place have been asked for and have no room."""
-        return self._crew.num_unplaced
+        return self._pool.num_unplaced
 
     def run(self, stop: threading.Event, grace_s: Callable[[], float]) -> None:
         """Draw until everything is committed, or until told to stop.
@@ -125,59 +129,59 @@ class Fleet:
         try:
             while not self.table.is_complete and not stop.is_set():
                 self._check_deaths()
-                self._crew.hire(self._decisions)
-                self._crew.shrink()
+                self._pool.start_missing(self._decisions)
+                self._pool.shrink()
                 self._listen(stopping=False)
                 self._hooks.tick(self)
             self._wind_down(10.0 if self.table.is_complete else grace_s())
         finally:
-            self._crew.dismiss()
+            self._pool.end_all()
 
     def _wind_down(self, patience_s: float) -> None:
         """Let the workers save what they hold, or give up what others have committed."""
-        self._crew.dismiss_unready()
+        self._pool.end_unready()
         end = time.monotonic() + patience_s
-        while self._crew.members and time.monotonic() < end:
+        while self._pool.workers and time.monotonic() < end:
             self._listen(stopping=True)
             self._hooks.tick(self)
-        for member in self._crew.members:
-            logger.warning("%s did not end in time", member.name)
+        for worker in self._pool.workers:
+            logger.warning("%s did not end in time", worker.name)
 
     def _listen(self, *, stopping: bool) -> None:
-        for member, answer in self._crew.answers():
+        for worker, answer in self._pool.answers():
             if answer is None:
-                self._bury(member)
+                self._bury(worker)
             elif isinstance(answer, Hello):
-                self._welcome(member, answer)
-                self._send(member, stopping)
+                self._welcome(worker, answer)
+                self._send(worker, stopping)
             else:
-                self._note(member, answer)
+                self._note(worker, answer)
                 if answer.has_ended:
-                    self._crew.retire(member)
+                    self._pool.end(worker)
                 else:
-                    self._send(member, stopping)
+                    self._send(worker, stopping)
 
-    def _welcome(self, member: CrewMember, hello: Hello) -> None:
+    def _welcome(self, worker: PoolWorker, hello: Hello) -> None:
         if self._decisions is None:
             self._decisions = self._hooks.decide(hello.proposal)
-        logger.info("%s is ready on node %s", member.name, hello.node_id)
-        member.decisions = self._decisions
+        logger.info("%s is ready on node %s", worker.name, hello.node_id)
+        worker.decisions = self._decisions
 
-    def _send(self, member: CrewMember, stopping: bool) -> None:
-        now, stopping = time.monotonic(), stopping or member.is_leaving
-        may_draw = member.is_ready and not stopping
-        tasks = tuple(self._tasks_for(member, now)) if may_draw else ()
+    def _send(self, worker: PoolWorker, stopping: bool) -> None:
+        now, stopping = time.monotonic(), stopping or worker.is_leaving
+        may_draw = worker.is_ready and not stopping
+        tasks = tuple(self._tasks_for(worker, now)) if may_draw else ()
         if tasks and self.totals.first_draw_at is None:
             self.totals.first_draw_at = now
-        drops, member.drops = tuple(member.drops), []
-        decisions, member.decisions = member.decisions, None
-        self._crew.send(
-            member, Orders(decisions=decisions, tasks=tasks, drops=drops, stop=stopping)
+        drops, worker.drops = tuple(worker.drops), []
+        decisions, worker.decisions = worker.decisions, None
+        self._pool.send(
+            worker, Orders(decisions=decisions, tasks=tasks, drops=drops, stop=stopping)
         )
 
-    def _tasks_for(self, member: CrewMember, now: float) -> Iterator[ShardTask]:
-        for _ in range(self._depth() - member.num_undrawn):
-            shard = self.table.next_for(member.name, now)
+    def _tasks_for(self, worker: PoolWorker, now: float) -> Iterator[ShardTask]:
+        for _ in range(self._depth() - worker.num_undrawn):
+            shard = self.table.next_for(worker.name, now)
             if shard is None:
                 return
             yield ShardTask(shard, self.table.partial(shard.index) or "")
@@ -190,69 +194,69 @@ class Fleet:
         """
         statistics = self.table.statistics()
         left = statistics.num_shards - statistics.num_done - statistics.num_in_flight
-        plenty = left > _PLENTY * len(self._crew.members)
+        plenty = left > _PLENTY * len(self._pool.workers)
         short = 0
         if self.totals.images:
             short = int(min(LOOKAHEAD_S / max(self._shard_s, 1e-6), _MAX_LOOKAHEAD))
         return 1 + max(short, int(plenty))
 
-    def _note(self, member: CrewMember, report: WorkerReport) -> None:
-        earlier = member.report.steps_drawn if member.report else 0
+    def _note(self, worker: PoolWorker, report: WorkerReport) -> None:
+        earlier = worker.report.steps_drawn if worker.report else 0
         self.totals.reverse_steps += report.steps_drawn - earlier
-        member.report = report
+        worker.report = report
         for event in report.events:
-            self._note_event(member, event)
+            self._note_event(worker, event)
         for remark in report.remarks:
             if remark not in self._remarks:
                 self._remarks.add(remark)
                 self._hooks.tell(f"images may differ in the last bits: {remark}")
 
-    def _note_event(self, member: CrewMember, event: ShardEvent) -> None:
+    def _note_event(self, worker: PoolWorker, event: ShardEvent) -> None:
         shard, now = self.table.plan[event.index], time.monotonic()
-        member.accounted_s += event.seconds
+        worker.accounted_s += event.seconds
         counts = event.kind == "halved"
         if event.kind == "committed":
             counts = event.is_own
-            self._note_commit(member, shard, event, now)
+            self._note_commit(worker, shard, event, now)
         elif event.kind == "halved":
-            self.table.give_back(shard, member.name, now, partial=event.partial)
+            self.table.give_back(shard, worker.name, now, partial=event.partial)
         if counts:
             self.totals.useful_s += event.seconds
         else:
             self.totals.redone_s += event.seconds
 
-    def _note_commit(self, member: CrewMember, shard: Shard, event: ShardEvent, now: float) -> None:
-        others = [name for name in self.table.workers_on(shard.index) if name != member.name]
-        for other in self._crew.members:
+    def _note_commit(self, worker: PoolWorker, shard: Shard, event: ShardEvent, now: float) -> None:
+        others = [name for name in self.table.workers_on(shard.index) if name != worker.name]
+        for other in self._pool.workers:
             if other.name in others:
                 other.drops.append(shard.index)
-        if self.table.done(shard, member.name, now):
+        if self.table.done(shard, worker.name, now):
             self.totals.images += shard.num_images
         self.totals.last_commit_at = now
         self._shard_s += 0.2 * (event.seconds - self._shard_s) if self._shard_s else event.seconds
         self._deaths_in_a_row = 0
 
-    def _bury(self, member: CrewMember) -> None:
-        busy_s = member.report.busy_s if member.report else 0.0
-        self.totals.redone_s += max(0.0, busy_s - member.accounted_s)
+    def _bury(self, worker: PoolWorker) -> None:
+        busy_s = worker.report.busy_s if worker.report else 0.0
+        self.totals.redone_s += max(0.0, busy_s - worker.accounted_s)
         self.totals.deaths += 1
-        if member.is_ready or not any(other.is_ready for other in self.members):
+        if worker.is_ready or not any(other.is_ready for other in self.workers):
             self._deaths_in_a_row += 1  # else its node is broken, and others draw
-        held = self.table.lost(member.name, time.monotonic())
+        held = self.table.lost(worker.name, time.monotonic())
         for shard in held:
             if not self.table.is_committed(shard.index) and self._hooks.is_committed(shard):
                 self.table.mark_committed(shard.index)
         numbers = ", ".join(str(shard.index) for shard in held) or "nothing"
-        self._hooks.tell(f"{member.name} is lost; it held {numbers}")
+        self._hooks.tell(f"{worker.name} is lost; it held {numbers}")
 
     def _check_deaths(self) -> None:
-        allowed = _SPARE_DEATHS + min(self._crew.max_workers, _MOST_COUNTED_WORKERS)
+        allowed = _SPARE_DEATHS + min(self._pool.max_workers, _MOST_COUNTED_WORKERS)
         if self._deaths_in_a_row > allowed:
             raise WorkersLostError(
                 f"{self._deaths_in_a_row} workers died and none committed a shard in between; "
-                f"the last one: {self._crew.last_loss}"
+                f"the last one: {self._pool.last_loss}"
             )
-        if self._crew.unplaced_s > self._crew.place_within_s:
+        if self._pool.unplaced_s > self._pool.place_within_s:
             raise WorkersLostError(
-                f"no worker could be placed and made ready within {self._crew.place_within_s:.0f} s"
+                f"no worker could be placed and made ready within {self._pool.place_within_s:.0f} s"
             )

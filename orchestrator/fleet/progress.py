@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.attempts.attempt import Progress
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.fleet.pool import CrewMember
+from orchestrator.fleet.workers import PoolWorker
 from orchestrator.tracking.writer import MetricWriter
 
 _SHOW_EVERY_S = 1.0
@@ -53,11 +53,11 @@ class FleetProgress:
     def _show(self, fleet: Fleet, now: float) -> None:
         statistics, progress = fleet.table.statistics(), self._progress
         done = min(statistics.images_done + _half_done(fleet), statistics.num_images)
-        if any(member.hello for member in fleet.members):
+        if any(worker.hello for worker in fleet.workers):
             progress.phase = "running"
         progress.done, progress.committed = round(done, 2), statistics.images_done
         progress.rate_per_s = self._rate(now, done)
-        progress.workers = [_worker(member) for member in fleet.members if member.is_ready]
+        progress.workers = [_worker(worker) for worker in fleet.workers if worker.is_ready]
         progress.details = {
             "num_workers": len(progress.workers),
             "num_unplaced": fleet.num_unplaced,
@@ -103,7 +103,7 @@ class FleetProgress:
             "images_done": statistics.images_done,
             "reverse_steps": fleet.totals.reverse_steps,
             "images_per_s": self._progress.rate_per_s,
-            "workers": len([member for member in fleet.members if member.is_ready]),
+            "workers": len([worker for worker in fleet.workers if worker.is_ready]),
             "workers_lost": fleet.totals.deaths,
             **_mean_rate(fleet),
             **self._time_left(),
@@ -123,8 +123,8 @@ def _mean_rate(fleet: Fleet) -> dict[str, float]:
 def _half_done(fleet: Fleet) -> float:
     """Return the images' worth of reverse steps done within shards that are not committed."""
     shares: dict[int, float] = {}
-    for member in fleet.members:
-        report = member.report
+    for worker in fleet.workers:
+        report = worker.report
         if report is None or report.shard is None or not report.steps_total:
             continue
         if not fleet.table.is_committed(report.shard):
@@ -134,10 +134,10 @@ def _half_done(fleet: Fleet) -> float:
     return sum(share * plan[index].num_images for index, share in shares.items())
 
 
-def _worker(member: CrewMember) -> dict[str, Any]:
-    hello, report = member.hello, member.report
+def _worker(worker: PoolWorker) -> dict[str, Any]:
+    hello, report = worker.hello, worker.report
     return {
-        "rank": member.rank,
+        "rank": worker.rank,
         "node_id": hello.node_id if hello else "",
         "pid": hello.pid if hello else 0,
         "shard": report.shard if report else None,

@@ -27,7 +27,7 @@ from orchestrator.errors import BadInputError, ObjectNotFoundError, StoreError
 from orchestrator.fleet.actor import Identity
 from orchestrator.fleet.fleet import Fleet, FleetHooks, WorkersLostError
 from orchestrator.fleet.loan import RoomLoan
-from orchestrator.fleet.pool import Crew, CrewPlan
+from orchestrator.fleet.pool import PoolPlan, WorkerPool
 from orchestrator.fleet.progress import FleetProgress
 from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.units import Shard, plan_shards
@@ -104,7 +104,7 @@ class SampleAttempt:
                 tell=self._tell,
                 tick=lambda fleet: self._tick(fleet, progress, proof),
             )
-            fleet = Fleet(self.table, self._crew(), hooks, decisions[0] if decisions else None)
+            fleet = Fleet(self.table, self._pool(), hooks, decisions[0] if decisions else None)
             gpus = self.placement.gpus_per_worker
             progress = FleetProgress(
                 self.attempt.progress,
@@ -127,7 +127,7 @@ class SampleAttempt:
             self.shards, self.table.plan, self.table.is_committed, num_first=num_first
         )
 
-    def _crew(self) -> Crew:
+    def _pool(self) -> WorkerPool:
         attempt, placement = self.attempt, self.placement
         nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
         model = self._model()
@@ -148,7 +148,7 @@ class SampleAttempt:
             rank=0,
         )
         loan = RoomLoan(attempt.store, self.spec.queue, identity.job_id, placement)
-        plan = CrewPlan(
+        plan = PoolPlan(
             nodes=tuple(nodes),
             max_workers=self.max_workers,
             cpus=placement.cpus_per_worker,
@@ -157,7 +157,7 @@ class SampleAttempt:
             may_grow=loan.may_begin,
             must_yield=loan.must_end,
         )
-        return Crew(setup, plan)
+        return WorkerPool(setup, plan)
 
     def _model(self) -> Mapping[str, Any]:
         """Return the model of earlier attempts, else the record's, else look for it."""

@@ -33,7 +33,7 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
 from orchestrator.attempts.compute import set_up_process
 from orchestrator.fleet.fleet import Fleet, FleetHooks
-from orchestrator.fleet.pool import Crew, CrewPlan
+from orchestrator.fleet.pool import PoolPlan, WorkerPool
 from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.network import build_denoiser, build_diffusion
@@ -42,7 +42,7 @@ from orchestrator.specs.kinds import spec_from_json
 from orchestrator.stack.embedded import Stack
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
-from tests.benchmarks.fake_studio import FakeSetup
+from tests.benchmarks.fake_work import FakeSetup
 from tests.benchmarks.fleet_tolerance import tolerance
 
 MODEL_JOB = "bench-model"
@@ -57,7 +57,7 @@ def run_fleet(
     setup: Any, num_images: int, shard_size: int, workers: int, cpus: float
 ) -> tuple[Fleet, float]:
     """Run a fleet to its end; return it and the seconds from first shard to last commit."""
-    crew = Crew(setup, CrewPlan(nodes=("",) * workers, max_workers=workers, cpus=cpus))
+    crew = WorkerPool(setup, PoolPlan(nodes=("",) * workers, max_workers=workers, cpus=cpus))
     table = ShardTable(plan_shards(num_images, shard_size), straggler_floor_s=3.0)
     fleet = Fleet(table, crew, FleetHooks(decide=dict))
     fleet.run(threading.Event(), lambda: 10.0)
@@ -223,7 +223,7 @@ def growth() -> Row:
 
     hog: Any = Hog.remote()
     ray.get(hog.hold.remote())
-    plan = CrewPlan(nodes=("",), max_workers=2, cpus=1)
+    plan = PoolPlan(nodes=("",), max_workers=2, cpus=1)
     freed_at: list[float] = []
     drew_at: list[float] = []
 
@@ -237,7 +237,7 @@ def growth() -> Row:
 
     stop = threading.Event()
     table = ShardTable(plan_shards(10**9, 10))
-    fleet = Fleet(table, Crew(FakeSetup(), plan), FleetHooks(decide=dict, tick=tick))
+    fleet = Fleet(table, WorkerPool(FakeSetup(), plan), FleetHooks(decide=dict, tick=tick))
     fleet.run(stop, lambda: 5.0)
     return {"growth_s": drew_at[0] - freed_at[0]}
 

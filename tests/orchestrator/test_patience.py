@@ -17,9 +17,10 @@ from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.controller.actor import end_if_stuck
 from orchestrator.errors import RayUnavailableError
 from orchestrator.fleet import pool as pool_module
-from orchestrator.fleet.pool import Crew, CrewMember, CrewPlan
-from tests.support.crew import Desk
+from orchestrator.fleet.pool import PoolPlan, WorkerPool
+from orchestrator.fleet.workers import PoolWorker
 from tests.support.fakes import MemoryStore
+from tests.support.pool import Desk
 
 
 @pytest.fixture
@@ -64,17 +65,17 @@ def test_a_worker_that_others_wait_for_and_that_does_not_leave_is_ended(
     """One that hangs would keep its room, and a job would wait for it for ever."""
     ended: list[Any] = []
     monkeypatch.setattr(pool_module.ray, "kill", ended.append)
-    crew = Crew(Desk(), CrewPlan(nodes=("a",), max_workers=3, cpus=1.0))
+    pool = WorkerPool(Desk(), PoolPlan(nodes=("a",), max_workers=3, cpus=1.0))
     now = time.monotonic()
     for rank, leave_by in enumerate((None, now + 60.0, now - 1.0)):
-        member = CrewMember(
-            name=f"worker-{rank}", rank=rank, slot=rank, actor=rank, hired_at=now, leave_by=leave_by
+        worker = PoolWorker(
+            name=f"worker-{rank}", rank=rank, slot=rank, actor=rank, asked_at=now, leave_by=leave_by
         )
-        crew.members.append(member)
-    lost = [(member.name, answer) for member, answer in crew.answers(timeout_s=0.0)]
+        pool.workers.append(worker)
+    lost = [(worker.name, answer) for worker, answer in pool.answers(timeout_s=0.0)]
     assert lost == [("worker-2", None)]
     assert ended == [2]
-    assert [member.name for member in crew.members] == ["worker-0", "worker-1"]
+    assert [worker.name for worker in pool.workers] == ["worker-0", "worker-1"]
 
 
 def test_a_fleet_lacks_whom_it_was_given_asks_for_and_does_not_get(
@@ -84,19 +85,19 @@ def test_a_fleet_lacks_whom_it_was_given_asks_for_and_does_not_get(
     monkeypatch.setattr(
         pool_module.ray, "wait", lambda calls, timeout: ([c for c in calls if c], calls)
     )
-    crew = Crew(Desk(), CrewPlan(nodes=("a", "a", "a"), max_workers=5, cpus=1.0))
+    pool = WorkerPool(Desk(), PoolPlan(nodes=("a", "a", "a"), max_workers=5, cpus=1.0))
     for slot, has_started in ((0, True), (1, False), (3, False)):
-        crew.members.append(
-            CrewMember(
+        pool.workers.append(
+            PoolWorker(
                 name=f"worker-{slot}",
                 rank=slot,
                 slot=slot,
                 actor=slot,
-                hired_at=0.0,
+                asked_at=0.0,
                 started=has_started,
             )
         )
-    assert crew.num_unplaced == 1
+    assert pool.num_unplaced == 1
 
 
 def test_whoever_waits_for_a_job_has_an_orchestrator_that_is_gone_started_again(

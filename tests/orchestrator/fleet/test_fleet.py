@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import StoreUnavailableError
-from orchestrator.fleet.actor import Orders, SampleWorker
+from orchestrator.fleet.actor import Orders, WorkerActor
 from orchestrator.fleet.fleet import Fleet, WorkersLostError
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import Canvas
 from orchestrator.sampling.studio import Result
-from tests.support.crew import Desk, FakeStudio, fleet_of
+from tests.support.pool import Desk, FakeWork, fleet_of
 
 
 def no_grace() -> float:
@@ -59,18 +59,18 @@ def test_shards_of_a_dead_worker_are_drawn_by_others() -> None:
     def hang_in_the_first_shard(worker: str, task: ShardTask, watch: Watch) -> None:
         if task.shard.index == 0 and not victims:
             victims.append(worker)
-            crew.kill(worker)
+            pool.lose(worker)
             release.wait(5)
 
     desk.before_drawing = hang_in_the_first_shard
     told: list[str] = []
-    fleet, crew = fleet_of(desk, tell=told.append)
+    fleet, pool = fleet_of(desk, tell=told.append)
     fleet.run(threading.Event(), no_grace)
     release.set()
     assert desk.committed == set(range(20))
     assert fleet.totals.deaths == 1
     assert told[0].startswith(f"{victims[0]} is lost; it held 0")
-    assert crew.hired == 4
+    assert pool.started == 4
 
 
 def test_commit_of_a_dead_worker_counts() -> None:
@@ -78,29 +78,29 @@ def test_commit_of_a_dead_worker_counts() -> None:
     desk = Desk()
 
     def kill_in_the_first_shard(worker: str, task: ShardTask, watch: Watch) -> None:
-        if task.shard.index == 0 and not crew.dead:
-            crew.kill(worker)
+        if task.shard.index == 0 and not pool.dead:
+            pool.lose(worker)
 
     desk.before_drawing = kill_in_the_first_shard
 
     def is_committed(shard: Shard) -> bool:
         return shard.index == 0
 
-    fleet, crew = fleet_of(desk, is_committed=is_committed)
+    fleet, pool = fleet_of(desk, is_committed=is_committed)
     fleet.run(threading.Event(), no_grace)
-    assert [worker for worker, index in desk.drawn if index == 0] in ([], [*crew.dead])
+    assert [worker for worker, index in desk.drawn if index == 0] in ([], [*pool.dead])
     assert fleet.table.is_complete
 
 
 def test_fleet_gives_up_when_workers_only_die() -> None:
     """A job whose workers always crash must end with the reason, not run for ever."""
     desk = Desk()
-    fleet, crew = fleet_of(desk, workers=1)
-    desk.before_drawing = lambda worker, task, watch: crew.kill(worker)
+    fleet, pool = fleet_of(desk, workers=1)
+    desk.before_drawing = lambda worker, task, watch: pool.lose(worker)
     desk_keep_nothing(desk)
     with pytest.raises(WorkersLostError, match="killed by the test"):
         fleet.run(threading.Event(), no_grace)
-    assert crew.hired > 3
+    assert pool.started > 3
 
 
 def desk_keep_nothing(desk: Desk) -> None:
@@ -122,10 +122,10 @@ def test_error_of_the_work_itself_ends_the_fleet() -> None:
         raise StoreUnavailableError("the store is gone")
 
     desk.before_drawing = fail
-    fleet, crew = fleet_of(desk)
+    fleet, pool = fleet_of(desk)
     with pytest.raises(StoreUnavailableError, match="gone"):
         fleet.run(threading.Event(), no_grace)
-    assert crew.members == []
+    assert pool.workers == []
 
 
 def test_slow_shard_is_given_to_an_idle_worker_too() -> None:
@@ -148,7 +148,7 @@ def test_slow_shard_is_given_to_an_idle_worker_too() -> None:
     assert [worker for worker, index in desk.drawn if index == 5] != [desk.__dict__["slow"]]
 
 
-class HalvingStudio(FakeStudio):
+class HalvingWork(FakeWork):
     """Draws until it is told to stop, and leaves a canvas then."""
 
     def compute(self, task: ShardTask, watch: Watch) -> Result:
@@ -160,11 +160,11 @@ class HalvingStudio(FakeStudio):
 
 
 class HalvingDesk(Desk):
-    """Opens such studios."""
+    """Opens such work."""
 
-    def open(self, worker: str) -> FakeStudio:
-        """Return a worker's studio."""
-        return HalvingStudio(self, worker)
+    def open(self, worker: str) -> FakeWork:
+        """Return what a worker works with."""
+        return HalvingWork(self, worker)
 
 
 def test_stopped_fleet_hands_back_what_it_holds() -> None:
@@ -175,14 +175,14 @@ def test_stopped_fleet_hands_back_what_it_holds() -> None:
         if len(desk.drawing) == 3:
             stop.set()
 
-    fleet, crew = fleet_of(desk, tick=stop_when_all_draw)
+    fleet, pool = fleet_of(desk, tick=stop_when_all_draw)
     fleet.run(stop, no_grace)
     assert not fleet.table.is_complete
     assert len(set(desk.drawing.values())) == 3
     for index in desk.drawing.values():
         assert fleet.table.partial(index) == f"partial-{index}"
     assert fleet.table.statistics().num_in_flight == 0
-    assert crew.members == []
+    assert pool.workers == []
 
 
 def test_worker_that_leaves_saves_and_the_others_go_on() -> None:
@@ -191,12 +191,12 @@ def test_worker_that_leaves_saves_and_the_others_go_on() -> None:
 
     def watch_the_first(fleet: Fleet) -> None:
         if len(desk.drawing) == 2:
-            crew.leaving.add("worker-0")
-        if "worker-0" not in [member.name for member in fleet.members]:
+            pool.leaving.add("worker-0")
+        if "worker-0" not in [worker.name for worker in fleet.workers]:
             stop.set()
 
     stop = threading.Event()
-    fleet, crew = fleet_of(desk, workers=2, num_shards=2, tick=watch_the_first)
+    fleet, pool = fleet_of(desk, workers=2, num_shards=2, tick=watch_the_first)
     fleet.run(stop, no_grace)
     index = desk.drawing["worker-0"]
     assert fleet.table.partial(index) == f"partial-{index}"
@@ -229,12 +229,12 @@ class SlowStarters(Desk):
         super().__init__()
         self.compiled = threading.Event()
 
-    def open(self, worker: str) -> FakeStudio:
-        """Return a worker's studio."""
+    def open(self, worker: str) -> FakeWork:
+        """Return what a worker works with."""
         return SlowStarter(self, worker)
 
 
-class SlowStarter(FakeStudio):
+class SlowStarter(FakeWork):
     """Compiles until the test is content."""
 
     def begin(self, decisions: Mapping[str, Any]) -> list[str]:
@@ -264,15 +264,15 @@ def test_stop_does_not_wait_for_a_compiler() -> None:
     """A worker that has nothing to save is ended at once; the grace is for the others."""
     desk, stop = SlowStarters(), threading.Event()
     desk.before_drawing = lambda worker, task, watch: stop.set()
-    fleet, crew = fleet_of(desk, num_shards=1000)
+    fleet, pool = fleet_of(desk, num_shards=1000)
     began_at = time.monotonic()
     fleet.run(stop, lambda: 5.0)
     desk.compiled.set()
     assert time.monotonic() - began_at < 4.0
-    assert crew.members == []
+    assert pool.workers == []
 
 
-class Painter(FakeStudio):
+class Painter(FakeWork):
     """Does ten reverse steps a shard, and waits in the middle of each for the test."""
 
     def compute(self, task: ShardTask, watch: Watch) -> Result:
@@ -286,10 +286,10 @@ class Painter(FakeStudio):
 
 
 class PainterDesk(Desk):
-    """Opens such studios."""
+    """Opens such work."""
 
-    def open(self, worker: str) -> FakeStudio:
-        """Return a worker's studio."""
+    def open(self, worker: str) -> FakeWork:
+        """Return what a worker works with."""
         return Painter(self, worker)
 
 
@@ -307,17 +307,17 @@ def test_a_lost_workers_seconds_are_redone_and_the_others_useful() -> None:
     def work(worker: str, task: ShardTask, watch: Watch) -> None:
         if task.shard.index == 2 and worker == "worker-0":
             seen.wait(5)
-            crew.kill(worker)
+            pool.lose(worker)
         time.sleep(0.02)
 
     def look(fleet: Fleet) -> None:
-        reports = [member.report for member in fleet.members if member.report]
+        reports = [worker.report for worker in fleet.workers if worker.report]
         if any(report.busy_s > 0.3 for report in reports):
             seen.set()
 
     seen = threading.Event()
     desk.before_drawing = work
-    fleet, crew = fleet_of(desk, workers=1, num_shards=5, tick=look)
+    fleet, pool = fleet_of(desk, workers=1, num_shards=5, tick=look)
     fleet.run(threading.Event(), no_grace)
     assert fleet.totals.deaths == 1
     assert fleet.totals.redone_s > 0.2
@@ -326,7 +326,7 @@ def test_a_lost_workers_seconds_are_redone_and_the_others_useful() -> None:
 
 def test_a_worker_that_is_closed_waits_for_no_shard() -> None:
     """Its thread would keep the process from ending."""
-    worker = SampleWorker(Desk(), "idle")
+    worker = WorkerActor(Desk(), "idle")
     worker.prepare(None)
     worker.exchange(Orders(decisions={"decided_by": "idle"}, wait_s=0.05))
     worker.close()

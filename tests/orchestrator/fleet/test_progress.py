@@ -15,8 +15,8 @@ from orchestrator.fleet.progress import FleetProgress
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.writer import MetricWriter
-from tests.support.crew import Desk, fleet_of
 from tests.support.fakes import MemoryStore
+from tests.support.pool import Desk, fleet_of
 
 ATTEMPT = JobPaths("set").attempt(1)
 DONE_OF_TEN = {"worker-0": 3, "worker-1": 6}
@@ -53,7 +53,7 @@ def shown_in_the_middle(metrics: Recorder) -> tuple[dict[str, Any], dict[str, fl
             seen.wait(10)
 
     def look(fleet: Fleet) -> None:
-        reports = [member.report for member in fleet.members]
+        reports = [worker.report for worker in fleet.workers]
         drawing = [report for report in reports if report and report.shard is not None]
         if len(drawing) == 2 and not seen.is_set():
             shown.end(fleet)

@@ -1,4 +1,4 @@
-"""A crew of threads and studios that draw nothing, for tests of the fleet."""
+"""A pool of threads and work that draw nothing, for tests of the fleet."""
 
 import math
 import threading
@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.fleet.actor import Hello, Orders, SampleWorker, WorkerReport
+from orchestrator.fleet.actor import Hello, Orders, WorkerActor, WorkerReport
 from orchestrator.fleet.fleet import Fleet, FleetHooks
-from orchestrator.fleet.pool import CrewMember
 from orchestrator.fleet.table import ShardTable
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
+from orchestrator.fleet.workers import PoolWorker
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.drawing import Canvas
 from orchestrator.sampling.studio import Result
@@ -20,7 +20,7 @@ from orchestrator.sampling.studio import Result
 
 @dataclass
 class Desk:
-    """What the studios of one test share: what was drawn, and what is to go wrong."""
+    """What the workers of one test share: what was drawn, and what is to go wrong."""
 
     drawn: list[tuple[str, int]] = field(default_factory=list)
     partials: list[tuple[int, str]] = field(default_factory=list)
@@ -30,13 +30,13 @@ class Desk:
     committed: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def open(self, worker: str) -> "FakeStudio":
-        """Return a worker's studio."""
-        return FakeStudio(self, worker)
+    def open(self, worker: str) -> "FakeWork":
+        """Return what a worker works with."""
+        return FakeWork(self, worker)
 
 
 @dataclass
-class FakeStudio:
+class FakeWork:
     """Draws nothing, at once."""
 
     desk: Desk
@@ -72,21 +72,21 @@ class FakeStudio:
         return ShardEvent(index=index, kind="committed", is_own=is_own)
 
 
-class ThreadCrew:
-    """A crew whose workers are threads of this process; a test may declare one dead."""
+class ThreadPool:
+    """A pool whose workers are threads of this process; a test may declare one dead."""
 
     place_within_s = 2.0
     num_unplaced = 0
 
     def __init__(self, desk: Desk, max_workers: int) -> None:
-        self.members: list[CrewMember] = []
+        self.workers: list[PoolWorker] = []
         self.max_workers = max_workers
         self.last_loss = "killed by the test"
-        self.hired = 0
+        self.started = 0
         self.dead: set[str] = set()
         self.leaving: set[str] = set()
         self._desk = desk
-        self._calls: dict[Future[Any], CrewMember] = {}
+        self._calls: dict[Future[Any], PoolWorker] = {}
         self._pool = ThreadPoolExecutor(max_workers=16)
 
     @property
@@ -94,63 +94,61 @@ class ThreadCrew:
         """Workers are always placed here."""
         return 0.0
 
-    def hire(self, decisions: Mapping[str, Any] | None) -> None:
-        """Fill the crew."""
-        while len(self.members) < self.max_workers:
-            name = f"worker-{self.hired}"
-            worker = SampleWorker(self._desk, name)
-            member = CrewMember(
-                name=name, rank=self.hired, slot=0, actor=worker, hired_at=time.monotonic()
+    def start_missing(self, decisions: Mapping[str, Any] | None) -> None:
+        """Fill the pool."""
+        while len(self.workers) < self.max_workers:
+            name = f"worker-{self.started}"
+            actor = WorkerActor(self._desk, name)
+            worker = PoolWorker(
+                name=name, rank=self.started, slot=0, actor=actor, asked_at=time.monotonic()
             )
-            self.hired += 1
-            self.members.append(member)
-            self._calls[self._pool.submit(worker.prepare, decisions)] = member
+            self.started += 1
+            self.workers.append(worker)
+            self._calls[self._pool.submit(actor.prepare, decisions)] = worker
 
     def shrink(self) -> None:
         """Let go whom the test names."""
-        for member in self.members:
-            member.leave_by = math.inf if member.name in self.leaving else None
+        for worker in self.workers:
+            worker.leave_by = math.inf if worker.name in self.leaving else None
 
-    def kill(self, name: str) -> None:
+    def lose(self, name: str) -> None:
         """Let a worker's next answer be that it is dead."""
         self.dead.add(name)
 
-    def answers(self) -> Iterator[tuple[CrewMember, Hello | WorkerReport | None]]:
+    def answers(self) -> Iterator[tuple[PoolWorker, Hello | WorkerReport | None]]:
         """Yield what came back."""
         done = wait(list(self._calls), timeout=0.02, return_when="FIRST_COMPLETED").done
         for call in done:
-            member = self._calls.pop(call)
-            if member not in self.members:
+            worker = self._calls.pop(call)
+            if worker not in self.workers:
                 continue
-            if member.name in self.dead:
-                self.release(member)
-                yield member, None
+            if worker.name in self.dead:
+                self.end(worker)
+                yield worker, None
                 continue
             answer = call.result()
             if isinstance(answer, Hello):
-                member.hello = answer
-            yield member, answer
+                worker.hello = answer
+            yield worker, answer
 
-    def send(self, member: CrewMember, orders: Orders) -> None:
+    def send(self, worker: PoolWorker, orders: Orders) -> None:
         """Call a worker."""
-        self._calls[self._pool.submit(member.actor.exchange, orders)] = member
+        self._calls[self._pool.submit(worker.actor.exchange, orders)] = worker
 
-    def release(self, member: CrewMember) -> None:
+    def end(self, worker: PoolWorker) -> None:
         """End a worker."""
-        self.members.remove(member)
-        member.actor.close()
+        self.workers.remove(worker)
+        worker.actor.close()
 
-    retire = release
-
-    def dismiss_unready(self) -> None:
+    def end_unready(self) -> None:
         """End those that cannot draw yet."""
-        for member in [member for member in self.members if not member.is_ready]:
-            self.release(member)
+        for worker in [worker for worker in self.workers if not worker.is_ready]:
+            self.end(worker)
 
-    def dismiss(self) -> None:
+    def end_all(self) -> None:
         """End all."""
-        for member in list(self.members):
-            self.release(member)
+        for worker in list(self.workers):
+            self.end(worker)
         self._pool.shutdown(wait=True)
 
 
@@ -161,13 +159,13 @@ def fleet_of(
     workers: int = 3,
     straggler_floor_s: float = 60.0,
     **hooks: Any,
-) -> tuple[Fleet, ThreadCrew]:
+) -> tuple[Fleet, ThreadPool]:
     """Return a fleet of threads over shards of one image.
 
     A busy machine may hold a thread up for long: only a test that waits for copies of slow shards
     sets `straggler_floor_s` low.
     """
-    crew = ThreadCrew(desk, workers)
+    pool = ThreadPool(desk, workers)
     table = ShardTable(plan_shards(num_shards, 1), straggler_floor_s=straggler_floor_s)
     decide = hooks.pop("decide", dict)
-    return Fleet(table, crew, FleetHooks(decide=decide, **hooks)), crew  # type: ignore[arg-type]
+    return Fleet(table, pool, FleetHooks(decide=decide, **hooks)), pool

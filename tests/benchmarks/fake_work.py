@@ -35,12 +35,12 @@ class FakeSetup:
     job_id: str = ""
     shard_size: int = 100
 
-    def open(self, worker: str) -> "FakeStudio":
+    def open(self, worker: str) -> "FakeWork":
         """Return the studio of a worker."""
-        return FakeStudio(self, worker)
+        return FakeWork(self, worker)
 
 
-class FakeStudio:
+class FakeWork:
     """A network that costs nothing, so that only the fleet is measured."""
 
     def __init__(self, setup: FakeSetup, worker: str) -> None:
