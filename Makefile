@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format bench bench-fleet bench-queue bench-jobs bench-setup clean
+.PHONY: setup demo test check format docs bench bench-fleet bench-queue bench-jobs bench-setup clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The pages of docs/ with the reference of the Python API, into site/; a dead link is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench-setup: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
 
@@ -71,4 +75,4 @@ bench-jobs: setup
 	$(BIN)/python -m tests.benchmarks.bench_many_jobs
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

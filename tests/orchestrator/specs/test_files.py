@@ -184,12 +184,12 @@ def test_an_override_reaches_into_steps_and_matrices(tmp_path: Path) -> None:
         load(tmp_path, SWEEP, "matrix.training.seed=[-1.5]")
 
 
-def test_every_field_of_a_group_stands_in_the_readme() -> None:
-    """The README promises every field with its default."""
-    readme = (ROOT / "README.md").read_text()
+def test_every_field_of_a_group_stands_in_the_page() -> None:
+    """The reference promises every field with its default."""
+    page = (ROOT / "docs/job-files.md").read_text()
     for kind in (PipelineFile, SweepFile):
         for name in kind.model_fields:
-            assert f"`{name}" in readme, name
+            assert f"`{name}" in page, name
 
 
 def test_a_part_of_a_retry_policy_keeps_the_other_defaults_of_its_cause(tmp_path: Path) -> None:
