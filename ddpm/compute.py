@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from ddpm.config import Precision
+from ddpm.config import Precision, Prediction, check_precision
 from ddpm.kernels.amx.kernels import kernels_obstacle
 from ddpm.kernels.amx.network import TiledUNet
 from ddpm.memory import keep_memory
@@ -129,6 +129,7 @@ def decide_compute(
     compile_request: bool | Literal["auto"],
     num_threads: int,
     worth_compiling: bool,
+    prediction: Prediction = "epsilon",
     fits_tiles: bool = False,
     kernel_folder: Path | None = None,
     device_kind: DeviceKind | None = None,
@@ -141,20 +142,20 @@ def decide_compute(
             worth it.
         num_threads: CPU threads of one worker.
         worth_compiling: Whether the job's work is longer than the compiling.
+        prediction: What the network's output stands for. That of "mean" is divided by numbers down
+            to 1e-4, and bfloat16's rounding with it, so it is computed in float32.
         fits_tiles: Whether network and batch are such as the AMX kernels are made for.
         kernel_folder: Where these are kept, as for `ddpm.kernels.amx.kernels.load_kernels`.
         device_kind: None takes CUDA where there is a device.
+
+    Raises:
+        ConfigError: bfloat16 was asked for, and cannot be.
     """
+    check_precision(precision, prediction)
     if device_kind is None:
         device_kind = "cuda" if torch.cuda.is_available() else "cpu"
-    fast_bf16 = has_fast_bf16(device_kind)
-    fastest: Literal["bf16", "float32"] = "bf16" if fast_bf16 else "float32"
-    decided = ComputeDecision(
-        device_kind=device_kind,
-        precision=fastest if precision == "auto" else precision,
-        num_threads=num_threads,
-    )
-    reasons = [f"{device_kind} {'has' if fast_bf16 else 'has no'} bf16 matrix units"]
+    chosen, reasons = _choose_precision(precision, prediction, device_kind)
+    decided = ComputeDecision(device_kind=device_kind, precision=chosen, num_threads=num_threads)
     if compile_request == "auto" and fits_tiles and (device_kind, decided.precision) == _TILED:
         obstacle = kernels_obstacle(kernel_folder)
         if obstacle is None:
@@ -168,6 +169,19 @@ def decide_compute(
     elif compile_request == "auto" and not wanted:
         reasons.append("eager, since the work is shorter than compiling it")
     return replace(decided, compiled=wanted and obstacle is None, reason="; ".join(reasons))
+
+
+def _choose_precision(
+    precision: Precision, prediction: Prediction, device_kind: DeviceKind
+) -> tuple[Literal["bf16", "float32"], list[str]]:
+    """Return the precision to compute in, and why."""
+    fast_bf16 = has_fast_bf16(device_kind)
+    reasons = [f"{device_kind} {'has' if fast_bf16 else 'has no'} bf16 matrix units"]
+    if precision != "auto":
+        return precision, reasons
+    if fast_bf16 and prediction == "mean":
+        return "float32", [*reasons, "float32, since the network predicts the mean"]
+    return "bf16" if fast_bf16 else "float32", reasons
 
 
 def has_fast_bf16(device_kind: DeviceKind) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 Precision = Literal["auto", "bf16", "float32"]
 Prediction = Literal["epsilon", "x_start", "mean"]
 Variance = Literal["fixed_small", "fixed_large"]
+Spacing = Literal["linear", "quadratic", "ddim_linear", "ddim_quadratic", "improved_linear"]
 
 MAX_IMAGE_CHANNELS = 4
 
@@ -40,6 +41,16 @@ def _require_positive(config: object, *fields: str) -> None:
         _require(value > 0, field, value, "greater than 0")
 
 
+def check_precision(precision: Precision, prediction: Prediction, field: str = "precision") -> None:
+    """Raise ConfigError where bfloat16 would throw away what the network predicts."""
+    _require(
+        precision != "bf16" or prediction != "mean",
+        field,
+        precision,
+        "float32 (or auto) with prediction mean, whose x_0 bfloat16 would round away",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     """The sizes of a U-Net; the defaults are the CIFAR-10 model of Ho et al. 2020, appendix B.
@@ -51,7 +62,10 @@ class UNetConfig:
         num_res_blocks: Residual blocks of a level on the way down (one more on the way up).
         attention_resolutions: Heights (in pixels) of the levels that have self-attention. The
             middle of the U-Net always has it.
-        num_heads: Attention heads.
+        num_heads: Attention heads of every level.
+        attention_head_dim: Channels of a head, so that the number of heads varies by level, as in
+            diffusers; None takes `num_heads`.
+        norm_eps: What group norm adds to the variance: 1e-6 in Ho's code, 1e-5 in torch.
         dropout: Probability of dropout in each residual block, in [0, 1).
     """
 
@@ -62,10 +76,12 @@ class UNetConfig:
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (16,)
     num_heads: int = 1
+    attention_head_dim: int | None = None
+    norm_eps: float = 1e-6
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _require_positive(self, "channels", "num_res_blocks", "num_heads")
+        _require_positive(self, "channels", "num_res_blocks", "num_heads", "norm_eps")
         _require(self.channels % 2 == 0, "channels", self.channels, "even")
         multipliers = self.channel_multipliers
         _require(
@@ -80,13 +96,27 @@ class UNetConfig:
             self.attention_resolutions,
             "a list of heights greater than 0",
         )
+        self._check_heads()
+        _require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "in [0, 1)")
+
+    def _check_heads(self) -> None:
+        widths = [self.channels * multiplier for multiplier in self.channel_multipliers]
+        divides = "a divisor of the channels of every level"
         _require(
-            all(self.channels * m % self.num_heads == 0 for m in multipliers),
+            all(width % self.num_heads == 0 for width in widths),
             "num_heads",
             self.num_heads,
-            "a divisor of the channels of every level",
+            divides,
         )
-        _require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "in [0, 1)")
+        size = self.attention_head_dim
+        if size is not None:
+            fits = size > 0 and all(width % size == 0 for width in widths)
+            _require(fits, "attention_head_dim", size, divides)
+            _require(self.num_heads == 1, "num_heads", self.num_heads, "1 with attention_head_dim")
+
+    def num_heads_of(self, channels: int) -> int:
+        """Return the attention heads of a level of so many channels."""
+        return channels // self.attention_head_dim if self.attention_head_dim else self.num_heads
 
     def check_image_shape(self, image_shape: tuple[int, int, int]) -> None:
         """Raise ConfigError unless a U-Net of these sizes takes (C, H, W) images."""
@@ -201,9 +231,14 @@ class SamplingConfig:
         method: "ddpm" (Ho et al. 2020, algorithm 2) or "ddim" (Song et al. 2020).
         num_steps: Reverse steps; fewer than T respace the chain.
         eta: Stochasticity of ddim: 0 is deterministic, 1 has the posterior variance.
-        spacing: How the steps are chosen among the T: "linear" or "quadratic".
-        variance: sigma_t^2 of ddpm; None takes the model's.
+        spacing: How the steps are chosen among the T: "linear" and "quadratic" run from 0 to
+            T - 1. To repeat published tables, "ddim_linear" and "ddim_quadratic" choose as the
+            code of Song et al. 2020 does, "improved_linear" as that of Nichol & Dhariwal 2021.
+        variance: sigma_t^2 of ddpm; None takes the model's for the whole chain, and "fixed_small"
+            for a shorter one, where "fixed_large" leaves far more noise.
         clip_denoised: Clip the predicted x_0 to [-1, 1] at every step.
+        keep_epsilon: Where x_0 is clipped, ddim goes on with the network's own noise, as diffusers
+            does, and not with the one that belongs to the clipped x_0.
         seed: Seed of the noise. Image k depends on it and on k.
         microbatch_size: Images that go through the network together. Part of what fixes the bits.
         precision: "bf16" holds the weights in bfloat16; "auto" takes what is fastest on the job's
@@ -218,9 +253,10 @@ class SamplingConfig:
     method: Literal["ddpm", "ddim"] = "ddpm"
     num_steps: int = 1000
     eta: float = 0.0
-    spacing: Literal["linear", "quadratic"] = "linear"
+    spacing: Spacing = "linear"
     variance: Variance | None = None
     clip_denoised: bool = True
+    keep_epsilon: bool = False
     seed: int = 0
     microbatch_size: int = 128
     precision: Precision = "auto"
@@ -235,3 +271,9 @@ class SamplingConfig:
         _require(0.0 <= self.eta <= 1.0, "eta", self.eta, "in [0, 1]")
         _require(self.seed < 2**63, "seed", self.seed, "below 2**63")
         _require(self.method == "ddim" or self.eta == 0.0, "eta", self.eta, "0 with method ddpm")
+        _require(
+            self.method == "ddim" or not self.keep_epsilon,
+            "keep_epsilon",
+            self.keep_epsilon,
+            "false with method ddpm, whose step has no noise of the network's",
+        )

@@ -17,7 +17,6 @@ from ddpm.network.convolution import Conv2d
 from ddpm.network.dropout import Dropout
 from ddpm.network.layers import attention, group_norm, group_norm_silu
 
-_GROUP_NORM_EPS = 1e-6  # as in Ho's code
 _MAX_GROUPS = 32
 
 
@@ -42,8 +41,8 @@ def num_groups(channels: int) -> int:
     return max(groups for groups in range(1, _MAX_GROUPS + 1) if channels % groups == 0)
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(num_groups(channels), channels, eps=_GROUP_NORM_EPS)
+def _group_norm(channels: int, eps: float) -> nn.GroupNorm:
+    return nn.GroupNorm(num_groups(channels), channels, eps=eps)
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> Conv2d:
@@ -54,13 +53,18 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, the timestep embedding added between them, and a shortcut."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_channels: int,
+        dropout: float,
+        norm_eps: float,
     ) -> None:
         super().__init__()
-        self.norm1 = _group_norm(in_channels)
+        self.norm1 = _group_norm(in_channels, norm_eps)
         self.conv1 = _conv(in_channels, out_channels)
         self.embedding = nn.Linear(embedding_channels, out_channels)
-        self.norm2 = _group_norm(out_channels)
+        self.norm2 = _group_norm(out_channels, norm_eps)
         self.dropout = Dropout(dropout)
         self.conv2 = _conv(out_channels, out_channels)
         self.shortcut: nn.Module = nn.Identity()
@@ -79,10 +83,10 @@ class ResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """Attention of every pixel of a feature map to every other, with a residual."""
 
-    def __init__(self, channels: int, num_heads: int) -> None:
+    def __init__(self, channels: int, num_heads: int, norm_eps: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = _group_norm(channels)
+        self.norm = _group_norm(channels, norm_eps)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.projection = nn.Linear(channels, channels)
 
@@ -232,22 +236,26 @@ class UNet(nn.Module):
         self.conv_in = _conv(self.image_shape[0], width)
         skips = self._build_down()
         deepest = skips[-1]
-        attention = SelfAttention(deepest, config.num_heads)
-        self.middle1 = _Stage(self._block(deepest, deepest), attention)
+        self.middle1 = _Stage(self._block(deepest, deepest), self._attention(deepest))
         self.middle2 = _Stage(self._block(deepest, deepest), None)
         self._build_up(skips)
-        self.norm_out = _group_norm(width)
+        self.norm_out = _group_norm(width, config.norm_eps)
         self.conv_out = _conv(width, self.image_shape[0])
 
     def _block(self, in_channels: int, out_channels: int) -> ResidualBlock:
         config = self.config
-        return ResidualBlock(in_channels, out_channels, 4 * config.channels, config.dropout)
+        return ResidualBlock(
+            in_channels, out_channels, 4 * config.channels, config.dropout, config.norm_eps
+        )
+
+    def _attention(self, channels: int) -> SelfAttention:
+        return SelfAttention(channels, self.config.num_heads_of(channels), self.config.norm_eps)
 
     def _stage(self, in_channels: int, out_channels: int, level: int) -> _Stage:
         config = self.config
         attention = None
         if self.image_shape[1] >> level in config.attention_resolutions:
-            attention = SelfAttention(out_channels, config.num_heads)
+            attention = self._attention(out_channels)
         return _Stage(self._block(in_channels, out_channels), attention)
 
     def _build_down(self) -> list[int]:

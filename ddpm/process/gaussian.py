@@ -205,7 +205,9 @@ class GaussianDiffusion(nn.Module):
             model_output: (B, C, H, W) float32.
             x_t: (B, C, H, W) float32.
             t: (B,) int64 in [0, T).
-            clip_denoised: Clip the predicted x_start to [-1, 1].
+            clip_denoised: Clip the predicted x_start to [-1, 1]. The mean is then that of the
+                clipped one, also where the network predicts the mean itself; the codes of Ho and
+                of Nichol & Dhariwal keep a predicted mean as it is.
 
         Returns:
             The distribution. At t = 0 its variance is posterior_variance of t = 1 for either

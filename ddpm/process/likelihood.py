@@ -51,6 +51,18 @@ class BitsPerDimension:
         return self.prior + self.denoising + self.decoder
 
 
+def mean_and_error(values: Tensor) -> tuple[float, float | None]:
+    """Return the mean over images and its standard error; None of one image.
+
+    The error holds both what the images differ and what the drawn timesteps and noise add.
+
+    Args:
+        values: (B,) float64.
+    """
+    mean = float(values.mean())
+    return mean, float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+
+
 def bits_per_dim(
     denoiser: Denoiser,
     diffusion: GaussianDiffusion,

@@ -90,7 +90,8 @@ def random_words(
         Four tensors (B, num_blocks) int64 in [0, 2**32).
 
     Raises:
-        ValueError: The seed or the number of blocks is out of range.
+        ValueError: The seed, a minor number or the number of blocks is out of range. Minor numbers
+            on a GPU are not looked at: the host would have to wait for them.
     """
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed must be a 64-bit integer, not {seed}")
@@ -98,6 +99,7 @@ def random_words(
         raise ValueError(f"an image must have 1 to 2**{_BLOCK_BITS + 2} values")
     device = major.device if isinstance(major, Tensor) else torch.as_tensor(minor).device
     blocks = torch.arange(num_blocks, device=device).add_(int(stream) << _BLOCK_BITS)
+    _check_minor(minor)
     major, minor = _as_column(major, device), _as_column(minor, device)
     counter = (blocks[None], minor & _LOW_WORD, *_low_high(major))
     return philox4x32(counter, _low_high(_as_column(seed, device)[0, 0]))
@@ -232,6 +234,15 @@ def flips(seed: int, step: int | Tensor, positions: Tensor) -> Tensor:
     """
     word = random_words(seed, Stream.FLIP, step, positions, 1)[0]
     return (word >= 2**31).squeeze(1)
+
+
+def _check_minor(minor: int | Tensor) -> None:
+    """Refuse timesteps and positions that the counter's word would take modulo 2**32."""
+    if isinstance(minor, Tensor) and (minor.device.type != "cpu" or minor.numel() == 0):
+        return
+    lowest, highest = minor.aminmax() if isinstance(minor, Tensor) else (minor, minor)
+    if int(lowest) < 0 or int(highest) > _LOW_WORD:
+        raise ValueError(f"timesteps and positions must be in [0, 2**32), not {minor}")
 
 
 def _as_column(number: int | Tensor, device: torch.device) -> Tensor:

@@ -10,14 +10,16 @@ of (seed, k, t), a chain that was stopped after any step goes on from its image 
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddpm.config import ConfigError, SamplingConfig
+from ddpm.config import DiffusionConfig, SamplingConfig
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.noise import Stream, sample_noise
+from ddpm.process.spacing import sampling_timesteps
 
 # Values, each some tens of bytes while it is made: what a cache holds, and what keeps a GPU busy.
 _NOISE_AT_ONCE = {"cpu": 2**16, "cuda": 2**20}
@@ -51,33 +53,16 @@ class StepCoefficients(NamedTuple):
     noise_scale: float
 
 
-def sampling_timesteps(config: SamplingConfig, num_timesteps: int) -> list[int]:
-    """Choose the timesteps that a chain visits.
+def settled(config: SamplingConfig, diffusion: DiffusionConfig) -> SamplingConfig:
+    """Return a sampler that says all of itself: ddpm's variance, where none was named.
 
-    They are floor(c i) for "linear" and floor(c i^2) for "quadratic" spacing (Song et al. 2020,
-    appendix D.2), where i runs from 0, so that the cleanest timestep is visited, and c is such
-    that the last is T - 1. Where quadratic ones would meet near 0, they are counted up instead.
-    A chain of one step has T - 1 alone.
-
-    Args:
-        config: The sampler; its method doesn't matter here.
-        num_timesteps: T.
-
-    Returns:
-        `config.num_steps` distinct timesteps, increasing, 0-based; the last is T - 1.
-
-    Raises:
-        ConfigError: More steps are asked for than there are.
+    It is the model's for the whole chain. A shorter one takes "fixed_small": its betas are large,
+    and with them as variances as much noise is left as is taken away.
     """
-    total, steps = num_timesteps, config.num_steps
-    if steps > total:
-        raise ConfigError("num_steps", steps, f"at most {total}, the model's num_timesteps")
-    if steps == 1:
-        return [total - 1]
-    last, gaps = total - 1, steps - 1
-    if config.spacing == "linear":
-        return [last * i // gaps for i in range(steps)]
-    return [max(last * i * i // gaps**2, i) for i in range(steps)]
+    if config.method != "ddpm" or config.variance is not None:
+        return config
+    is_whole = config.num_steps >= diffusion.num_timesteps
+    return replace(config, variance=diffusion.variance if is_whole else "fixed_small")
 
 
 def step_coefficients(
@@ -235,9 +220,14 @@ def _reverse_step(
     t = torch.full((len(x),), step.timestep, dtype=torch.int64, device=x.device)
     model_output = denoiser(x, t).to(torch.float32)
     pred_xstart = diffusion.predict_xstart(model_output, x, t)
+    kept = pred_xstart
     if config.clip_denoised:
         pred_xstart = pred_xstart.clamp(-1.0, 1.0)
     x_prev = step.xstart_weight * pred_xstart + step.x_weight * x
+    if config.clip_denoised and config.keep_epsilon:
+        # x_0's own weight beside the noise is sqrt(alphas_cumprod_prev); this gives the rest back.
+        signal = float(diffusion.schedule.sqrt_alphas_cumprod[step.timestep])
+        x_prev = x_prev + step.x_weight * signal * (pred_xstart - kept)
     if noise is not None:
         x_prev = x_prev + step.noise_scale * noise
     return x_prev
@@ -248,7 +238,7 @@ def _ddpm_weights(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weights of Ho et al. 2020, algorithm 2, on the respaced chain: (S,) float64."""
     schedule = diffusion.schedule.respaced(timesteps)
-    variance = config.variance or diffusion.config.variance
+    variance = settled(config, diffusion.config).variance
     chosen = schedule.betas if variance == "fixed_large" else schedule.posterior_variance
     noise_scale = chosen.sqrt()
     noise_scale[0] = 0.0  # the last step taken is the mean alone

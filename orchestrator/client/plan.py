@@ -9,6 +9,7 @@ from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.store.objects import ObjectStore
 
+_OPEN_VARIANCE = "the model's for all its timesteps, fixed_small for fewer"
 _BYTES_PER_PARAMETER = 4 * 4  # model, moving average and two moments, float32
 
 
@@ -91,15 +92,17 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
 
 def plan_sampling(spec: SampleJob) -> dict[str, Any]:
     """Return images, shards, passes of the network and workers of a sampling."""
-    microbatch = spec.sampling.microbatch_size
-    num_microbatches = -(-spec.num_samples // microbatch)
+    sampling = spec.sampling
+    num_microbatches = -(-spec.num_samples // sampling.microbatch_size)
+    is_open = sampling.method == "ddpm" and sampling.variance is None
     return {
         "kind": spec.kind,
         "name": spec.name,
         "images": spec.num_samples,
         "shards": -(-spec.num_samples // spec.shard_size),
         "microbatches": num_microbatches,
-        "network_passes": num_microbatches * spec.sampling.num_steps,
+        "network_passes": num_microbatches * sampling.num_steps,
+        **({"variance": _OPEN_VARIANCE} if is_open else {}),
         **_fleet(spec),
         "model": spec.model.job or spec.model.registered or spec.model.checkpoint,
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm.config import SamplingConfig
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
-from ddpm.process.sampling import ChainState, sample_chain, to_uint8
+from ddpm.process.sampling import ChainState, sample_chain, step_coefficients, to_uint8
 from orchestrator.artifacts.samples.shards import Pixels
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard
@@ -93,11 +93,13 @@ class ShardArtist:
         self._image_shape = image_shape
         self._device = device
         self._num_filmed = num_filmed
-        self._filmed_steps = filmed_steps(config.num_steps)
+        self._num_steps = len(step_coefficients(config, diffusion))
+        self._filmed_steps = filmed_steps(self._num_steps)
 
     def hasty(self, num_steps: int) -> Self:
         """Return an artist that draws in fewer steps, with the same network and no film."""
-        config = replace(self._config, num_steps=min(num_steps, self._config.num_steps))
+        few = min(num_steps, self._config.num_steps)
+        config = replace(self._config, num_steps=few, spacing="linear")
         return type(self)(self._denoiser, self._diffusion, config, self._image_shape, self._device)
 
     def draw(self, canvas: Canvas, watch: Watch) -> DrawnShard | Canvas | None:
@@ -161,7 +163,7 @@ class ShardArtist:
         canvas.chain, canvas.film = None, []
 
     def _show(self, canvas: Canvas, watch: Watch) -> None:
-        steps, size = self._config.num_steps, self._config.microbatch_size
+        steps, size = self._num_steps, self._config.microbatch_size
         in_this = canvas.chain.step_index if canvas.chain else 0
         num_microbatches = -(-canvas.shard.num_images // size)
         watch.show(

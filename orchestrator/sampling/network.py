@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import ddpm
 from ddpm.bits import BITS_VERSION, bits_version_of
 from ddpm.compute import ComputeDecision, compile_obstacle
+from ddpm.config import SamplingConfig
 from ddpm.network.unet import UNet
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.training.checkpoint import CheckpointInfo
@@ -37,6 +39,20 @@ def build_denoiser(model: UNet, compute: ComputeDecision) -> Denoiser:
 def build_diffusion(info: CheckpointInfo, device: torch.device) -> GaussianDiffusion:
     """Return a checkpoint's diffusion on a device."""
     return GaussianDiffusion(info.diffusion_config).to(device)
+
+
+def recorded_sampling(decisions: Mapping[str, Any], info: CheckpointInfo) -> SamplingConfig:
+    """Return the sampler that was decided for a set, whichever version decided it.
+
+    Fields that it did not know have their defaults, which are its own ways. It left ddpm's variance
+    open where none was named, and took the model's for chains of any length.
+    """
+    known = {field.name for field in fields(SamplingConfig)}
+    recorded = {key: value for key, value in decisions["sampling"].items() if key in known}
+    config = SamplingConfig(**recorded)
+    if config.method == "ddpm" and config.variance is None:
+        return replace(config, variance=info.diffusion_config.variance)
+    return config
 
 
 def environment(compute: ComputeDecision) -> dict[str, str | int]:

@@ -15,7 +15,8 @@ import torch
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
 from ddpm.kernels.amx.network import fits_tiles
 from ddpm.process.gaussian import Denoiser
-from ddpm.process.sampling import sampling_timesteps
+from ddpm.process.sampling import settled
+from ddpm.process.spacing import sampling_timesteps
 from ddpm.training.checkpoint import CheckpointFormatError, load_model
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
 from orchestrator.artifacts.samples.shards import (
@@ -38,6 +39,7 @@ from orchestrator.sampling.network import (
     build_diffusion,
     environment,
     honoured_environment,
+    recorded_sampling,
 )
 from orchestrator.sampling.partials import load_partial, save_partial
 from orchestrator.sampling.smoke import smoke_drawing
@@ -119,7 +121,7 @@ class StoreStudio:
         return {
             "compute": compute.to_json(),
             "model": dataclasses.asdict(setup.model),
-            "sampling": dataclasses.asdict(sampling),
+            "sampling": dataclasses.asdict(settled(sampling, self._info.diffusion_config)),
             "image_shape": list(self._info.image_shape),
             "num_samples": setup.spec.num_samples,
             "shard_size": setup.spec.shard_size,
@@ -130,6 +132,7 @@ class StoreStudio:
         sampling = self._setup.spec.sampling
         return decide_compute(
             precision=sampling.precision,
+            prediction=self._info.diffusion_config.prediction,
             compile_request=sampling.compile,
             num_threads=self._setup.cpus,
             worth_compiling=worth_compiling,
@@ -184,7 +187,7 @@ class StoreStudio:
         self._artist = ShardArtist(
             denoiser,
             build_diffusion(info, compute.device),
-            spec.sampling,
+            recorded_sampling(decisions, info),
             info.image_shape,
             compute.device,
             num_filmed=min(spec.sampling.trajectory, spec.num_samples),

@@ -21,7 +21,13 @@ from pydantic import (
     model_validator,
 )
 
-from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
+from ddpm.config import (
+    DiffusionConfig,
+    SamplingConfig,
+    TrainingConfig,
+    UNetConfig,
+    check_precision,
+)
 from orchestrator.lifecycle.retry import RetryPolicy
 
 MAX_NAME_LENGTH = 19  # a job id is the name, a time (15) and four random letters
@@ -313,6 +319,7 @@ class TrainJob(Job):
                 f"training.global_batch_size ({batch}) must be a multiple of "
                 f"resources.num_workers ({workers})"
             )
+        check_precision(self.training.precision, self.diffusion.prediction, "training.precision")
         return self
 
 
@@ -348,7 +355,7 @@ class SampleJob(Job):
         num_steps = min(SMOKE_STEPS, self.sampling.num_steps)
         return {
             "resources": self.resources.model_copy(update={"num_workers": WorkerRange()}),
-            "sampling": replace(self.sampling, num_steps=num_steps, trajectory=0),
+            "sampling": replace(self.sampling, num_steps=num_steps, spacing="linear", trajectory=0),
             "num_samples": 1,
             "shard_size": self.sampling.microbatch_size,
         }

@@ -27,7 +27,7 @@ def located_error(
     location = _field_location(fault["loc"], model)
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
-        location = (*location, cause.field)
+        location = (*location, *cause.field.split("."))
     words = [
         other["ctx"]["expected"]
         for other in faults[1:]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ddpm.compute import ComputeDecision
 from ddpm.config import SamplingConfig
 from ddpm.network.unet import UNet
 from ddpm.process.gaussian import GaussianDiffusion
-from ddpm.process.likelihood import bits_per_dim
+from ddpm.process.likelihood import bits_per_dim, mean_and_error
 from ddpm.process.noise import training_noise
 from ddpm.process.sampling import draw, sample_chain, to_uint8
 from ddpm.training.data import ImageDataset, to_float
@@ -28,6 +29,12 @@ from orchestrator.tracking.writer import MetricWriter
 NUM_FRAMES = 11
 NUM_STRIPS = 4
 _BATCH = 64
+_PARTS_OF_BOUND = {
+    "bpd": "total",
+    "bpd_prior": "prior",
+    "bpd_denoising": "denoising",
+    "bpd_decoder": "decoder",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +89,8 @@ def final_report(
     if spec.evaluation.num_images and len(holdout):
         means, draws = evaluate(spec, state, holdout)
         metrics.log(state.step, means)
-        body = json.dumps({"format_version": 1, "step": state.step, "images": draws})
+        said = {"format_version": 1, "step": state.step, "means": means, "images": draws}
+        body = json.dumps(said)
         attempt.store.put(f"{attempt.paths.folder}evaluation.json", body.encode())
     commit = CheckpointStore(attempt.store, attempt.job).find(state.step)
     if commit is not None:
@@ -101,13 +109,13 @@ def evaluate(
     """Compute the bound of held-out images, in bits per dimension.
 
     Returns:
-        The means of the bound and of its three terms, and for each image the timesteps that were
-        drawn with their terms.
+        The means of the bound and of its three terms with their standard errors, and for each image
+        the timesteps that were drawn with their terms.
     """
     draws: list[dict[str, Any]] = []
     model, diffusion = AveragedModel(state), _diffusion(state)
     num_images = min(spec.evaluation.num_images, len(holdout))
-    sums = dict.fromkeys(("bpd", "bpd_prior", "bpd_denoising", "bpd_decoder"), 0.0)
+    parts: dict[str, list[Tensor]] = {name: [] for name in _PARTS_OF_BOUND}
     for first in range(0, num_images, _BATCH):
         chosen = np.arange(first, min(first + _BATCH, num_images))
         bound = bits_per_dim(
@@ -118,14 +126,24 @@ def evaluate(
             seed=spec.training.seed,
             num_timesteps=min(spec.evaluation.num_timesteps, diffusion.num_timesteps),
         )
-        parts = (bound.total, bound.prior, bound.denoising, bound.decoder)
-        for name, part in zip(sums, parts, strict=True):
-            sums[name] += float(part.sum())
+        for name, attribute in _PARTS_OF_BOUND.items():
+            parts[name].append(getattr(bound, attribute))
         rows = zip(chosen.tolist(), bound.timesteps.tolist(), bound.terms.tolist(), strict=True)
         draws += [{"image": k, "timesteps": t, "terms": terms} for k, t, terms in rows]
-    means = {f"holdout/{name}": value / num_images for name, value in sums.items()}
+    means = _with_errors({name: torch.cat(values) for name, values in parts.items()})
     logger.info("held-out bound: %s", means)
     return {**means, "holdout/num_images": float(num_images)}, draws
+
+
+def _with_errors(parts: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return each part's mean over the images and, of more than one, its standard error."""
+    numbers: dict[str, float] = {}
+    for name, values in parts.items():
+        mean, error = mean_and_error(values)
+        numbers[f"holdout/{name}"] = mean
+        if error is not None:
+            numbers[f"holdout/{name}_se"] = error
+    return numbers
 
 
 def _diffusion(state: TrainState) -> GaussianDiffusion:

@@ -133,6 +133,7 @@ class TrainingWorker:
         assert placement is not None  # noqa: S101 - a started record has one
         proposal = decide_compute(
             precision=training.precision,
+            prediction=self._spec.diffusion.prediction,
             compile_request=training.compile,
             num_threads=placement.cpus_per_worker,
             worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,

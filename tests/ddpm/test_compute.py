@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute, has_fast_bf16
+from ddpm.config import ConfigError
 
 
 def test_decision_survives_json_and_unknown_fields() -> None:
@@ -89,3 +91,21 @@ def test_a_gpu_is_asked_for_its_compiler_in_a_process_that_has_loaded_none() -> 
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_a_predicted_mean_is_computed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its x_0 is that output divided by as little as 1e-4: rounded to bfloat16, nothing is left."""
+    monkeypatch.setattr("ddpm.compute.has_fast_bf16", lambda device_kind: True)
+    decide = partial(
+        decide_compute,
+        compile_request=False,
+        num_threads=1,
+        worth_compiling=False,
+        device_kind="cpu",
+    )
+    assert decide(precision="auto").precision == "bf16"
+    decision = decide(precision="auto", prediction="mean")
+    assert decision.precision == "float32"
+    assert "predicts the mean" in decision.reason
+    with pytest.raises(ConfigError, match="precision must be float32"):
+        decide(precision="bf16", prediction="mean")

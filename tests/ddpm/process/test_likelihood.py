@@ -18,6 +18,7 @@ from ddpm.process.likelihood import (
     bits_per_dim,
     discretized_gaussian_log_likelihood,
     evaluation_timesteps,
+    mean_and_error,
     prior_bpd,
 )
 from ddpm.process.noise import Stream, sample_noise
@@ -254,3 +255,12 @@ def test_evaluation_keeps_no_gradient() -> None:
         lambda x_t, t: weight * x_t, _diffusion(), _images(2), torch.arange(2), seed=0
     )
     assert not bound.total.requires_grad
+
+
+def test_the_standard_error_is_that_of_the_mean() -> None:
+    """Two runs that differ by less than it are not to be told apart."""
+    values = torch.tensor([4.0, 5.0, 7.0, 8.0], dtype=torch.float64)
+    mean, error = mean_and_error(values)
+    assert mean == 6.0
+    assert error == pytest.approx(stats.sem(values.numpy()), rel=1e-12)
+    assert mean_and_error(values[:1]) == (4.0, None)

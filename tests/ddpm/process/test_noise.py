@@ -321,3 +321,11 @@ def test_image_without_a_place_in_the_counter_is_refused(shape: tuple[int, int, 
     """Its last blocks would run into the next stream."""
     with pytest.raises(ValueError, match="values"):
         sample_noise(0, torch.arange(1), 0, shape)
+
+
+@pytest.mark.parametrize("t", [-1, 2**32, [0, -1], [3, 2**32]])
+def test_a_timestep_that_the_counter_cannot_hold_is_refused(t: int | list[int]) -> None:
+    """Taken modulo 2**32 it would name another timestep's noise without a word."""
+    timesteps = torch.tensor(t) if isinstance(t, list) else t
+    with pytest.raises(ValueError, match="timesteps and positions must be in"):
+        sample_noise(0, torch.arange(2), timesteps, (1, 2, 2))

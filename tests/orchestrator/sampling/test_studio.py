@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from ddpm.config import ConfigError, SamplingConfig
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
+from ddpm.training.checkpoint import load_model
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
 from orchestrator.errors import BadInputError
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.units import plan_shards
 from orchestrator.lifecycle.outcome import reason_of
 from orchestrator.lifecycle.state import Reason
 from orchestrator.sampling.drawing import DrawnShard
+from orchestrator.sampling.network import recorded_sampling
 from orchestrator.sampling.studio import StoreSetup, StoreStudio
 from orchestrator.specs.job import ModelRef, SampleJob
 from tests.support.compiled_worker import MODEL_JOB, put_model
@@ -114,3 +116,23 @@ def test_weighing_the_work_leaves_the_weights_as_they_are(store: MemoryStore) ->
     studio = studio_of(store, precision="bf16", compile="auto")
     studio.prepare(None)
     assert {p.dtype for p in studio._model.parameters()} == {torch.float32}
+
+
+def test_a_set_records_the_variance_that_it_is_drawn_with(store: MemoryStore) -> None:
+    """A later version may have another default; this set keeps its own."""
+    assert studio_of(store).prepare(None)["sampling"]["variance"] == "fixed_small"
+    assert studio_of(store, num_steps=50).prepare(None)["sampling"]["variance"] == "fixed_large"
+    assert studio_of(store, method="ddim").prepare(None)["sampling"]["variance"] is None
+
+
+def test_a_set_of_an_earlier_version_keeps_the_variance_of_its_time(store: MemoryStore) -> None:
+    """It left the variance open and took the model's; a repaired shard must fit its neighbours."""
+    studio = studio_of(store)
+    decisions = studio.prepare(None)
+    old = dict(decisions["sampling"])
+    for field in ("keep_epsilon",):
+        del old[field]
+    old["variance"] = None
+    _, info = load_model(fetch_model(store, studio._setup.model).folder)
+    assert recorded_sampling({"sampling": old}, info).variance == "fixed_large"
+    assert recorded_sampling(decisions, info).variance == "fixed_small"

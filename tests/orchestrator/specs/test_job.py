@@ -79,6 +79,11 @@ WRONG = [
     ("channels: 64", "channels: !!python/name:os.system 1", ":4: tag "),
     ("[1, 2, 2]", "[1, 2", ": no valid YAML"),
     ("channels: 64", "channels: 63", ":4: model.channels must be even, not 63"),
+    (
+        "  precision: bf16",
+        "  precision: bf16\ndiffusion: {prediction: mean}",
+        ":8: training.precision must be float32 (or auto) with prediction mean",
+    ),
 ]
 
 
