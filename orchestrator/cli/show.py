@@ -187,7 +187,9 @@ def describe_event(event: Event) -> str:
 
 def describe_plan(plan: Mapping[str, Any]) -> str:
     """Return a plan as aligned lines; that of a group has a block for each child."""
-    own = {key: value for key, value in plan.items() if key != "children" and value not in ([], {})}
+    # Warnings were said already, on standard error.
+    apart = ("children", "warnings")
+    own = {k: value for k, value in plan.items() if k not in apart and value not in ([], {})}
     width = max(len(key) for key in own)
     lines = [
         f"{key.replace('_', ' '):<{width}}  {_plan_value(key, value)}" for key, value in own.items()

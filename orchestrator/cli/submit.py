@@ -1,23 +1,21 @@
 """The verb `submit`."""
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from ddpm.config import ConfigError
 from orchestrator.cli.jobs import wait_for
 from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.show import describe_plan
-from orchestrator.client.datasets import check_sources, with_dataset, with_datasets
 from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.client.plan import plan_of
+from orchestrator.client.prepare import check_sources, prepared
 from orchestrator.client.status import job_status
 from orchestrator.client.submit import submit_job, submit_with_smoke
 from orchestrator.client.surroundings import surroundings
-from orchestrator.errors import BadInputError
-from orchestrator.specs.files import load_submission
-from orchestrator.specs.group import GroupJob
+from orchestrator.specs.files import load_job_file
 
 
 @click.command("submit")
@@ -38,18 +36,15 @@ def submit_command(
     output: Output,
 ) -> None:
     """Check a job file and put the job, pipeline or sweep into the queue."""
-    spec = load_submission(file, overrides)
-    check_sources(spec, file, overrides)
+    job_file = load_job_file(file, overrides, os.environ)
+    check_sources(job_file, file.parent)
     store = surroundings(output.say).store
-    try:
-        if isinstance(spec, GroupJob):
-            spec = with_datasets(spec, file.parent, store)
-        else:
-            spec = with_dataset(spec, file.parent, store)
-    except ConfigError as error:
-        raise BadInputError(f"{file}: {error}") from error
+    job_file = prepared(job_file, file.parent, store)
+    spec = job_file.spec
+    for warning in job_file.warnings:
+        output.say(f"warning: {warning}")
     if dry_run:
-        plan = plan_of(spec, store)
+        plan = {**plan_of(spec, store), "warnings": list(job_file.warnings)}
         output.result(plan, describe_plan(plan))
         return
     submission = (submit_with_smoke if smoke else submit_job)(store, spec, job_id)

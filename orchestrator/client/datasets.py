@@ -1,50 +1,16 @@
 """Takes a job's images into the store when the job is submitted."""
 
 import importlib
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ddpm.config import ConfigError
 from orchestrator.artifacts.datasets.refs import DatasetRef, find_known, resolve_source
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.errors import BadInputError, DatasetError
-from orchestrator.specs.document import Location, load_document
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import Input
 from orchestrator.store.objects import ObjectStore
-
-
-def check_sources(spec: Job | GroupJob, file: Path, overrides: Sequence[str] = ()) -> None:
-    """Make sure that every data set of a job file is known or there, before anything is started.
-
-    Args:
-        spec: What the file says.
-        file: The job file; relative paths start from its folder.
-        overrides: `a.b=value` each, as `--set` takes them.
-
-    Raises:
-        BadInputError: One line that names file and line.
-    """
-    for location, job in _jobs(spec):
-        if job.dataset_input is None:
-            continue
-        try:
-            resolve_source(job.dataset_input.source, file.parent)
-        except DatasetError as error:
-            document = load_document(file)
-            for option in overrides:
-                document.override(option)
-            raise document.fault((*location, "dataset", "source"), str(error)) from error
-
-
-def _jobs(spec: Job | GroupJob) -> Iterable[tuple[Location, Job]]:
-    """Yield each job and where it stands in the file."""
-    if not isinstance(spec, GroupJob):
-        yield (), spec
-        return
-    for child in spec.children:
-        yield ("job",) if spec.kind == "sweep" else ("steps", child.step), child.spec
 
 
 def with_dataset(

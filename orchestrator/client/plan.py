@@ -77,6 +77,7 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
         "name": spec.name,
         "images": train_images,
         "held_out_images": held_out,
+        "evaluation_images": min(spec.evaluation.num_images, held_out),
         "image_shape": list(shape),
         "parameters": parameters,
         "steps": steps,

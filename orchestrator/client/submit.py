@@ -10,7 +10,7 @@ from orchestrator.jobs.submissions import create_job, read_submission
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
 from orchestrator.specs.smoke import behind_smoke_tests
-from orchestrator.store.keys import check_name
+from orchestrator.store.keys import check_name, made_id
 from orchestrator.store.objects import ObjectStore
 
 
@@ -66,4 +66,4 @@ def submit_with_smoke(
 def _new_id(name: str, now: datetime) -> str:
     alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
     ending = "".join(secrets.choice(alphabet) for _ in range(4))
-    return f"{name}-{now:%Y%m%d-%H%M%S}-{ending}"
+    return made_id(name, f"{now:%Y%m%d-%H%M%S}", ending)

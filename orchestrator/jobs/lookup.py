@@ -5,7 +5,7 @@ import re
 from orchestrator.errors import JobNotFoundError
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
-from orchestrator.store.keys import MADE_ID, JobPaths, check_name
+from orchestrator.store.keys import MADE_ID, JobPaths, check_name, stem_of
 from orchestrator.store.objects import ObjectStore
 
 
@@ -27,9 +27,10 @@ def find_job_id(store: ObjectStore, job: str) -> str:
 
 def _made_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
     """Return (time, id) of the jobs whose id was made from the name."""
-    folders = store.list_folders(f"{keys.JOBS}{name}-")
+    stem = stem_of(name)
+    folders = store.list_folders(f"{keys.JOBS}{stem}-")
     matches = [match for folder in folders if (match := MADE_ID.fullmatch(folder))]
-    return [(match["time"], match[0]) for match in matches if match["name"] == name]
+    return [(match["time"], match[0]) for match in matches if match["name"] == stem]
 
 
 def _chosen_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:

@@ -1,28 +1,20 @@
-"""Reads YAML 1.2 job files: plain values, and the line of each one for messages.
-
-A document is never executed: no tags, no class names, and a bound on size and on what its aliases
-unfold to. The same key twice is an error.
-"""
+"""A job file as it was read: plain values, and where each of them stands, for messages."""
 
 import copy
-import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
 from orchestrator.errors import BadInputError
 from orchestrator.specs.set_values import check_whole, is_written_as_yaml, typed_or_text
+from orchestrator.specs.variables import Variables
+from orchestrator.specs.yaml_nodes import Location, plain_mapping
 
 MAX_SIZE_BYTES = 256 * 1024
-_MAX_VALUES = 20_000
+STDIN = "standard input"
 
-Location = tuple[str | int, ...]
 _T = TypeVar("_T")
 
 
@@ -35,12 +27,18 @@ class Document:
         value: The top-level mapping, in plain Python types.
         lines: Line number (from 1) of each value, by its way from the top.
         overrides: The `--set` option that gave a value, by its way from the top.
+        variables: The variables of the environment that it names, with what they held.
     """
 
     source: str
     value: dict[str, Any]
     lines: dict[Location, int]
     overrides: dict[Location, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def gives(self, location: Location) -> bool:
+        """Tell whether a value was written, in the file or as an override, and is no default."""
+        return location in self.lines or location in self.overrides
 
     def where(self, location: Location) -> str:
         """Return "file:line" or the option that a value came from, or the nearest one around it."""
@@ -107,38 +105,32 @@ def _below(notes: Mapping[Location, _T], location: Location) -> dict[Location, _
     return {place[depth:]: note for place, note in notes.items() if place[:depth] == location}
 
 
-def load_document(path: Path) -> Document:
-    """Read a job file.
+def load_document(path: Path, environment: Mapping[str, str] | None = None) -> Document:
+    """Read a job file, or standard input where the path is `-`.
+
+    Args:
+        path: The file.
+        environment: What `${NAME}` in it may name; None to leave such a text as it is.
 
     Raises:
         BadInputError: It cannot be read, is too large, is no YAML 1.2 or no mapping.
     """
-    return parse_document(_read(path), str(path))
+    if str(path) == "-":
+        return parse_document(_decoded(sys.stdin.buffer.read(), STDIN), STDIN, environment)
+    return parse_document(_read(path), str(path), environment)
 
 
-def parse_document(text: str, source: str) -> Document:
+def parse_document(
+    text: str, source: str, environment: Mapping[str, str] | None = None
+) -> Document:
     """Parse a job file's text; `source` is what messages call it.
 
     Raises:
-        BadInputError: It is no YAML 1.2 or no mapping.
+        BadInputError: It is no YAML 1.2 or no mapping, or names a variable that it cannot have.
     """
-    try:
-        root = YAML(typ="rt", pure=True).load(text)
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        key = re.search(r'duplicate key "([^"]*)"', error.problem or "")
-        raise BadInputError(
-            f"{source}:{line}: key {key.group(1) if key else ''!r} stands twice; remove one"
-        ) from error
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadInputError(f"{source}:{line}: no valid YAML: {error.problem}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise BadInputError(f"{source}: no valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(root, CommentedMap):
-        raise BadInputError(f"{source}: a job file is a mapping that begins with `kind:`")
-    lines: dict[Location, int] = {(): 1}
-    return Document(source, _Plain(source, lines).of(root, ()), lines)
+    variables = None if environment is None else Variables(environment)
+    value, lines = plain_mapping(text, source, variables.fill_in if variables else None)
+    return Document(source, value, lines, variables=variables.used if variables else {})
 
 
 def parse_value(text: str) -> Any:
@@ -155,9 +147,20 @@ def parse_value(text: str) -> Any:
 
 def _read_value(text: str) -> Any:
     try:
-        return parse_document(f"value: {text}\n", "").value["value"]
+        return plain_mapping(f"value: {text}\n", "")[0]["value"]
     except BadInputError as error:
         raise BadInputError(f"{text!r} is no YAML value; quote it") from error
+
+
+def _decoded(body: bytes, source: str) -> str:
+    if len(body) > MAX_SIZE_BYTES:
+        size = len(body)
+        raise BadInputError(f"{source}: {size} bytes; a job file has {MAX_SIZE_BYTES} at most")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
+        raise BadInputError(f"{source}:{line}: not a text file in UTF-8") from error
 
 
 def _read(path: Path) -> str:
@@ -165,52 +168,7 @@ def _read(path: Path) -> str:
         size = path.stat().st_size
         if size > MAX_SIZE_BYTES:
             raise BadInputError(f"{path}: {size} bytes; a job file has {MAX_SIZE_BYTES} at most")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{path}: not a text file in UTF-8") from error
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        return _decoded(path.read_bytes(), str(path))
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise BadInputError(f"{path}: cannot be read: {reason}") from error
-
-
-class _Plain:
-    """Turns ruamel's nodes into plain values and notes their lines."""
-
-    def __init__(self, source: str, lines: dict[Location, int]) -> None:
-        self._source = source
-        self._lines = lines
-        self._count = 0
-
-    def of(self, node: Any, location: Location) -> Any:
-        self._count += 1
-        if self._count > _MAX_VALUES:
-            raise BadInputError(f"{self._source}: more than {_MAX_VALUES} values; not a job file")
-        if isinstance(node, CommentedMap):
-            return {self._key(key, location): self._child(node, key, location) for key in node}
-        if isinstance(node, CommentedSeq):
-            return [self._child(node, index, location) for index in range(len(node))]
-        return self._scalar(node, location)
-
-    def _key(self, key: Any, location: Location) -> str:
-        if not isinstance(key, str):
-            where = f"{self._source}:{self._lines.get(location, 1)}"
-            raise BadInputError(f"{where}: key {key!r} is not a word; quote it or mend it")
-        return str(key)
-
-    def _child(self, parent: Mapping[Any, Any] | Sequence[Any], key: Any, at: Location) -> Any:
-        location = (*at, key)
-        position = parent.lc.data.get(key) if parent.lc.data else None  # type: ignore[union-attr]
-        if position is not None:
-            self._lines[location] = position[0] + 1
-        return self.of(parent[key], location)
-
-    def _scalar(self, node: Any, location: Location) -> Any:
-        if isinstance(node, TaggedScalar):
-            line = self._lines.get(location, 1)
-            raise BadInputError(
-                f"{self._source}:{line}: tag {node.tag.value} is not allowed in a job file"
-            )
-        for kind in (bool, int, float, str):
-            if isinstance(node, kind):
-                return kind(node)
-        return None if node is None else str(node)

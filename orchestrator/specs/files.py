@@ -6,20 +6,20 @@ been submitted alone, and a mistake names the line of the file, also within a st
 
 import difflib
 import graphlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.lifecycle.state import GROUP_KINDS
-from orchestrator.specs.document import Document, Location, load_document
+from orchestrator.specs.checks import Gives, Remark, remarks_on
+from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.group import Child, GroupJob, GroupTracking, child_name
 from orchestrator.specs.job import (
-    MAX_NAME_LENGTH,
     Closed,
     Job,
     Name,
@@ -29,8 +29,10 @@ from orchestrator.specs.job import (
     TrainJob,
 )
 from orchestrator.specs.kinds import JOB_KINDS, Input, Output, checked_job, leaves, one_of, reads
-from orchestrator.specs.located_errors import located_error
+from orchestrator.specs.located_errors import validated
 from orchestrator.specs.matrix import runs, unfold_matrix
+from orchestrator.specs.yaml_nodes import Location
+from orchestrator.store.keys import MAX_NAME_LENGTH
 
 MAX_STEPS = 64
 _INHERITED = ("queue", "priority", "preemptible", "retry")
@@ -67,40 +69,104 @@ class SweepFile(_GroupFile):
     job: _Mapping
 
 
-_File = TypeVar("_File", PipelineFile, SweepFile)
+@dataclass(frozen=True)
+class JobFile:
+    """A checked job file, which still knows where each value stands.
+
+    Attributes:
+        document: The file.
+        spec: What it asks for.
+        parts: The document of each job of a group, by its step; of a lone job, that of "".
+        warnings: What would work but looks odd, a line each.
+    """
+
+    document: Document
+    spec: Job | GroupJob
+    parts: Mapping[str, Document]
+    warnings: tuple[str, ...] = ()
+
+    def jobs(self) -> Iterator[tuple[str, Job]]:
+        """Yield each job, and its step, "" for a lone one."""
+        if not isinstance(self.spec, GroupJob):
+            yield "", self.spec
+            return
+        yield from ((child.step, child.spec) for child in self.spec.children)
+
+    def fault(self, step: str, places: Sequence[Location], message: str) -> BadInputError:
+        """Return the error that says what is wrong with a job, at one of these places.
+
+        Args:
+            step: The job's step.
+            places: Where it may be; the last one that was written is pointed at.
+            message: What is wrong, and what to do.
+        """
+        return BadInputError(self._located(step, places, message) + self._settings(step))
+
+    def checked(self, look: Callable[[str, Job, Gives], Iterable[Remark]]) -> "JobFile":
+        """Return the file with what a look at each of its jobs has to say.
+
+        Args:
+            look: Takes a step, its job, and what tells whether a field of it was written.
+
+        Raises:
+            BadInputError: A job cannot work.
+        """
+        told = dict.fromkeys(self.warnings)
+        for step, job in self.jobs():
+            for remark in look(step, job, self.parts[step].gives):
+                if remark.is_fatal:
+                    raise self.fault(step, remark.places, remark.message)
+                told[self._located(step, remark.places, remark.message)] = None
+        return replace(self, warnings=tuple(told))
+
+    def _located(self, step: str, places: Sequence[Location], message: str) -> str:
+        part = self.parts[step]
+        written = [place for place in places if part.gives(place)]
+        return f"{part.where((written or list(places))[-1])}: {message}"
+
+    def _settings(self, step: str) -> str:
+        if not isinstance(self.spec, GroupJob):
+            return ""
+        settings = next(c.settings for c in self.spec.children if c.step == step)
+        return _told_settings(step, settings)
 
 
 def load_submission(path: Path, overrides: Sequence[str] = ()) -> Job | GroupJob:
+    """Read and check a job file of any kind; see `load_job_file`. Raises: BadInputError."""
+    return load_job_file(path, overrides).spec
+
+
+def load_job_file(
+    path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> JobFile:
     """Read and check a job file of any kind.
 
     Args:
         path: The file.
         overrides: `a.b=value` each, as `--set` takes them.
+        environment: What `${NAME}` in it may name.
 
     Raises:
         BadInputError: One line that names file, line and key, and what to do.
     """
-    document = load_document(path)
+    document = load_document(path, environment)
+    return _job_file(document, overrides).checked(lambda _, job, gives: remarks_on(job, gives))
+
+
+def _job_file(document: Document, overrides: Sequence[str]) -> JobFile:
     if document.value.get("kind") == "sweep":
         unfold_matrix(document)
     for option in overrides:
         document.override(option)
     kind = document.value.get("kind")
     if kind == "pipeline":
-        return _Pipeline(document, _checked(document, PipelineFile)).group()
+        return _Pipeline(document, validated(document, PipelineFile)).file()
     if kind == "sweep":
-        return _sweep(document, _checked(document, SweepFile))
+        return _sweep(document, validated(document, SweepFile))
     if kind not in JOB_KINDS:
         known = one_of([*JOB_KINDS, *GROUP_KINDS])
         raise document.fault(("kind",), f"kind must be {known}, not {kind!r}")
-    return checked_job(document)
-
-
-def _checked(document: Document, file: type[_File]) -> _File:
-    try:
-        return file.model_validate_json(json.dumps(document.value))
-    except ValidationError as error:
-        raise located_error(error, document, file) from error
+    return JobFile(document, checked_job(document), {"": document})
 
 
 def _group(file: PipelineFile | SweepFile, children: Iterable[Child]) -> GroupJob:
@@ -144,13 +210,13 @@ class _Pipeline:
         self._file = file
         self._steps = {step: document.part(("steps", step)) for step in file.steps}
 
-    def group(self) -> GroupJob:
+    def file(self) -> JobFile:
         """Return the checked pipeline. Raises: BadInputError."""
         children = {step: self._child(step) for step in self._steps}
         self._check_order(children)
         for child in children.values():
             self._check_chain(child, children)
-        return _group(self._file, children.values())
+        return JobFile(self._document, _group(self._file, children.values()), self._steps)
 
     def _child(self, step: str) -> Child:
         document = self._steps[step]
@@ -233,16 +299,17 @@ class _Pipeline:
             raise self._steps[child.step].fault(("sampling", "num_steps"), message)
 
 
-def _sweep(document: Document, file: SweepFile) -> GroupJob:
+def _sweep(document: Document, file: SweepFile) -> JobFile:
     longest = MAX_NAME_LENGTH - len(child_name("", _RUN.format(1)))
     if len(file.name) > longest:
         message = f"name: a sweep's has {longest} characters at most, not {len(file.name)}"
         raise document.fault(("name",), message)
-    children = [
-        _run(file, _RUN.format(number), settings, job)
-        for number, (settings, job) in enumerate(runs(document), 1)
-    ]
-    return _group(file, children)
+    children, parts = [], {}
+    for number, (settings, job) in enumerate(runs(document), 1):
+        step = _RUN.format(number)
+        children.append(_run(file, step, settings, job))
+        parts[step] = job
+    return JobFile(document, _group(file, children), parts)
 
 
 def _run(file: SweepFile, step: str, settings: dict[str, Any], job: Document) -> Child:
@@ -250,5 +317,9 @@ def _run(file: SweepFile, step: str, settings: dict[str, Any], job: Document) ->
         _inherit(job, file, step)
         return Child(step=step, settings=settings, spec=checked_job(job))
     except BadInputError as error:
-        told = ", ".join(f"{key}={value}" for key, value in settings.items())
-        raise BadInputError(f"{error} (run {step}: {told})") from error
+        raise BadInputError(f"{error}{_told_settings(step, settings)}") from error
+
+
+def _told_settings(step: str, settings: Mapping[str, Any]) -> str:
+    told = ", ".join(f"{key}={value}" for key, value in settings.items())
+    return f" (run {step}: {told})" if told else ""

@@ -8,22 +8,15 @@ they get them wrong, is in `group_files`.
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    JsonValue,
-    SerializeAsAny,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import BeforeValidator, Field, JsonValue, SerializeAsAny, StringConstraints
 
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.document import Document
 from orchestrator.specs.job import Closed, Job, Name, NotifySpec
 from orchestrator.specs.kinds import spec_from_json, stored_job
-from orchestrator.specs.located_errors import located_error
-from orchestrator.store.keys import MADE_ID, check_name
+from orchestrator.specs.located_errors import validated
+from orchestrator.store.keys import MADE_ID, MAX_JOB_ID_LENGTH, made_id, shortened
 
 
 class GroupTracking(Closed):
@@ -89,12 +82,8 @@ class GroupJob(Closed):
         return "steps" if self.kind == "pipeline" else "runs"
 
     def with_ids(self, group_id: str) -> Self:
-        """Return the group with an id for each child, and models that name those ids.
-
-        Raises:
-            BadInputError: The group's id is too long for its steps.
-        """
-        ids = {child.step: child_id(group_id, child.step) for child in self.children}
+        """Return the group with an id for each child, and models that name those ids."""
+        ids = {child.step: child_id(group_id, self.name, child.step) for child in self.children}
         children = [_with_id(child, ids) for child in self.children]
         return self.model_copy(update={"children": tuple(children)})
 
@@ -112,17 +101,12 @@ def child_name(group_name: str, step: str) -> str:
     return f"{group_name}-{step}"
 
 
-def child_id(group_id: str, step: str) -> str:
-    """Return the id of a step's job: the same for the same group, whoever asks.
-
-    Raises:
-        BadInputError: It would be too long.
-    """
+def child_id(group_id: str, group_name: str, step: str) -> str:
+    """Return the id of a step's job: the same for the same group, whoever asks."""
     made = MADE_ID.fullmatch(group_id)
     if made is None:
-        return check_name(f"step {step}: its job's id", f"{group_id}-{step}")
-    name = child_name(made["name"], step)
-    return check_name(f"step {step}: its job's id", f"{name}-{made['time']}-{made['ending']}")
+        return shortened(f"{group_id}-{step}", MAX_JOB_ID_LENGTH)
+    return made_id(child_name(group_name, step), made["time"], made["ending"])
 
 
 def submission_from_json(body: bytes) -> Job | GroupJob:
@@ -130,10 +114,7 @@ def submission_from_json(body: bytes) -> Job | GroupJob:
     value: dict[str, Any] = json.loads(body)
     if value.get("kind") not in GROUP_KINDS:
         return spec_from_json(body)
-    try:
-        return GroupJob.model_validate_json(body)
-    except ValidationError as error:
-        raise located_error(error, Document("spec.json", value, {}), GroupJob) from error
+    return validated(Document("spec.json", value, {}), GroupJob)
 
 
 def job_of(submission: Job | GroupJob, job_id: str) -> Job:

@@ -29,8 +29,9 @@ from ddpm.config import (
     check_precision,
 )
 from orchestrator.lifecycle.retry import RetryPolicy
+from orchestrator.specs.located_errors import FieldsError
+from orchestrator.store.keys import MAX_NAME_LENGTH
 
-MAX_NAME_LENGTH = 19  # a job id is the name, a time (15) and four random letters
 SMOKE_STEPS = 2  # reverse steps of a sampling's smoke test
 
 _WORD = r"^[a-z0-9]+(-[a-z0-9]+)*$"
@@ -163,7 +164,8 @@ class WorkerRange(Closed):
 
 
 def _as_range(value: object) -> object:
-    return {"min": value, "max": value} if type(value) is int else value
+    is_whole = type(value) is int or (type(value) is float and value.is_integer())
+    return {"min": int(value), "max": int(value)} if is_whole else value  # type: ignore[call-overload]
 
 
 class SampleResources(Resources):
@@ -205,7 +207,10 @@ class ModelRef(Closed):
     def _one_source(self) -> Self:
         given = [name for name in ("job", "registered", "checkpoint") if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError("exactly one of job, registered and checkpoint must be given")
+            raise FieldsError(
+                [(name,) for name in given] or [()],
+                "exactly one of model.job, model.registered and model.checkpoint must be given",
+            )
         return self
 
 
@@ -315,9 +320,10 @@ class TrainJob(Job):
     def _fits_together(self) -> Self:
         batch, workers = self.training.global_batch_size, self.resources.num_workers
         if batch % workers:
-            raise ValueError(
+            raise FieldsError(
+                (("training", "global_batch_size"), ("resources", "num_workers")),
                 f"training.global_batch_size ({batch}) must be a multiple of "
-                f"resources.num_workers ({workers})"
+                f"resources.num_workers ({workers})",
             )
         check_precision(self.training.precision, self.diffusion.prediction, "training.precision")
         return self
@@ -364,8 +370,9 @@ class SampleJob(Job):
     def _microbatches_fill_shards(self) -> Self:
         microbatch = self.sampling.microbatch_size
         if self.shard_size % microbatch:
-            raise ValueError(
+            raise FieldsError(
+                (("sampling", "microbatch_size"), ("shard_size",)),
                 f"shard_size ({self.shard_size}) must be a multiple of "
-                f"sampling.microbatch_size ({microbatch})"
+                f"sampling.microbatch_size ({microbatch})",
             )
         return self

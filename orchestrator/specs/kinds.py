@@ -11,13 +11,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.state import PARENT_KEY
 from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.job import Job, SampleJob, TrainJob
-from orchestrator.specs.located_errors import located_error
+from orchestrator.specs.located_errors import validated
 
 
 class Input(StrEnum):
@@ -136,11 +134,7 @@ def checked_job(document: Document) -> Job:
 
 
 def _of_kind(kind: str, document: Document) -> Job:
-    model = JOB_KINDS[kind].spec
-    try:
-        return model.model_validate_json(json.dumps(document.value))
-    except ValidationError as error:
-        raise located_error(error, document, model) from error
+    return validated(document, JOB_KINDS[kind].spec)
 
 
 def one_of(words: Sequence[str] | Mapping[str, object]) -> str:

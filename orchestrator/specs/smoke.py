@@ -4,12 +4,11 @@ A small job has the settings of the main one, on one worker, and ends after its 
 has the main job's priority, so it evicts nobody whom the main job would not evict.
 """
 
-import hashlib
 from collections.abc import Mapping
 
 from orchestrator.specs.group import Child, GroupJob
-from orchestrator.specs.job import MAX_NAME_LENGTH, Job
-from orchestrator.store.keys import MAX_JOB_ID_LENGTH
+from orchestrator.specs.job import Job
+from orchestrator.store.keys import MAX_JOB_ID_LENGTH, MAX_NAME_LENGTH, shortened
 
 MAX_RUNTIME_S = 900.0
 _ENDING = "-smoke"
@@ -17,11 +16,7 @@ _ENDING = "-smoke"
 
 def smoke_job_id(job_id: str) -> str:
     """Return the id of a job's smoke test: the same each time."""
-    if len(job_id) + len(_ENDING) <= MAX_JOB_ID_LENGTH:
-        return f"{job_id}{_ENDING}"
-    digest = hashlib.sha256(job_id.encode()).hexdigest()[:6]
-    kept = job_id[: MAX_JOB_ID_LENGTH - len(_ENDING) - len(digest) - 1].rstrip("-")
-    return f"{kept}-{digest}{_ENDING}"
+    return shortened(job_id, MAX_JOB_ID_LENGTH - len(_ENDING)) + _ENDING
 
 
 def smoke_job(spec: Job, job_id: str) -> Job:
@@ -33,7 +28,7 @@ def smoke_job(spec: Job, job_id: str) -> Job:
     """
     runtime_s = min(spec.max_runtime_s or MAX_RUNTIME_S, MAX_RUNTIME_S)
     changes = {
-        "name": spec.name[: MAX_NAME_LENGTH - len(_ENDING)].rstrip("-") + _ENDING,
+        "name": shortened(spec.name, MAX_NAME_LENGTH - len(_ENDING)) + _ENDING,
         "max_runtime_s": runtime_s,
         "preemptible": False,
         "notify": None,

@@ -1,11 +1,13 @@
 """Every object key in one place; all are relative to the store's prefix."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 
 from orchestrator.errors import BadInputError
 
-MAX_JOB_ID_LENGTH = 40
+MAX_JOB_ID_LENGTH = 63
+MAX_NAME_LENGTH = 63
 MADE_ID = re.compile(r"(?P<name>.+)-(?P<time>\d{8}-\d{6})-(?P<ending>[a-z0-9]{4})")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
@@ -43,6 +45,31 @@ def check_name(what: str, name: str, max_length: int = MAX_JOB_ID_LENGTH) -> str
     if len(name) > max_length:
         raise BadInputError(f"{what} {name!r} has {len(name)} characters; {max_length} at most")
     return name
+
+
+def shortened(name: str, max_length: int) -> str:
+    """Return a name of at most that length, the same for the same name, others for others."""
+    if len(name) <= max_length:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{name[: max_length - len(digest) - 1].rstrip('-')}-{digest}"
+
+
+def made_id(name: str, time: str, ending: str) -> str:
+    """Return the id that is made for a job whose user chose none.
+
+    Args:
+        name: The job's name; a long one is shortened.
+        time: When it was submitted, as 20261122-153012.
+        ending: Four letters that tell apart what came in the same second.
+    """
+    rest = f"-{time}-{ending}"
+    return shortened(name, MAX_JOB_ID_LENGTH - len(rest)) + rest
+
+
+def stem_of(name: str) -> str:
+    """Return what stands before the time in the ids that are made for a name."""
+    return MADE_ID.sub(r"\g<name>", made_id(name, "20000101-000000", "aaaa"))
 
 
 def queue_marker(job_id: str) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.client.datasets import check_sources, with_dataset
+from orchestrator.client.datasets import with_dataset
+from orchestrator.client.prepare import check_sources
 from orchestrator.errors import BadInputError, DatasetError
-from orchestrator.specs.files import load_submission
+from orchestrator.specs.files import load_job_file, load_submission
 from orchestrator.specs.job import TrainJob
 from tests.support.fakes import MemoryStore
 
@@ -47,7 +48,7 @@ def test_a_source_that_is_not_there_is_told_with_its_line(
     file = tmp_path / "job.yaml"
     file.write_text(text.replace("SOURCE", source))
     with pytest.raises(BadInputError) as caught:
-        check_sources(load_submission(file), file)
+        check_sources(load_job_file(file), tmp_path)
     assert str(caught.value).startswith(f"{file}:{line}: ")
     assert told in str(caught.value)
 
@@ -58,7 +59,7 @@ def test_an_override_is_named_instead_of_a_line(tmp_path: Path) -> None:
     file.write_text(TRAIN.replace("SOURCE", "digits"))
     overrides = ("dataset.source=./none.npz",)
     with pytest.raises(BadInputError, match=r"--set 'dataset.source=./none.npz': "):
-        check_sources(load_submission(file, overrides), file, overrides)
+        check_sources(load_job_file(file, overrides), tmp_path)
 
 
 def test_images_that_are_not_those_pinned_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""Looks at submit whether the model that a job draws from is there, and at the cluster for room."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.client.status import list_jobs, orchestrator_is_alive
+from orchestrator.errors import (
+    BadInputError,
+    JobNotFoundError,
+    OrchestratorError,
+    StoreError,
+)
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.queue import read_snapshot
+from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.submissions import read_spec
+from orchestrator.specs.checks import Gives, Remark
+from orchestrator.specs.job import Job, ModelRef, TrainJob
+from orchestrator.specs.yaml_nodes import Location
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
+
+_JOB, _STEP, _CHECKPOINT = ("model", "job"), ("model", "step"), ("model", "checkpoint")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The training that a reference means, and where in the file it is named."""
+
+    store: ObjectStore
+    job_id: str
+    place: Location
+    step: int | None
+
+
+def remarks_on_model(store: ObjectStore, ref: ModelRef, num_steps: int | None) -> Iterator[Remark]:
+    """Yield what is wrong with a reference to a model, as far as the store tells now.
+
+    Args:
+        store: Where the jobs are.
+        ref: What the file says; its form is right.
+        num_steps: Reverse steps that are to be drawn in; None where that does not matter.
+    """
+    try:
+        found = _find(store, ref)
+        if found is None:
+            return
+        spec = read_spec(RecordStore(found.store), found.job_id)
+        yield from _on_training(found, spec, num_steps)
+    except JobNotFoundError as error:
+        yield Remark((_JOB, _CHECKPOINT), _no_such_job(store, str(ref.job or error)))
+    except BadInputError as error:
+        yield Remark((_JOB, _CHECKPOINT), f"model: {error}")
+    except StoreError as error:  # perhaps another store, which the cluster can reach
+        told = f"model.checkpoint could not be looked at from here: {error}"
+        yield Remark((_CHECKPOINT,), told, is_fatal=False)
+
+
+def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
+    if ref.job is not None:
+        return _Found(store, find_job_id(store, ref.job), _JOB, ref.step)
+    if ref.checkpoint is None:
+        return None
+    prefix, _, rest = ref.checkpoint.rpartition("/jobs/")
+    job_id, _, name = rest.partition("/checkpoints/step-")
+    other = store if prefix == store.uri else open_store(prefix)
+    return _Found(other, job_id, _CHECKPOINT, int(name.removesuffix(".json")))
+
+
+def _no_such_job(store: ObjectStore, name: str) -> str:
+    jobs = list_jobs(store)
+    names = sorted({str(job["name"]) for job in jobs if job["kind"] == "train"})
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "submit the training first"
+    return f"model.job: there is no job {name}; {hint}"
+
+
+def _on_training(found: _Found, spec: Job, num_steps: int | None) -> Iterator[Remark]:
+    record = RecordStore(found.store).read(found.job_id).record
+    if not isinstance(spec, TrainJob):
+        told = f"model.job: {found.job_id} is a {record.kind} job, not a training"
+        yield Remark((found.place,), told)
+        return
+    limit = spec.diffusion.num_timesteps
+    if num_steps is not None and num_steps > limit:
+        yield Remark(
+            (found.place, ("sampling", "num_steps")),
+            f"sampling.num_steps is {num_steps}, but the model of {found.job_id} has {limit} "
+            f"timesteps; ask for {limit} at most",
+        )
+    yield from _on_checkpoints(found, spec, str(record.state), record.state.has_ended)
+
+
+def _on_checkpoints(found: _Found, spec: TrainJob, state: str, has_ended: bool) -> Iterator[Remark]:
+    steps = CheckpointStore(found.store, JobPaths(found.job_id)).steps() if has_ended else []
+    place = found.place if found.place == _CHECKPOINT else _STEP
+    total = spec.training.num_steps
+    if not has_ended:
+        if found.step is not None and found.step > total:
+            told = f"model.step: job {found.job_id} ends at step {total}, before {found.step}"
+            yield Remark((place,), told)
+    elif not steps:
+        told = f"job {found.job_id} is {state} and has no checkpoint to draw from"
+        yield Remark((found.place,), f"model: {told}")
+    elif found.step is not None and found.step not in steps:
+        there = ", ".join(map(str, steps))
+        told = f"job {found.job_id} has no checkpoint at step {found.step}; it has: {there}"
+        yield Remark((place,), f"model: {told}")
+    elif state != "SUCCEEDED" and found.step is None:
+        told = f"job {found.job_id} is {state}; its newest checkpoint is of step {max(steps)}"
+        yield Remark((found.place,), f"model: {told}", is_fatal=False)
+
+
+def gpus_of_nodes(store: ObjectStore) -> list[float]:
+    """Return the GPUs of each node, as a live orchestrator saw them last; [] where none tells."""
+    try:
+        return [n.gpus for n in read_snapshot(store).nodes] if orchestrator_is_alive(store) else []
+    except OrchestratorError:
+        return []
+
+
+def remarks_on_room(nodes: Sequence[float], spec: Job, gives: Gives) -> Iterator[Remark]:
+    """Yield whether the cluster, as it is, could ever hold a job's workers.
+
+    Args:
+        nodes: The GPUs of each node; none where nobody knows.
+        spec: The job, which asks for a number of GPUs.
+        gives: Tells whether a field was written.
+    """
+    asked = float(spec.resources.gpus_per_worker)
+    room = sum(_workers_on(gpus, asked) for gpus in nodes)
+    if not nodes or room >= spec.num_workers.min:
+        return
+    there = ", ".join(f"{gpus:g}" for gpus in sorted(set(nodes)))
+    place: Location = ("resources", "gpus_per_worker")
+    many: Location = ("resources", "num_workers")
+    yield Remark(
+        (place, many) if room and gives(many) else (many, place),
+        f"never as the cluster is: {spec.num_workers.min} worker(s) with {asked:g} GPU(s) each, "
+        f"and its nodes have {there} GPU(s); the job waits until there are more",
+        is_fatal=False,
+    )
+
+
+def _workers_on(gpus: float, asked: float) -> int:
+    return int(gpus // asked) if asked >= 1 else int(gpus) * int(1 / asked)

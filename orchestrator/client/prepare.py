@@ -1,0 +1,135 @@
+"""Makes a checked job file ready to be queued: its images in the store, and all that can be known.
+
+Every mistake names the line of the file, also in a step of a pipeline or a run of a sweep.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ddpm.config import ConfigError
+from orchestrator.artifacts.datasets.refs import DatasetRef, describe, resolve_source
+from orchestrator.client.datasets import with_dataset
+from orchestrator.client.model_checks import gpus_of_nodes, remarks_on_model, remarks_on_room
+from orchestrator.errors import DatasetError, StoreError
+from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images
+from orchestrator.specs.files import JobFile
+from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import Job, ModelRef, SampleJob, TrainJob
+from orchestrator.specs.variables import BARE
+from orchestrator.store.objects import ObjectStore
+
+_SOURCE = (("dataset", "source"),)
+
+
+def check_sources(file: JobFile, folder: Path) -> None:
+    """Make sure that every data set of a job file is known or there, before anything is started.
+
+    Args:
+        file: The job file.
+        folder: What relative paths start from.
+
+    Raises:
+        BadInputError: One line that names file and line.
+    """
+    for step, job in file.jobs():
+        if job.dataset_input is not None:
+            source = job.dataset_input.source
+            try:
+                resolve_source(source, folder)
+            except DatasetError as error:
+                raise file.fault(step, _SOURCE, f"{error}{_bare(source)}") from error
+
+
+def _bare(source: str) -> str:
+    found = BARE.search(source)
+    return f"; ${found[1]} is not filled in: write ${{{found[1]}}}" if found else ""
+
+
+def prepared(file: JobFile, folder: Path, store: ObjectStore) -> JobFile:
+    """Return a job file whose images are in the store, pinned by their hash; equal sources once.
+
+    Args:
+        file: The job file.
+        folder: What relative paths start from.
+        store: Where the images go, and the jobs are.
+
+    Raises:
+        BadInputError: A job cannot work; the message names file and line.
+    """
+    known: dict[str, DatasetRef] = {}
+    jobs = {step: _with_images(file, step, job, folder, store, known) for step, job in file.jobs()}
+    return _Looks(store, file).at(replace(file, spec=_with_jobs(file.spec, jobs)))
+
+
+def _with_images(
+    file: JobFile,
+    step: str,
+    job: Job,
+    folder: Path,
+    store: ObjectStore,
+    known: dict[str, DatasetRef],
+) -> Job:
+    try:
+        return with_dataset(job, folder, store, known)
+    except ConfigError as error:
+        places = (*_SOURCE, ("model", "channel_multipliers"))
+        raise file.fault(step, places, f"{error}") from error
+    except DatasetError as error:
+        pinned = "dataset.sha256" in str(error)
+        place = "sha256" if pinned else "source"
+        raise file.fault(step, (("dataset", place),), str(error)) from error
+    except StoreError as error:
+        if job.dataset_input is not None and job.dataset_input.source.startswith("s3://"):
+            raise file.fault(step, _SOURCE, str(error)) from error
+        raise
+
+
+def _with_jobs(spec: Job | GroupJob, jobs: dict[str, Job]) -> Job | GroupJob:
+    if not isinstance(spec, GroupJob):
+        return jobs[""]
+    children = [c.model_copy(update={"spec": jobs[c.step]}) for c in spec.children]
+    return spec.model_copy(update={"children": tuple(children)})
+
+
+class _Looks:
+    """Looks at each job of a file; what many jobs share is looked at once."""
+
+    def __init__(self, store: ObjectStore, file: JobFile) -> None:
+        self._store = store
+        self._images: dict[str, ImagesSeen] = {}
+        self._models: dict[tuple[ModelRef, int | None], list[Remark]] = {}
+        self._of_steps: frozenset[str] = frozenset()
+        if isinstance(file.spec, GroupJob):
+            self._of_steps = frozenset(c.step for c in file.spec.children if c.model_step)
+
+    def at(self, file: JobFile) -> JobFile:
+        """Return the file with what is odd. Raises: BadInputError."""
+        return file.checked(self._look)
+
+    def _look(self, step: str, job: Job, gives: Gives) -> Iterator[Remark]:
+        if isinstance(job, TrainJob):
+            yield from remarks_on_images(job, self._seen(str(job.dataset.sha256)), gives)
+        if job.model_input is not None and step not in self._of_steps:
+            num_steps = job.sampling.num_steps if isinstance(job, SampleJob) else None
+            yield from self._on_model(job.model_input, num_steps)
+        if job.resources.gpus_per_worker not in ("auto", 0):
+            yield from remarks_on_room(self._gpus, job, gives)
+
+    @functools.cached_property
+    def _gpus(self) -> list[float]:
+        return gpus_of_nodes(self._store)
+
+    def _seen(self, sha256: str) -> ImagesSeen:
+        if sha256 not in self._images:
+            ref = describe(self._store, sha256)
+            shape = (ref.channels, ref.height, ref.width)
+            self._images[sha256] = ImagesSeen(ref.num_images, shape)
+        return self._images[sha256]
+
+    def _on_model(self, ref: ModelRef, num_steps: int | None) -> Iterable[Remark]:
+        key = (ref, num_steps)
+        if key not in self._models:
+            self._models[key] = list(remarks_on_model(self._store, ref, num_steps))
+        return self._models[key]

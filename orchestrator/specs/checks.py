@@ -1,0 +1,211 @@
+"""What cannot work though every field is right by itself, and what would work but looks odd.
+
+Said when a job is submitted, with the place in the file. Not part of the models: a spec that is
+stored already must read as it did when it was put.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from orchestrator.errors import BadInputError
+from orchestrator.specs.job import Job, ModelRef, SampleJob, TrainJob
+from orchestrator.specs.yaml_nodes import Location
+from orchestrator.store.keys import check_name
+
+MAX_STEPS = 999_999_999  # keys of checkpoints have nine digits
+MAX_TIMESTEPS = 1_000_000
+ODD_LEARNING_RATE = 0.05
+MAX_VERSION = 2**31 - 1
+
+_COMMIT_URI = re.compile(r"s3://[^/]+/(.+/)?jobs/[a-z0-9-]+/checkpoints/step-\d+\.json")
+_MLFLOW_URI = re.compile(r"models:/{1,2}(?P<name>[^/@]+)(?P<rest>[/@].+)")
+_REGISTERED = re.compile(r"(?P<name>[^/@:\s]+)(@(?P<alias>[^/@\s]+)|/(?P<version>\d+))")
+
+Gives = Callable[[Location], bool]
+"""Tells whether a value was written by the user, and is no default."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing to say of a job.
+
+    Attributes:
+        places: The fields that it is about; the last one that was written is pointed at.
+        message: What, which value, and what to do.
+        is_fatal: It cannot work.
+    """
+
+    places: tuple[Location, ...]
+    message: str
+    is_fatal: bool = True
+
+
+@dataclass(frozen=True)
+class ImagesSeen:
+    """What is known of a data set at submit: N, and (C, H, W) of each image."""
+
+    num_images: int
+    shape: tuple[int, int, int]
+
+
+def remarks_on(spec: Job, gives: Gives) -> Iterator[Remark]:
+    """Yield what the file alone tells of a job."""
+    if isinstance(spec, TrainJob):
+        yield from _on_steps(spec)
+        yield from _on_timesteps(spec, gives)
+    elif isinstance(spec, SampleJob):
+        yield from _on_model(spec.model)
+        yield from _on_drawing(spec, gives)
+
+
+def _on_steps(spec: TrainJob) -> Iterator[Remark]:
+    training = spec.training
+    steps, rate = training.num_steps, training.learning_rate
+    if steps > MAX_STEPS:
+        told = f"training.num_steps must be {MAX_STEPS:,} at most, not {steps:.3g}"
+        yield Remark((("training", "num_steps"),), told)
+    if training.lr_warmup_steps > steps:
+        yield Remark(
+            (("training", "num_steps"), ("training", "lr_warmup_steps")),
+            f"training.lr_warmup_steps ({training.lr_warmup_steps}) is longer than the run "
+            f"(training.num_steps: {steps}): the learning rate never reaches its peak",
+            is_fatal=False,
+        )
+    if rate > ODD_LEARNING_RATE:
+        yield Remark(
+            (("training", "learning_rate"),),
+            f"training.learning_rate is {rate:g}: {training.optimizer} moves every weight by about "
+            "that much in a step; 1e-5 to 1e-2 are usual",
+            is_fatal=False,
+        )
+    every = spec.checkpoints.every_steps
+    if every > MAX_STEPS:
+        told = f"checkpoints.every_steps must be {MAX_STEPS:,} at most, not {every:.3g}"
+        yield Remark((("checkpoints", "every_steps"),), told)
+
+
+def _on_timesteps(spec: TrainJob, gives: Gives) -> Iterator[Remark]:
+    total = spec.diffusion.num_timesteps
+    if total > MAX_TIMESTEPS:
+        told = f"diffusion.num_timesteps must be {MAX_TIMESTEPS:,} at most, not {total:.3g}"
+        yield Remark((("diffusion", "num_timesteps"),), told)
+    used = {
+        ("tracking", "sample_steps"): (
+            spec.tracking.sample_steps if spec.tracking.sample_every_steps else 0
+        ),
+        ("evaluation", "num_timesteps"): (
+            spec.evaluation.num_timesteps if spec.evaluation.num_images else 0
+        ),
+    }
+    for place, steps in used.items():
+        if steps > total:
+            yield Remark(
+                (("diffusion", "num_timesteps"), place),
+                f"{'.'.join(place)} ({steps}) is above diffusion.num_timesteps ({total}): "
+                + (f"ask for {total} at most" if gives(place) else f"{total} are taken"),
+                is_fatal=gives(place),
+            )
+
+
+def _on_model(ref: ModelRef) -> Iterator[Remark]:
+    if ref.job is not None:
+        try:
+            check_name("model.job", ref.job)
+        except BadInputError as error:
+            yield Remark((("model", "job"),), str(error))
+    if ref.checkpoint is not None and _COMMIT_URI.fullmatch(ref.checkpoint) is None:
+        yield Remark(
+            (("model", "checkpoint"),),
+            f"model.checkpoint {ref.checkpoint!r} must be the s3:// URI of a checkpoint's commit: "
+            "s3://bucket/prefix/jobs/<id>/checkpoints/step-<number>.json",
+        )
+    if ref.registered is not None and (told := registered_fault(ref.registered)):
+        yield Remark((("model", "registered"),), told)
+
+
+def registered_fault(registered: str) -> str | None:
+    """Return why a text cannot name a registered model; None if it can."""
+    if found := _MLFLOW_URI.fullmatch(registered):
+        right = f"{found['name']}{found['rest']}"
+        return f"model.registered: write {registered!r} as {right}"
+    found = _REGISTERED.fullmatch(registered)
+    if found is None:
+        return (
+            f"model.registered {registered!r} must be name@alias or name/version, "
+            "as digits@champion or digits/3"
+        )
+    if found["version"] and not 1 <= int(found["version"]) <= MAX_VERSION:
+        return f"model.registered: there can be no version {found['version']}"
+    return None
+
+
+def _on_drawing(spec: SampleJob, gives: Gives) -> Iterator[Remark]:
+    steps, images = spec.sampling.num_steps, spec.num_samples
+    if steps > MAX_TIMESTEPS:
+        told = f"sampling.num_steps must be {MAX_TIMESTEPS:,} at most, not {steps:.3g}"
+        yield Remark((("sampling", "num_steps"),), told)
+    shown = {
+        ("sampling", "trajectory"): spec.sampling.trajectory,
+        ("tracking", "num_sample_images"): spec.tracking.num_sample_images,
+    }
+    for place, number in shown.items():
+        if number > images and gives(place):
+            told = f"{'.'.join(place)} ({number}) is above num_samples: {images} are taken"
+            yield Remark((("num_samples",), place), told, is_fatal=False)
+    num_shards = -(-images // spec.shard_size)
+    most = spec.num_workers.max
+    if most > num_shards:
+        yield Remark(
+            (("shard_size",), ("resources", "num_workers")),
+            f"resources.num_workers ({most}) is above the number of shards ({num_shards}): the "
+            "others have nothing to do; a smaller shard_size makes more shards",
+            is_fatal=False,
+        )
+
+
+def remarks_on_images(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:
+    """Yield what the images tell of a training."""
+    fraction = spec.dataset.holdout_fraction
+    held_out = round(seen.num_images * fraction)
+    left = seen.num_images - held_out
+    if left < 1:
+        yield Remark(
+            (("dataset", "source"), ("dataset", "holdout_fraction")),
+            f"dataset.holdout_fraction ({fraction:g}) holds out all {seen.num_images} image(s) "
+            "and leaves none to train on; take less, or more images",
+        )
+        return
+    batch = spec.training.global_batch_size
+    if batch > left:
+        yield Remark(
+            (("dataset", "source"), ("training", "global_batch_size")),
+            f"training.global_batch_size ({batch}) is above the {left} images to train on: "
+            "each stands several times in every step",
+            is_fatal=False,
+        )
+    wanted = spec.evaluation.num_images
+    if wanted > held_out:
+        used = f"{held_out} are used" if held_out else "there are no bits per dimension"
+        yield Remark(
+            (("dataset", "source"), ("evaluation", "num_images")),
+            f"evaluation.num_images ({wanted}) is above the {held_out} images held out: {used}",
+            is_fatal=False,
+        )
+    yield from _on_attention(spec, seen, gives)
+
+
+def _on_attention(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:
+    height, width = seen.shape[1:]
+    levels = [height >> level for level in range(len(spec.model.channel_multipliers))]
+    wrong = [size for size in spec.model.attention_resolutions if size not in levels]
+    if not wrong:
+        return
+    place = ("model", "attention_resolutions")
+    yield Remark(
+        (("dataset", "source"), place),
+        f"model.attention_resolutions: no level has the height {', '.join(map(str, wrong))}; those "
+        f"of {height}x{width} images have {', '.join(map(str, levels))}"
+        + ("" if gives(place) else ", so that only the middle of the network has attention"),
+        is_fatal=gives(place),
+    )

@@ -1,0 +1,164 @@
+"""What the store and the cluster tell of a job file before it is queued."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.client.model_checks import remarks_on_model, remarks_on_room
+from orchestrator.client.prepare import check_sources, prepared
+from orchestrator.client.submit import submit_job
+from orchestrator.errors import BadInputError
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import JobState
+from orchestrator.specs.files import JobFile, load_job_file
+from orchestrator.specs.job import ModelRef, TrainJob
+from orchestrator.store.keys import JobPaths
+from tests.support.fakes import MemoryStore
+
+TRAIN = """\
+kind: train
+name: t
+dataset:
+  source: set.npy
+  holdout_fraction: 0.5
+model:
+  channels: 8
+  channel_multipliers: [1, 1]
+  attention_resolutions: [4]
+diffusion: {num_timesteps: 100}
+training: {num_steps: 10, global_batch_size: 2}
+evaluation: {num_images: 0}
+"""
+SAMPLE = """\
+kind: sample
+name: s
+model: {job: t}
+num_samples: 8
+shard_size: 8
+sampling: {microbatch_size: 8, num_steps: 100}
+"""
+
+
+def load(folder: Path, text: str, *overrides: str) -> JobFile:
+    """Check a job file's text that lies beside eight images."""
+    np.save(folder / "set.npy", np.arange(8 * 64, dtype=np.uint8).reshape(8, 8, 8, 1))
+    file = folder / "job.yaml"
+    file.write_text(text)
+    return load_job_file(file, overrides)
+
+
+def told(folder: Path, store: MemoryStore, text: str, *overrides: str) -> str:
+    """Return why a job file is refused."""
+    with pytest.raises(BadInputError) as caught:
+        prepared(load(folder, text, *overrides), folder, store)
+    return str(caught.value).removeprefix(str(folder))
+
+
+def with_training(folder: Path, steps: tuple[int, ...] = ()) -> MemoryStore:
+    """Return a store with a training `t`; with checkpoints, it has ended."""
+    store = MemoryStore()
+    submit_job(store, prepared(load(folder, TRAIN), folder, store).spec, "t")
+    if steps:
+        records = RecordStore(store)
+        current = records.read("t")
+        now = datetime.now(UTC)
+        starting = current.record.moved_to(JobState.STARTING, at=now)
+        running = starting.moved_to(JobState.RUNNING, at=now)
+        records.write(current, running.moved_to(JobState.SUCCEEDED, at=now))
+    for step in steps:
+        store.put(JobPaths("t").checkpoint(step), b"{}")
+    return store
+
+
+def test_a_hold_out_that_leaves_nothing_names_its_line(tmp_path: Path) -> None:
+    """It was a division by zero, or a job that failed a minute later."""
+    text = TRAIN.replace("0.5", "0.96")
+    assert told(tmp_path, MemoryStore(), text).startswith("/job.yaml:5: dataset.holdout_fraction")
+    typed = told(tmp_path, MemoryStore(), TRAIN, "dataset.holdout_fraction=0.96")
+    assert typed.startswith("--set 'dataset.holdout_fraction=0.96': dataset.holdout_fraction")
+
+
+def test_a_size_that_levels_do_not_divide_names_the_line_of_the_levels(tmp_path: Path) -> None:
+    """The images are what they are; the levels can be changed."""
+    message = told(tmp_path, MemoryStore(), TRAIN.replace("[1, 1]", "[1, 1, 1, 1, 1]"))
+    assert message.startswith("/job.yaml:8: image size must be divisible by 16")
+
+
+def test_attention_that_no_level_has_names_the_levels(tmp_path: Path) -> None:
+    """The author of the file meant something else."""
+    message = told(tmp_path, MemoryStore(), TRAIN.replace("[4]", "[16, 4]"))
+    assert message.startswith(
+        "/job.yaml:9: model.attention_resolutions: no level has the height 16"
+    )
+    assert message.endswith("8, 4")
+
+
+def test_each_run_of_a_sweep_is_looked_at_with_its_images(tmp_path: Path) -> None:
+    """The message names the value in the matrix, and the run."""
+    lines = [line for line in TRAIN.splitlines() if not line.startswith("name")]
+    inner = "\n".join(f"  {line}" for line in lines)
+    sweep = f"kind: sweep\nname: s\nmatrix:\n  dataset.holdout_fraction: [0.5, 0.96]\njob:\n{inner}"
+    message = told(tmp_path, MemoryStore(), sweep)
+    assert message.startswith("/job.yaml:4: dataset.holdout_fraction (0.96)")
+    assert message.endswith("(run 002: dataset.holdout_fraction=0.96)")
+
+
+def test_a_model_that_nobody_trains_is_told(tmp_path: Path) -> None:
+    """Hours later the orchestrator would say the same."""
+    store = with_training(tmp_path)
+    assert "/job.yaml:3: model.job: there is no job tt" in told(
+        tmp_path, store, SAMPLE.replace("job: t", "job: tt")
+    )
+    assert prepared(load(tmp_path, SAMPLE), tmp_path, store).warnings == ()
+
+
+def test_more_steps_than_the_models_timesteps_are_refused(tmp_path: Path) -> None:
+    """Whether it is finished or not: its spec says how many there are."""
+    for store in (with_training(tmp_path), with_training(tmp_path, (10,))):
+        message = told(tmp_path, store, SAMPLE.replace("num_steps: 100", "num_steps: 101"))
+        assert message.startswith("/job.yaml:6: sampling.num_steps is 101, but the model of t has")
+        uri = f"{store.uri}/jobs/t/checkpoints/step-000000010.json"
+        (remark,) = remarks_on_model(store, ModelRef(checkpoint=uri), 101)
+        assert remark.is_fatal
+        assert "timesteps; ask for 100 at most" in remark.message
+
+
+def test_a_step_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Of a training that has ended; of one that runs, a step behind its last."""
+    ended = with_training(tmp_path, (5, 10))
+    text = SAMPLE.replace("job: t", "job: t, step: 7")
+    assert "/job.yaml:3: model: job t has no checkpoint at step 7; it has: 5, 10" in told(
+        tmp_path, ended, text
+    )
+    prepared(load(tmp_path, text.replace("step: 7", "step: 5")), tmp_path, ended)
+    runs = with_training(tmp_path)
+    assert "ends at step 10, before 11" in told(tmp_path, runs, text.replace("step: 7", "step: 11"))
+
+
+def test_a_sample_job_is_no_model(tmp_path: Path) -> None:
+    """A name may be mistaken for another."""
+    store = with_training(tmp_path)
+    submit_job(store, load(tmp_path, SAMPLE).spec, "s")
+    assert "s is a sample job, not a training" in told(
+        tmp_path, store, SAMPLE.replace("job: t", "job: s")
+    )
+
+
+def test_workers_that_no_node_can_hold_are_told(tmp_path: Path) -> None:
+    """A warning only: a node may be on its way."""
+    text = f"{TRAIN}resources: {{num_workers: 2, gpus_per_worker: 4}}\n"
+    spec = load(tmp_path, text).spec
+    assert isinstance(spec, TrainJob)
+    for nodes, number in (((8.0, 0.0), 0), ((4.0, 4.0), 0), ((4.0, 3.0), 1), ((), 0)):
+        found = list(remarks_on_room(nodes, spec, lambda _: True))
+        assert len(found) == number
+        assert not any(remark.is_fatal for remark in found)
+
+
+def test_a_variable_of_a_shell_in_a_path_is_explained(tmp_path: Path) -> None:
+    """A job file is no shell script."""
+    file = load(tmp_path, TRAIN.replace("set.npy", "$DATA/set.npy"))
+    with pytest.raises(BadInputError, match=r"\$DATA is not filled in: write \$\{DATA\}"):
+        check_sources(file, tmp_path)
