@@ -57,6 +57,7 @@ DDPM_ROOMS = {
     "kernels": "config network",
     "compute": "config memory network kernels",
     "training": "config process network kernels compute",
+    "metrics": "config",
     "baselines": "config process network compute training",
 }
 PURE = ("lifecycle", "scheduling")

@@ -1,0 +1,1 @@
+"""How good images are: distances between two sets of features, in float64 and by blocks."""
