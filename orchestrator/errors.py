@@ -4,34 +4,55 @@
 
     OrchestratorError                  exit code 1
     |-- BadInputError                  exit code 2: a job file, an option or an id is wrong
-    |   `-- SpecConflictError          the same id was submitted with another spec
+    |   |-- SpecConflictError          the same id was submitted with another spec
+    |   `-- DatasetError               an image, array or archive cannot be used
     |-- JobNotFoundError               exit code 102
     |-- InvalidTransitionError         a move that the table of states does not hold
     |-- StoreError
     |   |-- ObjectNotFoundError        no object at that key
     |   |-- ConditionFailedError       a put-if-absent or If-Match did not hold: read again
     |   |-- StoreUnavailableError      no answer, or an answer of 5xx
+    |   |   `-- CredentialsExpiredError  they were good, and may be again
     |   `-- StoreRefusedError          credentials or rights refused
     |-- LeaseLostError                 another orchestrator acts now
     |-- AttemptSupersededError         the record names no attempt of this process any more
     |-- SmokeTestError                 the first look at an attempt found what would break it
     |-- CheckpointError                a checkpoint is torn, damaged or of another format
-    |-- DatasetError                   an image, array or archive cannot be used
+    |-- ShardDamagedError              a shard's data is not what its commit says
+    |-- WorkersLostError               workers die, or find no room, and nothing gets done
     |-- RayUnavailableError            the Jobs API does not answer or refuses
     |-- TrackingError                  MLflow does not answer or refuses
+    |   |-- LineRefusedError           MLflow will never take this line
+    |   `-- RunMissingError            MLflow has no such run
+    |-- LocalFolderError               a folder or file here cannot be written, or is not ours
     `-- StackError                     a part of the embedded stack did not start or stop
+        `-- PortTakenError             another process has its port
 
 Every message is one line that says what, where and what to do. Constructor arguments are handed
-to `Exception` unchanged, so that an error crosses a process boundary as what it is.
+to `Exception` unchanged, so that an error crosses a process boundary as what it is; they are read
+back through `fields`, since Ray hands out a double whose arguments are another error.
+A test compares this drawing with the classes.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class OrchestratorError(Exception):
     """Something that the reader of the message can act on."""
 
     exit_code: ClassVar[int] = 1
+
+    @property
+    def fields(self) -> tuple[Any, ...]:
+        """What the error was made of.
+
+        Of an error that an actor raised Ray makes a double, of its class and of `RayTaskError`,
+        whose own arguments are the error itself; doubles may be doubled.
+        """
+        inner: BaseException = self
+        while len(inner.args) == 1 and isinstance(inner.args[0], OrchestratorError):
+            inner = inner.args[0]
+        return inner.args
 
 
 class BadInputError(OrchestratorError):
@@ -48,7 +69,7 @@ class SpecConflictError(BadInputError):
 
     def __str__(self) -> str:
         return (
-            f"job {self.args[0]} exists with another spec; "
+            f"job {self.fields[0]} exists with another spec; "
             "submit under a new --id, or with the spec it was made of"
         )
 
@@ -62,7 +83,7 @@ class JobNotFoundError(OrchestratorError):
         super().__init__(job)
 
     def __str__(self) -> str:
-        return f"no job is called {self.args[0]!r}; see `ddpmctl list --all`"
+        return f"no job is called {self.fields[0]!r}; see `ddpmctl list --all`"
 
 
 class InvalidTransitionError(OrchestratorError):
@@ -72,7 +93,7 @@ class InvalidTransitionError(OrchestratorError):
         super().__init__(job_id, start, finish)
 
     def __str__(self) -> str:
-        job_id, start, finish = self.args
+        job_id, start, finish = self.fields
         return f"job {job_id} is {start} and cannot become {finish}"
 
 
@@ -87,7 +108,7 @@ class ObjectNotFoundError(StoreError):
         super().__init__(key)
 
     def __str__(self) -> str:
-        return f"the store has no object {self.args[0]}"
+        return f"the store has no object {self.fields[0]}"
 
 
 class ConditionFailedError(StoreError):
@@ -97,11 +118,15 @@ class ConditionFailedError(StoreError):
         super().__init__(key)
 
     def __str__(self) -> str:
-        return f"object {self.args[0]} was written by somebody else in between"
+        return f"object {self.fields[0]} was written by somebody else in between"
 
 
 class StoreUnavailableError(StoreError):
     """The store cannot be reached, or answers that it cannot serve."""
+
+
+class CredentialsExpiredError(StoreUnavailableError):
+    """The store took these credentials once; new ones are looked for, so waiting helps."""
 
 
 class StoreRefusedError(StoreError):
@@ -119,7 +144,7 @@ class AttemptSupersededError(OrchestratorError):
         super().__init__(job_id, attempt)
 
     def __str__(self) -> str:
-        job_id, attempt = self.args
+        job_id, attempt = self.fields
         return f"attempt {attempt} of job {job_id} is not the current one"
 
 
@@ -138,15 +163,23 @@ class SmokeTestError(OrchestratorError):
     @property
     def reason(self) -> str:
         """The `Reason` that the error stands for."""
-        return str(self.args[1])
+        return str(self.fields[1])
 
     def __str__(self) -> str:
-        doing, _, detail = self.args
+        doing, _, detail = self.fields
         return f"the smoke test failed while {doing}: {detail}"
 
 
 class CheckpointError(OrchestratorError):
     """A checkpoint is torn, damaged or of a format that this version does not read."""
+
+
+class ShardDamagedError(OrchestratorError):
+    """A shard's commit or data cannot be read, or is not what was committed."""
+
+
+class WorkersLostError(OrchestratorError):
+    """Workers die, or cannot be placed, and nothing gets done any more."""
 
 
 class DatasetError(BadInputError):
@@ -159,6 +192,10 @@ class RayUnavailableError(OrchestratorError):
 
 class TrackingError(OrchestratorError):
     """MLflow does not answer or refuses."""
+
+
+class LocalFolderError(OrchestratorError):
+    """A folder or a file of this machine cannot be made or written, or is somebody else's."""
 
 
 class StackError(OrchestratorError):

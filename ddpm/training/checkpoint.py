@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
+from ddpm.errors import CheckpointFormatError
 from ddpm.network.unet import UNet
 from ddpm.training.adam import MOMENTS
 from ddpm.training.flat import FlatParameters
@@ -32,18 +33,6 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 CHECKPOINT_FILES = (MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE)
 
 _Config = TypeVar("_Config", UNetConfig, DiffusionConfig, TrainingConfig)
-
-
-class CheckpointFormatError(ValueError):
-    """A folder holds no checkpoint, or not one of this model and this run."""
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(path, problem)
-        self.path = path
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.problem}"
 
 
 @dataclass(frozen=True, kw_only=True)

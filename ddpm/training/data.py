@@ -16,21 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm.config import ConfigError
+from ddpm.errors import ImageDatasetError
 
 _ORDER_STREAM = 1  # keeps the order of the images and the split apart from each other
 _SPLIT_STREAM = 2
-
-
-class ImageDatasetError(ValueError):
-    """A file is not an array of images as training reads them."""
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(path, problem)
-        self.path = path
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.problem}"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
+from ddpm.errors import NonFiniteLossError
 from ddpm.network.unet import UNet
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.training.adam import VectorAdam
@@ -28,19 +29,6 @@ from ddpm.training.flat import FlatParameters
 from ddpm.training.gradient import NUM_EXTRA, NUM_QUARTERS, LossGradient
 
 _CLIP_EPS = 1e-6
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss or its gradient is not a finite number: the run has diverged."""
-
-    def __init__(self, step: int, loss: float, grad_norm: float) -> None:
-        super().__init__(step, loss, grad_norm)
-        self.step = step
-        self.loss = loss
-        self.grad_norm = grad_norm
-
-    def __str__(self) -> str:
-        return f"at step {self.step} the loss is {self.loss} and its gradient {self.grad_norm}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,8 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs.records import Event, RecordStore
 from orchestrator.jobs.submissions import read_spec
-from orchestrator.lifecycle.outcome import OUTCOME, Outcome, failed_ranks, headline, reason_of
+from orchestrator.lifecycle.causes import failed_ranks, headline, reason_of, unwrapped
+from orchestrator.lifecycle.outcome import OUTCOME, Outcome
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
@@ -202,11 +203,11 @@ def run_attempt(
     with LogShipper(store, attempt.paths, "driver", 0), _heartbeat(attempt):
         try:
             outcome = work(attempt)
-        except OrchestratorError as error:
-            logger.error("job=%s attempt=%d ends: %s", job_id, number, error)
-            outcome = _failed(error, attempt)
         except Exception as error:
-            logger.exception("job=%s attempt=%d ends", job_id, number)
+            is_ours = isinstance(unwrapped(error), OrchestratorError)
+            logger.error(
+                "job=%s attempt=%d ends: %s", job_id, number, headline(error), exc_info=not is_ours
+            )
             outcome = _failed(error, attempt)
         attempt.put_outcome(outcome)
     return 0 if outcome.succeeded or outcome.stopped else 1

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator.errors import SmokeTestError
-from orchestrator.lifecycle.outcome import headline, reason_of
+from orchestrator.lifecycle.causes import headline, reason_of
 
 
 @contextmanager

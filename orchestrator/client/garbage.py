@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from orchestrator.artifacts.checkpoints.commit import decode_commit
-from orchestrator.artifacts.samples.shards import SampleShards, ShardDamagedError
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.client.deletion import Removed, delete_job, remove_objects
-from orchestrator.errors import BadInputError, CheckpointError, JobNotFoundError
+from orchestrator.errors import BadInputError, CheckpointError, JobNotFoundError, ShardDamagedError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.store import keys

@@ -14,7 +14,7 @@ def cache_folder(name: str) -> Path:
         name: Of the folder, which the caller makes if it is absent.
 
     Raises:
-        StackError: The cache cannot be made, or is somebody else's.
+        LocalFolderError: The cache cannot be made, or is somebody else's.
     """
     root = Path(tempfile.gettempdir()) / f"ddpmctl-cache-{os.getuid()}"
     make_private_folder(root)

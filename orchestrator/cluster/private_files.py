@@ -5,31 +5,31 @@ import stat
 import tempfile
 from pathlib import Path
 
-from orchestrator.errors import StackError
+from orchestrator.errors import LocalFolderError
 
 
 def make_private_folder(folder: Path) -> None:
     """Make a folder, with those above it, that nobody else can enter.
 
     Raises:
-        StackError: It cannot be made, or it exists and is not ours.
+        LocalFolderError: It cannot be made, or it exists and is not ours.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise StackError(f"{folder} is not a folder of this user; move it away")
+            raise LocalFolderError(f"{folder} is not a folder of this user; move it away")
         if stat.S_IMODE(found.st_mode) != 0o700:
             folder.chmod(0o700)
     except OSError as error:
-        raise StackError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise LocalFolderError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
 def write_private(path: Path, content: bytes) -> None:
     """Put a file of mode 0600 in place; a reader sees the old content or the new.
 
     Raises:
-        StackError: It cannot be written.
+        LocalFolderError: It cannot be written.
     """
     try:
         # A new temporary file has mode 0600.
@@ -44,4 +44,4 @@ def write_private(path: Path, content: bytes) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise StackError(f"cannot write {path}: {error.strerror}") from error
+        raise LocalFolderError(f"cannot write {path}: {error.strerror}") from error

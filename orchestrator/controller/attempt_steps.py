@@ -17,6 +17,7 @@ from orchestrator.lifecycle.outcome import OUTCOME, Outcome
 from orchestrator.lifecycle.retry import Restart
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.lifecycle.steps import (
+    MAY_BE_THE_NODES_END,
     DriverStatus,
     Facts,
     Fail,
@@ -222,7 +223,7 @@ class AttemptControl:
     def _released(self, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
         now = self._store.now()
         target = record.stop_target or JobState.FAILED
-        if record.reason in (Reason.WORKER_LOST, Reason.DRIVER_LOST):
+        if record.reason in MAY_BE_THE_NODES_END:
             record = self._put_down_to_nodes(record, record.reason, view)  # Ray knows by now
         moved = record.moved_to(target, at=now, reason=record.reason, message=record.message)
         progress = self._progress(spec, record, view)

@@ -13,7 +13,7 @@ from orchestrator.errors import (
     BadInputError,
     CheckpointError,
     JobNotFoundError,
-    StackError,
+    LocalFolderError,
     StoreUnavailableError,
     TrackingError,
 )
@@ -122,7 +122,7 @@ class ModelFinder:
             logger.warning("models wait: %s", error)
             self._ask_again_at = now + ASK_AGAIN_AFTER
             return waiting
-        except (OSError, StackError) as error:  # a full disk, a cache that is somebody else's
+        except (OSError, LocalFolderError) as error:  # a full disk, a cache that is somebody else's
             why = (isinstance(error, OSError) and error.strerror) or str(error)
             told = ModelResolution(waits_for=f"its checkpoint, which cannot be read: {why}")
             self._unreadable[ref] = (now + ASK_AGAIN_AFTER, told)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import WorkersLostError
 from orchestrator.fleet.actor import Hello, Orders, WorkerReport
 from orchestrator.fleet.table import ShardTable
 from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask
@@ -24,10 +24,6 @@ _MAX_LOOKAHEAD = 64
 _PLENTY = 2
 _SPARE_DEATHS = 3
 _MOST_COUNTED_WORKERS = 32
-
-
-class WorkersLostError(OrchestratorError):
-    """Workers die, or cannot be placed, and nothing gets done any more."""
 
 
 @dataclass(kw_only=True)

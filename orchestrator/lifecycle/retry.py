@@ -8,7 +8,7 @@ trying again and end the job. Pure: no clock, no randomness.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from orchestrator.lifecycle.state import AttemptRecord, Reason
@@ -24,8 +24,36 @@ FINAL_MESSAGES: dict[Reason, str] = {
 }
 """What a job is told that ends for a reason that another attempt cannot cure."""
 
+BUDGETS: dict[Reason, str] = {
+    Reason.WORKER_LOST: "worker_lost",
+    Reason.NODE_LOST: "node_lost",
+    Reason.DRIVER_LOST: "driver_lost",
+    Reason.CLUSTER_LOST: "cluster_lost",
+    Reason.OUT_OF_MEMORY: "out_of_memory",
+    Reason.STORAGE_UNAVAILABLE: "storage_unavailable",
+    Reason.SYSTEM_ERROR: "system_error",
+}
+"""The field of `RetryPolicy` that says how often each cause is answered with another attempt."""
+
+ENDS_NO_ATTEMPT = frozenset(
+    {
+        Reason.WAITING_FOR_CAPACITY,
+        Reason.WAITING_FOR_MODEL,
+        Reason.WAITING_FOR_SMOKE,
+        Reason.RETRIED_BY_USER,
+        Reason.REPAIRED_BY_USER,
+    }
+)
+"""Reasons of jobs that wait."""
+
 NODE_BLAMING_REASONS = frozenset(
-    {Reason.WORKER_LOST, Reason.NODE_LOST, Reason.DRIVER_LOST, Reason.OUT_OF_MEMORY}
+    {
+        Reason.WORKER_LOST,
+        Reason.NODE_LOST,
+        Reason.DRIVER_LOST,
+        Reason.OUT_OF_MEMORY,
+        Reason.SYSTEM_ERROR,
+    }
 )
 """Ends of an attempt that may be the fault of the node where it broke."""
 
@@ -105,6 +133,7 @@ class RetryPolicy:
         cluster_lost: All of Ray died or was restarted.
         out_of_memory: A worker had too little memory; seldom cured by trying again.
         storage_unavailable: The store did not answer for long; patience helps.
+        system_error: Ray, the network, a disk or another part of the system failed.
         avoid_node_after: Attempts that a node breaks before the job avoids it.
     """
 
@@ -116,6 +145,7 @@ class RetryPolicy:
     cluster_lost: RetryBudget = RetryBudget(max_retries=10)
     out_of_memory: RetryBudget = RetryBudget(max_retries=2, backoff_s=30.0)
     storage_unavailable: RetryBudget = RetryBudget(max_retries=20, backoff_s=10.0)
+    system_error: RetryBudget = RetryBudget()
     avoid_node_after: int = 3
 
     def __post_init__(self) -> None:
@@ -143,7 +173,7 @@ class RetryPolicy:
         if num_failures > budget.max_retries:
             return GiveUp(
                 f"{reason}: {num_failures} attempts without progress, "
-                f"retry.{reason.lower()}.max_retries is {budget.max_retries}"
+                f"retry.{BUDGETS[reason]}.max_retries is {budget.max_retries}"
             )
         after_s = budget.wait_s(num_failures - 1)
         message = f"{reason}: retry {num_failures} of {budget.max_retries} in {after_s:g} s"
@@ -152,10 +182,9 @@ class RetryPolicy:
         return Restart(after_s, avoided, message)
 
     def _budget(self, reason: Reason) -> RetryBudget:
-        name = reason.lower()
-        if name not in {field.name for field in fields(self)}:
+        if reason not in BUDGETS:
             raise ValueError(f"no attempt ends for the reason {reason}")
-        budget: RetryBudget = getattr(self, name)
+        budget: RetryBudget = getattr(self, BUDGETS[reason])
         return budget
 
     def _avoided_nodes(self, reason: Reason, attempts: Sequence[AttemptRecord]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.retry import NODE_BLAMING_REASONS
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 
 TERMINATE_AFTER_S = 5.0
@@ -17,6 +18,8 @@ FINISH_WITHIN_S = 20.0
 START_WITHIN_S = 300.0
 PENDING_AT_MOST_S = 900.0
 DISBELIEVE_RAY_AFTER_S = 60.0
+MAY_BE_THE_NODES_END = (Reason.WORKER_LOST, Reason.DRIVER_LOST, Reason.SYSTEM_ERROR)
+"""What an attempt may say of its end whose node left before Ray knew."""
 
 
 class DriverStatus(StrEnum):
@@ -218,7 +221,7 @@ def blamed_nodes(
         return tuple(gone)
     if outcome is not None and outcome.failed_node_ids:
         return outcome.failed_node_ids
-    alone = reason in (Reason.DRIVER_LOST, Reason.WORKER_LOST, Reason.OUT_OF_MEMORY)
+    alone = reason in NODE_BLAMING_REASONS - {Reason.NODE_LOST}
     return tuple(nodes) if alone and len(nodes) == 1 else ()
 
 
@@ -231,5 +234,5 @@ def with_lost_nodes(reason: Reason, nodes: Sequence[str], alive: Collection[str]
         alive: The nodes that the cluster has now.
     """
     is_gone = any(node not in alive for node in nodes)
-    broke = reason in (Reason.WORKER_LOST, Reason.DRIVER_LOST)
+    broke = reason in MAY_BE_THE_NODES_END
     return Reason.NODE_LOST if is_gone and broke else reason

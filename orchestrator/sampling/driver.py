@@ -21,16 +21,23 @@ from orchestrator.artifacts.samples.manifest import (
     put_manifest,
     read_manifest,
 )
-from orchestrator.artifacts.samples.shards import SampleShards, ShardDamagedError
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.attempts.attempt import Attempt, run_attempt
-from orchestrator.errors import BadInputError, ObjectNotFoundError, StoreError
+from orchestrator.errors import (
+    BadInputError,
+    ObjectNotFoundError,
+    ShardDamagedError,
+    StoreError,
+    WorkersLostError,
+)
 from orchestrator.fleet.actor import Identity
-from orchestrator.fleet.fleet import Fleet, FleetHooks, WorkersLostError
+from orchestrator.fleet.fleet import Fleet, FleetHooks
 from orchestrator.fleet.loan import RoomLoan
 from orchestrator.fleet.pool import PoolPlan, WorkerPool
 from orchestrator.fleet.progress import FleetProgress
 from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.units import Shard, plan_shards
+from orchestrator.lifecycle.causes import headline
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Placement, Reason
 from orchestrator.sampling.partials import newest_partials
@@ -266,7 +273,7 @@ def sample(attempt: Attempt) -> Outcome:
         except WorkersLostError as error:
             return job.failed(Reason.WORKER_LOST, str(error))
         except ShardDamagedError as error:
-            problem = str(error).strip().splitlines()[-1]
+            problem = headline(error)
             mend = f"`ddpmctl samples repair {job.attempt.record.job_id}` mends what is damaged"
             return job.failed(Reason.BAD_INPUT, f"{problem}; {mend}")
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from orchestrator.artifacts.samples.shards import SampleShards, ShardCommit, ShardDamagedError
+from orchestrator.artifacts.samples.shards import SampleShards, ShardCommit
 from orchestrator.attempts.smoke import smoke_part
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, ShardDamagedError
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
+from ddpm.errors import CheckpointFormatError
 from ddpm.kernels.amx.network import fits_tiles
 from ddpm.process.gaussian import Denoiser
 from ddpm.process.sampling import settled
 from ddpm.process.spacing import sampling_timesteps
-from ddpm.training.checkpoint import CheckpointFormatError, load_model
+from ddpm.training.checkpoint import load_model
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
 from orchestrator.artifacts.samples.shards import (
     SampleShards,

@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.attempts.attempt import Attempt, run_attempt
 from orchestrator.attempts.local_log import salvage
+from orchestrator.cluster.node_interface import use_node_interface
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Placement
 from orchestrator.specs.job import TrainJob
@@ -74,10 +75,31 @@ def _start_coordinator() -> None:
     get_or_create_autoscaling_coordinator()
 
 
+def _torch_config(backend: str) -> Any:
+    """Return how Ray Train forms the process group: at the interface of Ray's node address."""
+    from ray.train.torch import TorchConfig
+
+    class NodeBackend(TorchConfig(backend=backend).backend_cls):  # type: ignore[misc]
+        """Chooses the interface on each worker before the group is formed."""
+
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(use_node_interface)
+            super().on_start(worker_group, backend_config)
+
+    class NodeConfig(TorchConfig):  # type: ignore[misc]
+        """A `TorchConfig` with that backend."""
+
+        @property
+        def backend_cls(self) -> type[NodeBackend]:
+            return NodeBackend
+
+    return NodeConfig(backend=backend)
+
+
 def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> Any:
     """Return Ray Train's trainer of an attempt: it never retries and uploads nothing."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     class LeanTrainer(TorchTrainer):  # type: ignore[misc]
         """Starts no helper that a job here has no use for; where Ray has no such hook, all."""
@@ -93,7 +115,7 @@ def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> A
     return LeanTrainer(
         train_in_group,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if placement.gpus_per_worker else "gloo"),
+        torch_config=_torch_config("nccl" if placement.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=placement.num_workers,
             use_gpu=placement.gpus_per_worker > 0,

@@ -7,6 +7,8 @@ of each start.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.lifecycle.causes import raising_causes
+
 if TYPE_CHECKING:
     from orchestrator.training.board import SendReport
 
@@ -32,5 +34,6 @@ def run_training_loop(
     config: dict[str, Any], send: "SendReport", *, rank: int, world_size: int
 ) -> None:
     """Run `orchestrator.training.worker.train_loop`."""
-    module = importlib.import_module("orchestrator.training.worker")
-    module.train_loop(config, send, rank=rank, world_size=world_size)
+    with raising_causes():
+        module = importlib.import_module("orchestrator.training.worker")
+        module.train_loop(config, send, rank=rank, world_size=world_size)

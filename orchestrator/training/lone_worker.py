@@ -7,6 +7,7 @@ cost seconds before the first step.
 from typing import Any
 
 from orchestrator.attempts.attempt import Attempt
+from orchestrator.lifecycle.causes import unwrapped
 from orchestrator.lifecycle.state import Placement
 from orchestrator.training.board import AttemptBoard, BoardReader
 from orchestrator.training.entry import run_training_loop
@@ -61,4 +62,4 @@ def train_alone(attempt: Attempt, placement: Placement, config: dict[str, Any]) 
         try:
             ray.get(worker.train.remote(config))
         except RayTaskError as error:
-            raise error.cause from error
+            raise unwrapped(error) from error

@@ -16,6 +16,8 @@ from typing import Any, Protocol, cast
 
 import torch
 
+from ddpm.errors import KernelError
+
 _SOURCE_FOLDER = Path(__file__).parent / "src"
 # No flag asks for this machine's own kind: the same bits on all that have AMX.
 _FLAGS = (
@@ -23,10 +25,6 @@ _FLAGS = (
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mfma"),
     *("-mamx-tile", "-mamx-bf16"),
 )
-
-
-class KernelError(RuntimeError):
-    """The kernels cannot be compiled or loaded here."""
 
 
 class Kernels(Protocol):

@@ -21,10 +21,9 @@ from orchestrator.artifacts.samples.shards import (
     SampleShards,
     SetOrigin,
     ShardCommit,
-    ShardDamagedError,
     origin_of,
 )
-from orchestrator.errors import ConditionFailedError
+from orchestrator.errors import ConditionFailedError, ShardDamagedError
 from orchestrator.jobs.units import ShardPlan
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths

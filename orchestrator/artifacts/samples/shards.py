@@ -22,7 +22,7 @@ from orchestrator.errors import (
     ConditionFailedError,
     DatasetError,
     ObjectNotFoundError,
-    OrchestratorError,
+    ShardDamagedError,
 )
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -35,10 +35,6 @@ _SUFFIXES: Mapping[str, str] = {"webdataset": "tar", "npy": "npy"}
 Pixels = NDArray[np.uint8]
 # Who decided first, and in how many images and shards they are cut, changes no pixel.
 _NOT_FIXING = frozenset({"attempt", "format_version", "num_samples", "shard_size"})
-
-
-class ShardDamagedError(OrchestratorError):
-    """A shard's commit or data cannot be read, or is not what was committed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,9 @@ from orchestrator.artifacts.samples.shards import (
     SampleShards,
     SetOrigin,
     ShardCommit,
-    ShardDamagedError,
     origin_of,
 )
-from orchestrator.errors import BadInputError
+from orchestrator.errors import BadInputError, ShardDamagedError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.jobs.units import Shard, ShardPlan, plan_shards

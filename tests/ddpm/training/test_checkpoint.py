@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
+from ddpm.errors import CheckpointFormatError
 from ddpm.training.checkpoint import (
     CHECKPOINT_FILES,
-    CheckpointFormatError,
     StateSnapshot,
     load_model,
     load_state,

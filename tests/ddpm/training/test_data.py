@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm.config import ConfigError
+from ddpm.errors import ImageDatasetError
 from ddpm.training.data import (
     BatchOrder,
     BatchReader,
     ImageDataset,
-    ImageDatasetError,
     rank_positions,
     to_float,
 )

@@ -15,10 +15,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from ddpm.compute import ComputeDecision
 from ddpm.config import ConfigError, DiffusionConfig, TrainingConfig, UNetConfig
+from ddpm.errors import NonFiniteLossError
 from ddpm.training.checkpoint import load_state, save_state
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import (
-    NonFiniteLossError,
     StepMetrics,
     TrainState,
     learning_rate_at,

@@ -32,7 +32,8 @@ from orchestrator.controller.loop import Controller
 from orchestrator.controller.smoke_gate import smoke_gate
 from orchestrator.errors import BadInputError, SmokeTestError, StoreRefusedError
 from orchestrator.jobs.records import RecordStore
-from orchestrator.lifecycle.outcome import OUTCOME, Outcome, reason_of
+from orchestrator.lifecycle.causes import reason_of
+from orchestrator.lifecycle.outcome import OUTCOME, Outcome
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason, ResolvedResources
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.sampling.drawing import DrawnShard

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import StoreUnavailableError
+from orchestrator.errors import StoreUnavailableError, WorkersLostError
 from orchestrator.fleet.actor import Orders, WorkerActor
-from orchestrator.fleet.fleet import Fleet, WorkersLostError
+from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import Canvas

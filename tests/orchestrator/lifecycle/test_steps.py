@@ -4,9 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from ray.exceptions import ActorUnschedulableError
 
-from orchestrator.lifecycle.outcome import Outcome, failed_ranks, reason_of
+from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.lifecycle.steps import (
     DriverStatus,
@@ -195,37 +194,3 @@ def test_the_node_of_the_rank_that_died_is_blamed_where_the_driver_knows_it() ->
     outcome = Outcome(reason=Reason.WORKER_LOST, failed_node_ids=("b",))
     assert blamed_nodes(Reason.WORKER_LOST, outcome, ("a", "b"), {"a", "b"}) == ("b",)
     assert blamed_nodes(Reason.WORKER_LOST, None, ("a",), {"a"}) == ("a",)
-
-
-class WorkerCrashedError(Exception):
-    """As Ray names it."""
-
-
-def test_only_the_rank_that_died_by_itself_is_named() -> None:
-    """Its neighbours fail too, since they lose their connection."""
-    error = RuntimeError("workers failed")
-    error.worker_failures = {  # type: ignore[attr-defined]
-        0: RuntimeError("[gloo] Connection closed by peer"),
-        2: WorkerCrashedError(),
-    }
-    assert failed_ranks(error) == (2,)
-    assert failed_ranks(RuntimeError("x")) == ()
-
-
-class WorkerGroupStartupTimeoutError(Exception):
-    """As Ray Train names it."""
-
-
-@pytest.mark.parametrize(
-    "error", [WorkerGroupStartupTimeoutError("1 worker"), ActorUnschedulableError("no such node")]
-)
-def test_workers_that_found_no_room_are_tried_again(error: Exception) -> None:
-    """Ray may count on a node for a while that is gone; that is no error of the user's code."""
-    assert reason_of(error) is Reason.WORKER_LOST
-
-
-@pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])
-def test_a_full_gpu_is_told_as_such_by_whatever_library_met_it(words: str) -> None:
-    """PyTorch has a class of its own only where it asked for the memory itself."""
-    assert reason_of(RuntimeError(f"{words} when calling something")) is Reason.OUT_OF_MEMORY
-    assert reason_of(RuntimeError("CUDA error: invalid argument")) is not Reason.OUT_OF_MEMORY

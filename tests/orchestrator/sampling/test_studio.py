@@ -13,7 +13,7 @@ from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_mode
 from orchestrator.errors import BadInputError
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.units import plan_shards
-from orchestrator.lifecycle.outcome import reason_of
+from orchestrator.lifecycle.causes import reason_of
 from orchestrator.lifecycle.state import Reason
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.network import recorded_sampling

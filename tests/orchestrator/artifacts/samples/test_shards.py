@@ -13,13 +13,13 @@ from orchestrator.artifacts.samples.shards import (
     SampleShards,
     SetOrigin,
     ShardCommit,
-    ShardDamagedError,
     decode_shard,
     encode_shard,
     hash_bytes,
     hash_pixels,
     origin_of,
 )
+from orchestrator.errors import ShardDamagedError
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 

@@ -20,14 +20,13 @@ from orchestrator.artifacts.samples.shards import (
     Pixels,
     SampleShards,
     ShardCommit,
-    ShardDamagedError,
     encode_shard,
     hash_bytes,
     hash_pixels,
     origin_of,
 )
 from orchestrator.artifacts.samples.verify import repair_samples, verify_samples
-from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.errors import BadInputError, JobNotFoundError, ShardDamagedError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.lifecycle.state import JobState
