@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import platform
+import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -32,6 +34,7 @@ from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.causes import failed_ranks, headline, reason_of, unwrapped
 from orchestrator.lifecycle.outcome import OUTCOME, Outcome
 from orchestrator.lifecycle.state import JobRecord
+from orchestrator.lifecycle.steps import is_ended_by_ray
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.store.json_objects import read_json
@@ -41,6 +44,7 @@ from orchestrator.store.objects import ObjectStore, open_store
 HEARTBEAT_EVERY_S = 3.0
 STOP_POLL_EVERY_S = 1.0
 DRIVER_ANSWER_S = 20.0
+ENDED_BY_RAY_WITHIN_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +56,12 @@ class StopRequest:
     Attributes:
         at: When, by the store's clock.
         grace_s: Time to save the work in.
+        reason: Why.
     """
 
     at: datetime
     grace_s: float
+    reason: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -135,7 +141,9 @@ class Attempt:
         if found is None:
             return None
         return StopRequest(
-            at=datetime.fromisoformat(found[0]["at"]), grace_s=float(found[0]["grace_s"])
+            at=datetime.fromisoformat(found[0]["at"]),
+            grace_s=float(found[0]["grace_s"]),
+            reason=found[0].get("reason"),
         )
 
     def decide_once(self, decisions: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,7 +218,28 @@ def run_attempt(
             )
             outcome = _failed(error, attempt)
         attempt.put_outcome(outcome)
-    return 0 if outcome.succeeded or outcome.stopped else 1
+    return _exit_code(outcome, attempt)
+
+
+def _exit_code(outcome: Outcome, attempt: Attempt) -> int:
+    """Return what makes Ray's own list of jobs say of the attempt what the record says.
+
+    Only Ray can note that a job was stopped, so one that was waits for Ray to end it.
+    """
+    if outcome.succeeded:
+        return 0
+    if is_ended_by_ray(outcome, _stop_reason(attempt)):
+        time.sleep(ENDED_BY_RAY_WITHIN_S)  # SIGTERM comes in between
+        return 128 + signal.SIGTERM
+    return 1
+
+
+def _stop_reason(attempt: Attempt) -> str | None:
+    try:
+        request = attempt.stop_request()
+    except StoreError:
+        return None
+    return request.reason if request else None
 
 
 def _failed(error: Exception, attempt: Attempt) -> Outcome:

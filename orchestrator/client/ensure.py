@@ -86,4 +86,4 @@ def shipped_code() -> dict[str, Any]:
 
 
 def _has_failed(jobs: RayJobs, submission_id: str) -> bool:
-    return jobs.status(submission_id) is DriverStatus.FAILED
+    return jobs.status(submission_id) in (DriverStatus.FAILED, DriverStatus.STOPPED)

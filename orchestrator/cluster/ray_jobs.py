@@ -12,7 +12,7 @@ from orchestrator.lifecycle.steps import DriverStatus
 _STATUS = {
     "PENDING": DriverStatus.PENDING,
     "RUNNING": DriverStatus.RUNNING,
-    "STOPPED": DriverStatus.FAILED,
+    "STOPPED": DriverStatus.STOPPED,
     "SUCCEEDED": DriverStatus.SUCCEEDED,
     "FAILED": DriverStatus.FAILED,
 }

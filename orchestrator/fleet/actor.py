@@ -18,6 +18,7 @@ from typing import Any
 from orchestrator.attempts.attempt import register_process
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.fleet.work import ShardEvent, ShardTask, ShardWorker, Watch, WorkerSetup
+from orchestrator.lifecycle.causes import raising_causes
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
 
@@ -147,7 +148,8 @@ class WorkerActor:
 
     def prepare(self, decisions: Mapping[str, Any] | None) -> Hello:
         """Get ready to draw; say where, and what this machine proposes."""
-        proposal = self._work.prepare(decisions)
+        with raising_causes():
+            proposal = self._work.prepare(decisions)
         logger.info("pid %d on node %s is ready", os.getpid(), self._node_id)
         return Hello(node_id=self._node_id, pid=os.getpid(), proposal=proposal)
 
@@ -195,7 +197,8 @@ class WorkerActor:
     def _raise_failure(self) -> None:
         for future in self._futures():
             if future.done():
-                future.result()
+                with raising_causes():
+                    future.result()
 
     @property
     def _num_undrawn(self) -> int:

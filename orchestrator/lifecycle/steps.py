@@ -30,11 +30,12 @@ class DriverStatus(StrEnum):
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
+    STOPPED = "STOPPED"
 
     @property
     def has_ended(self) -> bool:
         """Whether the driver ran and is over."""
-        return self in (DriverStatus.SUCCEEDED, DriverStatus.FAILED)
+        return self in (DriverStatus.SUCCEEDED, DriverStatus.FAILED, DriverStatus.STOPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,19 @@ def _while_stopping(record: JobRecord, facts: Facts) -> Step | None:
     has_grace = facts.outcome is None and facts.in_state_s < record.stop_grace_s
     if has_grace and facts.driver_runs:
         return None
+    if facts.driver_runs and is_ended_by_ray(facts.outcome, record.reason):
+        return Terminate()  # it waits for that
     return _press(facts, since_s)
+
+
+def is_ended_by_ray(outcome: Outcome | None, reason: str | None) -> bool:
+    """Tell whether an attempt's driver lets Ray end it, so that Ray's own list says STOPPED.
+
+    Args:
+        outcome: What the driver said.
+        reason: Why it was told to stop; None if it was not. What ran too long has failed.
+    """
+    return outcome is not None and outcome.stopped and reason != Reason.TIMED_OUT
 
 
 def _press(facts: Facts, since_s: float) -> Step | None:

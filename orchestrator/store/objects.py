@@ -1,23 +1,25 @@
 """The object store behind everything: conditional writes, whole objects, the store's own clock."""
 
-import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import (
     BadInputError,
     ConditionFailedError,
+    CredentialsExpiredError,
     ObjectNotFoundError,
     StoreRefusedError,
     StoreUnavailableError,
 )
+from orchestrator.store.s3_client import s3_client
 from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:
@@ -30,10 +32,11 @@ _REFUSED = {
     "401",
     "403",
     "AccessDenied",
-    "ExpiredToken",
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
 }
+# Good once, and again when whoever issues them has been asked: a role's, a login's, a file's.
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 
 
 @dataclass(frozen=True)
@@ -132,10 +135,17 @@ class ObjectStore(Protocol):
 class S3Store:
     """An `ObjectStore` on an S3-compatible server; keys are below a prefix of one bucket."""
 
-    def __init__(self, client: "S3Client", bucket: str, prefix: str) -> None:
+    def __init__(
+        self,
+        client: "S3Client",
+        bucket: str,
+        prefix: str,
+        renewed: Callable[[], "S3Client"] | None = None,
+    ) -> None:
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self.address = f"{client.meta.endpoint_url} {self.uri}"
         self._client = client
+        self._renewed = renewed
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._clock_offset = timedelta(0)
@@ -292,7 +302,14 @@ class S3Store:
 
     @contextmanager
     def _translated(self, key: str, conditional: bool = False) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            CredentialRetrievalError,
+            NoCredentialsError,
+            SSOError,
+            TokenRetrievalError,
+        )
 
         try:
             yield
@@ -303,6 +320,8 @@ class S3Store:
                 f"no credentials for the store {self.uri}: set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             ) from error
+        except (CredentialRetrievalError, SSOError, TokenRetrievalError) as error:
+            raise self._expired(_one_line(error)) from error
         except BotoCoreError as error:
             raise StoreUnavailableError(
                 f"the store {self.uri} at {self._endpoint} does not answer ({_one_line(error)}); "
@@ -313,6 +332,15 @@ class S3Store:
     def _endpoint(self) -> str:
         return self._client.meta.endpoint_url
 
+    def _expired(self, why: str) -> CredentialsExpiredError:
+        """Return what to raise; the next request looks for credentials anew."""
+        if self._renewed is not None:
+            self._client = self._renewed()
+        return CredentialsExpiredError(
+            f"the credentials for the store {self.uri} have expired ({why}); waiting for new ones: "
+            "renew the login or the file that they come from"
+        )
+
     def _translation(self, error: Any, key: str, conditional: bool) -> Exception:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
@@ -322,6 +350,8 @@ class S3Store:
             return ConditionFailedError(key)
         if {code, status} & _NOT_FOUND:
             return ObjectNotFoundError(key)
+        if code in _EXPIRED:
+            return self._expired(code)
         if {code, status} & _REFUSED:
             return StoreRefusedError(
                 f"the store {self.uri} refuses {error.operation_name} ({code}); "
@@ -346,28 +376,6 @@ def open_store(uri: str, answer_within_s: float = 60.0) -> S3Store:
     """
     bucket, prefix = parse_store_uri(uri)
     settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
-    return S3Store(_s3_client(os.getpid(), settings, answer_within_s), bucket, prefix)
-
-
-@functools.lru_cache(maxsize=4)
-def _s3_client(
-    pid: int, settings: tuple[tuple[str, str], ...], answer_within_s: float
-) -> "S3Client":
-    # Keyed by the process, since a forked one must not share sockets, and by what configures it.
-    import botocore.session
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
-
-    config = Config(
-        connect_timeout=5,
-        read_timeout=answer_within_s,
-        retries={"mode": "standard", "max_attempts": 4},
-        max_pool_connections=32,
-        user_agent_extra="ddpmctl",
-    )
-    try:
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        session = botocore.session.get_session()
-        return cast("S3Client", session.create_client("s3", region_name=region, config=config))
-    except (BotoCoreError, ValueError) as error:
-        raise BadInputError(f"the AWS_* settings are not usable: {_one_line(error)}") from error
+    pid = os.getpid()
+    renewed = partial(s3_client.__wrapped__, pid, settings, answer_within_s)
+    return S3Store(s3_client(pid, settings, answer_within_s), bucket, prefix, renewed)

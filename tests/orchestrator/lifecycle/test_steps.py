@@ -159,6 +159,24 @@ def test_a_job_is_released_only_when_driver_and_workers_are_gone() -> None:
     assert next_step(STOPPING, driver_unknown, None) != Release()
 
 
+def test_a_driver_that_saved_and_stopped_is_ended_by_ray() -> None:
+    """Ray's own list says STOPPED of what it ended itself, and SUCCEEDED of what just went."""
+    told = replace(STOPPING, reason=Reason.CANCELLED_BY_USER)
+    facts = Facts(
+        ray=R.RUNNING,
+        outcome=Outcome(stopped=True),
+        driver_runs=True,
+        num_running=1,
+        in_state_s=2.0,
+    )
+    assert next_step(told, facts, None) == Terminate()
+    late = replace(told, reason=Reason.TIMED_OUT)
+    assert next_step(late, facts, None) is None  # it fails by itself: its exit code says so
+    assert next_step(told, replace(facts, driver_runs=False), None) is None
+    gone = replace(facts, ray=R.STOPPED, driver_runs=False, num_running=0)
+    assert next_step(told, gone, None) == Release()
+
+
 def test_a_stopping_job_has_its_grace_then_is_pressed_harder() -> None:
     """Cancel must end, also for a driver that hangs."""
     stopping = record(JobState.STOPPING, grace_s=30.0)

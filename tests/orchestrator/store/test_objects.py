@@ -1,0 +1,57 @@
+"""What a store answers, in our words."""
+
+import threading
+
+import botocore.session
+import pytest
+from botocore.config import Config
+from botocore.stub import Stubber
+
+from orchestrator.errors import CredentialsExpiredError, StoreRefusedError
+from orchestrator.store.objects import S3Store
+from orchestrator.store.outages import Backoff, outlast_outage
+
+
+def stubbed(*, code: str = "") -> tuple[object, Stubber]:
+    """Return a client that fails once with a code, or that answers an empty listing."""
+    client = botocore.session.get_session().create_client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    stub = Stubber(client)
+    if code:
+        stub.add_client_error("list_objects_v2", service_error_code=code, http_status_code=400)
+    else:
+        stub.add_response("list_objects_v2", {"KeyCount": 0})
+    stub.activate()
+    return client, stub
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException", "RequestExpired"])
+def test_expired_credentials_are_waited_for_and_looked_for_anew(code: str) -> None:
+    """A token that ran out for three minutes ended a long job as BAD_INPUT, never tried again."""
+    old, _ = stubbed(code=code)
+    new, answered = stubbed()
+    store = S3Store(old, "b", "", renewed=lambda: new)  # type: ignore[arg-type,return-value]
+    listed = outlast_outage(
+        lambda: list(store.list_objects("x")), Backoff(first_s=0.0), threading.Event()
+    )
+    assert listed == []
+    answered.assert_no_pending_responses()
+
+
+def test_expired_credentials_are_told_as_such() -> None:
+    """A store that "does not answer" would send a reader to the wrong machine."""
+    old, _ = stubbed(code="ExpiredToken")
+    with pytest.raises(CredentialsExpiredError, match=r"have expired \(ExpiredToken\)"):
+        list(S3Store(old, "b", "").list_objects("x"))  # type: ignore[arg-type]
+
+
+def test_a_key_that_was_never_good_is_refused_at_once() -> None:
+    """Waiting does not make it good."""
+    old, _ = stubbed(code="InvalidAccessKeyId")
+    with pytest.raises(StoreRefusedError):
+        list(S3Store(old, "b", "").list_objects("x"))  # type: ignore[arg-type]
