@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format docs bench bench-fleet bench-queue bench-jobs bench-setup clean
+.PHONY: setup demo test check format docs reference bench bench-fleet bench-queue bench-jobs bench-setup clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,10 @@ format: setup
 # The pages of docs/ with the reference of the Python API, into site/; a dead link is an error.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# What is written from the models of job files: the schema for editors, the tables of fields.
+reference: setup
+	$(BIN)/python -m tests.docs.write_reference
 
 bench-setup: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'

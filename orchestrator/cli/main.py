@@ -33,6 +33,8 @@ _VERBS = {
     "samples": ("samples", "Prove, mend and export a set of samples."),
     "queue": ("queue", "Quotas of the queues."),
     "orchestrator": ("cluster", "The actor that moves the jobs."),
+    "schema": ("reference", "Print the JSON Schema of job files, for editors."),
+    "explain-field": ("reference", "Say what a field of a job file takes and means."),
     "doctor": ("cluster", "Look whether store, Ray and MLflow do what is needed."),
 }
 
@@ -49,7 +51,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _VERBS:
             return None
         module = importlib.import_module(f"orchestrator.cli.{_VERBS[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

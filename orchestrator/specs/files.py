@@ -42,7 +42,18 @@ _Mapping = dict[str, Any]
 
 
 class _GroupFile(Closed):
-    """What the files of both kinds have; the children are checked one by one, as jobs."""
+    """What the files of both kinds have; the children are checked one by one, as jobs.
+
+    Attributes:
+        kind: What kind of group it is.
+        name: What it is called; its jobs are called <name>-<step> or <name>-<number>.
+        queue: Whose quota its jobs count against, unless they say otherwise.
+        priority: Theirs, likewise.
+        preemptible: Whether they may have to make room, likewise.
+        retry: What of them is tried again, likewise.
+        notify: Where the end of the group is posted.
+        max_concurrent: Jobs that may be queued or at work at once; none is all.
+    """
 
     name: Name
     queue: Name = "default"
@@ -55,14 +66,25 @@ class _GroupFile(Closed):
 
 
 class PipelineFile(_GroupFile):
-    """Steps that name each other."""
+    """Steps that name each other.
+
+    Attributes:
+        steps: A whole job without `name` for each step, 64 at most. `model: {step: NAME}` draws
+            from another step's model and waits for it; `after: [NAME]` waits alone.
+    """
 
     kind: Literal["pipeline"]
     steps: Annotated[dict[Name, _Mapping], Field(min_length=1, max_length=MAX_STEPS)]
 
 
 class SweepFile(_GroupFile):
-    """One job under each combination of settings."""
+    """One job under each combination of settings.
+
+    Attributes:
+        matrix: A list of values for each field that is varied, as `training.seed: [0, 1]`; 256
+            combinations at most.
+        job: The job that is varied, without `name`.
+    """
 
     kind: Literal["sweep"]
     matrix: Annotated[_Mapping, Field(min_length=1)]

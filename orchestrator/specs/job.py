@@ -79,7 +79,12 @@ class DatasetSpec(Closed):
 
 
 class CheckpointSpec(Closed):
-    """When checkpoints are committed and how many are kept."""
+    """When checkpoints are committed and how many are kept.
+
+    Attributes:
+        every_steps: Steps between two checkpoints; there is one at the end, too.
+        keep: The newest checkpoints that stay; what others draw from stays, too.
+    """
 
     every_steps: Annotated[int, Field(ge=1)] = 500
     keep: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -138,20 +143,35 @@ class EvaluationSpec(Closed):
 
 
 class Resources(Closed):
-    """What each worker of a job gets."""
+    """What each worker of a job gets.
+
+    Attributes:
+        gpus_per_worker: GPUs of each worker, or a part of one; auto is one where the cluster has
+            any, resolved at the first admission, for all attempts.
+        cpus_per_worker: CPUs of each worker; auto likewise.
+    """
 
     gpus_per_worker: Gpus = "auto"
     cpus_per_worker: Cpus = "auto"
 
 
 class TrainResources(Resources):
-    """The workers of a training."""
+    """The workers of a training.
+
+    Attributes:
+        num_workers: Workers that share each batch.
+    """
 
     num_workers: Annotated[int, Field(ge=1, le=4096)] = 1
 
 
 class WorkerRange(Closed):
-    """How many workers a fleet may have."""
+    """How many workers a fleet may have.
+
+    Attributes:
+        min: The fewest that it starts with.
+        max: The most that it grows to where there is room.
+    """
 
     min: Annotated[int, Field(ge=1, le=4096)] = 1
     max: Annotated[int, Field(ge=1, le=4096)] = 1
@@ -169,11 +189,15 @@ def _as_range(value: object) -> object:
 
 
 class SampleResources(Resources):
-    """The workers of a sampling fleet: a number, or a least and a largest one."""
+    """The workers of a sampling fleet.
 
-    num_workers: Annotated[WorkerRange, BeforeValidator(_as_range)] = Field(
-        default_factory=WorkerRange
-    )
+    Attributes:
+        num_workers: A number, or a least and a largest one as {min: 1, max: 16}.
+    """
+
+    num_workers: Annotated[
+        WorkerRange, BeforeValidator(_as_range, json_schema_input_type=int | WorkerRange)
+    ] = Field(default_factory=WorkerRange)
 
 
 class NotifySpec(Closed):
@@ -190,7 +214,7 @@ class ModelRef(Closed):
     """The model that a sample job draws from; exactly one of the first three.
 
     Attributes:
-        job: A training job's id, or a name (its newest job).
+        job: A training's id, or a name (its newest job); waits until that job has ended.
         registered: `name@alias` or `name/version` in MLflow's registry.
         checkpoint: s3:// URI of a checkpoint's commit object.
         weights: The moving average, or the raw weights.
@@ -233,6 +257,18 @@ class Job(Closed, ABC):
 
     What others need to know of a job whatever its kind, they ask by the properties; how a kind is
     called, started and counted stands in `kinds.JOB_KINDS`.
+
+    Attributes:
+        kind: What is to be done.
+        name: What it is called: a-z, 0-9 and single hyphens. Others may refer to its newest job so.
+        queue: Whose quota it counts against.
+        priority: The highest goes first; first come, first served within one.
+        max_runtime_s: An attempt is stopped after so many seconds, as TIMED_OUT.
+        preemptible: May have to make room for a higher priority; its work is saved first.
+        retry: What is tried again, by cause; progress renews the budgets.
+        notify: Where its end is posted, at least once.
+        tracking: What MLflow is told.
+        resources: Its workers and what each of them gets.
     """
 
     kind: str
@@ -277,7 +313,16 @@ class Job(Closed, ABC):
 
 
 class TrainJob(Job):
-    """Train a DDPM."""
+    """Train a DDPM.
+
+    Attributes:
+        dataset: The images to train on.
+        model: The sizes of the U-Net; the defaults are those of Ho et al. 2020 for CIFAR-10.
+        diffusion: The forward process, what the network predicts, and the loss.
+        training: Steps, batch, learning rate and what else makes up the run.
+        checkpoints: When checkpoints are committed and how many are kept.
+        evaluation: The bits per dimension at the end.
+    """
 
     kind: Literal["train"]
     dataset: DatasetSpec
@@ -330,7 +375,15 @@ class TrainJob(Job):
 
 
 class SampleJob(Job):
-    """Draw images from a trained model."""
+    """Draw images from a trained model.
+
+    Attributes:
+        model: The model that draws; exactly one of job, registered and checkpoint is given.
+        num_samples: Images of the set.
+        sampling: How they are drawn.
+        shard_size: Images that are committed together, a multiple of the microbatch.
+        format: `webdataset` is tars of PNGs named by index, `npy` is arrays.
+    """
 
     kind: Literal["sample"]
     model: ModelRef

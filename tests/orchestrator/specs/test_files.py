@@ -8,11 +8,9 @@ import pytest
 
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryPolicy
-from orchestrator.specs.files import PipelineFile, SweepFile, load_submission
+from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob, child_id, submission_from_json
 from orchestrator.specs.job import SampleJob, TrainJob
-
-ROOT = Path(__file__).resolve().parents[3]
 
 PIPELINE = """\
 kind: pipeline
@@ -186,14 +184,6 @@ def test_an_override_reaches_into_steps_and_matrices(tmp_path: Path) -> None:
         load(tmp_path, PIPELINE, "steps.trai.training.num_steps=50")
     with pytest.raises(BadInputError, match=r"--set 'matrix\.training\.seed=\[-1\.5\]'"):
         load(tmp_path, SWEEP, "matrix.training.seed=[-1.5]")
-
-
-def test_every_field_of_a_group_stands_in_the_page() -> None:
-    """The reference promises every field with its default."""
-    page = (ROOT / "docs/job-files.md").read_text()
-    for kind in (PipelineFile, SweepFile):
-        for name in kind.model_fields:
-            assert f"`{name}" in page, name
 
 
 def test_a_part_of_a_retry_policy_keeps_the_other_defaults_of_its_cause(tmp_path: Path) -> None:
