@@ -17,7 +17,8 @@ from orchestrator.jobs.queue import read_snapshot
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.specs.checks import Gives, Remark
-from orchestrator.specs.job import Job, ModelRef, TrainJob
+from orchestrator.specs.job import Job, TrainJob
+from orchestrator.specs.sections import ModelRef
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store

@@ -16,7 +16,8 @@ from orchestrator.errors import DatasetError, StoreError
 from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images
 from orchestrator.specs.files import JobFile
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import Job, ModelRef, SampleJob, TrainJob
+from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.sections import ModelRef
 from orchestrator.specs.variables import BARE
 from orchestrator.store.objects import ObjectStore
 

@@ -11,8 +11,8 @@ from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import ModelRef
 from orchestrator.specs.kinds import JOB_KINDS, Input, reads
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.objects import ObjectStore

@@ -19,8 +19,8 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
-from orchestrator.specs.job import ModelRef
 from orchestrator.specs.kinds import Output, leaves
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.registry import registered_checkpoint
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.errors import BadInputError
-from orchestrator.specs.job import Job, ModelRef, SampleJob, TrainJob
+from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.sections import ModelRef
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import check_name
 

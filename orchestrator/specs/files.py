@@ -19,18 +19,11 @@ from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.checks import Gives, Remark, remarks_on
 from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.group import Child, GroupJob, GroupTracking, child_name
-from orchestrator.specs.job import (
-    Closed,
-    Job,
-    Name,
-    NotifySpec,
-    Retry,
-    SampleJob,
-    TrainJob,
-)
+from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.kinds import JOB_KINDS, Input, Output, checked_job, leaves, one_of, reads
 from orchestrator.specs.located_errors import validated
 from orchestrator.specs.matrix import runs, unfold_matrix
+from orchestrator.specs.sections import Closed, Name, NotifySpec, Retry
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import MAX_NAME_LENGTH
 

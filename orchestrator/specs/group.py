@@ -13,9 +13,10 @@ from pydantic import BeforeValidator, Field, JsonValue, SerializeAsAny, StringCo
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.document import Document
-from orchestrator.specs.job import Closed, Job, Name, NotifySpec
+from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import spec_from_json, stored_job
 from orchestrator.specs.located_errors import validated
+from orchestrator.specs.sections import Closed, Name, NotifySpec
 from orchestrator.store.keys import MADE_ID, MAX_JOB_ID_LENGTH, made_id, shortened
 
 

@@ -30,7 +30,8 @@ from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobState
-from orchestrator.specs.job import DatasetSpec, TrainJob, TrainResources
+from orchestrator.specs.job import TrainJob
+from orchestrator.specs.sections import DatasetSpec, TrainResources
 from orchestrator.stack.files import StackFolder, StackState, load_secrets
 from orchestrator.stack.launch import Launcher
 from orchestrator.stack.parts import BUCKET, REGION, STORE_URI

@@ -25,7 +25,8 @@ from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.jobs.records import encode_record
 from orchestrator.lifecycle.outcome import OUTCOME, Outcome
 from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState, Placement
-from orchestrator.specs.job import ModelRef, SampleJob, SampleResources, WorkerRange
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sections import ModelRef, SampleResources, WorkerRange
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store

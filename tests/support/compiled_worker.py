@@ -22,7 +22,8 @@ from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.partials import newest_partials
 from orchestrator.sampling.studio import StoreSetup, StoreStudio
-from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 

@@ -9,7 +9,8 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.outcome import OUTCOME, Outcome
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.lifecycle.steps import DriverStatus
-from orchestrator.specs.job import DatasetSpec, TrainJob, TrainResources
+from orchestrator.specs.job import TrainJob
+from orchestrator.specs.sections import DatasetSpec, TrainResources
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from tests.support.cluster import FakeCluster

@@ -19,7 +19,7 @@ from orchestrator.errors import (
     StoreRefusedError,
 )
 from orchestrator.jobs.lookup import find_job_id
-from orchestrator.specs.job import ModelRef
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
 

@@ -26,7 +26,8 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs.records import RecordStore, encode_record
 from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState
-from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import OpenUpload

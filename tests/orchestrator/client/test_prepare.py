@@ -13,7 +13,8 @@ from orchestrator.errors import BadInputError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.files import JobFile, load_job_file
-from orchestrator.specs.job import ModelRef, TrainJob
+from orchestrator.specs.job import TrainJob
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 

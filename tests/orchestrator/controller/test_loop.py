@@ -18,7 +18,8 @@ from orchestrator.errors import AttemptSupersededError, ConditionFailedError, Le
 from orchestrator.jobs.records import RecordStore, VersionedRecord, drop_mark
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState, Reason
-from orchestrator.specs.job import ModelRef, SampleJob, TrainResources
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sections import ModelRef, TrainResources
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from orchestrator.controller.models import ASK_AGAIN_AFTER, ModelFinder, ModelResolution
 from orchestrator.errors import TrackingError
-from orchestrator.specs.job import ModelRef
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store.objects import ObjectStore
 from tests.support.fakes import MemoryStore
 

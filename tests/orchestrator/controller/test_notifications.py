@@ -13,7 +13,8 @@ from orchestrator.client.submit import submit_job
 from orchestrator.controller.notifications import notify_all
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import DatasetSpec, NotifySpec, TrainJob
+from orchestrator.specs.job import TrainJob
+from orchestrator.specs.sections import DatasetSpec, NotifySpec
 from orchestrator.store import keys
 from tests.support.fakes import MemoryStore
 

@@ -39,14 +39,9 @@ from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.smoke import smoke_drawing
 from orchestrator.scheduling.snapshot import NodeCapacity
-from orchestrator.specs.job import (
-    DatasetSpec,
-    ModelRef,
-    SampleJob,
-    TrainJob,
-    TrainResources,
-)
+from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.kinds import spec_from_json
+from orchestrator.specs.sections import DatasetSpec, ModelRef, TrainResources
 from orchestrator.specs.smoke import smoke_job, smoke_job_id
 from orchestrator.store import keys
 from orchestrator.store.keys import MAX_JOB_ID_LENGTH, JobPaths, check_name

@@ -17,7 +17,8 @@ from orchestrator.errors import StoreUnavailableError
 from orchestrator.jobs.index import MIN_ENDED, PAGE_ENTRIES, JobIndex, read_pages
 from orchestrator.jobs.records import RecordStore, encode_record
 from orchestrator.lifecycle.state import JobRecord, JobState
-from orchestrator.specs.job import DatasetSpec, NotifySpec, TrainJob
+from orchestrator.specs.job import TrainJob
+from orchestrator.specs.sections import DatasetSpec, NotifySpec
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.carrier import TrackingCarrier

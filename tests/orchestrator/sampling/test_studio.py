@@ -18,7 +18,8 @@ from orchestrator.lifecycle.state import Reason
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.network import recorded_sampling
 from orchestrator.sampling.studio import StoreSetup, StoreStudio
-from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sections import ModelRef
 from tests.support.compiled_worker import MODEL_JOB, put_model
 from tests.support.fakes import MemoryStore
 

@@ -16,8 +16,9 @@ from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.specs import kinds
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob, submission_from_json
-from orchestrator.specs.job import Job, ModelRef, WorkerRange
+from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS, Input, JobKind, Output, one_of, spec_from_json
+from orchestrator.specs.sections import ModelRef, WorkerRange
 from tests.support.world import World
 
 

@@ -30,7 +30,8 @@ from orchestrator.errors import BadInputError, JobNotFoundError, ShardDamagedErr
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 

@@ -1,0 +1,240 @@
+"""The parts of job files: what stands below a key of its own, with defaults and checks.
+
+The defaults of the mathematics live in `ddpm.config`; those of the orchestration live here.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from orchestrator.lifecycle.retry import RetryPolicy
+from orchestrator.specs.located_errors import FieldsError
+from orchestrator.store.keys import MAX_NAME_LENGTH
+
+_WORD = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+Name = Annotated[str, StringConstraints(pattern=_WORD, max_length=MAX_NAME_LENGTH)]
+
+
+def _whole_above_1(gpus: float) -> float:
+    """Ray gives a part of one GPU, or whole ones."""
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("a worker has a part of one GPU, or a whole number of them")
+    return gpus
+
+
+Gpus = Annotated[float, Field(ge=0, le=64), AfterValidator(_whole_above_1)] | Literal["auto"]
+Cpus = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+
+
+class Closed(BaseModel):
+    """Base of all input: frozen, nothing unknown, nothing converted by guess."""
+
+    # Built at the first use: most verbs never read a spec.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
+
+    @property
+    def spec_hash(self) -> str:
+        """SHA-256 of what was asked: equal for equal requests."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class DatasetSpec(Closed):
+    """The images to train on.
+
+    Attributes:
+        source: `digits`, a path, or an s3:// URI: a folder or tar of PNG/JPEG, .npz, .npy, IDX.
+        holdout_fraction: Share of the images kept for evaluation.
+        sha256: Hash of the images; `submit` fills it in, and whoever gives it pins them.
+    """
+
+    source: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    holdout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class CheckpointSpec(Closed):
+    """When checkpoints are committed and how many are kept.
+
+    Attributes:
+        every_steps: Steps between two checkpoints; there is one at the end, too.
+        keep: The newest checkpoints that stay; what others draw from stays, too.
+    """
+
+    every_steps: Annotated[int, Field(ge=1)] = 500
+    keep: Annotated[int, Field(ge=1, le=1000)] = 3
+
+
+class RunSpec(Closed):
+    """Where MLflow puts the run of a job.
+
+    Attributes:
+        experiment: MLflow experiment.
+    """
+
+    experiment: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "ddpmctl"
+
+
+class TrackingSpec(RunSpec):
+    """What MLflow is told.
+
+    Attributes:
+        experiment: MLflow experiment.
+        registered_model: Name under which the trained model is registered; None is the job's name.
+        log_every_steps: Steps between two metric lines.
+        sample_every_steps: Steps between two sample grids; 0 for none.
+        num_sample_images: Images of a grid.
+        sample_steps: DDIM steps of a grid's images.
+    """
+
+    registered_model: Name | None = None
+    log_every_steps: Annotated[int, Field(ge=1)] = 10
+    sample_every_steps: Annotated[int, Field(ge=0)] = 1000
+    num_sample_images: Annotated[int, Field(ge=1, le=1024)] = 64
+    sample_steps: Annotated[int, Field(ge=1)] = 50
+
+
+class SampleTrackingSpec(RunSpec):
+    """What MLflow is told of a sample set.
+
+    Attributes:
+        experiment: MLflow experiment.
+        num_sample_images: Images of the grid.
+    """
+
+    num_sample_images: Annotated[int, Field(ge=1, le=1024)] = 64
+
+
+class EvaluationSpec(Closed):
+    """The bits per dimension at the end of a training.
+
+    Attributes:
+        num_images: Held-out images; 0 switches the evaluation off.
+        num_timesteps: Timesteps drawn for the estimate, stratified over the T.
+    """
+
+    num_images: Annotated[int, Field(ge=0)] = 256
+    num_timesteps: Annotated[int, Field(ge=2)] = 100
+
+
+class Resources(Closed):
+    """What each worker of a job gets.
+
+    Attributes:
+        gpus_per_worker: GPUs of each worker, or a part of one; auto is one where the cluster has
+            any, resolved at the first admission, for all attempts.
+        cpus_per_worker: CPUs of each worker; auto likewise.
+    """
+
+    gpus_per_worker: Gpus = "auto"
+    cpus_per_worker: Cpus = "auto"
+
+
+class TrainResources(Resources):
+    """The workers of a training.
+
+    Attributes:
+        num_workers: Workers that share each batch.
+    """
+
+    num_workers: Annotated[int, Field(ge=1, le=4096)] = 1
+
+
+class WorkerRange(Closed):
+    """How many workers a fleet may have.
+
+    Attributes:
+        min: The fewest that it starts with.
+        max: The most that it grows to where there is room.
+    """
+
+    min: Annotated[int, Field(ge=1, le=4096)] = 1
+    max: Annotated[int, Field(ge=1, le=4096)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) must not be below min ({self.min})")
+        return self
+
+
+def _as_range(value: object) -> object:
+    is_whole = type(value) is int or (type(value) is float and value.is_integer())
+    return {"min": int(value), "max": int(value)} if is_whole else value  # type: ignore[call-overload]
+
+
+class SampleResources(Resources):
+    """The workers of a sampling fleet.
+
+    Attributes:
+        num_workers: A number, or a least and a largest one as {min: 1, max: 16}.
+    """
+
+    num_workers: Annotated[
+        WorkerRange, BeforeValidator(_as_range, json_schema_input_type=int | WorkerRange)
+    ] = Field(default_factory=WorkerRange)
+
+
+class NotifySpec(Closed):
+    """Where the end state is posted.
+
+    Attributes:
+        url_env: Name of the variable, where the orchestrator runs, that holds the https address.
+    """
+
+    url_env: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
+
+
+class ModelRef(Closed):
+    """The model that a sample job draws from; exactly one of the first three.
+
+    Attributes:
+        job: A training's id, or a name (its newest job); waits until that job has ended.
+        registered: `name@alias` or `name/version` in MLflow's registry.
+        checkpoint: s3:// URI of a checkpoint's commit object.
+        weights: The moving average, or the raw weights.
+        step: With `job`, the checkpoint of that step; None for the newest whole one.
+    """
+
+    job: str | None = None
+    registered: str | None = None
+    checkpoint: str | None = None
+    weights: Literal["ema", "model"] = "ema"
+    step: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("job", "registered", "checkpoint") if getattr(self, name)]
+        if len(given) != 1:
+            raise FieldsError(
+                [(name,) for name in given] or [()],
+                "exactly one of model.job, model.registered and model.checkpoint must be given",
+            )
+        return self
+
+
+def _with_budgets(value: object) -> object:
+    """Fill in what a job file leaves out of a cause's budget with that cause's own defaults."""
+    if not isinstance(value, dict):
+        return value
+    defaults = asdict(RetryPolicy())
+    causes = {name: default for name, default in defaults.items() if isinstance(default, dict)}
+    given = {k: {**causes[k], **v} for k, v in value.items() if k in causes and isinstance(v, dict)}
+    return {**value, **given}
+
+
+Retry = Annotated[RetryPolicy, BeforeValidator(_with_budgets)]
+"""A retry policy as files give it, perhaps in part."""
