@@ -30,10 +30,14 @@ def train_job(name: str = "a", workers: int = 1, **fields: object) -> TrainJob:
 
 
 class World:
-    """A store, a cluster and an orchestrator."""
+    """A store, a cluster and an orchestrator.
 
-    def __init__(self) -> None:
-        self.store = MemoryStore()
+    Args:
+        store: What there is already; None for nothing.
+    """
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
         self.cluster = FakeCluster()
         self.records = RecordStore(self.store)
         self.controller = self.new_controller()
