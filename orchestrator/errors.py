@@ -5,6 +5,7 @@
     OrchestratorError                  exit code 1
     |-- BadInputError                  exit code 2: a job file, an option or an id is wrong
     |   |-- SpecConflictError          the same id was submitted with another spec
+    |   |-- StoredFormError            what is stored is damaged, or of a newer version
     |   `-- DatasetError               an image, array or archive cannot be used
     |-- JobNotFoundError               exit code 102
     |-- InvalidTransitionError         a move that the table of states does not hold
@@ -59,6 +60,10 @@ class BadInputError(OrchestratorError):
     """A job file, an option or an id is wrong; the message names the place."""
 
     exit_code = 2
+
+
+class StoredFormError(BadInputError):
+    """What the store holds is damaged, or in a form that only a newer version reads."""
 
 
 class SpecConflictError(BadInputError):

@@ -12,9 +12,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -29,10 +29,12 @@ from orchestrator.errors import (
     OrchestratorError,
     StoreError,
 )
+from orchestrator.jobs.heartbeat import HEARTBEAT, OUTCOME, Heartbeat, WorkerReport
 from orchestrator.jobs.records import Event, RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.causes import failed_ranks, headline, reason_of, unwrapped
-from orchestrator.lifecycle.outcome import OUTCOME, Outcome
+from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.lifecycle.steps import is_ended_by_ray
 from orchestrator.specs.job import Job
@@ -69,23 +71,25 @@ class Progress:
     """How far an attempt is; the driver changes it, the heartbeat shows it.
 
     Attributes:
-        phase: What it does: "starting", "running", "saving", "evaluating", ...
+        phase: What it does.
         done: Steps or images that are done.
         total: Units in all.
         unit: What is counted: "steps", "images".
         rate_per_s: Units a second, lately.
         committed: Units that no crash can lose.
-        workers: One mapping a worker: rank, node_id, pid, and what it does.
-        details: What else `status` shows.
+        num_unplaced: Workers that it has room for and that are not there yet.
+        workers: What each worker does.
+        details: What else `status` shows; nothing is decided from it.
     """
 
-    phase: str = "starting"
+    phase: Phase = Phase.STARTING
     done: float = 0
     total: int = 0
     unit: str = "steps"
     rate_per_s: float = 0.0
     committed: int = 0
-    workers: list[dict[str, Any]] = field(default_factory=list)
+    num_unplaced: int = 0
+    workers: Sequence[WorkerReport] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -161,14 +165,17 @@ class Attempt:
     def put_outcome(self, outcome: Outcome) -> None:
         """Say what the attempt came to; the first word stands."""
         try:
-            self.store.put(self.paths.outcome, OUTCOME.dump_json(outcome), if_absent=True)
+            self.store.put(self.paths.outcome, OUTCOME.encode(outcome), if_absent=True)
         except ConditionFailedError:
-            logger.warning("job=%s attempt=%d has an outcome already", self.job, self.number)
+            logger.warning(
+                "job=%s attempt=%d has an outcome already", self.record.job_id, self.number
+            )
 
     def beat(self) -> None:
         """Write the heartbeat."""
-        value = {"at": self.store.now().isoformat(), **asdict(self.progress)}
-        self.store.put(self.paths.heartbeat, json.dumps(value).encode())
+        said = {**vars(self.progress), "workers": tuple(self.progress.workers)}
+        heartbeat = Heartbeat(at=self.store.now(), **said)
+        self.store.put(self.paths.heartbeat, HEARTBEAT.encode(heartbeat))
 
 
 def register_process(store: ObjectStore, paths: AttemptPaths, role: str, node_id: str = "") -> None:
@@ -244,7 +251,7 @@ def _stop_reason(attempt: Attempt) -> str | None:
 
 def _failed(error: Exception, attempt: Attempt) -> Outcome:
     failed = failed_ranks(error)
-    nodes = {w.get("node_id") for w in attempt.progress.workers if w.get("rank") in failed}
+    nodes = {worker.node_id for worker in attempt.progress.workers if worker.rank in failed}
     return Outcome(
         reason=reason_of(error),
         message=headline(error),
@@ -266,7 +273,7 @@ def _heartbeat(attempt: Attempt) -> Iterator[None]:
 
 
 def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
-    since_beat_s, shown_phase = HEARTBEAT_EVERY_S, ""
+    since_beat_s, shown_phase = HEARTBEAT_EVERY_S, None
     while not ended.wait(STOP_POLL_EVERY_S):
         since_beat_s += STOP_POLL_EVERY_S
         try:

@@ -3,13 +3,12 @@
 import math
 import sys
 import time
-from typing import Any
 
 import click
 
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client.ensure import ensure_orchestrator
-from orchestrator.client.status import POLL_EVERY_S, follow, job_status, request
+from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status, request
 from orchestrator.client.surroundings import surroundings
 from orchestrator.errors import OrchestratorError
 from orchestrator.jobs.lookup import find_job_id
@@ -43,12 +42,12 @@ def cancel_command(job: str, grace_s: float, output: Output) -> None:
     store = surroundings(output.say).store
     job_id = find_job_id(store, job)
     status = job_status(store, job_id)
-    if not JobState(status["state"]).has_ended:
+    if not status.state.has_ended:
         ensure_orchestrator(store, output.say)
         request(store, job_id, "cancel", {"grace_s": grace_s})
         *_, status = follow(store, job_id, grace_s + CANCEL_MARGIN_S)
-    is_cancelled = status["state"] == JobState.CANCELLED
-    told = "is cancelled; its processes are gone" if is_cancelled else f"is {status['state']}"
+    is_cancelled = status.state is JobState.CANCELLED
+    told = "is cancelled; its processes are gone" if is_cancelled else f"is {status.state}"
     output.result(status, f"{job_id} {told}")
     sys.exit(0 if is_cancelled else 1)
 
@@ -61,16 +60,16 @@ def retry_command(job: str, output: Output) -> None:
     store = surroundings(output.say).store
     job_id = find_job_id(store, job)
     status = retry_job(output, store, job_id)
-    output.result(status, f"{job_id} is {status['state']}")
+    output.result(status, f"{job_id} is {status.state}")
 
 
-def retry_job(output: Output, store: ObjectStore, job_id: str) -> dict[str, Any]:
+def retry_job(output: Output, store: ObjectStore, job_id: str) -> JobStatus:
     """Have a failed or cancelled job queued again and return its status.
 
     Raises:
         OrchestratorError: It is neither, or nobody reads the request.
     """
-    state = JobState(job_status(store, job_id)["state"])
+    state = job_status(store, job_id).state
     if state not in RETRYABLE:
         raise OrchestratorError(
             f"job {job_id} is {state}; only FAILED and CANCELLED jobs can be retried"

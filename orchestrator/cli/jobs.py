@@ -2,7 +2,6 @@
 
 import sys
 import time
-from typing import Any
 
 import click
 
@@ -10,10 +9,10 @@ from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.progress import ProgressView
 from orchestrator.cli.show import describe_event, describe_job, job_table
 from orchestrator.client.ensure import Keeper, ensure_orchestrator
-from orchestrator.client.status import POLL_EVERY_S, follow, job_status, list_jobs
+from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status, list_jobs
 from orchestrator.client.surroundings import surroundings
 from orchestrator.jobs.lookup import find_job_id
-from orchestrator.jobs.records import RecordStore, event_as_json
+from orchestrator.jobs.records import RecordStore
 from orchestrator.store.objects import ObjectStore
 
 
@@ -44,14 +43,14 @@ def events_command(job: str, stay: bool, output: Output) -> None:
     store = surroundings(output.say).store
     job_id, records = find_job_id(store, job), RecordStore(store)
     if output.as_json and not stay:
-        output.result([event_as_json(event) for event in records.events(job_id)])
+        output.result(records.events(job_id))
         return
     seen = 0
     while True:
         ended = records.read(job_id).record.state.has_ended
         for event in records.events(job_id, after=seen):
             seen = event.number
-            output.line(event_as_json(event), describe_event(event))
+            output.line(event, describe_event(event))
         if not stay or ended:
             return
         time.sleep(POLL_EVERY_S)
@@ -69,12 +68,10 @@ def wait_command(job: str, timeout_s: float | None, output: Output) -> None:
     store = surroundings(output.say).store
     job_id = find_job_id(store, job)
     ensure_orchestrator(store, output.say)
-    sys.exit(exit_code_of(wait_for(output, store, job_id, timeout_s)["state"]))
+    sys.exit(exit_code_of(wait_for(output, store, job_id, timeout_s).state))
 
 
-def wait_for(
-    output: Output, store: ObjectStore, job_id: str, timeout_s: float | None
-) -> dict[str, Any]:
+def wait_for(output: Output, store: ObjectStore, job_id: str, timeout_s: float | None) -> JobStatus:
     """Wait for a job's end, showing its progress; give and return its last status."""
     last = watch(output, store, job_id, timeout_s)
     output.result(last, describe_job(last))
@@ -83,12 +80,12 @@ def wait_for(
 
 def watch(
     output: Output, store: ObjectStore, job_id: str, timeout_s: float | None = None
-) -> dict[str, Any]:
+) -> JobStatus:
     """Wait for a job's end, showing its progress; return its last status."""
-    last: dict[str, Any] = {}
+    last: JobStatus | None = None
     keeper = Keeper(store, output.say)
     with ProgressView(output.as_json) as view:
         for last in follow(store, job_id, timeout_s):
             view.show(last)
             keeper.look()
-    return last
+    return last or job_status(store, job_id)

@@ -3,6 +3,8 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
+from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -30,13 +32,22 @@ class Output:
     def result(self, value: Any, text: str | None = None) -> None:
         """Give the result: JSON, or the text for people."""
         if self.as_json:
-            click.echo(json.dumps(value, indent=1))
+            click.echo(json.dumps(value, indent=1, default=_plain))
         elif text is not None:
             click.echo(text)
 
     def line(self, value: Any, text: str) -> None:
         """Give one of many results: a line of JSON, or of text."""
-        click.echo(json.dumps(value) if self.as_json else text)
+        click.echo(json.dumps(value, default=_plain) if self.as_json else text)
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has no form for in one that it has: records as mappings, times as text."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if is_dataclass(value) and not isinstance(value, type):
+        return vars(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def output_option(verb: Verb) -> Verb:

@@ -2,19 +2,21 @@
 
 import sys
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from orchestrator.cli.show import duration_text, fleet_text, progress_text, state_text
+from orchestrator.client.status import JobStatus
+from orchestrator.lifecycle.phase import Phase
+from orchestrator.lifecycle.state import JobState
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_EVERY_S = 10.0
-AT_WORK = ("STARTING", "RUNNING", "STOPPING")
+AT_WORK = (JobState.STARTING, JobState.RUNNING, JobState.STOPPING)
 
 
 class ProgressView:
@@ -47,13 +49,13 @@ class ProgressView:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, status: Mapping[str, Any]) -> None:
+    def show(self, status: JobStatus) -> None:
         """Show a status."""
         if self._silent:
             return
         state, progress = _state_line(status), pace_line(status)
         if self._bar is not None:
-            total, done = status.get("total") or None, completed(status)
+            total, done = status.total or None, completed(status)
             self._bar.update(
                 self._task, total=total, completed=done, state=state, progress=progress
             )
@@ -80,38 +82,36 @@ def _new_bar() -> "Progress":
     )
 
 
-def _state_line(status: Mapping[str, Any]) -> str:
-    line = f"{status['job_id']} {state_text(status)}"
-    phase = status.get("phase")
-    is_telling = status["state"] == "RUNNING" and phase not in (None, "running")
-    return f"{line}, {phase}" if is_telling else line
+def _state_line(status: JobStatus) -> str:
+    line = f"{status.job_id} {state_text(status)}"
+    is_telling = status.state is JobState.RUNNING and status.phase not in (None, Phase.RUNNING)
+    return f"{line}, {status.phase}" if is_telling else line
 
 
-def pace_line(status: Mapping[str, Any]) -> str:
+def pace_line(status: JobStatus) -> str:
     """Return how far a job is, how fast, and the time left; of one in the queue, why it waits."""
-    rate, total, done = (status.get(key) or 0 for key in ("rate_per_s", "total", "done"))
-    if status["state"] == "QUEUED":
-        return str(status.get("message") or "")
-    if status.get("children"):
+    rate, total, done = status.rate_per_s or 0, status.total or 0, status.done
+    if status.state is JobState.QUEUED:
+        return status.message
+    if status.children:
         return _children_line(status)
     left = f", {duration_text((total - done) / rate)} left" if rate and total > done else ""
     parts = [progress_text(status) + left]
-    if status["state"] == "RUNNING" and (fleet := fleet_text(status)):
+    if status.state is JobState.RUNNING and (fleet := fleet_text(status)):
         parts.append(fleet)
     return ", ".join(part for part in parts if part)
 
 
-def completed(status: Mapping[str, Any]) -> float:
+def completed(status: JobStatus) -> float:
     """Return how much of a job is done; of a group, with the parts of the jobs at work."""
-    live = [c for c in status.get("children", []) if c["state"] in AT_WORK and c.get("total")]
-    parts: list[float] = [min(1.0, (child["done"] or 0) / child["total"]) for child in live]
-    return float(status.get("done") or 0) + sum(parts)
+    live = [c for c in status.children if c.state in AT_WORK]
+    return float(status.done) + sum(min(1.0, c.done / c.total) for c in live if c.total)
 
 
-def _children_line(status: Mapping[str, Any]) -> str:
+def _children_line(status: JobStatus) -> str:
     """Return how far a group is, with the pace of the child at work if there is but one."""
-    live = [c for c in status["children"] if c["state"] in AT_WORK]
+    live = [c for c in status.children if c.state in AT_WORK]
     if len(live) == 1:
-        told = progress_text(live[0]) or live[0]["state"]
-        return f"{progress_text(status)}; {live[0]['step']} {told}"
+        told = progress_text(live[0]) or live[0].state
+        return f"{progress_text(status)}; {live[0].step} {told}"
     return f"{progress_text(status)}; {len(live)} at work" if live else progress_text(status)

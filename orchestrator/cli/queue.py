@@ -1,9 +1,7 @@
 """The verbs about the queue: `explain` and `queue set`."""
 
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -44,28 +42,28 @@ def explain_command(job: str, output: Output) -> None:
         output.result({"job_id": job_id, "state": record.state, "verdict": None}, text)
         return
     explanation = explain(snapshot, job_id, now.timestamp())
-    output.result(asdict(explanation), _describe(explanation, now))
+    output.result(explanation, _describe(explanation, now))
 
 
 def _explain_group(store: ObjectStore, job_id: str, output: Output) -> None:
     """Say of each child that has not ended what it waits for, or how far it is."""
     status, now = job_status(store, job_id), store.now()
-    lines = [f"{job_id} is {status['state']}. {status['message']}".rstrip()]
+    lines = [f"{job_id} is {status.state}. {status.message}".rstrip()]
     children = []
-    for child in status["children"]:
-        if child["state"] in ENDED:
+    for child in status.children:
+        if child.state in ENDED:
             continue
-        value: dict[str, Any] = {**child, "explanation": None}
+        told: Explanation | None = None
         text = child_text(child)
-        if child["state"] == JobState.QUEUED:
+        if child.state is JobState.QUEUED:
             with suppress(JobNotFoundError):  # it started, or was just put into the queue
-                told = explain(read_snapshot(store), child["job_id"], now.timestamp())
-                value["explanation"] = asdict(told)
-                text = f"{child['step']}  {told.verdict}. {told.reason}"
-        children.append(value)
+                told = explain(read_snapshot(store), child.job_id, now.timestamp())
+                text = f"{child.step}  {told.verdict}. {told.reason}"
+        children.append({**vars(child), "explanation": told})
         lines.append(f"  {text}")
     told_of = ("job_id", "kind", "state", "reason", "message")
-    output.result({**{key: status[key] for key in told_of}, "children": children}, "\n".join(lines))
+    shown = {key: getattr(status, key) for key in told_of}
+    output.result({**shown, "children": children}, "\n".join(lines))
 
 
 def _describe(told: Explanation, now: datetime) -> str:

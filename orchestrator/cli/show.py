@@ -4,8 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.client.status import JobStatus, ListedJob
+from orchestrator.jobs.heartbeat import WorkerReport
+from orchestrator.jobs.index import IndexEntry
+from orchestrator.jobs.progress import ChildEntry
 from orchestrator.jobs.records import Event
-from orchestrator.lifecycle.state import ENDED
+from orchestrator.lifecycle.state import JobState
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -28,18 +32,17 @@ def duration_text(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-def progress_text(status: Mapping[str, Any]) -> str:
+def progress_text(job: IndexEntry | ChildEntry) -> str:
     """Return how far a job is: "1200/2000 steps, 14.2/s"."""
-    if not status.get("total"):
-        return f"{status['done']:g}" if status.get("done") else ""
-    text = f"{status['done']:.0f}/{status['total']} {status['unit']}"
-    rate = status.get("rate_per_s")
-    return f"{text}, {rate:.1f}/s" if rate else text
+    if not job.total:
+        return f"{job.done:g}" if job.done else ""
+    text = f"{job.done:.0f}/{job.total} {job.unit}"
+    return f"{text}, {job.rate_per_s:.1f}/s" if job.rate_per_s else text
 
 
-def fleet_text(status: Mapping[str, Any]) -> str:
+def fleet_text(status: JobStatus) -> str:
     """Return what a fleet is at: "3 workers, 120/300 reverse steps in hand"; "" for no fleet."""
-    details = status.get("details") or {}
+    details = status.details
     if "steps_in_hand" not in details:
         return ""
     number = details["num_workers"]
@@ -47,19 +50,18 @@ def fleet_text(status: Mapping[str, Any]) -> str:
     return f"{number} worker{'' if number == 1 else 's'}, {steps}"
 
 
-def state_text(status: Mapping[str, Any]) -> str:
+def state_text(job: ListedJob | ChildEntry) -> str:
     """Return the state, and since when it is unconfirmed if nobody can confirm it."""
-    state = str(status["state"])
-    if status.get("stale"):
-        since = str(status["confirmed_at"])[:19].replace("T", " ")
-        return f"{state}? unconfirmed since {since}"
-    notes = [str(status["reason"])] if status.get("reason") else []
-    if status.get("position"):
-        notes.append(f"#{status['position']} in line")
-    return f"{state} ({', '.join(notes)})" if notes else state
+    notes = [job.reason] if job.reason else []
+    if isinstance(job, ListedJob):
+        if job.stale:
+            return f"{job.state}? unconfirmed since {job.confirmed_at:%Y-%m-%d %H:%M:%S}"
+        if job.position:
+            notes.append(f"#{job.position} in line")
+    return f"{job.state} ({', '.join(notes)})" if notes else str(job.state)
 
 
-def job_table(jobs: Sequence[Mapping[str, Any]], *, everything: bool = False) -> str:
+def job_table(jobs: Sequence[ListedJob], *, everything: bool = False) -> str:
     """Return the jobs as aligned columns, a group's children below it.
 
     Args:
@@ -69,12 +71,12 @@ def job_table(jobs: Sequence[Mapping[str, Any]], *, everything: bool = False) ->
     rows = [("JOB", "KIND", "STATE", "TRY", "PROGRESS", "AGE")]
     rows += [
         (
-            f"{indent}{job['job_id']}",
-            str(job["kind"]),
+            f"{indent}{job.job_id}",
+            job.kind,
             state_text(job),
-            str(job["attempt"]),
+            str(job.attempt),
             progress_text(job),
-            duration_text(_age_s(job["submitted_at"])),
+            duration_text(_age_s(job.submitted_at)),
         )
         for indent, job in _nested(jobs, everything)
     ]
@@ -89,73 +91,71 @@ def job_table(jobs: Sequence[Mapping[str, Any]], *, everything: bool = False) ->
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _nested(
-    jobs: Sequence[Mapping[str, Any]], everything: bool
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _nested(jobs: Sequence[ListedJob], everything: bool) -> Iterator[tuple[str, ListedJob]]:
     """Yield (indent, job), children right after the group that they belong to."""
-    shown = {job["job_id"] for job in jobs}
-    children: dict[str, list[Mapping[str, Any]]] = {}
+    shown = {job.job_id for job in jobs}
+    children: dict[str, list[ListedJob]] = {}
     for job in jobs:
-        children.setdefault(str(job.get("parent")), []).append(job)
+        children.setdefault(job.parent or "", []).append(job)
     for job in jobs:
-        if job.get("parent") in shown:
+        if job.parent in shown:
             continue
         yield "", job
-        of_job = children.get(str(job["job_id"]), [])
-        of_job.sort(key=lambda child: (child["submitted_at"], child["job_id"]))
-        shows_all = everything or job["state"] not in ENDED
-        yield from (("  ", c) for c in of_job if shows_all or c["state"] not in ENDED)
+        of_job = children.get(job.job_id, [])
+        of_job.sort(key=lambda child: (child.submitted_at, child.job_id))
+        shows_all = everything or not job.state.has_ended
+        yield from (("  ", c) for c in of_job if shows_all or not c.state.has_ended)
 
 
-def describe_job(status: Mapping[str, Any]) -> str:
+def describe_job(status: JobStatus) -> str:
     """Return one job in full."""
     lines = [
-        f"{status['job_id']}  {state_text(status)}",
-        f"  kind      {status['kind']}, queue {status['queue']}, priority {status['priority']}",
-        f"  attempt   {status['attempt']}",
+        f"{status.job_id}  {state_text(status)}",
+        f"  kind      {status.kind}, queue {status.queue}, priority {status.priority}",
+        f"  attempt   {status.attempt}",
     ]
-    if status.get("message"):
-        lines.append(f"  message   {status['message']}")
+    if status.message:
+        lines.append(f"  message   {status.message}")
     if progress_text(status):
         lines.append(f"  progress  {progress_text(status)}")
-    if status.get("committed"):
-        lines.append(f"  committed {status['committed']:g}")
+    if status.committed:
+        lines.append(f"  committed {status.committed:g}")
     lines += [f"  {name:<9} {text}" for name, text in _fleet_lines(status).items()]
-    if not status.get("stale") and status["state"] in ("STARTING", "RUNNING"):
-        lines += [f"  worker    {_worker_text(worker)}" for worker in status.get("workers", [])]
-    lines += [f"  {child_text(child)}" for child in status.get("children", [])]
-    if status.get("run_id"):
-        lines.append(f"  MLflow    run {status['run_id']}")
+    if not status.stale and status.state in (JobState.STARTING, JobState.RUNNING):
+        lines += [f"  worker    {_worker_text(worker)}" for worker in status.workers]
+    lines += [f"  {child_text(child)}" for child in status.children]
+    if status.run_id:
+        lines.append(f"  MLflow    run {status.run_id}")
     return "\n".join(lines)
 
 
-def child_text(child: Mapping[str, Any]) -> str:
+def child_text(child: ChildEntry) -> str:
     """Return a child of a group as one line: "train  RUNNING, 20/100 steps, 14.2/s  digits-..."."""
-    if child["state"] is None:
-        return f"{child['step']}  {child['message']}{_settings_text(child)}"
+    if child.state is None:
+        return f"{child.step}  {child.message}{_settings_text(child)}"
     state, progress = state_text(child), progress_text(child)
     told = f"{state}, {progress}" if progress else state
-    return f"{child['step']}  {told}  {child['job_id']}{_settings_text(child)}"
+    return f"{child.step}  {told}  {child.job_id}{_settings_text(child)}"
 
 
-def _settings_text(child: Mapping[str, Any]) -> str:
-    return f"  ({_named_values(child['settings'])})" if child["settings"] else ""
+def _settings_text(child: ChildEntry) -> str:
+    return f"  ({_named_values(child.settings)})" if child.settings else ""
 
 
 def _named_values(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
-def _worker_text(worker: Mapping[str, Any]) -> str:
-    shown = ("rank", "phase", "shard", "step", "done", "rate_per_s")
-    parts = [f"{key} {_short(worker[key])}" for key in shown if worker.get(key) is not None]
-    text = ", ".join(parts)
-    return f"{text} of {worker['num_steps']}" if worker.get("num_steps") else text
+def _worker_text(worker: WorkerReport) -> str:
+    names = ("rank", "phase", "shard", "step", "done", "rate_per_s")
+    shown = {name: getattr(worker, name) for name in names}
+    text = ", ".join(f"{key} {_short(value)}" for key, value in shown.items() if value is not None)
+    return f"{text} of {worker.num_steps}" if worker.num_steps else text
 
 
-def _fleet_lines(status: Mapping[str, Any]) -> dict[str, str]:
+def _fleet_lines(status: JobStatus) -> dict[str, str]:
     """Return what `status` tells of a fleet's shards and of what its images cost."""
-    details = status.get("details") or {}
+    details = status.details
     if "num_shards" not in details:
         return {}
     lines = {
@@ -209,5 +209,5 @@ def _plan_value(key: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _age_s(time: str) -> float:
-    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds())
+def _age_s(at: datetime) -> float:
+    return max(0.0, (datetime.now(UTC) - at).total_seconds())

@@ -50,7 +50,7 @@ def submit_command(
     submission = (submit_with_smoke if smoke else submit_job)(store, spec, job_id)
     ensure_orchestrator(store, output.say)
     if stay:
-        sys.exit(exit_code_of(wait_for(output, store, submission.job_id, None)["state"]))
+        sys.exit(exit_code_of(wait_for(output, store, submission.job_id, None).state))
     told = "queued" if submission.is_new else "exists already, with the same spec"
     # The status costs seven requests, which the text does not need.
     status = job_status(store, submission.job_id) if output.as_json else None

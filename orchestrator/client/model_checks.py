@@ -18,6 +18,7 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.specs.checks import Gives, Remark
 from orchestrator.specs.job import Job, TrainJob
+from orchestrator.specs.kinds import Output, leaves
 from orchestrator.specs.sections import ModelRef
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import JobPaths
@@ -72,7 +73,7 @@ def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
 
 def _no_such_job(store: ObjectStore, name: str) -> str:
     jobs = list_jobs(store)
-    names = sorted({str(job["name"]) for job in jobs if job["kind"] == "train"})
+    names = sorted({job.name for job in jobs if leaves(job.kind, Output.CHECKPOINTS)})
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "submit the training first"
     return f"model.job: there is no job {name}; {hint}"

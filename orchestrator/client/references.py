@@ -1,16 +1,15 @@
 """What still needs a job: sample sets, registered models, and the group that it belongs to."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from orchestrator.client.status import list_jobs
 from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.index import IndexEntry
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
-from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.kinds import JOB_KINDS, Input, reads
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
@@ -45,11 +44,11 @@ def references_to(
     told = [job_id for job_id in job_ids if _has_run(store, job_id)]
     registered = [f"the registered model {name}" for job_id in told for name in versions(job_id)]
     jobs = list_jobs(store, everything=True)
-    others = [j for j in jobs if reads(j["kind"], Input.MODEL) and j["job_id"] not in going]
+    others = [job for job in jobs if reads(job.kind, Input.MODEL) and job.job_id not in going]
     with ThreadPoolExecutor(_THREADS) as pool:
-        uses = pool.map(lambda other: _reads_model_of(store, other["job_id"], going), others)
+        uses = pool.map(lambda other: _reads_model_of(store, other.job_id, going), others)
         users = [other for other, used in zip(others, uses, strict=True) if used]
-    named = [f"the {JOB_KINDS[user['kind']].noun} {user['job_id']}" for user in users]
+    named = [f"the {JOB_KINDS[user.kind].noun} {user.job_id}" for user in users]
     return registered + named + _family(jobs, going)
 
 
@@ -59,16 +58,16 @@ def _has_run(store: ObjectStore, job_id: str) -> bool:
     return bool(found and found[0].get("run_id"))
 
 
-def _family(jobs: Sequence[Mapping[str, Any]], going: frozenset[str]) -> list[str]:
+def _family(jobs: Sequence[IndexEntry], going: frozenset[str]) -> list[str]:
     """Return the groups that still move one of the jobs, and the jobs that one is made of."""
-    parents = {job.get("parent") for job in jobs if job["job_id"] in going} - going
+    parents = {job.parent for job in jobs if job.job_id in going} - going
     kept = [
         job
         for job in jobs
-        if (job["job_id"] in parents and not JobState(job["state"]).has_ended)
-        or (job.get("parent") in going and job["job_id"] not in going)
+        if (job.job_id in parents and not job.state.has_ended)
+        or (job.parent in going and job.job_id not in going)
     ]
-    return [f"the {job['kind']} {job['job_id']}" for job in kept]
+    return [f"the {job.kind} {job.job_id}" for job in kept]
 
 
 def _reads_model_of(store: ObjectStore, user_id: str, job_ids: frozenset[str]) -> bool:

@@ -5,17 +5,27 @@ Nothing here reads a job file, so these verbs need not build what a job file may
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.jobs.index import index_entry, read_entries, read_pages
+from orchestrator.jobs.heartbeat import Heartbeat, WorkerReport
+from orchestrator.jobs.index import (
+    Index,
+    IndexEntry,
+    index_entry,
+    read_entries,
+    read_index,
+    read_pages,
+    read_said,
+)
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.progress import ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import RecordStore, Request
-from orchestrator.lifecycle.groups import planned_entry
-from orchestrator.lifecycle.state import GROUP_KINDS, JobState
+from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobState
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
@@ -25,7 +35,43 @@ STALE_AFTER = timedelta(seconds=30)
 POLL_EVERY_S = 0.5
 
 
-def job_status(store: ObjectStore, job: str) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ListedJob(IndexEntry):
+    """A job as `list` shows it.
+
+    Attributes:
+        stale: Whether nobody has confirmed its state for a while.
+        confirmed_at: When somebody did.
+    """
+
+    stale: bool = False
+    confirmed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus(ListedJob):
+    """A job in full, as `status` shows it.
+
+    Attributes:
+        workers: What each worker of its attempt does.
+        details: What else its attempt shows.
+        run_id: Its run in MLflow.
+        model: The checkpoint that it reads.
+        decisions: What was fixed once for the job.
+        attempts: What each of them came to.
+        children: The jobs of a group.
+    """
+
+    workers: tuple[WorkerReport, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+    attempts: tuple[AttemptRecord, ...] = ()
+    children: tuple[ChildEntry, ...] = ()
+
+
+def job_status(store: ObjectStore, job: str) -> JobStatus:
     """Return one job in full, as `status` shows it.
 
     Raises:
@@ -33,53 +79,43 @@ def job_status(store: ObjectStore, job: str) -> dict[str, Any]:
     """
     job_id = find_job_id(store, job)
     record = RecordStore(store).read(job_id).record
-    beat = read_json(store, JobPaths(job_id).attempt(record.attempt).heartbeat)
-    heartbeat = beat[0] if beat else {}
+    said = read_said(store, record)
     tracking = read_json(store, JobPaths(job_id).tracking_cursor)
-    entry = index_entry(record, heartbeat)
-    confirmed = _with_confirmation(store, [entry])[0]
+    (listed,) = _with_confirmation(store, [index_entry(record, said)])
+    children: tuple[ChildEntry, ...] = ()
     if record.kind in GROUP_KINDS:
-        confirmed["children"] = heartbeat.get("children") or _planned(store, job_id)
-    return {
-        **confirmed,
-        "workers": heartbeat.get("workers", []),
-        "details": heartbeat.get("details", {}),
-        "run_id": tracking[0].get("run_id") if tracking else None,
-        "model": dict(record.model),
-        "decisions": dict(record.decisions),
-        "attempts": [
-            {
-                "number": attempt.number,
-                "started_at": attempt.started_at.isoformat(),
-                "ended_at": attempt.ended_at.isoformat() if attempt.ended_at else None,
-                "reason": attempt.reason,
-                "progress": attempt.progress,
-            }
-            for attempt in record.attempts
-        ],
-    }
+        children = said.children if isinstance(said, GroupProgress) else _planned(store, job_id)
+    return JobStatus(
+        **vars(listed),
+        workers=said.workers if isinstance(said, Heartbeat) else (),
+        details=said.details if isinstance(said, Heartbeat) else {},
+        run_id=tracking[0].get("run_id") if tracking else None,
+        model=record.model,
+        decisions=record.decisions,
+        attempts=record.attempts,
+        children=children,
+    )
 
 
-def _planned(store: ObjectStore, job_id: str) -> list[dict[str, Any]]:
+def _planned(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:
     """Return the children of a group of which nothing is known but that they are asked for."""
     asked = json.loads(RecordStore(store).spec_body(job_id))["children"]
-    return [
+    return tuple(
         planned_entry(c["step"], c["job_id"], c["spec"]["kind"], c["settings"], c["needs"])
         for c in asked
-    ]
+    )
 
 
-def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[dict[str, Any]]:
+def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[ListedJob]:
     """Return the jobs, live ones first in line, then the ended ones, the newest first.
 
     Args:
         store: Where they are.
         everything: Also the ended jobs that the index no longer holds.
     """
-    found = read_json(store, keys.INDEX)
-    live = list(found[0]["live"]) if found else []
-    ended = list(found[0]["ended"]) if found else []
-    known = {entry["job_id"] for entry in live} | {entry["job_id"] for entry in ended}
+    index = read_index(store) or Index()
+    live, ended = list(index.live), list(index.ended)
+    known = {entry.job_id for entry in (*live, *ended)}
     # A job is in the queue's folder before the orchestrator has seen it.
     unseen = [job for job in RecordStore(store).queued_ids() if job not in known]
     if everything:
@@ -89,29 +125,29 @@ def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[dict[str,
         unseen += sorted({job for job in others if job not in older} - {*unseen})
     for entry in read_entries(store, unseen):
         if entry is not None:
-            (ended if JobState(entry["state"]).has_ended else live).append(entry)
+            (ended if entry.state.has_ended else live).append(entry)
     # The orchestrator drops them from the index when it reads the requests.
     going = {keys.job_to_delete(info.key) for info in store.list_objects(keys.INBOX)}
-    ended = [entry for entry in ended if entry["job_id"] not in going]
-    ended.sort(key=lambda entry: entry["changed_at"], reverse=True)
-    return _with_confirmation(store, live) + ended
+    ended = [entry for entry in ended if entry.job_id not in going]
+    ended.sort(key=lambda entry: entry.changed_at, reverse=True)
+    return _with_confirmation(store, [*live, *ended])
 
 
-def _with_confirmation(store: ObjectStore, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_confirmation(store: ObjectStore, entries: list[IndexEntry]) -> list[ListedJob]:
     """Add whether each state is confirmed: nobody can write a record when all of Ray is dead."""
     lease = read_lease(store)
     now = store.now()
     shown = []
     for entry in entries:
-        if JobState(entry["state"]).has_ended:
-            shown.append({**entry, "stale": False, "confirmed_at": entry["changed_at"]})
+        if entry.state.has_ended:
+            shown.append(ListedJob(**vars(entry), confirmed_at=entry.changed_at))
             continue
-        times = [lease.renewed_at if lease else datetime.fromisoformat(entry["submitted_at"])]
-        if entry["heartbeat_at"] and entry["state"] in (JobState.RUNNING, JobState.STARTING):
-            times.append(datetime.fromisoformat(entry["heartbeat_at"]))
+        times = [lease.renewed_at if lease else entry.submitted_at]
+        if entry.heartbeat_at and entry.state in (JobState.RUNNING, JobState.STARTING):
+            times.append(entry.heartbeat_at)
         confirmed_at = min(times)
         stale = now - confirmed_at > STALE_AFTER
-        shown.append({**entry, "stale": stale, "confirmed_at": confirmed_at.isoformat()})
+        shown.append(ListedJob(**vars(entry), stale=stale, confirmed_at=confirmed_at))
     return shown
 
 
@@ -127,7 +163,7 @@ def request(
     return records.post_request(asked)
 
 
-def follow(store: ObjectStore, job_id: str, timeout_s: float | None) -> Iterator[dict[str, Any]]:
+def follow(store: ObjectStore, job_id: str, timeout_s: float | None) -> Iterator[JobStatus]:
     """Yield the job's status again and again until it has ended or the time is up.
 
     A store that does not answer for a while is waited for: the job goes on without us.
@@ -144,7 +180,7 @@ def follow(store: ObjectStore, job_id: str, timeout_s: float | None) -> Iterator
                 raise
         else:
             yield status
-            if JobState(status["state"]).has_ended:
+            if status.state.has_ended:
                 return
         if deadline is not None and time.monotonic() >= deadline:
             return

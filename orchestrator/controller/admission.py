@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason, ResolvedResources
 from orchestrator.scheduling.snapshot import Loan, NodeCapacity, QueuedJob, RunningJob
 from orchestrator.specs.job import Job
@@ -90,16 +91,15 @@ def queued_job(
     )
 
 
-def running_job(
-    record: JobRecord, spec: Job, heartbeat: Mapping[str, Any], now: datetime
-) -> RunningJob:
+def running_job(record: JobRecord, spec: Job, said: Heartbeat | None, now: datetime) -> RunningJob:
     """Return a record with processes as the scheduler sees it."""
     placement, resources = record.placement, record.resources
     assert placement is not None, record.job_id  # noqa: S101 - every started record has both
     assert resources is not None, record.job_id  # noqa: S101
-    rate, done = heartbeat.get("rate_per_s", 0.0), heartbeat.get("done", 0)
-    left_s = (heartbeat.get("total", 0) - done) / rate if rate > 0 else None
-    uncommitted = max(0.0, done - heartbeat.get("committed", 0))
+    said = said or Heartbeat()
+    rate = said.rate_per_s
+    left_s = (said.total - said.done) / rate if rate > 0 else None
+    uncommitted = max(0.0, said.done - said.committed)
     return RunningJob(
         **_request(record, spec, resources),
         placement=placement.workers_by_node,
@@ -110,12 +110,12 @@ def running_job(
     )
 
 
-def loans_of(record: JobRecord, heartbeat: Mapping[str, Any]) -> list[Loan]:
+def loans_of(record: JobRecord, said: Heartbeat | None) -> list[Loan]:
     """Return what a fleet has borrowed, by its heartbeat: its workers beyond its placement."""
     placement = record.placement
-    if placement is None:
+    if placement is None or said is None:
         return []
-    workers = Counter(worker.get("node_id", "") for worker in heartbeat.get("workers", ()))
+    workers = Counter(worker.node_id for worker in said.workers)
     workers.subtract(placement.workers_by_node)
     return [
         Loan(

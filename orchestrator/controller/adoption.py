@@ -8,10 +8,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any
 
 from orchestrator.controller.group_steps import LiveGroup
 from orchestrator.errors import (
@@ -20,6 +19,7 @@ from orchestrator.errors import (
     JobNotFoundError,
     ObjectNotFoundError,
 )
+from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.jobs.records import Event, RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.state import JobRecord
@@ -41,7 +41,7 @@ class LiveJob:
 
     spec: Job
     current: VersionedRecord
-    heartbeat: dict[str, Any] = field(default_factory=dict)
+    said: Heartbeat | None = None
     waits_for: str | None = None
     waits_for_job: str | None = None
     has_passed_smoke: bool = False

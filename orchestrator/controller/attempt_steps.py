@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from orchestrator.cluster.entrypoints import python_entrypoint
 from orchestrator.cluster.ray_cluster import Cluster, ProcessRef
 from orchestrator.controller.committed import committed_units
 from orchestrator.errors import ConditionFailedError, RayUnavailableError
+from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
-from orchestrator.lifecycle.outcome import OUTCOME, Outcome
+from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import Restart
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.lifecycle.steps import (
@@ -79,7 +79,7 @@ class AttemptControl:
         return Counter(process.node_id for process in known if process.role != "driver")
 
     def follow(
-        self, current: VersionedRecord, spec: Job, heartbeat: Mapping[str, Any]
+        self, current: VersionedRecord, spec: Job, said: Heartbeat | None
     ) -> VersionedRecord:
         """Take the step that follows for a job with processes, and return its record.
 
@@ -88,7 +88,7 @@ class AttemptControl:
             RayUnavailableError: Ray does not answer.
         """
         record = current.record
-        view = self._view(record, heartbeat)
+        view = self._view(record, said)
         current = self._with_decisions(current)
         step = next_step(current.record, view.facts, spec.max_runtime_s)
         if record.state is JobState.STOPPING and record.stop_grace_s > 0:
@@ -104,11 +104,11 @@ class AttemptControl:
             self._known_processes.pop(attempt.processes, None)
         return moved
 
-    def _view(self, record: JobRecord, heartbeat: Mapping[str, Any]) -> "_View":
+    def _view(self, record: JobRecord, said: Heartbeat | None) -> "_View":
         paths = JobPaths(record.job_id).attempt(record.attempt)
         now = self._store.now()
-        found = read_json(self._store, paths.outcome)
-        outcome = OUTCOME.validate_python(found[0], strict=False) if found else None
+        found = OUTCOME.read(self._store, paths.outcome)
+        outcome = found[0] if found else None
         processes = self._processes(paths)
         running = self._cluster.alive(processes)
         ray, message = self._ray_status(record)
@@ -116,16 +116,16 @@ class AttemptControl:
             ray=ray,
             outcome=outcome,
             outcome_age_s=found[1].age.total_seconds() if found else 0.0,
-            phase=heartbeat.get("phase", ""),
+            phase=said.phase if said else None,
             has_begun=bool(processes),
             driver_runs=any(process.role == "driver" for process in running),
             num_running=len(running),
             running_s=(now - record.attempts[-1].started_at).total_seconds(),
             in_state_s=(now - record.changed_at).total_seconds(),
-            silent_s=(now - _heard_of(record, heartbeat)).total_seconds(),
+            silent_s=(now - _heard_of(record, said)).total_seconds(),
             ray_message=message,
         )
-        return _View(facts, running, _said(outcome, heartbeat))
+        return _View(facts, running, _committed(outcome, said))
 
     def _ray_status(self, record: JobRecord) -> tuple[DriverStatus | None, str]:
         try:
@@ -272,11 +272,11 @@ def _stopping(
     )
 
 
-def _heard_of(record: JobRecord, heartbeat: Mapping[str, Any]) -> datetime:
-    at = heartbeat.get("at")
-    return max(record.changed_at, datetime.fromisoformat(at)) if at else record.changed_at
+def _heard_of(record: JobRecord, said: Heartbeat | None) -> datetime:
+    at = said.at if said else None
+    return max(record.changed_at, at) if at else record.changed_at
 
 
-def _said(outcome: Outcome | None, heartbeat: Mapping[str, Any]) -> int:
+def _committed(outcome: Outcome | None, said: Heartbeat | None) -> int:
     at_last = outcome.progress if outcome is not None else 0
-    return max(at_last, int(heartbeat.get("committed", 0)))
+    return max(at_last, said.committed if said else 0)

@@ -5,42 +5,29 @@ requests that a user's verbs put into the inbox. So each step may be taken twice
 orchestrator that dies between two of them goes on from what the store holds.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.errors import CONCERN_ALL_JOBS, ConditionFailedError, JobNotFoundError
+from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat
 from orchestrator.jobs.index import index_entry
+from orchestrator.jobs.progress import GROUP_PROGRESS, ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import Event, RecordStore, Request, VersionedRecord
 from orchestrator.jobs.submissions import create_job
 from orchestrator.lifecycle.groups import (
     ChildView,
     next_children,
     next_records,
-    planned_entry,
     waits_for,
 )
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.specs.group import Child, GroupJob
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
 MAX_STARTS_A_LOOP = 16
-_TOLD = (
-    "state",
-    "reason",
-    "message",
-    "attempt",
-    "heartbeat_at",
-    "phase",
-    "done",
-    "total",
-    "unit",
-    "rate_per_s",
-)
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +38,11 @@ class Seen:
 
     Attributes:
         record: None while it is not created.
-        heartbeat: What its last attempt said last.
+        said: What its last attempt said last.
     """
 
     record: JobRecord | None = None
-    heartbeat: Mapping[str, Any] = field(default_factory=dict)
+    said: Heartbeat | None = None
 
 
 @dataclass
@@ -64,7 +51,7 @@ class LiveGroup:
 
     spec: GroupJob
     current: VersionedRecord
-    heartbeat: dict[str, Any] = field(default_factory=dict)
+    said: GroupProgress | None = None
     seen: dict[str, Seen] = field(default_factory=dict)
     is_stale: bool = False
 
@@ -109,7 +96,7 @@ class GroupControl:
         views = [self._view(group, child, live) for child in group.spec.children]
         moved = next_records(group.record, views, group.spec.unit, self._store.now())
         # Before the record: whoever reads that a group has ended finds its children ended too.
-        self._beat(group, views, moved[-1] if moved else group.record)
+        self._show(group, views)
         for record in moved:
             self._move(group, record)
         if group.record.state is JobState.STOPPING:
@@ -140,17 +127,16 @@ class GroupControl:
             record = self._records.read(job_id).record
         except JobNotFoundError:
             return Seen()
-        found = read_json(self._store, JobPaths(job_id).attempt(record.attempt).heartbeat)
-        return Seen(record, found[0] if found else {})
+        heartbeat = JobPaths(job_id).attempt(record.attempt).heartbeat
+        return Seen(record, HEARTBEAT.value(self._store, heartbeat))
 
-    def _beat(self, group: LiveGroup, views: Sequence[ChildView], record: JobRecord) -> None:
+    def _show(self, group: LiveGroup, views: Sequence[ChildView]) -> None:
         """Write how far the children are, if that changed."""
-        heartbeat = heartbeat_of(group, views)
-        key = JobPaths(record.job_id).attempt(record.attempt).heartbeat
-        if heartbeat == group.heartbeat and record.attempt == group.record.attempt:
+        progress = progress_of(group, views)
+        if progress == group.said:
             return
-        self._store.put(key, json.dumps(heartbeat).encode())
-        group.heartbeat = heartbeat
+        self._store.put(JobPaths(group.record.job_id).progress, GROUP_PROGRESS.encode(progress))
+        group.said = progress
 
     def _move(self, group: LiveGroup, record: JobRecord) -> None:
         if record.state is not group.record.state:
@@ -192,26 +178,38 @@ class GroupControl:
         )
 
 
-def heartbeat_of(group: LiveGroup, views: Sequence[ChildView]) -> dict[str, Any]:
-    """Return how far a group and each of its children are, as its heartbeat holds it."""
+def progress_of(group: LiveGroup, views: Sequence[ChildView]) -> GroupProgress:
+    """Return how far a group and each of its children are."""
     children = [
         _entry(child, group.seen[child.job_id], view, views)
         for child, view in zip(group.spec.children, views, strict=True)
     ]
-    return {
-        "done": sum(view.succeeded for view in views),
-        "total": len(children),
-        "unit": group.spec.unit,
-        "children": children,
-    }
+    return GroupProgress(
+        done=sum(view.succeeded for view in views),
+        total=len(children),
+        unit=group.spec.unit,
+        children=tuple(children),
+    )
 
 
-def _entry(child: Child, seen: Seen, view: ChildView, views: Sequence[ChildView]) -> dict[str, Any]:
+def _entry(child: Child, seen: Seen, view: ChildView, views: Sequence[ChildView]) -> ChildEntry:
     planned = planned_entry(child.step, child.job_id, child.spec.kind, child.settings, child.needs)
     if seen.record is None:
-        return {**planned, "message": waits_for(view, views) or "waits for its turn"}
+        return replace(planned, message=waits_for(view, views) or "waits for its turn")
     if view.is_foreign:
         message = "its id belongs to another job"
-        return {**planned, "state": JobState.FAILED, "reason": Reason.BAD_INPUT, "message": message}
-    entry = index_entry(seen.record, seen.heartbeat)
-    return {**planned, **{key: entry[key] for key in _TOLD}}
+        return replace(planned, state=JobState.FAILED, reason=Reason.BAD_INPUT, message=message)
+    entry = index_entry(seen.record, seen.said)
+    return replace(
+        planned,
+        state=entry.state,
+        reason=entry.reason,
+        message=entry.message,
+        attempt=entry.attempt,
+        heartbeat_at=entry.heartbeat_at,
+        phase=entry.phase,
+        done=entry.done,
+        total=entry.total,
+        unit=entry.unit,
+        rate_per_s=entry.rate_per_s,
+    )

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from orchestrator.artifacts.checkpoints.references import hold_model
 from orchestrator.cluster.ray_cluster import Cluster
@@ -35,14 +34,14 @@ from orchestrator.errors import (
     JobNotFoundError,
     RayUnavailableError,
 )
-from orchestrator.jobs.index import JobIndex, index_entry
+from orchestrator.jobs.heartbeat import HEARTBEAT
+from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
 from orchestrator.jobs.queue import encode_snapshot, read_quotas
 from orchestrator.jobs.records import RecordStore, Request
 from orchestrator.lifecycle.state import AttemptRecord, JobState, Placement, Reason
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot, Start, in_line
 from orchestrator.store import keys
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -93,7 +92,7 @@ class Controller:
             if job.record.state.has_processes:
                 self._lease.renew()
                 self._guarded(job, self._follow)
-        self._groups.follow({i: Seen(job.record, job.heartbeat) for i, job in self._jobs.items()})
+        self._groups.follow({i: Seen(job.record, job.said) for i, job in self._jobs.items()})
         self._lease.renew()
         self._schedule()
         self._write_index()
@@ -161,9 +160,8 @@ class Controller:
 
     def _follow(self, job: LiveJob) -> None:
         attempt = JobPaths(job.record.job_id).attempt(job.record.attempt)
-        found = read_json(self._store, attempt.heartbeat)
-        job.heartbeat = found[0] if found else {}
-        job.current = self._control.follow(job.current, job.spec, job.heartbeat)
+        job.said = HEARTBEAT.value(self._store, attempt.heartbeat)
+        job.current = self._control.follow(job.current, job.spec, job.said)
 
     def _schedule(self) -> None:
         queued = [job for job in self._jobs.values() if job.record.state is JobState.QUEUED]
@@ -199,10 +197,10 @@ class Controller:
                 queued_job(job.record, job.spec, nodes, job.waits_for)
                 for job in self._ready_to_queue(nodes)
             ],
-            running=[running_job(job.record, job.spec, job.heartbeat, now) for job in busy],
+            running=[running_job(job.record, job.spec, job.said, now) for job in busy],
             nodes=with_ours_taken(nodes, [job.record for job in busy], self._control.workers_there),
             quotas=read_quotas(self._store),
-            loans=[loan for job in busy for loan in loans_of(job.record, job.heartbeat)],
+            loans=[loan for job in busy for loan in loans_of(job.record, job.said)],
         )
 
     def _ready_to_queue(self, nodes: list[NodeCapacity]) -> Iterable[LiveJob]:
@@ -315,7 +313,7 @@ class Controller:
         known: list[LiveJob | LiveGroup] = [*self._groups.live.values(), *self._jobs.values()]
         ended = [job for job in known if job.record.state.has_ended]
         for job in ended:
-            self._index.end(index_entry(job.record, job.heartbeat))
+            self._index.end(index_entry(job.record, job.said))
         self._lease.guard()
         entries = [self._entry(job) for job in known if not job.record.state.has_ended]
         self._index.write(entries, self._store.now())
@@ -324,7 +322,7 @@ class Controller:
             self._jobs.pop(job.record.job_id, None)
             self._groups.live.pop(job.record.job_id, None)
 
-    def _entry(self, job: LiveJob | LiveGroup) -> dict[str, Any]:
+    def _entry(self, job: LiveJob | LiveGroup) -> IndexEntry:
         is_queued = job.record.state is JobState.QUEUED
         position = self._positions.get(job.record.job_id) if is_queued else None
-        return index_entry(job.record, job.heartbeat, position)
+        return index_entry(job.record, job.said, position)

@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 from orchestrator.errors import OrchestratorError, StoreError
+from orchestrator.jobs.index import IndexEntry, read_index
 from orchestrator.jobs.queue import read_quotas, read_snapshot
+from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import GROUP_KINDS, JobState, Placement
 from orchestrator.scheduling.borrowing import somebody_could_start
 from orchestrator.scheduling.snapshot import Loan
-from orchestrator.store import keys
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class RoomLoan:
         """Tell whether free room may be taken; if in doubt, it may not."""
         try:
             others = self._others()
-            is_starting = any(entry["state"] == JobState.STARTING for entry in others)
+            is_starting = any(entry.state is JobState.STARTING for entry in others)
             return not (is_starting or _lacking(others) or self._is_wanted(others, {}))
         except OrchestratorError as error:
             logger.info("no room is borrowed for now: %s", error)
@@ -61,31 +60,30 @@ class RoomLoan:
             logger.info("what is borrowed stays so for now: %s", error)
             return False
 
-    def _others(self) -> Sequence[Mapping[str, Any]]:
-        found = read_json(self._store, keys.INDEX)
-        live = found[0]["live"] if found else ()
+    def _others(self) -> Sequence[IndexEntry]:
+        index = read_index(self._store)
+        live = index.live if index else ()
         # A group uses nothing itself, and waits for its own jobs, which are here too.
         return [
             entry
             for entry in live
-            if entry["job_id"] != self._job_id and entry["kind"] not in GROUP_KINDS
+            if entry.job_id != self._job_id and entry.kind not in GROUP_KINDS
         ]
 
-    def _is_late(self, others: Sequence[Mapping[str, Any]]) -> bool:
+    def _is_late(self, others: Sequence[IndexEntry]) -> bool:
         """Tell whether a job has been given room and does not get to its feet there."""
-        starting = [entry for entry in others if entry["state"] == JobState.STARTING]
-        since = [datetime.fromisoformat(entry["changed_at"]) for entry in starting]
-        return any(self._store.now() - at > LATE_START for at in since)
+        starting = [entry for entry in others if entry.state is JobState.STARTING]
+        return any(self._store.now() - entry.changed_at > LATE_START for entry in starting)
 
-    def _lacks_lastingly(self, others: Sequence[Mapping[str, Any]]) -> bool:
+    def _lacks_lastingly(self, others: Sequence[IndexEntry]) -> bool:
         """Tell whether a job has been without a worker that it has a right to for two looks."""
         before, self._lacked = self._lacked, _lacking(others)
         return bool(before & self._lacked)
 
-    def _is_wanted(self, others: Sequence[Mapping[str, Any]], borrowed: Mapping[str, int]) -> bool:
+    def _is_wanted(self, others: Sequence[IndexEntry], borrowed: Mapping[str, int]) -> bool:
         if self._gpus and self._queue in read_quotas(self._store):
             return True
-        waiting = [entry["job_id"] for entry in others if entry["state"] == JobState.QUEUED]
+        waiting = [entry.job_id for entry in others if entry.state is JobState.QUEUED]
         if not waiting:
             return False
         snapshot, now = read_snapshot(self._store), self._store.now().timestamp()
@@ -96,11 +94,9 @@ class RoomLoan:
         return somebody_could_start(snapshot, waiting, own, self._job_id, now)
 
 
-def _lacking(entries: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+def _lacking(entries: Iterable[IndexEntry]) -> frozenset[str]:
     """Return the fleets that ask in vain for room which they were given."""
-    at_work = [entry for entry in entries if entry["state"] == JobState.RUNNING]
+    at_work = [entry for entry in entries if entry.state is JobState.RUNNING]
     return frozenset(
-        entry["job_id"]
-        for entry in at_work
-        if entry.get("phase") == "running" and entry.get("num_unplaced")
+        entry.job_id for entry in at_work if entry.phase is Phase.RUNNING and entry.num_unplaced
     )

@@ -2,11 +2,12 @@
 
 import time
 from collections import deque
-from typing import Any
 
 from orchestrator.attempts.attempt import Progress
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.workers import PoolWorker
+from orchestrator.jobs.heartbeat import WorkerReport
+from orchestrator.lifecycle.phase import Phase
 from orchestrator.tracking.writer import MetricWriter
 
 _SHOW_EVERY_S = 1.0
@@ -54,15 +55,16 @@ class FleetProgress:
         statistics, progress = fleet.table.statistics(), self._progress
         done = min(statistics.images_done + _half_done(fleet), statistics.num_images)
         if any(worker.hello for worker in fleet.workers):
-            progress.phase = "running"
+            progress.phase = Phase.RUNNING
         progress.done, progress.committed = round(done, 2), statistics.images_done
         progress.rate_per_s = self._rate(now, done)
-        progress.workers = [_worker(worker) for worker in fleet.workers if worker.is_ready]
+        progress.num_unplaced = fleet.num_unplaced
+        workers = [_worker(worker) for worker in fleet.workers if worker.is_ready]
+        progress.workers = workers
         progress.details = {
-            "num_workers": len(progress.workers),
-            "num_unplaced": fleet.num_unplaced,
-            "steps_in_hand": sum(worker["step"] for worker in progress.workers),
-            "steps_of_hand": sum(worker["num_steps"] for worker in progress.workers),
+            "num_workers": len(workers),
+            "steps_in_hand": sum(worker.step or 0 for worker in workers),
+            "steps_of_hand": sum(worker.num_steps or 0 for worker in workers),
             "reverse_steps": fleet.totals.reverse_steps,
             "shards_done": statistics.num_done,
             "num_shards": statistics.num_shards,
@@ -134,13 +136,13 @@ def _half_done(fleet: Fleet) -> float:
     return sum(share * plan[index].num_images for index, share in shares.items())
 
 
-def _worker(worker: PoolWorker) -> dict[str, Any]:
+def _worker(worker: PoolWorker) -> WorkerReport:
     hello, report = worker.hello, worker.report
-    return {
-        "rank": worker.rank,
-        "node_id": hello.node_id if hello else "",
-        "pid": hello.pid if hello else 0,
-        "shard": report.shard if report else None,
-        "step": report.steps_done if report else 0,
-        "num_steps": report.steps_total if report else 0,
-    }
+    return WorkerReport(
+        rank=worker.rank,
+        node_id=hello.node_id if hello else "",
+        pid=hello.pid if hello else 0,
+        shard=report.shard if report else None,
+        step=report.steps_done if report else 0,
+        num_steps=report.steps_total if report else 0,
+    )

@@ -4,18 +4,20 @@ What the index no longer holds lies in pages that are written once, and again on
 theirs is deleted. A page is a copy of what records say: a job that is live again is in the index.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat
+from orchestrator.jobs.progress import GroupProgress, read_progress
 from orchestrator.jobs.records import RecordStore
-from orchestrator.lifecycle.state import JobRecord
+from orchestrator.lifecycle.phase import Phase
+from orchestrator.lifecycle.state import GROUP_KINDS, JobRecord, JobState
 from orchestrator.store import keys
-from orchestrator.store.json_objects import read_json
+from orchestrator.store.codec import Codec
 from orchestrator.store.numbered import NumberedFolder
 from orchestrator.store.objects import ObjectStore
 
@@ -27,41 +29,134 @@ _READ_THREADS = 16
 _READ_AT_ONCE = 400
 
 
+@dataclass(frozen=True, kw_only=True)
+class IndexEntry:
+    """What the index tells of a job.
+
+    Attributes:
+        job_id: Its id.
+        kind: "train", "sample", ...
+        name: Its name.
+        queue: Its queue.
+        priority: 0..100.
+        state: What it is.
+        reason: Why it is that; a word, since another version may know more of them.
+        message: One line for a reader.
+        parent: The group that it belongs to.
+        step: Its name within that group.
+        position: Its place in the queue.
+        attempt: Number of the current or last attempt.
+        submitted_at: When it was submitted.
+        changed_at: When it came into its state.
+        heartbeat_at: When its attempt said something last.
+        phase: What its attempt does.
+        num_unplaced: Workers that its attempt has room for and that are not there yet.
+        done: Units that are done.
+        committed: Units that no crash can lose.
+        total: Units in all.
+        unit: What is counted.
+        rate_per_s: Units a second, lately.
+    """
+
+    job_id: str
+    kind: str
+    name: str
+    queue: str = "default"
+    priority: int = 50
+    state: JobState
+    reason: str | None = None
+    message: str = ""
+    parent: str | None = None
+    step: str | None = None
+    position: int | None = None
+    attempt: int = 0
+    submitted_at: datetime
+    changed_at: datetime
+    heartbeat_at: datetime | None = None
+    phase: Phase | None = None
+    num_unplaced: int = 0
+    done: int | float = 0
+    committed: int | float = 0
+    total: int | None = None
+    unit: str | None = None
+    rate_per_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """The index, or (without live jobs) a page of it.
+
+    Attributes:
+        live: Jobs that have not ended.
+        ended: Ended ones, the oldest first.
+        at: When it was written.
+    """
+
+    live: tuple[IndexEntry, ...] = ()
+    ended: tuple[IndexEntry, ...] = ()
+    at: datetime | None = None
+
+
+INDEX = Codec(Index, "index")
+
+
 def index_entry(
-    record: JobRecord, heartbeat: Mapping[str, Any] | None = None, position: int | None = None
-) -> dict[str, Any]:
-    """Return what the index tells of a job; `position` is its place in the queue."""
-    beat = heartbeat or {}
+    record: JobRecord,
+    said: Heartbeat | GroupProgress | None = None,
+    position: int | None = None,
+) -> IndexEntry:
+    """Return what the index tells of a job.
+
+    Args:
+        record: What happened to it.
+        said: What its attempt said last; of a group, how far it is.
+        position: Its place in the queue.
+    """
     last = record.attempts[-1] if record.attempts else None
     # An attempt that goes on from what is committed says so only once it has begun.
     progress = max((attempt.progress for attempt in record.attempts), default=0)
-    done, committed = beat.get("done") or progress, beat.get("committed") or progress
+    beat = said if isinstance(said, Heartbeat) else Heartbeat()
+    done, committed = (said.done if said else 0) or progress, beat.committed or progress
     if last is not None and last.ended_at is not None:  # its last heartbeat came before its end
         done = committed = last.progress
-    return {
-        "job_id": record.job_id,
-        "kind": record.kind,
-        "name": record.name,
-        "queue": record.queue,
-        "priority": record.priority,
-        "state": record.state,
-        "reason": record.reason,
-        "message": record.message,
-        "parent": record.parent or None,
-        "step": record.step or None,
-        "position": position,
-        "attempt": record.attempt,
-        "submitted_at": record.submitted_at.isoformat(),
-        "changed_at": record.changed_at.isoformat(),
-        "heartbeat_at": beat.get("at"),
-        "phase": beat.get("phase"),
-        "num_unplaced": beat.get("details", {}).get("num_unplaced", 0),
-        "done": done,
-        "committed": committed,
-        "total": beat.get("total"),
-        "unit": beat.get("unit"),
-        "rate_per_s": beat.get("rate_per_s"),
-    }
+    has_beaten = isinstance(said, Heartbeat)
+    return IndexEntry(
+        job_id=record.job_id,
+        kind=record.kind,
+        name=record.name,
+        queue=record.queue,
+        priority=record.priority,
+        state=record.state,
+        reason=record.reason,
+        message=record.message,
+        parent=record.parent or None,
+        step=record.step or None,
+        position=position,
+        attempt=record.attempt,
+        submitted_at=record.submitted_at,
+        changed_at=record.changed_at,
+        heartbeat_at=beat.at,
+        phase=beat.phase if has_beaten else None,
+        num_unplaced=beat.num_unplaced,
+        done=done,
+        committed=committed,
+        total=said.total if said else None,
+        unit=said.unit if said else None,
+        rate_per_s=beat.rate_per_s if has_beaten else None,
+    )
+
+
+def read_said(store: ObjectStore, record: JobRecord) -> Heartbeat | GroupProgress | None:
+    """Return what a job's attempt said last, or how far a group is; None for nothing yet."""
+    if record.kind in GROUP_KINDS:
+        return read_progress(store, record)
+    heartbeat = keys.JobPaths(record.job_id).attempt(record.attempt).heartbeat
+    return HEARTBEAT.value(store, heartbeat)
+
+
+def read_index(store: ObjectStore) -> Index | None:
+    """Return the index, or None where no orchestrator ever wrote one."""
+    return INDEX.value(store, keys.INDEX)
 
 
 class JobIndex:
@@ -75,8 +170,8 @@ class JobIndex:
         self._store = store
         self._pages = _pages(store)
         self._page = 1
-        self._ended: dict[str, dict[str, Any]] = {}
-        self._written = b""
+        self._ended: dict[str, IndexEntry] = {}
+        self._written: Index | None = None
 
     def load(self, live_ids: Iterable[str], pause: Callable[[], None] = lambda: None) -> None:
         """Take over what an earlier writer left; without that, read the jobs themselves.
@@ -86,24 +181,24 @@ class JobIndex:
             pause: Called now and then where that takes long.
         """
         self._page = max(1, self._pages.newest())
-        found = read_json(self._store, keys.INDEX)
-        entries = found[0]["ended"] if found else self._rebuilt(set(live_ids), pause)
-        self._ended = {entry["job_id"]: entry for entry in entries}
+        found = read_index(self._store)
+        entries = found.ended if found else self._rebuilt(set(live_ids), pause)
+        self._ended = {entry.job_id: entry for entry in entries}
 
-    def _rebuilt(self, live: set[str], pause: Callable[[], None]) -> list[dict[str, Any]]:
+    def _rebuilt(self, live: set[str], pause: Callable[[], None]) -> list[IndexEntry]:
         known = live | read_pages(self._store).keys()
         ids = [job for job in self._store.list_folders(keys.JOBS) if job not in known]
-        entries: list[dict[str, Any]] = []
+        entries: list[IndexEntry] = []
         for first in range(0, len(ids), _READ_AT_ONCE):
             pause()
             read = read_entries(self._store, ids[first : first + _READ_AT_ONCE])
             entries += [entry for entry in read if entry is not None]
-        return sorted(entries, key=lambda entry: str(entry["changed_at"]))
+        return sorted(entries, key=lambda entry: entry.changed_at)
 
-    def end(self, entry: dict[str, Any]) -> None:
+    def end(self, entry: IndexEntry) -> None:
         """Add a job that has ended."""
-        self._ended.pop(entry["job_id"], None)
-        self._ended[entry["job_id"]] = entry
+        self._ended.pop(entry.job_id, None)
+        self._ended[entry.job_id] = entry
 
     def drop(self, job_id: str) -> None:
         """Drop a job that is live again."""
@@ -114,63 +209,60 @@ class JobIndex:
         if self._ended.pop(job_id, None) is not None:
             return
         for number, body in self._pages.bodies():
-            page = json.loads(body)
-            kept = [entry for entry in page["ended"] if entry["job_id"] != job_id]
-            if len(kept) < len(page["ended"]):
-                changed = json.dumps({**page, "ended": kept}).encode()
-                self._store.put(self._pages.key(number), changed)
+            key = self._pages.key(number)
+            page = INDEX.decode(body, key)
+            kept = tuple(entry for entry in page.ended if entry.job_id != job_id)
+            if len(kept) < len(page.ended):
+                self._store.put(key, INDEX.encode(replace(page, ended=kept)))
 
-    def write(self, live: list[dict[str, Any]], at: datetime) -> None:
+    def write(self, live: Sequence[IndexEntry], at: datetime) -> None:
         """Write the index if it changed; first, what is too old for it to a page of its own."""
         while len(self._ended) >= MIN_ENDED + PAGE_ENTRIES:
             self._turn_page()
-        content = {"format_version": 1, "live": live, "ended": list(self._ended.values())}
-        body = json.dumps(content).encode()
-        if body == self._written:
+        index = Index(live=tuple(live), ended=tuple(self._ended.values()))
+        if index == self._written:
             return
-        self._store.put(keys.INDEX, json.dumps({**content, "at": at.isoformat()}).encode())
-        self._written = body
+        self._store.put(keys.INDEX, INDEX.encode(replace(index, at=at)))
+        self._written = index
 
     def _turn_page(self) -> None:
-        oldest = list(self._ended.values())[:PAGE_ENTRIES]
-        body = json.dumps({"format_version": 1, "ended": oldest}).encode()
+        oldest = tuple(self._ended.values())[:PAGE_ENTRIES]
         # A writer that died before it wrote the index has put this very page already.
-        self._page = self._pages.put(self._page, body)
+        self._page = self._pages.put(self._page, INDEX.encode(Index(ended=oldest)))
         for entry in oldest:
-            del self._ended[entry["job_id"]]
+            del self._ended[entry.job_id]
 
 
-def read_pages(store: ObjectStore) -> dict[str, dict[str, Any]]:
+def read_pages(store: ObjectStore) -> dict[str, IndexEntry]:
     """Return the entries of the ended jobs that the index no longer holds, by job.
 
     A job that was retried or deleted since may be among them.
     """
-    entries: dict[str, dict[str, Any]] = {}
-    for _, body in _pages(store).bodies():
-        entries.update((entry["job_id"], entry) for entry in json.loads(body)["ended"])
-    return entries
+    pages = _pages(store)
+    return {
+        entry.job_id: entry
+        for number, body in pages.bodies()
+        for entry in INDEX.decode(body, pages.key(number)).ended
+    }
 
 
 def _pages(store: ObjectStore) -> NumberedFolder:
     return NumberedFolder(store, keys.ENDED_PAGES, ".json")
 
 
-def read_entries(store: ObjectStore, job_ids: Iterable[str]) -> list[dict[str, Any] | None]:
+def read_entries(store: ObjectStore, job_ids: Iterable[str]) -> list[IndexEntry | None]:
     """Return the entries of jobs from their records, in order; None for none, or a deleted one."""
     records = RecordStore(store)
 
-    def read(job_id: str) -> dict[str, Any] | None:
+    def read(job_id: str) -> IndexEntry | None:
         try:
             record = records.read(job_id).record
+            return None if record.deleted_at else index_entry(record, read_said(store, record))
         except JobNotFoundError:
             return None
         except BadInputError as error:  # of a kind that only a newer version knows
             logger.warning("job=%s is not listed: %s", job_id, error)
             return None
-        if record.deleted_at is not None:
-            return None
-        beat = read_json(store, keys.JobPaths(job_id).attempt(record.attempt).heartbeat)
-        return index_entry(record, beat[0] if beat else None)
 
     with ThreadPoolExecutor(max_workers=_READ_THREADS) as pool:
         return list(pool.map(read, job_ids))
@@ -181,5 +273,5 @@ def live_attempts(store: ObjectStore) -> dict[str, int]:
 
     One read for all jobs, for whoever would look at thousands of waiting ones again and again.
     """
-    found = read_json(store, keys.INDEX)
-    return {entry["job_id"]: entry["attempt"] for entry in (found[0]["live"] if found else [])}
+    index = read_index(store)
+    return {entry.job_id: entry.attempt for entry in (index.live if index else ())}

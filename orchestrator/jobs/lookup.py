@@ -1,10 +1,10 @@
 """Finds the job that a user means by an id or a name."""
 
-import re
+from datetime import UTC
 
 from orchestrator.errors import JobNotFoundError
+from orchestrator.jobs.index import read_index
 from orchestrator.store import keys
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import MADE_ID, JobPaths, check_name, stem_of
 from orchestrator.store.objects import ObjectStore
 
@@ -35,14 +35,10 @@ def _made_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
 
 def _chosen_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
     """Return (time, id) of the indexed jobs of that name whose id the user chose."""
-    found = read_json(store, keys.INDEX)
-    entries = [*found[0]["live"], *found[0]["ended"]] if found else []
+    index = read_index(store)
+    entries = [*index.live, *index.ended] if index else []
     return [
-        (re.sub(r"[^0-9]", "", entry["submitted_at"])[:8] + "-" + _clock(entry), entry["job_id"])
+        (f"{entry.submitted_at.astimezone(UTC):%Y%m%d-%H%M%S}", entry.job_id)
         for entry in entries
-        if entry["name"] == name and MADE_ID.fullmatch(entry["job_id"]) is None
+        if entry.name == name and MADE_ID.fullmatch(entry.job_id) is None
     ]
-
-
-def _clock(entry: dict[str, str]) -> str:
-    return re.sub(r"[^0-9]", "", entry["submitted_at"])[8:14]

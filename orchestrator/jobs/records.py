@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -284,8 +284,3 @@ def drop_mark(store: ObjectStore, key: str, job_id: str) -> None:
     with suppress(JobNotFoundError):
         if not RecordStore(store).read(job_id).record.state.has_ended:
             store.put(key, b"{}")
-
-
-def event_as_json(event: Event) -> dict[str, Any]:
-    """Return an event in plain JSON types."""
-    return {**asdict(event), "at": event.at.isoformat()}

@@ -4,10 +4,9 @@ A group has no processes, so each of its moves follows from its children's state
 says which of them to create or to retry, `next_records` how the group's own record moves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 
@@ -213,17 +212,3 @@ def _named(children: Sequence[ChildView]) -> str:
     names = ", ".join(child.step for child in children[:_MAX_NAMED])
     more = len(children) - _MAX_NAMED
     return f"{names} and {more} more" if more > 0 else names
-
-
-def planned_entry(
-    step: str, job_id: str, kind: str, settings: Mapping[str, Any], needs: Sequence[str]
-) -> dict[str, Any]:
-    """Return what `status` shows of a child that is not created yet."""
-    return {
-        "step": step,
-        "job_id": job_id,
-        "kind": kind,
-        "settings": dict(settings),
-        "state": None,
-        "message": f"waits for {', '.join(needs)}" if needs else "waits for its turn",
-    }

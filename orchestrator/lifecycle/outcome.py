@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from orchestrator.lifecycle.state import Reason
 
 
@@ -26,6 +24,3 @@ class Outcome:
     message: str = ""
     progress: int = 0
     failed_node_ids: tuple[str, ...] = ()
-
-
-OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.retry import NODE_BLAMING_REASONS
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 
@@ -46,7 +47,7 @@ class Facts:
         ray: What Ray says of its driver; None if Ray did not answer.
         outcome: What the driver said; None if nothing yet.
         outcome_age_s: Seconds since it said so.
-        phase: What the heartbeat shows; "" before the first one.
+        phase: What the heartbeat shows; None before the first one.
         has_begun: Whether any process of the attempt ever told the store of itself.
         driver_runs: Whether its driver's process is alive.
         num_running: Its processes that are alive, the driver among them.
@@ -60,7 +61,7 @@ class Facts:
     ray: DriverStatus | None
     outcome: Outcome | None = None
     outcome_age_s: float = 0.0
-    phase: str = ""
+    phase: Phase | None = None
     has_begun: bool = False
     driver_runs: bool = False
     num_running: int = 0
@@ -135,7 +136,7 @@ def next_step(record: JobRecord, facts: Facts, max_runtime_s: float | None) -> S
     broken = _broken(facts)
     if broken is not None:
         return broken
-    if record.state is JobState.STARTING and facts.phase not in ("", "starting"):
+    if record.state is JobState.STARTING and facts.phase not in (None, Phase.STARTING):
         return Run()
     if max_runtime_s is not None and facts.running_s > max_runtime_s:
         return Stop(Reason.TIMED_OUT, f"it ran longer than max_runtime_s ({max_runtime_s:g} s)")

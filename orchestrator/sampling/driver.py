@@ -39,6 +39,7 @@ from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.lifecycle.causes import headline
 from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import Placement, Reason
 from orchestrator.sampling.partials import newest_partials
 from orchestrator.sampling.studio import StoreSetup
@@ -124,7 +125,7 @@ class SampleAttempt:
             self._beat()
             if not self.table.is_complete:
                 return self._stopped()
-            self.attempt.progress.phase = "proving"
+            self.attempt.progress.phase = Phase.PROVING
             return self._whole(proof.result())
 
     def _reader(self) -> BackgroundReader:

@@ -176,6 +176,11 @@ class JobPaths:
         return f"{self.folder}record.json"
 
     @property
+    def progress(self) -> str:
+        """How far a group is, and each of its jobs; overwritten when that changes."""
+        return f"{self.folder}progress.json"
+
+    @property
     def events(self) -> str:
         """Folder of the events."""
         return f"{self.folder}events/"

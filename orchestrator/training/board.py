@@ -8,13 +8,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.attempts.attempt import Attempt
+from orchestrator.jobs.heartbeat import WorkerReport
 
-# Takes a worker's rank and what it has to say; returns whether it is to stop.
-SendReport = Callable[[int, dict[str, Any]], bool]
+# Takes what a worker has to say; returns whether it is to stop.
+SendReport = Callable[[WorkerReport], bool]
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +29,19 @@ class AttemptBoard:
     """
 
     def __init__(self, num_workers: int) -> None:
-        self._reports: list[dict[str, Any] | None] = [None] * num_workers
+        self._reports: list[WorkerReport | None] = [None] * num_workers
         self._stop = False
 
-    def report(self, rank: int, report: dict[str, Any]) -> bool:
+    def report(self, report: WorkerReport) -> bool:
         """Take a worker's word; return whether it is to stop."""
-        self._reports[rank] = report
+        self._reports[report.rank] = report
         return self._stop
 
     def request_stop(self) -> None:
         """Have all workers stop after the step that they are in."""
         self._stop = True
 
-    def reports(self) -> list[dict[str, Any] | None]:
+    def reports(self) -> list[WorkerReport | None]:
         """Return what each worker said last, by rank."""
         return self._reports
 
@@ -55,16 +57,17 @@ class BoardClient:
 
     def __init__(self, send: SendReport, rank: int, every_s: float = 0.5) -> None:
         self._send_report = send
-        self._rank = rank
         self._every_s = every_s
-        self._report: dict[str, Any] = {}
+        self._report = WorkerReport(rank=rank)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
 
     def say(self, **changes: Any) -> None:
-        """Change what is reported next."""
-        self._report = {**self._report, **changes, "rank": self._rank}
+        """Change fields of the `WorkerReport` that is sent next; any thread may."""
+        with self._lock:
+            self._report = replace(self._report, **changes)
 
     def stop_requested(self) -> bool:
         """Tell whether the attempt is to stop."""
@@ -92,7 +95,7 @@ class BoardClient:
         import ray
 
         try:
-            if self._send_report(self._rank, self._report):
+            if self._send_report(self._report):
                 self._stop.set()
         except (ray.exceptions.RayError, TimeoutError) as error:
             logger.warning("the driver's board does not answer: %s", error)
@@ -147,10 +150,9 @@ class BoardReader:
         reports = [r for r in ray.get(self._board.reports.remote(), timeout=10) if r]
         if not reports:
             return
-        progress, first = self._attempt.progress, min(reports, key=lambda r: int(r["rank"]))
+        progress, first = self._attempt.progress, min(reports, key=lambda report: report.rank)
         progress.workers = reports
-        progress.phase = first.get("phase", progress.phase)
-        progress.done = first.get("done", progress.done)
-        progress.rate_per_s = first.get("rate_per_s", 0.0)
-        progress.committed = max(progress.committed, first.get("committed", 0))
-        progress.details = first.get("details", {})
+        progress.phase = first.phase or progress.phase
+        progress.done = progress.done if first.done is None else first.done
+        progress.rate_per_s = first.rate_per_s or 0.0
+        progress.committed = max(progress.committed, first.committed or 0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lifecycle.causes import raising_causes
 
 if TYPE_CHECKING:
+    from orchestrator.jobs.heartbeat import WorkerReport
     from orchestrator.training.board import SendReport
 
 
@@ -22,12 +23,12 @@ def train_in_group(config: dict[str, Any]) -> None:
     import ray
     from ray import train
 
-    def report(rank: int, said: dict[str, Any]) -> bool:
-        return bool(ray.get(config["board"].report.remote(rank, said), timeout=10))
+    def send(report: "WorkerReport") -> bool:
+        return bool(ray.get(config["board"].report.remote(report), timeout=10))
 
     context = train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    run_training_loop(config, report, rank=rank, world_size=world_size)
+    run_training_loop(config, send, rank=rank, world_size=world_size)
 
 
 def run_training_loop(

@@ -27,6 +27,7 @@ from orchestrator.attempts.compute import kernel_folder, set_up_process
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.cluster.code_version import code_version, git_commit
+from orchestrator.lifecycle.phase import Phase
 from orchestrator.specs.job import TrainJob
 from orchestrator.store.objects import open_store
 from orchestrator.tracking.system import SystemMetrics
@@ -60,7 +61,7 @@ def train_loop(config: dict[str, Any], send: SendReport, *, rank: int, world_siz
         LogShipper(store, attempt.paths, "worker", rank),
         BoardClient(send, rank) as board,
     ):
-        board.say(phase="starting", node_id=node_id)
+        board.say(phase=Phase.STARTING, node_id=node_id)
         TrainingWorker(attempt, rank, world_size, board).run()
 
 
@@ -100,7 +101,7 @@ class TrainingWorker:
         )
         self._restore(state)
         if state.step < self._spec.training.num_steps:
-            self._board.say(phase="smoke")
+            self._board.say(phase=Phase.SMOKE)
             smoke_training(self._attempt, state, train_set, fixed, self._rank)
         if self._spec.smoke_of is not None:
             return
@@ -116,7 +117,7 @@ class TrainingWorker:
             self._describe_run(metrics, dataset, compute)
             self._lead(state, train_set, metrics, fixed)
             if state.step >= self._spec.training.num_steps:
-                self._board.say(phase="evaluating")
+                self._board.say(phase=Phase.EVALUATING)
                 state.release()
                 final_report(self._attempt, self._spec, state, holdout, metrics)
 
@@ -180,7 +181,7 @@ class TrainingWorker:
         a request to stop: there the ranks agree on it, while each may see it at another time.
         """
         num_steps = self._spec.training.num_steps
-        self._board.say(phase="running", total=num_steps, done=state.step, committed=state.step)
+        self._board.say(phase=Phase.RUNNING, total=num_steps, done=state.step, committed=state.step)
         while state.step < num_steps:
             until = self._next_pause(state.step)
             stop = self._board.stop_requested
@@ -221,7 +222,7 @@ class TrainingWorker:
                 if self._is_due(measured.step, self._spec.tracking.sample_every_steps, state):
                     log_samples(self._spec, state, metrics)
             if state.step > saved:
-                self._board.say(phase="saving")
+                self._board.say(phase=Phase.SAVING)
                 self._save(saver, state, fixed)
 
     @staticmethod

@@ -38,7 +38,7 @@ ROOMS = {
     "attempts": "store lifecycle specs cluster jobs",
     "fleet": "store lifecycle scheduling specs cluster jobs tracking attempts",
     "stack": "cluster",
-    "training": _ATTEMPT,
+    "training": f"{_ATTEMPT} jobs",  # what a worker reports is what a heartbeat holds
     "sampling": f"{_ATTEMPT} scheduling jobs fleet",
     "evaluation": f"{_ATTEMPT} scheduling jobs fleet",
     "preparation": f"{_ATTEMPT} scheduling jobs fleet",

@@ -22,8 +22,9 @@ from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
 from orchestrator.artifacts.checkpoints.resolve import resolve_model
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.cluster.ray_jobs import RayJobs
+from orchestrator.jobs.heartbeat import OUTCOME
 from orchestrator.jobs.records import encode_record
-from orchestrator.lifecycle.outcome import OUTCOME, Outcome
+from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState, Placement
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, SampleResources, WorkerRange
@@ -93,7 +94,7 @@ class Fleets:
         """Wait for what the present attempt comes to, and for its driver's end."""
         self.wait_for_end(paths, within_s)
         record = self.records[paths.job_id]
-        return OUTCOME.validate_json(self.store.get(paths.attempt(record.attempt).outcome).body)
+        return OUTCOME.decode(self.store.get(paths.attempt(record.attempt).outcome).body)
 
     def wait_for_end(self, paths: JobPaths, within_s: float = WAIT_S) -> None:
         """Wait for the end of the present attempt's driver."""

@@ -7,8 +7,9 @@ import pytest
 import ray
 from ray.exceptions import RayError
 
+from orchestrator.jobs.heartbeat import OUTCOME
 from orchestrator.lifecycle.causes import headline, raising_causes, reason_of, unwrapped
-from orchestrator.lifecycle.outcome import OUTCOME, Outcome
+from orchestrator.lifecycle.outcome import Outcome
 from tests.support.errors import example_of, our_error_classes
 
 
@@ -59,4 +60,4 @@ def test_every_error_arrives_with_its_class_its_fields_and_its_reason(
         assert (type(raised), raised.args, str(raised)) == (type(error), error.args, str(error))
         assert headline(caught.value).endswith(str(error))
         outcome = Outcome(reason=reason_of(caught.value), message=headline(caught.value))
-        assert OUTCOME.validate_json(OUTCOME.dump_json(outcome)) == outcome
+        assert OUTCOME.decode(OUTCOME.encode(outcome)) == outcome

@@ -5,8 +5,9 @@ import json
 from ddpm.config import TrainingConfig
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
+from orchestrator.jobs.heartbeat import OUTCOME
 from orchestrator.jobs.records import RecordStore
-from orchestrator.lifecycle.outcome import OUTCOME, Outcome
+from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.specs.job import TrainJob
@@ -92,6 +93,6 @@ class World:
         """End the current attempt's driver."""
         number = self.record(job_id).attempt
         if outcome is not None:
-            self.store.put(JobPaths(job_id).attempt(number).outcome, OUTCOME.dump_json(outcome))
+            self.store.put(JobPaths(job_id).attempt(number).outcome, OUTCOME.encode(outcome))
         self.cluster.statuses[f"{job_id}.{number}"] = DriverStatus.FAILED
         self.cluster.running.discard(pid)

@@ -196,13 +196,13 @@ def test_a_deleted_job_is_listed_no_more(store: MemoryStore) -> None:
     controller = Controller(store, FakeCluster(cpus=0), lease)
     controller.take_over()
     controller.step()
-    assert {job["job_id"] for job in list_jobs(store)} == {"old", "busy"}
+    assert {job.job_id for job in list_jobs(store)} == {"old", "busy"}
     delete_job(store, "old")
-    assert {job["job_id"] for job in list_jobs(store)} == {"busy"}
+    assert {job.job_id for job in list_jobs(store)} == {"busy"}
     controller.step()
     assert not list(store.list_objects(keys.INBOX))
     for everything in (False, True):
-        assert {job["job_id"] for job in list_jobs(store, everything=everything)} == {"busy"}
+        assert {job.job_id for job in list_jobs(store, everything=everything)} == {"busy"}
 
 
 def test_garbage_is_data_of_ended_attempts_that_no_commit_names(

@@ -128,19 +128,19 @@ def test_a_pipeline_runs_its_steps_in_order_and_succeeds(world: World, tmp_path:
     world.step(2)
     assert created(world) == ["g-a"]
     status = job_status(world.store, "g")
-    assert (status["state"], status["total"], status["unit"]) == ("STARTING", 3, "steps")
-    assert status["message"] == "0 of 3 steps done; b waits for a; c waits for b"
+    assert (status.state, status.total, status.unit) == ("STARTING", 3, "steps")
+    assert status.message == "0 of 3 steps done; b waits for a; c waits for b"
     succeed(world, "g-a")
     assert created(world) == ["g-a", "g-b"]
-    assert job_status(world.store, "g")["done"] == 1
+    assert job_status(world.store, "g").done == 1
     succeed(world, "g-b")
     succeed(world, "g-c")
     status = job_status(world.store, "g")
-    assert (status["state"], status["done"]) == ("SUCCEEDED", 3)
-    assert [child["state"] for child in status["children"]] == ["SUCCEEDED"] * 3
+    assert (status.state, status.done) == ("SUCCEEDED", 3)
+    assert [child.state for child in status.children] == ["SUCCEEDED"] * 3
     assert states(world) == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
     assert not world.store.exists(keys.queue_marker("g"))
-    assert {job["job_id"]: job["parent"] for job in list_jobs(world.store)} == {
+    assert {job.job_id: job.parent for job in list_jobs(world.store)} == {
         "g": None, "g-a": "g", "g-b": "g", "g-c": "g",
     }  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_a_pipeline_is_retried_from_the_step_that_failed(world: World, tmp_path:
     succeed(world, "g-c")
     assert (world.state("g"), world.record("g").attempt) == ("SUCCEEDED", 2)
     assert [world.record(f"g-{step}").attempt for step in "abc"] == [1, 2, 1]
-    assert [job["job_id"] for job in list_jobs(world.store)].count("g") == 1
+    assert [job.job_id for job in list_jobs(world.store)].count("g") == 1
 
 
 def test_a_sweep_goes_on_when_one_of_its_runs_fails(world: World, tmp_path: Path) -> None:
@@ -324,8 +324,8 @@ def test_a_group_is_submitted_whole_or_not_at_all_and_only_once(
     assert submit_job(world.store, group, "g").is_new
     assert not submit_job(world.store, group, "g").is_new
     assert created(world) == []
-    planned = job_status(world.store, "g")["children"]
-    assert [(c["job_id"], c["state"]) for c in planned] == [
+    planned = job_status(world.store, "g").children
+    assert [(c.job_id, c.state) for c in planned] == [
         ("g-a", None), ("g-b", None), ("g-c", None),
     ]  # fmt: skip
     with pytest.raises(SpecConflictError):
@@ -380,7 +380,7 @@ def test_a_run_at_work_is_not_counted_as_done(world: World, tmp_path: Path) -> N
         world.store.put(JobPaths(job_id).attempt(1).heartbeat, json.dumps(beat).encode())
     world.step()
     status = job_status(world.store, "g")
-    assert status["done"] == 0
+    assert status.done == 0
     assert completed(status) == 1.0
     assert pace_line(status) == "0/3 runs; 3 at work"
 

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -47,7 +46,7 @@ def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
     states = [event.state for event in world.records.events(job_id)]
     assert states == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
     assert not world.store.exists(keys.queue_marker(job_id))
-    assert [job["state"] for job in list_jobs(world.store)] == ["SUCCEEDED"]
+    assert [job.state for job in list_jobs(world.store)] == ["SUCCEEDED"]
 
 
 def beat(world: World, job_id: str, attempt: int, done: int, committed: int) -> None:
@@ -71,7 +70,7 @@ def running_at_7_of_10(world: World) -> str:
 def shown(world: World, job_id: str) -> tuple[str, int, int]:
     """Return what `status` shows of a job's progress."""
     status = job_status(world.store, job_id)
-    return status["state"], status["done"], status["committed"]
+    return status.state, status.done, status.committed
 
 
 def test_an_ended_job_shows_what_it_committed_not_its_last_heartbeat(world: World) -> None:
@@ -81,7 +80,7 @@ def test_an_ended_job_shows_what_it_committed_not_its_last_heartbeat(world: Worl
     world.end(job_id, Outcome(succeeded=True, progress=10))
     world.step(2)
     assert shown(world, job_id) == ("SUCCEEDED", 10, 10)
-    assert [job["done"] for job in list_jobs(world.store)] == [10]
+    assert [job.done for job in list_jobs(world.store)] == [10]
 
 
 def test_a_job_that_is_tried_again_shows_what_it_will_go_on_from(world: World) -> None:
@@ -234,7 +233,7 @@ def test_a_cancelled_job_can_be_retried(world: World) -> None:
     request(world.store, job_id, "retry")
     world.step(2)
     assert world.state(job_id) == "STARTING"
-    assert [job["job_id"] for job in list_jobs(world.store)] == [job_id]
+    assert [job.job_id for job in list_jobs(world.store)] == [job_id]
 
 
 def test_a_request_is_handled_once_whoever_reads_it(world: World) -> None:
@@ -347,17 +346,17 @@ def test_a_state_that_nobody_confirms_is_shown_as_unconfirmed(world: World) -> N
     """When all of Ray is dead, no record can be written: readers must say so."""
     job_id = submit_job(world.store, train_job()).job_id
     world.step()
-    assert not job_status(world.store, job_id)["stale"]
+    assert not job_status(world.store, job_id).stale
     world.store.advance(31)
     shown = job_status(world.store, job_id)
-    assert shown["stale"]
-    assert datetime.fromisoformat(shown["confirmed_at"]) < world.store.now()
+    assert shown.stale
+    assert shown.confirmed_at < world.store.now()
 
 
 def test_a_job_is_listed_before_any_orchestrator_has_seen_it(world: World) -> None:
     """A spec without a record reads as QUEUED."""
     job_id = submit_job(world.store, train_job()).job_id
-    assert [(job["job_id"], job["state"]) for job in list_jobs(world.store)] == [(job_id, "QUEUED")]
+    assert [(job.job_id, job.state) for job in list_jobs(world.store)] == [(job_id, "QUEUED")]
 
 
 def test_a_mark_without_a_spec_is_swept_away(world: World) -> None:

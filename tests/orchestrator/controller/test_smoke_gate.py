@@ -31,9 +31,10 @@ from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.smoke_gate import smoke_gate
 from orchestrator.errors import BadInputError, SmokeTestError, StoreRefusedError
+from orchestrator.jobs.heartbeat import OUTCOME
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.causes import reason_of
-from orchestrator.lifecycle.outcome import OUTCOME, Outcome
+from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason, ResolvedResources
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.sampling.drawing import DrawnShard
@@ -281,7 +282,7 @@ class World:
 
     def end_smoke(self, outcome: Outcome) -> None:
         """Have the smoke test come to something."""
-        self.store.put(JobPaths(self.smoke).attempt(1).outcome, OUTCOME.dump_json(outcome))
+        self.store.put(JobPaths(self.smoke).attempt(1).outcome, OUTCOME.encode(outcome))
         self.cluster.statuses[f"{self.smoke}.1"] = DriverStatus.FAILED
         self.step(3)
 
@@ -290,9 +291,9 @@ def test_a_job_starts_only_once_its_smoke_test_has_passed() -> None:
     """Until then it says what it waits for, in `list` too."""
     world = World()
     assert list(world.cluster.started) == ["main-smoke.1"]
-    (shown,) = (job for job in list_jobs(world.store) if job["job_id"] == "main")
-    assert (shown["state"], shown["reason"]) == ("QUEUED", "WAITING_FOR_SMOKE")
-    assert world.smoke in shown["message"]
+    (shown,) = (job for job in list_jobs(world.store) if job.job_id == "main")
+    assert (shown.state, shown.reason) == ("QUEUED", "WAITING_FOR_SMOKE")
+    assert world.smoke in shown.message
     assert not world.store.exists("tracking/main-smoke")
     world.end_smoke(Outcome(succeeded=True))
     assert "main.1" in world.cluster.started

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from orchestrator.attempts.attempt import Progress
 from orchestrator.cli.progress import ProgressView
 from orchestrator.cli.show import describe_job, fleet_text
+from orchestrator.client.status import JobStatus
 from orchestrator.fleet.fleet import Fleet, FleetTotals
 from orchestrator.fleet.progress import FleetProgress
 from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.lifecycle.state import JobState
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.writer import MetricWriter
 from tests.support.fakes import MemoryStore
@@ -39,12 +42,12 @@ def metrics() -> Iterator[Recorder]:
         yield writer
 
 
-def shown_in_the_middle(metrics: Recorder) -> tuple[dict[str, Any], dict[str, float]]:
+def shown_in_the_middle(metrics: Recorder) -> tuple[Progress, dict[str, float]]:
     """Return heartbeat and metrics of a fleet whose two workers are in their first shards."""
     progress = Progress(total=8, unit="images")
     shown = FleetProgress(progress, metrics, 2.0, "gpu")
     desk, seen = Desk(), threading.Event()
-    found: list[tuple[dict[str, Any], dict[str, float]]] = []
+    found: list[tuple[Progress, dict[str, float]]] = []
 
     def draw(worker: str, task: ShardTask, watch: Watch) -> None:
         if not seen.is_set():
@@ -57,7 +60,7 @@ def shown_in_the_middle(metrics: Recorder) -> tuple[dict[str, Any], dict[str, fl
         drawing = [report for report in reports if report and report.shard is not None]
         if len(drawing) == 2 and not seen.is_set():
             shown.end(fleet)
-            found.append((asdict(progress), dict(metrics.logged)))
+            found.append((replace(progress), dict(metrics.logged)))
             seen.set()
 
     desk.before_drawing = draw
@@ -66,17 +69,38 @@ def shown_in_the_middle(metrics: Recorder) -> tuple[dict[str, Any], dict[str, fl
     return found[0]
 
 
+def status_of(progress: Progress) -> JobStatus:
+    """Return the status of a running sample job whose attempt shows this."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return JobStatus(
+        job_id="set",
+        kind="sample",
+        name="set",
+        state=JobState.RUNNING,
+        attempt=1,
+        submitted_at=at,
+        changed_at=at,
+        confirmed_at=at,
+        phase=progress.phase,
+        done=progress.done,
+        total=progress.total,
+        unit=progress.unit,
+        workers=tuple(progress.workers),
+        details=progress.details,
+    )
+
+
 def test_heartbeat_tells_each_workers_shard_and_step(metrics: Recorder) -> None:
     """Where a worker hangs is the first question when a set does not get ready."""
     beat, logged = shown_in_the_middle(metrics)
-    steps = {worker["rank"]: worker["step"] for worker in beat["workers"]}
+    steps = {worker.rank: worker.step for worker in beat.workers}
     assert steps == {0: 3, 1: 6}
-    assert len({worker["shard"] for worker in beat["workers"]}) == 2
-    assert {worker["num_steps"] for worker in beat["workers"]} == {10}
-    assert beat["details"]["num_workers"] == 2
-    assert (beat["details"]["steps_in_hand"], beat["details"]["steps_of_hand"]) == (9, 20)
-    assert beat["done"] == 0.9  # two shards of one image, at 3/10 and 6/10 of the way
-    assert beat["committed"] == 0
+    assert len({worker.shard for worker in beat.workers}) == 2
+    assert {worker.num_steps for worker in beat.workers} == {10}
+    assert beat.details["num_workers"] == 2
+    assert (beat.details["steps_in_hand"], beat.details["steps_of_hand"]) == (9, 20)
+    assert beat.done == 0.9  # two shards of one image, at 3/10 and 6/10 of the way
+    assert beat.committed == 0
     assert logged["reverse_steps"] == 9
     assert logged["workers"] == 2
 
@@ -86,25 +110,16 @@ def test_people_read_workers_steps_pace_and_time_left(
 ) -> None:
     """The bar and `status` say the same as the heartbeat."""
     beat, _ = shown_in_the_middle(metrics)
-    status = {
-        **beat,
-        "job_id": "set",
-        "kind": "sample",
-        "state": "RUNNING",
-        "rate_per_s": 0.5,
-        "attempt": 1,
-        "queue": "default",
-        "priority": 50,
-    }
+    status = replace(status_of(beat), rate_per_s=0.5)
     with ProgressView(silent=False) as view:
         view.show(status)
     line = capsys.readouterr().err
     assert "/8 images, 0.5/s, 14s left, 2 workers, 9/20 reverse steps in hand" in line
     text = describe_job(status)
-    first = next(worker for worker in beat["workers"] if worker["rank"] == 0)
-    assert f"rank 0, shard {first['shard']}, step 3 of 10" in text
+    first = next(worker for worker in beat.workers if worker.rank == 0)
+    assert f"rank 0, shard {first.shard}, step 3 of 10" in text
     assert "0 of 8 committed, 0 given to a second worker, 0 worker(s) lost" in text
-    assert fleet_text({"details": {}}) == ""
+    assert fleet_text(status_of(Progress())) == ""
 
 
 def test_cost_is_told_per_thousand_images_useful_and_redone(metrics: Recorder) -> None:
@@ -119,9 +134,7 @@ def test_cost_is_told_per_thousand_images_useful_and_redone(metrics: Recorder) -
     assert progress.details["redone_gpu_s_per_1000_images"] == 10.0
     assert metrics.logged["mean_images_per_s"] == 25.0
     assert metrics.logged["redone_gpu_s_per_1000_images"] == 10.0
-    beat = asdict(progress)
-    status = {"job_id": "set", "kind": "sample", "state": "RUNNING", "attempt": 1, **beat}
-    text = describe_job({**status, "queue": "default", "priority": 50})
+    text = describe_job(status_of(progress))
     assert "40 gpu-s useful, 10 redone per 1,000 images" in text
 
 

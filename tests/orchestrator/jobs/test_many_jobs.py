@@ -14,7 +14,14 @@ from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import ADOPTED_A_LOOP, Controller
 from orchestrator.controller.notifications import notify_all
 from orchestrator.errors import StoreUnavailableError
-from orchestrator.jobs.index import MIN_ENDED, PAGE_ENTRIES, JobIndex, read_pages
+from orchestrator.jobs.index import (
+    MIN_ENDED,
+    PAGE_ENTRIES,
+    IndexEntry,
+    JobIndex,
+    index_entry,
+    read_pages,
+)
 from orchestrator.jobs.records import RecordStore, encode_record
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.job import TrainJob
@@ -112,7 +119,7 @@ def test_a_job_that_cannot_be_read_is_read_once_and_holds_up_no_other() -> None:
     assert store.num_calls - before < 10
 
 
-def ended_entry(store: MemoryStore, number: int) -> dict[str, Any]:
+def ended_entry(store: MemoryStore, number: int) -> IndexEntry:
     """Write an ended job and return its entry."""
     job_id, now = f"job-{number:05d}", store.now()
     record = JobRecord(
@@ -127,7 +134,7 @@ def ended_entry(store: MemoryStore, number: int) -> dict[str, Any]:
     )
     store.put(JobPaths(job_id).spec, b"{}")
     store.put(JobPaths(job_id).record, encode_record(record))
-    return {"job_id": job_id, "state": "SUCCEEDED", "changed_at": now.isoformat()}
+    return index_entry(record)
 
 
 def ended_index(store: MemoryStore, num_jobs: int) -> JobIndex:
@@ -155,8 +162,8 @@ def test_the_index_keeps_the_newest_and_pages_keep_the_rest(full: MemoryStore) -
     """`list` reads one object of bounded size; `list --all` finds every job."""
     newest = list_jobs(full)
     assert MIN_ENDED <= len(newest) < MIN_ENDED + PAGE_ENTRIES
-    assert newest[0]["job_id"] == f"job-{NUM_ENDED - 1:05d}"
-    everything = [job["job_id"] for job in list_jobs(full, everything=True)]
+    assert newest[0].job_id == f"job-{NUM_ENDED - 1:05d}"
+    everything = [job.job_id for job in list_jobs(full, everything=True)]
     assert everything == [f"job-{number:05d}" for number in reversed(range(NUM_ENDED))]
 
 
@@ -194,10 +201,18 @@ def test_a_retried_job_is_live_whatever_an_old_page_says(full: MemoryStore) -> N
     index = JobIndex(full)
     index.load([])
     index.drop("job-00003")
-    index.write([{"job_id": "job-00003", "state": "QUEUED", "submitted_at": full.now().isoformat(),
-                  "changed_at": "", "heartbeat_at": None}], full.now())  # fmt: skip
-    (shown,) = [j for j in list_jobs(full, everything=True) if j["job_id"] == "job-00003"]
-    assert shown["state"] == "QUEUED"
+    (old,) = [job for job in list_jobs(full, everything=True) if job.job_id == "job-00003"]
+    live = IndexEntry(
+        job_id=old.job_id,
+        kind=old.kind,
+        name=old.name,
+        state=JobState.QUEUED,
+        submitted_at=full.now(),
+        changed_at=full.now(),
+    )
+    index.write([live], full.now())
+    (shown,) = [job for job in list_jobs(full, everything=True) if job.job_id == "job-00003"]
+    assert shown.state == "QUEUED"
 
 
 def test_a_deleted_job_is_listed_no_more_wherever_it_stood(full: MemoryStore) -> None:
@@ -211,7 +226,7 @@ def test_a_deleted_job_is_listed_no_more_wherever_it_stood(full: MemoryStore) ->
         full.delete(job.record)
         full.put(f"{job.folder}still-listed", b"")
     index.write([], full.now())
-    listed = {job["job_id"] for job in list_jobs(full, everything=True)}
+    listed = {job.job_id for job in list_jobs(full, everything=True)}
     assert len(listed) == NUM_ENDED - 2
     assert not listed & {*gone}
 
