@@ -69,12 +69,14 @@ class StoredFormError(BadInputError):
 class SpecConflictError(BadInputError):
     """A job id was used again with another spec."""
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(job_id)
+    def __init__(self, job_id: str, differing: tuple[str, ...] = ()) -> None:
+        super().__init__(job_id, differing)
 
     def __str__(self) -> str:
+        job_id, differing = self.fields
+        named = f" (other: {', '.join(differing[:5])})" if differing else ""
         return (
-            f"job {self.fields[0]} exists with another spec; "
+            f"job {job_id} exists with another spec{named}; "
             "submit under a new --id, or with the spec it was made of"
         )
 

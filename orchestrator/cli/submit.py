@@ -47,7 +47,7 @@ def submit_command(
         plan = {**plan_of(spec, store), "warnings": list(job_file.warnings)}
         output.result(plan, describe_plan(plan))
         return
-    submission = (submit_with_smoke if smoke else submit_job)(store, spec, job_id)
+    submission = (submit_with_smoke if smoke else submit_job)(store, spec, job_id, job_file.asked)
     ensure_orchestrator(store, output.say)
     if stay:
         sys.exit(exit_code_of(wait_for(output, store, submission.job_id, None).state))

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from orchestrator.errors import SpecConflictError
 from orchestrator.jobs.records import RecordStore
-from orchestrator.jobs.submissions import create_job, read_submission
+from orchestrator.jobs.submissions import create_job, read_request
+from orchestrator.specs.asked import Asked, Request, differences
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
 from orchestrator.specs.smoke import behind_smoke_tests
@@ -27,8 +28,19 @@ class Submission:
     is_new: bool
 
 
-def submit_job(store: ObjectStore, spec: Job | GroupJob, job_id: str | None = None) -> Submission:
+def submit_job(
+    store: ObjectStore,
+    spec: Job | GroupJob,
+    job_id: str | None = None,
+    asked: Asked | None = None,
+) -> Submission:
     """Put a job into the queue; the same id with the same spec is the same job.
+
+    Args:
+        store: Where the jobs are.
+        spec: What is asked, with every default.
+        job_id: Its id; None to make one.
+        asked: What of it the user wrote: only that is compared with what stands under the id.
 
     Raises:
         SpecConflictError: The id is taken by another spec.
@@ -38,17 +50,21 @@ def submit_job(store: ObjectStore, spec: Job | GroupJob, job_id: str | None = No
     if isinstance(spec, GroupJob):
         spec = spec.with_ids(job_id)
     records = RecordStore(store)
-    if create_job(records, job_id, spec):
+    if create_job(records, job_id, spec, asked=asked):
         return Submission(job_id, is_new=True)
-    if read_submission(records, job_id).spec_hash != spec.spec_hash:
-        raise SpecConflictError(job_id)
+    differing = differences(Request(spec, asked), read_request(records, job_id))
+    if differing:
+        raise SpecConflictError(job_id, tuple(differing))
     return Submission(job_id, is_new=False)
 
 
 def submit_with_smoke(
-    store: ObjectStore, spec: Job | GroupJob, job_id: str | None = None
+    store: ObjectStore,
+    spec: Job | GroupJob,
+    job_id: str | None = None,
+    asked: Asked | None = None,
 ) -> Submission:
-    """Put a job into the queue behind small ones that look whether it would work.
+    """Put a job into the queue behind small ones that look whether it would work; see `submit_job`.
 
     Raises:
         SpecConflictError: The id is taken by another spec.
@@ -59,8 +75,16 @@ def submit_with_smoke(
         spec = spec.with_ids(job_id)
     waiting, smokes = behind_smoke_tests(spec, job_id)
     for smoke_id, smoke in smokes.items():
-        submit_job(store, smoke, smoke_id)
-    return submit_job(store, waiting, job_id)
+        submit_job(store, smoke, smoke_id, _same_for(smoke, asked))
+    return submit_job(store, waiting, job_id, asked)
+
+
+def _same_for(smoke: Job, asked: Asked | None) -> Asked | None:
+    """Return what counts as written for a smoke test: nothing but what ties it to its job.
+
+    Its settings are those of the job, which is compared itself.
+    """
+    return None if asked is None else Asked({"": {"kind": smoke.kind, "name": smoke.name}})
 
 
 def _new_id(name: str, now: datetime) -> str:

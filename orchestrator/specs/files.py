@@ -16,6 +16,7 @@ from pydantic import Field
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.lifecycle.state import GROUP_KINDS
+from orchestrator.specs.asked import Asked
 from orchestrator.specs.checks import Gives, Remark, remarks_on
 from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.group import Child, GroupJob, GroupTracking, child_name
@@ -107,6 +108,14 @@ class JobFile:
             return
         yield from ((child.step, child.spec) for child in self.spec.children)
 
+    @property
+    def asked(self) -> Asked:
+        """What the user wrote, with the images of each job as they are pinned."""
+        jobs = dict(self.jobs())
+        parts = {"": self.document.value, **{s: part.value for s, part in self.parts.items()}}
+        pinned = {step: _pinned(part, jobs.get(step)) for step, part in parts.items()}
+        return Asked(pinned, dict(self.document.variables))
+
     def fault(self, step: str, places: Sequence[Location], message: str) -> BadInputError:
         """Return the error that says what is wrong with a job, at one of these places.
 
@@ -144,6 +153,13 @@ class JobFile:
             return ""
         settings = next(c.settings for c in self.spec.children if c.step == step)
         return _told_settings(step, settings)
+
+
+def _pinned(part: Mapping[str, Any], job: Job | None) -> dict[str, Any]:
+    images = job.dataset_input if job is not None else None
+    if images is None:
+        return dict(part)
+    return {**part, Input.DATASET.value: images.model_dump(mode="json", exclude_unset=True)}
 
 
 def load_submission(path: Path, overrides: Sequence[str] = ()) -> Job | GroupJob:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, JsonValue, SerializeAsAny, StringConstraints
 
 from orchestrator.errors import BadInputError
-from orchestrator.lifecycle.state import GROUP_KINDS
+from orchestrator.lifecycle.state import ASKED_KEY, GROUP_KINDS
 from orchestrator.specs.document import Document
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import spec_from_json, stored_job
@@ -115,6 +115,7 @@ def submission_from_json(body: bytes) -> Job | GroupJob:
     value: dict[str, Any] = json.loads(body)
     if value.get("kind") not in GROUP_KINDS:
         return spec_from_json(body)
+    value.pop(ASKED_KEY, None)
     return validated(Document("spec.json", value, {}), GroupJob)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import BadInputError
-from orchestrator.lifecycle.state import PARENT_KEY
+from orchestrator.lifecycle.state import ASKED_KEY, PARENT_KEY
 from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.located_errors import validated
@@ -105,6 +105,7 @@ def spec_from_json(body: bytes) -> Job:
     """Read a stored spec; the group it belongs to stands beside it. Raises: BadInputError."""
     value: dict[str, Any] = json.loads(body)
     value.pop(PARENT_KEY, None)
+    value.pop(ASKED_KEY, None)
     return stored_job(value)
 
 

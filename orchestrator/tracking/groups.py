@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.lifecycle.state import PARENT_KEY, JobRecord
+from orchestrator.lifecycle.state import ASKED_KEY, PARENT_KEY, JobRecord
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.cursor import decode_cursor
 
 # A group's children have runs of their own, and the group of a job is told as tags.
-_NO_PARAMS = frozenset({"children", PARENT_KEY})
+_NO_PARAMS = frozenset({"children", ASKED_KEY, PARENT_KEY})
 
 
 def own_settings(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""What a user wrote, beside what it came to with the defaults of that day; and whether two are one.
+
+A later version may have other defaults. The same file under the same id is then still the same job:
+what nobody wrote is not compared, and what somebody wrote must mean the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import Job
+
+_Way = tuple[str, ...]
+_ALWAYS = frozenset({("waits_for_smoke",), ("smoke_of",)})
+_NOT_THERE = object()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user wrote.
+
+    Attributes:
+        parts: The document of each job, by its step, and that of the group (or a lone job) at "".
+        variables: The variables of the environment that the file named, with what they held.
+    """
+
+    parts: Mapping[str, Mapping[str, Any]]
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it in plain JSON types."""
+        return {"parts": dict(self.parts), "variables": dict(self.variables)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | None) -> "Asked | None":
+        """Read what `as_json` gave; None where an earlier version kept nothing."""
+        if value is None:
+            return None
+        return cls(value.get("parts", {}), value.get("variables", {}))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A spec with what was written for it; None where nobody knows that any more."""
+
+    spec: Job | GroupJob
+    asked: Asked | None
+
+
+def differences(new: Request, stored: Request) -> list[str]:
+    """Return the fields, as ways with dots, in which two requests are not the same; [] if they are.
+
+    Args:
+        new: What is asked now.
+        stored: What was asked, read with the defaults of this version where it says nothing.
+    """
+    ours, theirs = _specs(new.spec), _specs(stored.spec)
+    if ours.keys() != theirs.keys():
+        return sorted(ours.keys() ^ theirs.keys())
+    return [
+        ".".join((*([step] if step else []), *way))
+        for step in ours
+        for way in _differing(ours[step], theirs[step], _written(new, step), _written(stored, step))
+    ]
+
+
+def _specs(spec: Job | GroupJob) -> dict[str, dict[str, Any]]:
+    """Return the fields of a job by its step, those of a group (or a lone job) at ""."""
+    own = spec.model_dump(mode="json")
+    if not isinstance(spec, GroupJob):
+        return {"": own}
+    children = {child["step"]: child for child in own.pop("children")}
+    ties = {step: {**child, "spec": None} for step, child in children.items()}
+    specs: dict[str, dict[str, Any]] = {step: child["spec"] for step, child in children.items()}
+    return {"": {**own, "ties": ties}, **specs}
+
+
+def _written(request: Request, step: str) -> set[_Way] | None:
+    """Return the ways of what was written; None where everything has to count as that."""
+    if request.asked is None or step not in request.asked.parts:
+        return None
+    return set(dict(_leaves(request.asked.parts[step])))
+
+
+def _differing(
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    wrote: set[_Way] | None,
+    they_wrote: set[_Way] | None,
+) -> Iterator[_Way]:
+    new, old = dict(_leaves(ours)), dict(_leaves(theirs))
+    for way in new | old:
+        if new.get(way, _NOT_THERE) == old.get(way, _NOT_THERE):
+            continue
+        if _counts(way, wrote) or _counts(way, they_wrote):
+            yield way
+
+
+def _counts(way: _Way, written: set[_Way] | None) -> bool:
+    """Tell whether a field, or one that it stands in, was written."""
+    if written is None or way in _ALWAYS or way[0] == "ties":
+        return True
+    return any(way[:end] in written for end in range(1, len(way) + 1))
+
+
+def _leaves(value: Mapping[str, Any], above: _Way = ()) -> Iterator[tuple[_Way, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            yield from _leaves(inner, (*above, key))
+        else:
+            yield (*above, key), inner
