@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchestrator.jobs.units import Shard, ShardPlan
+from orchestrator.jobs.units import Plan, Shard
 
 _DURATIONS_KEPT = 127
 _MOST_HOLDERS = 2
@@ -52,7 +52,7 @@ class ShardTable:
     """
 
     def __init__(
-        self, plan: ShardPlan, *, straggler_factor: float = 2.0, straggler_floor_s: float = 0.0
+        self, plan: Plan, *, straggler_factor: float = 2.0, straggler_floor_s: float = 0.0
     ) -> None:
         """Make a table with nothing done.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from orchestrator.errors import BadInputError
 
@@ -18,6 +19,56 @@ class Shard:
     def num_images(self) -> int:
         """Images in it; the last shard of a plan may be short."""
         return self.stop - self.start
+
+
+class Plan(Protocol):
+    """Shards by number."""
+
+    @property
+    def num_samples(self) -> int:
+        """Images in all."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Shard: ...
+
+    def __iter__(self) -> Iterator[Shard]: ...
+
+
+@dataclass(frozen=True)
+class JoinedPlan:
+    """Several plans one after the other, for one fleet; shards are numbered through.
+
+    Attributes:
+        parts: The plans.
+    """
+
+    parts: tuple["ShardPlan", ...]
+
+    @property
+    def num_samples(self) -> int:
+        """Images in all."""
+        return sum(part.num_samples for part in self.parts)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: int) -> Shard:
+        number, shard = self.locate(index)
+        first = sum(part.num_samples for part in self.parts[:number])
+        return Shard(index, first + shard.start, first + shard.stop)
+
+    def __iter__(self) -> Iterator[Shard]:
+        return (self[index] for index in range(len(self)))
+
+    def locate(self, index: int) -> tuple[int, Shard]:
+        """Return which part a shard is of, and the shard as that part numbers it."""
+        rest = index
+        for number, part in enumerate(self.parts):
+            if 0 <= rest < len(part):
+                return number, part[rest]
+            rest -= len(part)
+        raise IndexError(f"the plans have shards 0..{len(self) - 1}, not {index}")
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,11 @@ from orchestrator.errors import (
     BadInputError,
     ObjectNotFoundError,
     ShardDamagedError,
-    StoreError,
     WorkersLostError,
 )
-from orchestrator.fleet.actor import Identity
-from orchestrator.fleet.fleet import Fleet, FleetHooks
-from orchestrator.fleet.loan import RoomLoan
-from orchestrator.fleet.pool import PoolPlan, WorkerPool
-from orchestrator.fleet.progress import FleetProgress
+from orchestrator.fleet.run import FleetRun
 from orchestrator.fleet.table import ShardTable
-from orchestrator.jobs.units import Shard, plan_shards
+from orchestrator.jobs.units import plan_shards
 from orchestrator.lifecycle.causes import headline
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
@@ -50,8 +45,6 @@ from orchestrator.tracking.writer import MetricWriter
 logger = logging.getLogger(__name__)
 
 STRAGGLER_FLOOR_S = 3.0
-_DEFAULT_GRACE_S = 30.0
-_OUTCOME_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -102,28 +95,24 @@ class SampleAttempt:
 
     def draw(self) -> Outcome:
         """Draw what is missing and declare the set whole, or save and stop."""
-        decisions = read_json(self.attempt.store, self.attempt.job.decisions)
+        found = read_json(self.attempt.store, self.attempt.job.decisions)
         with self._reader() as proof:
-            if decisions is not None:
-                proof.start(decisions[0])
-            hooks = FleetHooks(
+            if found is not None:
+                proof.start(found[0])
+            fleet = FleetRun(
+                attempt=self.attempt,
+                metrics=self.metrics,
+                table=self.table,
+                setup=self._setup(),
+                max_workers=self.max_workers,
+                is_stored=lambda shard: self.attempt.store.exists(
+                    self.attempt.job.shard(shard.index)
+                ),
                 decide=lambda proposal: proof.start(self.attempt.decide_once(proposal)),
-                is_committed=self._is_committed,
-                tell=self._tell,
-                tick=lambda fleet: self._tick(fleet, progress, proof),
+                decisions=found[0] if found else None,
+                check=proof.raise_failure,
             )
-            fleet = Fleet(self.table, self._pool(), hooks, decisions[0] if decisions else None)
-            gpus = self.placement.gpus_per_worker
-            progress = FleetProgress(
-                self.attempt.progress,
-                self.metrics,
-                gpus or self.placement.cpus_per_worker,
-                "gpu" if gpus else "cpu",
-            )
-            fleet.run(self.attempt.stop, self._grace_s)
-            progress.end(fleet)
-            self._beat()
-            if not self.table.is_complete:
+            if not fleet.run():
                 return self._stopped()
             self.attempt.progress.phase = Phase.PROVING
             return self._whole(proof.result())
@@ -132,40 +121,24 @@ class SampleAttempt:
         spec = self.spec
         num_first = max(1, min(spec.num_samples, spec.tracking.num_sample_images))
         return BackgroundReader(
-            self.shards, self.table.plan, self.table.is_committed, num_first=num_first
+            self.shards,
+            plan_shards(spec.num_samples, spec.shard_size),
+            self.table.is_committed,
+            num_first=num_first,
         )
 
-    def _pool(self) -> WorkerPool:
+    def _setup(self) -> StoreSetup:
         attempt, placement = self.attempt, self.placement
-        nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
-        model = self._model()
-        setup = StoreSetup(
+        return StoreSetup(
             store_uri=attempt.store.uri,
             job_id=attempt.record.job_id,
             attempt=attempt.number,
             spec=self.spec,
-            model=ResolvedModel.from_json(model),
+            model=ResolvedModel.from_json(self._model()),
             cpus=placement.cpus_per_worker,
             uses_gpu=placement.gpus_per_worker > 0,
             num_workers=self.max_workers,
         )
-        identity = Identity(
-            store_uri=attempt.store.uri,
-            job_id=attempt.record.job_id,
-            attempt=attempt.number,
-            rank=0,
-        )
-        loan = RoomLoan(attempt.store, self.spec.queue, identity.job_id, placement)
-        plan = PoolPlan(
-            nodes=tuple(nodes),
-            max_workers=self.max_workers,
-            cpus=placement.cpus_per_worker,
-            gpus=placement.gpus_per_worker,
-            identity=identity,
-            may_grow=loan.may_begin,
-            must_yield=loan.must_end,
-        )
-        return WorkerPool(setup, plan)
 
     def _model(self) -> Mapping[str, Any]:
         """Return the model of earlier attempts, else the record's, else look for it."""
@@ -174,38 +147,6 @@ class SampleAttempt:
             model: Mapping[str, Any] = decided[0]["model"]
             return model
         return self.attempt.record.model or resolve_model(self.attempt.store, self.spec.model)
-
-    def _is_committed(self, shard: Shard) -> bool:
-        try:
-            return self.attempt.store.exists(self.attempt.job.shard(shard.index))
-        except StoreError as error:
-            logger.warning("shard=%d is drawn again, unseen: %s", shard.index, error)
-            return False
-
-    def _tell(self, message: str) -> None:
-        try:
-            self.attempt.tell(message)
-        except StoreError as error:
-            logger.warning("could not write the event %r: %s", message, error)
-
-    def _beat(self) -> None:
-        """Show at once how the fleet ended: the attempt may be over before the next beat."""
-        try:
-            self.attempt.beat()
-        except StoreError as error:
-            logger.warning("the last heartbeat is not written: %s", error)
-
-    def _tick(self, fleet: Fleet, progress: FleetProgress, proof: BackgroundReader) -> None:
-        proof.raise_failure()
-        progress.tick(fleet)
-
-    def _grace_s(self) -> float:
-        try:
-            request = self.attempt.stop_request()
-        except StoreError:
-            request = None
-        grace_s = request.grace_s if request else _DEFAULT_GRACE_S
-        return max(1.0, grace_s - _OUTCOME_S)
 
     def _stopped(self) -> Outcome:
         done = self.table.statistics().images_done

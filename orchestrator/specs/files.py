@@ -33,6 +33,7 @@ _INHERITED = ("queue", "priority", "preemptible", "retry")
 _RUN = "{:03d}"
 
 _Mapping = dict[str, Any]
+_ImageField = Literal["of", "against"]
 
 
 class _GroupFile(Closed):
@@ -254,10 +255,17 @@ class _Pipeline:
         self._check_name(step)
         after = self._after(step, document)
         model_step = self._model_step(step, document)
+        image_steps = self._image_steps(step, document)
         _inherit(document, self._file, step)
-        needs = dict.fromkeys([*([model_step] if model_step else []), *after])
+        steps = [*([model_step] if model_step else []), *image_steps.values()]
         spec = checked_job(document)
-        return Child(step=step, needs=tuple(needs), model_step=model_step, spec=spec)
+        return Child(
+            step=step,
+            needs=tuple(dict.fromkeys([*steps, *after])),
+            model_step=model_step,
+            image_steps=image_steps,
+            spec=spec,
+        )
 
     def _check_name(self, step: str) -> None:
         name = child_name(self._file.name, step)
@@ -294,6 +302,25 @@ class _Pipeline:
             raise document.fault(place, f"model: give step {name} or a job, not both")
         model["job"] = name
         return name
+
+    def _image_steps(self, step: str, document: Document) -> dict[_ImageField, str]:
+        """Take `of: {step: NAME}` for what it means here, `against` too; return the names."""
+        kind, found = document.value.get("kind"), dict[_ImageField, str]()
+        fields: tuple[_ImageField, ...] = ("of", "against")
+        for field in fields:
+            ref = document.value.get(field)
+            if not reads(kind, Input(field)) or not isinstance(ref, dict) or "step" not in ref:
+                continue
+            name, place = ref.pop("step"), (field, "step")
+            self._check_known(step, name, document, place)
+            other = self._steps[name].value.get("kind")
+            is_fit = leaves(other, Output.SAMPLES)
+            if not (is_fit or (field == "against" and reads(other, Input.DATASET))):
+                raise document.fault(place, f"{field}.step: {name} leaves no images")
+            if "job" in ref:
+                raise document.fault(place, f"{field}: give step {name} or a job, not both")
+            ref["job"] = found[field] = name
+        return found
 
     def _check_known(self, step: str, name: object, document: Document, place: Location) -> None:
         if name == step:

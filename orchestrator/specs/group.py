@@ -42,6 +42,7 @@ class Child(Closed):
         job_id: The id that it gets; "" before the group has one.
         needs: Steps that must have succeeded before it is created.
         model_step: The one of them whose model it draws from.
+        image_steps: Those whose images it compares, by the field that names them.
         settings: For a sweep: what this run has of its own, by the way of keys.
         spec: The job itself. Until ids are given, `model.job` is that step's name.
     """
@@ -50,6 +51,7 @@ class Child(Closed):
     job_id: str = ""
     needs: tuple[Name, ...] = ()
     model_step: Name | None = None
+    image_steps: dict[Literal["of", "against"], Name] = Field(default_factory=dict)
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     spec: Annotated[SerializeAsAny[Job], BeforeValidator(_as_job)]
 
@@ -94,6 +96,9 @@ def _with_id(child: Child, ids: dict[str, str]) -> Child:
     if spec.model_input is not None and child.model_step is not None:
         model = spec.model_input.model_copy(update={"job": ids[child.model_step]})
         spec = spec.model_copy(update={"model": model})
+    for field, step in child.image_steps.items():
+        ref = getattr(spec, field).model_copy(update={"job": ids[step]})
+        spec = spec.model_copy(update={field: ref})
     return child.model_copy(update={"job_id": ids[child.step], "spec": spec})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.state import ASKED_KEY, PARENT_KEY
 from orchestrator.specs.document import Document, load_document
+from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.located_errors import validated
 
@@ -23,6 +24,8 @@ class Input(StrEnum):
 
     DATASET = "dataset"
     MODEL = "model"
+    SAMPLES = "of"
+    REFERENCE = "against"
 
 
 class Output(StrEnum):
@@ -69,6 +72,14 @@ JOB_KINDS: Mapping[str, JobKind] = {
         noun="sample set",
         inputs=frozenset({Input.MODEL}),
         output=Output.SAMPLES,
+    ),
+    "evaluate": JobKind(
+        spec=EvaluateJob,
+        driver="orchestrator.evaluation.driver",
+        unit="images",
+        noun="evaluation",
+        inputs=frozenset({Input.DATASET, Input.SAMPLES, Input.REFERENCE}),
+        output=None,
     ),
 }
 

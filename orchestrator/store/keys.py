@@ -17,6 +17,7 @@ JOBS = "jobs/"
 TRACKING = "tracking/"
 NOTIFY = "notify/"
 DATASETS = "datasets/"
+FEATURES = "features/"
 INDEX = "index.json"
 ENDED_PAGES = "ended/"
 LEASE = "orchestrator/lease.json"
@@ -101,6 +102,11 @@ def job_to_delete(key: str) -> str | None:
 def dataset_folder(sha256: str) -> str:
     """Folder of an ingested data set."""
     return f"{DATASETS}{sha256}/"
+
+
+def feature_folder(extractor_sha256: str, images_sha256: str) -> str:
+    """Folder of the features of some images: any job that needs them finds them there."""
+    return f"{FEATURES}{extractor_sha256}/{images_sha256}/"
 
 
 @dataclass(frozen=True)
@@ -220,6 +226,11 @@ class JobPaths:
     def manifest(self) -> str:
         """Key of a sample set's manifest; put when all shards are in."""
         return f"{self.samples}manifest.json"
+
+    @property
+    def evaluation(self) -> str:
+        """Key of what an evaluation found; put when it is done."""
+        return f"{self.folder}evaluation.json"
 
     @property
     def decisions(self) -> str:

@@ -72,6 +72,7 @@ STARTED_BY_NAME = {
     "orchestrator.specs.kinds": (
         "orchestrator.training.driver",
         "orchestrator.sampling.driver",
+        "orchestrator.evaluation.driver",
     ),
     "orchestrator.training.entry": ("orchestrator.training.worker",),
     "pyproject.toml": ("orchestrator.cli.main", "orchestrator.stack.mlflow_gate"),
@@ -348,9 +349,15 @@ def test_nothing_reads_pickles() -> None:
     """A pickle runs whatever its author wrote into it."""
     for name in MODULES:
         assert not {part.split(".")[0] for part in _imported(TREES[name])} & PICKLES, name
+        safe = {
+            id(node.func)  # with `weights_only` it builds tensors, and refuses all else
+            for node in NODES[name]
+            if isinstance(node, ast.Call)
+            and any(ast.unparse(keyword) == "weights_only=True" for keyword in node.keywords)
+        }
         for node in NODES[name]:
             if isinstance(node, ast.Attribute):
-                assert ast.unparse(node) != "torch.load", name
+                assert ast.unparse(node) != "torch.load" or id(node) in safe, name
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert ast.unparse(node.value) == "False", name
 

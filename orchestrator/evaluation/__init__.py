@@ -1,0 +1,1 @@
+"""One attempt of an evaluation: features by shards, and what they say."""

@@ -1,0 +1,232 @@
+"""The driver of one attempt of an evaluation: features by a fleet, then the numbers.
+
+What is compared is fixed once for the job. Features are committed by shards under the hashes of
+extractor and images, so an attempt begins by looking at what is there, also of other jobs.
+"""
+
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from ddpm.metrics.blocks import Features
+from orchestrator.artifacts.images import film_strip
+from orchestrator.attempts.attempt import Attempt, run_attempt
+from orchestrator.errors import BadInputError, ShardDamagedError, WorkersLostError
+from orchestrator.evaluation.extractors import extractor_sha256
+from orchestrator.evaluation.feature_shards import FeatureShards
+from orchestrator.evaluation.image_sets import ImageSet, Pixels, find_sets, open_reader
+from orchestrator.evaluation.scoring import Findings, score_features, speed_of
+from orchestrator.evaluation.worker import FeatureSetup, sets_of
+from orchestrator.fleet.run import FleetRun, placement_of
+from orchestrator.fleet.table import ShardTable
+from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.units import JoinedPlan, Shard
+from orchestrator.lifecycle.causes import headline
+from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.state import Reason
+from orchestrator.specs.evaluate import EvaluateJob
+from orchestrator.store.json_objects import read_json
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking.writer import MetricWriter
+
+logger = logging.getLogger(__name__)
+
+STRAGGLER_FLOOR_S = 10.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one attempt of an evaluation is made of.
+
+    Attributes:
+        attempt: Its identity.
+        spec: What was asked.
+        decisions: What is compared, and how, as it was fixed for the job.
+        metrics: Takes numbers and images.
+    """
+
+    attempt: Attempt
+    spec: EvaluateJob
+    decisions: Mapping[str, Any]
+    metrics: MetricWriter
+
+    @classmethod
+    def begin(cls, attempt: Attempt, metrics: MetricWriter) -> "Evaluation":
+        """Fix what is compared, or take what an earlier attempt fixed. Raises: BadInputError."""
+        spec = attempt.spec
+        if not isinstance(spec, EvaluateJob):
+            raise BadInputError(f"job {attempt.record.job_id} is no evaluation")
+        found = read_json(attempt.store, attempt.job.decisions)
+        decisions = found[0] if found else attempt.decide_once(_proposal(attempt.store, spec))
+        return cls(attempt, spec, decisions, metrics)
+
+    @property
+    def sets(self) -> tuple[ImageSet, ImageSet]:
+        """What is evaluated, and the real images."""
+        return sets_of(self.decisions)
+
+    def run(self) -> Outcome:
+        """Have features computed and compare them, or stop."""
+        store, sets = self.attempt.store, self.sets
+        plan = JoinedPlan(tuple(images.plan for images in sets))
+        features = [FeatureShards(store, self._extractor, images.sha256) for images in sets]
+        table = self._table(plan, features)
+        placement = placement_of(self.attempt)
+        self.attempt.progress.total = plan.num_samples
+        setup = FeatureSetup(
+            store_uri=store.uri,
+            cpus=placement.cpus_per_worker,
+            uses_gpu=placement.gpus_per_worker > 0,
+        )
+
+        def is_stored(shard: Shard) -> bool:
+            number, own = plan.locate(shard.index)
+            return features[number].is_committed(own)
+
+        fleet = FleetRun(
+            attempt=self.attempt,
+            metrics=self.metrics,
+            table=table,
+            setup=setup,
+            max_workers=max(self.spec.num_workers.max, placement.num_workers),
+            is_stored=is_stored,
+            decisions=self.decisions,
+        )
+        done = table.is_complete or fleet.run()
+        committed = table.statistics().images_done
+        self.attempt.progress.done = self.attempt.progress.committed = committed
+        if not done:
+            return Outcome(
+                stopped=True, progress=committed, message=f"stopped with {committed} images done"
+            )
+        self.attempt.progress.phase = "comparing"
+        with tempfile.TemporaryDirectory(prefix="ddpmctl-features-") as folder:
+            findings = self._compare(Path(folder), features)
+        self._keep(findings)
+        return Outcome(succeeded=True, progress=committed, message=findings.headline())
+
+    @property
+    def _extractor(self) -> str:
+        return extractor_sha256(self.spec.extractor)
+
+    def _table(self, plan: JoinedPlan, features: list[FeatureShards]) -> ShardTable:
+        table = ShardTable(plan, straggler_floor_s=STRAGGLER_FLOOR_S)
+        done = [shards.committed() for shards in features]
+        for shard in plan:
+            number, own = plan.locate(shard.index)
+            if (own.start, own.stop) in done[number]:
+                table.mark_committed(shard.index)
+        return table
+
+    def _compare(self, folder: Path, features: list[FeatureShards]) -> Findings:
+        samples, reference = (
+            _gathered(folder / f"{number}.npy", images, features[number])
+            for number, images in enumerate(self.sets)
+        )
+        return score_features(self.spec, samples, reference, self.sets[1])
+
+    def _keep(self, findings: Findings) -> None:
+        attempt, (samples, reference) = self.attempt, self.sets
+        numbers = {**findings.numbers(), **self._speed()}
+        result = {
+            **findings.to_json(),
+            "of": samples.to_json(),
+            "against": reference.to_json(),
+            "extractor": self.decisions["extractor"],
+            "extractor_sha256": self._extractor,
+            "speed": self._speed(),
+        }
+        attempt.store.put(attempt.job.evaluation, json.dumps(result, indent=1).encode())
+        self.metrics.log(attempt.progress.total, numbers)
+        self.metrics.log_tags({"ddpmctl.set_sha256": samples.sha256})
+        self._show(findings)
+        for line in findings.remarks:
+            logger.info("%s", line)
+            attempt.tell(line)
+
+    def _speed(self) -> dict[str, float]:
+        job_id = self.sets[0].job_id
+        record = RecordStore(self.attempt.store).read(job_id).record
+        beat = read_json(self.attempt.store, JobPaths(job_id).attempt(record.attempt).heartbeat)
+        return speed_of(beat[0]) if beat else {}
+
+    def _show(self, findings: Findings) -> None:
+        """Store and log the samples that lie nearest to a training image, beside it."""
+        samples, reference = self.sets
+        pairs = np.stack(
+            [
+                _images(self.attempt.store, samples, findings.shown),
+                _images(self.attempt.store, reference, findings.neighbours),
+            ],
+            axis=1,
+        )
+        png = film_strip(pairs)
+        self.attempt.store.put(f"{self.attempt.job.folder}evaluation-nearest.png", png)
+        self.metrics.log_image("evaluation/nearest.png", png, self.attempt.progress.total)
+
+
+def _proposal(store: ObjectStore, spec: EvaluateJob) -> dict[str, Any]:
+    samples, reference = find_sets(store, spec)
+    return {
+        "of": samples.to_json(),
+        "against": reference.to_json(),
+        "extractor": spec.extractor.model_dump(mode="json"),
+    }
+
+
+def _gathered(path: Path, images: ImageSet, shards: FeatureShards) -> Features:
+    """Return all features of a set as a memory map: (N, D) float32. Raises: ShardDamagedError."""
+    mapped: Features | None = None
+    for shard, part in zip(images.plan, shards.read_all(images.plan), strict=True):
+        if mapped is None:
+            shape = (images.num_images, part.shape[1])
+            mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        mapped[shard.start : shard.stop] = part
+    assert mapped is not None, images.name  # noqa: S101 - a set has at least one shard
+    return mapped
+
+
+def _images(store: ObjectStore, images: ImageSet, indices: np.ndarray[Any, Any]) -> Pixels:
+    """Return some images of a set, in the order of `indices`."""
+    reader, plan, size = open_reader(store, images), images.plan, images.shard_size
+    found: dict[int, Pixels] = {}
+    for number in sorted({int(index) // size for index in indices}):
+        pixels = reader.read(plan[number])
+        for index in indices:
+            if int(index) // size == number:
+                found[int(index)] = pixels[int(index) - number * size]
+    return np.stack([found[int(index)] for index in indices])
+
+
+def evaluate(attempt: Attempt) -> Outcome:
+    """Run one attempt of an evaluation on the Ray cluster that this process belongs to."""
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    with MetricWriter(attempt.store, attempt.paths) as metrics:
+        job = Evaluation.begin(attempt, metrics)
+        metrics.log_params(job.spec.model_dump(mode="json"))
+        try:
+            return job.run()
+        except WorkersLostError as error:
+            return Outcome(reason=Reason.WORKER_LOST, message=str(error))
+        except ShardDamagedError as error:
+            return Outcome(reason=Reason.BAD_INPUT, message=headline(error))
+
+
+def main() -> int:
+    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    store_uri, job_id, number = sys.argv[1:]
+    return run_attempt(store_uri, job_id, int(number), evaluate)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Features in the store, by shards, under the hashes of their extractor and of their images.
+
+They belong to no job: whoever evaluates the same images with the same extractor finds them. The
+data come first, under the hash of their bytes; a put-if-absent commit then makes the shard exist.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+
+from ddpm.metrics.blocks import Features
+from orchestrator.errors import ConditionFailedError, ObjectNotFoundError, ShardDamagedError
+from orchestrator.jobs.units import Shard, ShardPlan
+from orchestrator.store.keys import feature_folder
+from orchestrator.store.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+
+
+class FeatureShards:
+    """The features of one set by one extractor."""
+
+    def __init__(self, store: ObjectStore, extractor_sha256: str, images_sha256: str) -> None:
+        self._store = store
+        self._folder = feature_folder(extractor_sha256, images_sha256)
+
+    def _commit_key(self, shard: Shard) -> str:
+        return f"{self._folder}shard-{shard.start:09d}-{shard.stop:09d}.json"
+
+    def is_committed(self, shard: Shard) -> bool:
+        """Return whether somebody has computed a shard."""
+        return self._store.exists(self._commit_key(shard))
+
+    def committed(self) -> set[tuple[int, int]]:
+        """Return (start, stop) of each shard that is there."""
+        names = (info.key.rpartition("/")[2] for info in self._store.list_objects(self._folder))
+        parts = (name.removesuffix(".json").split("-") for name in names if name.endswith(".json"))
+        return {(int(part[1]), int(part[2])) for part in parts}
+
+    def put(self, shard: Shard, features: Features) -> bool:
+        """Commit a shard's features (n, D); return whether these are the ones that count."""
+        packed = io.BytesIO()
+        np.save(packed, np.ascontiguousarray(features, np.float32), allow_pickle=False)
+        body = packed.getvalue()
+        sha256 = hashlib.sha256(body).hexdigest()
+        data_key = f"{self._folder}{sha256}.npy"
+        self._store.put(data_key, body)
+        commit = {
+            "format_version": FORMAT_VERSION,
+            "data_key": data_key,
+            "sha256": sha256,
+            "dimensions": features.shape[1],
+        }
+        try:
+            self._store.put(self._commit_key(shard), json.dumps(commit).encode(), if_absent=True)
+        except ConditionFailedError:
+            return False
+        return True
+
+    def read(self, shard: Shard) -> Features:
+        """Return a shard's features, verified: (n, D) float32. Raises: ShardDamagedError."""
+        key = self._commit_key(shard)
+        try:
+            commit = json.loads(self._store.get(key).body)
+            body = self._store.get(str(commit["data_key"])).body
+        except (ObjectNotFoundError, ValueError, KeyError, TypeError) as error:
+            raise ShardDamagedError(f"the features of {key} cannot be read: {error}") from error
+        if hashlib.sha256(body).hexdigest() != commit["sha256"]:
+            raise ShardDamagedError(f"the features of {key} are damaged; delete {self._folder}")
+        features: Features = np.load(io.BytesIO(body), allow_pickle=False)
+        if features.ndim != 2 or len(features) != shard.num_images:
+            raise ShardDamagedError(f"the features of {key} are of other images; delete it")
+        return features
+
+    def read_all(self, plan: ShardPlan) -> Iterator[Features]:
+        """Yield the shards of a plan in order. Raises: ShardDamagedError."""
+        return (self.read(shard) for shard in plan)

@@ -1,0 +1,153 @@
+"""What the features of two sets say: metrics beside their floors, and signs of memorisation."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpm.metrics.blocks import Features
+from ddpm.metrics.neighbours import (
+    Nearest,
+    authentic_share,
+    copying_score,
+    kth_distances,
+    nearest_in,
+)
+from ddpm.metrics.scores import Score, score_all
+from ddpm.training.data import ImageDataset
+from orchestrator.evaluation.extractors import metric_name
+from orchestrator.evaluation.image_sets import ImageSet
+from orchestrator.specs.evaluate import EvaluateJob
+
+FORMAT_VERSION = 1
+NUM_SHOWN = 16
+MIN_HELD_OUT = 20  # below, the copying score's normal law does not hold
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What an evaluation found.
+
+    Attributes:
+        scores: Metrics by name, such as `kid-pixels`.
+        memorisation: Numbers by name; {} where the reference is no data set.
+        shown: Samples that lie nearest to a training image, nearest first.
+        neighbours: The training image next to each of them.
+        remarks: What a reader should know.
+    """
+
+    scores: dict[str, Score]
+    memorisation: dict[str, float]
+    shown: Indices
+    neighbours: Indices
+    remarks: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        scores = {
+            name: {**asdict(score), "is_at_floor": score.is_at_floor}
+            for name, score in self.scores.items()
+        }
+        return {
+            "format_version": FORMAT_VERSION,
+            "scores": scores,
+            "memorisation": self.memorisation,
+            "nearest": [
+                {"sample": int(sample), "training_image": int(image)}
+                for sample, image in zip(self.shown, self.neighbours, strict=True)
+            ],
+            "remarks": list(self.remarks),
+        }
+
+    def numbers(self) -> dict[str, float]:
+        """Return what a tracker is told: each metric with its spread and its floor."""
+        numbers: dict[str, float] = dict(self.memorisation)
+        for name, score in self.scores.items():
+            numbers |= {
+                name: score.value,
+                f"{name}_se": score.spread,
+                f"{name}_floor": score.floor,
+            }
+        return numbers
+
+    def headline(self) -> str:
+        """Return the line that `status` shows."""
+        kid = next(name for name in self.scores if name.startswith("kid-"))
+        told = [f"{kid} {self.scores[kid].value:.4f} ± {self.scores[kid].spread:.4f}"]
+        for name in ("precision", "recall", "coverage"):
+            found = next(full for full in self.scores if full.startswith(f"{name}-"))
+            told.append(f"{name} {self.scores[found].value:.3f}")
+        return ", ".join(told)
+
+
+def split_reference(images: ImageSet) -> tuple[Indices, Indices]:
+    """Return which images of a set training saw, and which it held out, as training splits them."""
+    numbers = np.arange(images.num_images)
+    if images.form != "dataset":
+        return numbers, numbers[:0]
+    blank = np.broadcast_to(np.uint8(0), (images.num_images, 1, 1, 1))
+    train, holdout = ImageDataset(blank, numbers).split(images.holdout_fraction)
+    return train.members, holdout.members
+
+
+def score_features(
+    spec: EvaluateJob, samples: Features, reference: Features, images: ImageSet
+) -> Findings:
+    """Compare samples with real images.
+
+    Args:
+        spec: What was asked.
+        samples: (N, D).
+        reference: (M, D), of all images of the reference set.
+        images: That set.
+    """
+    train_images, held_out = split_reference(images)
+    train = reference[train_images]
+    named = {
+        metric_name(measure, spec.extractor): score
+        for measure, score in score_all(samples, train, k=spec.k, seed=spec.seed).items()
+    }
+    remarks = []
+    smaller = min(len(samples), len(train))
+    if smaller <= samples.shape[1]:
+        remarks.append(
+            f"no {metric_name('frechet', spec.extractor)}: it needs more than {samples.shape[1]} "
+            f"images on each side, there are {smaller}; the kernel distance has no such bias"
+        )
+    nearest = nearest_in(samples, train)
+    shown = np.argsort(nearest.distances, kind="stable")[:NUM_SHOWN]
+    is_dataset = images.form == "dataset"
+    return Findings(
+        scores=named,
+        memorisation=_memorisation(nearest, train, reference[held_out]) if is_dataset else {},
+        shown=shown,
+        neighbours=train_images[nearest.indices[shown]],
+        remarks=tuple(remarks),
+    )
+
+
+def _memorisation(nearest: Nearest, train: Features, held_out: Features) -> dict[str, float]:
+    gaps = kth_distances(train, 1)
+    found = {
+        "authentic_share": authentic_share(nearest, gaps),
+        "nearest_mean": float(nearest.distances.mean()),
+        "nearest_min": float(nearest.distances.min()),
+        "train_nearest_mean": float(gaps.mean()),
+        "train_nearest_min": float(gaps.min()),
+    }
+    if len(held_out) >= MIN_HELD_OUT:
+        of_held_out = nearest_in(held_out, train).distances
+        found["copying_score"] = copying_score(nearest.distances, of_held_out)
+        found["held_out_nearest_mean"] = float(of_held_out.mean())
+    return found
+
+
+def speed_of(heartbeat: Mapping[str, Any]) -> dict[str, float]:
+    """Return how fast a sample set was drawn, from its job's own last heartbeat."""
+    wanted = ("mean_images_per_s", "useful_cpu_s_per_1000_images", "useful_gpu_s_per_1000_images")
+    details = heartbeat.get("details", {})
+    return {name: float(details[name]) for name in wanted if name in details}

@@ -1,0 +1,136 @@
+"""The fleet of an attempt from its placement to its end, whatever its shards hold."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.attempts.attempt import Attempt
+from orchestrator.errors import BadInputError, StoreError
+from orchestrator.fleet.actor import Identity
+from orchestrator.fleet.fleet import Fleet, FleetHooks
+from orchestrator.fleet.loan import RoomLoan
+from orchestrator.fleet.pool import PoolPlan, WorkerPool
+from orchestrator.fleet.progress import FleetProgress
+from orchestrator.fleet.table import ShardTable
+from orchestrator.fleet.work import Decisions, WorkerSetup
+from orchestrator.jobs.units import Shard
+from orchestrator.lifecycle.state import Placement
+from orchestrator.tracking.writer import MetricWriter
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_GRACE_S = 30.0
+_OUTCOME_S = 2.0
+
+
+def placement_of(attempt: Attempt) -> Placement:
+    """Return what an attempt was given. Raises: BadInputError."""
+    placement = attempt.record.placement
+    if placement is None:
+        raise BadInputError(f"job {attempt.record.job_id} has no placement")
+    return placement
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetRun:
+    """What a fleet works on, and whom it asks.
+
+    Attributes:
+        attempt: The attempt that it works for.
+        metrics: Takes its progress.
+        table: The shards.
+        setup: Opens the workers' work.
+        max_workers: As many as it may grow to.
+        is_stored: Whether a shard is in the store; it may fail with a `StoreError`.
+        decide: Fixes, once for the job, what the first worker proposes.
+        decisions: What was decided for the job; None if nothing yet.
+        check: Called several times a second; its errors end the fleet.
+    """
+
+    attempt: Attempt
+    metrics: MetricWriter
+    table: ShardTable
+    setup: WorkerSetup
+    max_workers: int
+    is_stored: Callable[[Shard], bool]
+    decide: Callable[[Decisions], Decisions] = dict
+    decisions: Decisions | None = None
+    check: Callable[[], None] = _nothing
+
+    def run(self) -> bool:
+        """Have all shards computed, or stop; return whether all are committed.
+
+        Raises:
+            WorkersLostError: Nothing gets done any more.
+            OrchestratorError: A worker's error that another worker would meet as well.
+        """
+        placement = placement_of(self.attempt)
+        gpus = placement.gpus_per_worker
+        units, unit = (gpus, "gpu") if gpus else (float(placement.cpus_per_worker), "cpu")
+        progress = FleetProgress(self.attempt.progress, self.metrics, units, unit)
+
+        def tick(fleet: Fleet) -> None:
+            self.check()
+            progress.tick(fleet)
+
+        hooks = FleetHooks(
+            decide=self.decide, is_committed=self._is_committed, tell=self._tell, tick=tick
+        )
+        fleet = Fleet(self.table, self._pool(placement), hooks, self.decisions)
+        fleet.run(self.attempt.stop, self._grace_s)
+        progress.end(fleet)
+        self._beat()
+        return self.table.is_complete
+
+    def _pool(self, placement: Placement) -> WorkerPool:
+        attempt = self.attempt
+        identity = Identity(
+            store_uri=attempt.store.uri,
+            job_id=attempt.record.job_id,
+            attempt=attempt.number,
+            rank=0,
+        )
+        loan = RoomLoan(attempt.store, attempt.spec.queue, identity.job_id, placement)
+        nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
+        plan = PoolPlan(
+            nodes=tuple(nodes),
+            max_workers=self.max_workers,
+            cpus=placement.cpus_per_worker,
+            gpus=placement.gpus_per_worker,
+            identity=identity,
+            may_grow=loan.may_begin,
+            must_yield=loan.must_end,
+        )
+        return WorkerPool(self.setup, plan)
+
+    def _is_committed(self, shard: Shard) -> bool:
+        try:
+            return self.is_stored(shard)
+        except StoreError as error:
+            logger.warning("shard=%d is computed again, unseen: %s", shard.index, error)
+            return False
+
+    def _tell(self, message: str) -> None:
+        try:
+            self.attempt.tell(message)
+        except StoreError as error:
+            logger.warning("could not write the event %r: %s", message, error)
+
+    def _beat(self) -> None:
+        """Show at once how the fleet ended: the attempt may be over before the next beat."""
+        try:
+            self.attempt.beat()
+        except StoreError as error:
+            logger.warning("the last heartbeat is not written: %s", error)
+
+    def _grace_s(self) -> float:
+        try:
+            request = self.attempt.stop_request()
+        except StoreError:
+            request = None
+        grace_s = request.grace_s if request else _DEFAULT_GRACE_S
+        return max(1.0, grace_s - _OUTCOME_S)

@@ -1,0 +1,88 @@
+"""What a user asks for when a sample set is to be compared with real images."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from orchestrator.specs.job import Closed, DatasetSpec, Job, SampleResources, WorkerRange
+from orchestrator.specs.located_errors import FieldsError
+
+_OWN = ("pixels", "efflite0")
+
+
+class SetRef(Closed):
+    """The images of another job.
+
+    Attributes:
+        job: A sample job's id or name (its newest job): its set. As what is compared against, also
+            a training's: the images that it learned from, and those that it held out.
+    """
+
+    job: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class ExtractorSpec(Closed):
+    """What turns images into features; a metric is named after it.
+
+    Attributes:
+        name: `pixels` (in [-1, 1]); `efflite0` (EfficientNet-Lite0, ImageNet); `inception`,
+            `dinov2` or a name of your own with a TorchScript file.
+        file: That file: a path on the machines of the workers.
+        sha256: Hash of the file; `inception` knows its own.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)] = (
+        "pixels"
+    )
+    file: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _has_its_weights(self) -> Self:
+        if self.name in _OWN and self.file is not None:
+            message = f"extractor.file: {self.name} needs none; remove it or give another name"
+            raise FieldsError([("file",)], message)
+        if self.name not in _OWN and self.file is None:
+            message = (
+                f"extractor.file: {self.name} needs a TorchScript file; without: pixels, efflite0"
+            )
+            raise FieldsError([("name",)], message)
+        if self.file is not None and self.sha256 is None and self.name != "inception":
+            raise FieldsError([("file",)], "extractor.sha256: give the hash of the file")
+        return self
+
+
+class EvaluateJob(Job):
+    """Compare a sample set with real images."""
+
+    kind: Literal["evaluate"]
+    of: SetRef
+    against: SetRef | None = None
+    dataset: DatasetSpec | None = None
+    extractor: ExtractorSpec = Field(default_factory=ExtractorSpec)
+    k: Annotated[int, Field(ge=1, le=100)] = 5
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    resources: SampleResources = Field(default_factory=SampleResources)
+
+    @property
+    def total(self) -> int:
+        """Unknown before the sets are looked at."""
+        return 0
+
+    @property
+    def num_workers(self) -> WorkerRange:
+        """Least and most workers."""
+        return self.resources.num_workers
+
+    @property
+    def dataset_input(self) -> DatasetSpec | None:
+        """The real images, where they are named by their source."""
+        return self.dataset
+
+    @model_validator(mode="after")
+    def _one_reference(self) -> Self:
+        if (self.against is None) == (self.dataset is None):
+            places = [("against",)] if self.against is not None else []
+            message = "give one of against (a job) and dataset (a source) to compare with"
+            raise FieldsError(places or [()], message)
+        return self

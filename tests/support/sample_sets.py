@@ -1,0 +1,79 @@
+"""Whole sample sets and data sets in a store, without a training or a fleet."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ddpm.config import SamplingConfig
+from orchestrator.artifacts.datasets.ingest import ingest
+from orchestrator.artifacts.samples.manifest import SetReader, put_manifest
+from orchestrator.artifacts.samples.shards import (
+    Pixels,
+    SampleShards,
+    ShardCommit,
+    encode_shard,
+    hash_bytes,
+    hash_pixels,
+    origin_of,
+)
+from orchestrator.jobs.units import Shard, plan_shards
+from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.store.keys import JobPaths
+from tests.support.fakes import MemoryStore
+
+DECISIONS = {"model": {"commit_sha256": "c"}, "sampling": {"seed": 0}}
+
+
+def put_set(
+    store: MemoryStore, job_id: str, pixels: Pixels, shard_size: int, *, whole: bool = True
+) -> None:
+    """Put a sample job whose set holds some images; not whole: without its manifest."""
+    paths = JobPaths(job_id)
+    spec = SampleJob(
+        kind="sample",
+        name=job_id,
+        model=ModelRef(job="digits"),
+        num_samples=len(pixels),
+        sampling=SamplingConfig(microbatch_size=shard_size),
+        shard_size=shard_size,
+    )
+    store.put(paths.spec, spec.model_dump_json().encode())
+    store.put(paths.decisions, json.dumps(DECISIONS).encode())
+    shards, plan = SampleShards(store, paths), plan_shards(len(pixels), shard_size)
+    for shard in plan:
+        shards.commit(_put(store, paths, shard, pixels[shard.start : shard.stop]))
+    if whole:
+        reader = SetReader(shards, plan, origin_of(DECISIONS), num_first=1)
+        for shard in plan:
+            reader.read(shard.index)
+        put_manifest(store, paths, reader.manifest())
+
+
+def _put(store: MemoryStore, paths: JobPaths, shard: Shard, pixels: Pixels) -> ShardCommit:
+    body = encode_shard(pixels, shard.start, "npy")
+    key = f"{paths.attempt(1).data(str(shard.index))}shard-{shard.index:06d}.npy"
+    store.put(key, body)
+    height, width, channels = pixels.shape[1:]
+    return ShardCommit(
+        index=shard.index,
+        start=shard.start,
+        stop=shard.stop,
+        data_key=key,
+        size_bytes=len(body),
+        sha256=hash_bytes(body),
+        pixel_sha256=hash_pixels(pixels),
+        image_shape=(height, width, channels),
+        format="npy",
+        origin=origin_of(DECISIONS),
+        attempt=1,
+        worker="1-worker-0",
+        seconds=1.0,
+    )
+
+
+def put_dataset(store: MemoryStore, folder: Path, pixels: Pixels) -> str:
+    """Take some images into a store as a data set; return their hash."""
+    path = folder / "images.npy"
+    np.save(path, pixels)
+    return ingest(str(path), store, folder / "cache").sha256
