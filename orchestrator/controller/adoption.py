@@ -45,6 +45,7 @@ class LiveJob:
     waits_for: str | None = None
     waits_for_job: str | None = None
     has_passed_smoke: bool = False
+    has_images: bool = False
 
     @property
     def record(self) -> JobRecord:

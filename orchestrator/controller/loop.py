@@ -23,6 +23,7 @@ from orchestrator.controller.admission import (
 from orchestrator.controller.adoption import Adopter, LiveJob
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
+from orchestrator.controller.image_jobs import unfinished_set
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.models import ModelFinder
 from orchestrator.controller.requests import handle_request
@@ -209,7 +210,7 @@ class Controller:
             self._lease.renew()
             is_settled = all(
                 job.record.state is not JobState.QUEUED or self._guarded(job, settle)
-                for settle in (self._find_model, await_smoke)
+                for settle in (self._find_model, self._await_images, await_smoke)
             )
             if is_settled and job.record.state is JobState.QUEUED:
                 yield job
@@ -239,6 +240,23 @@ class Controller:
         elif job.record.message != (told := f"waits for {found.waits_for}"):
             waiting = replace(job.record, reason=Reason.WAITING_FOR_MODEL, message=told)
             job.current = self._records.write(job.current, waiting)
+
+    def _await_images(self, job: LiveJob) -> None:
+        """Hold a job back until the sample sets that it reads have been drawn."""
+        if job.has_images or not job.spec.image_jobs or job.waits_for_job in self._jobs:
+            return
+        try:
+            waits_for = unfinished_set(self._store, job.spec.image_jobs)
+        except BadInputError as error:
+            now, reason = self._store.now(), Reason.BAD_INPUT
+            failed = job.record.moved_to(JobState.FAILED, at=now, reason=reason, message=str(error))
+            job.current = self._records.move(job.current, failed)
+            return
+        job.has_images, job.waits_for_job = waits_for is None, waits_for
+        job.waits_for = f"the end of job {waits_for}" if waits_for else None
+        message = f"waits for {job.waits_for}" if waits_for else ""
+        if job.record.message != message:
+            job.current = self._records.write(job.current, replace(job.record, message=message))
 
     def _await_smoke(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> None:
         """Hold a job back until its smoke test has passed, or fail it with that."""

@@ -79,6 +79,11 @@ class EvaluateJob(Job):
         """The real images, where they are named by their source."""
         return self.dataset
 
+    @property
+    def image_jobs(self) -> tuple[str, ...]:
+        """Whose set is evaluated, and whose images it is compared with."""
+        return (self.of.job, *([self.against.job] if self.against else []))
+
     @model_validator(mode="after")
     def _one_reference(self) -> Self:
         if (self.against is None) == (self.dataset is None):

@@ -93,6 +93,11 @@ class Job(Closed, ABC):
         """The trained model that it reads; None for none."""
         return None
 
+    @property
+    def image_jobs(self) -> tuple[str, ...]:
+        """Jobs, by id or name, whose images it reads; their sets must have been drawn."""
+        return ()
+
     def check_images(self, shape: tuple[int, int, int]) -> None:
         """Raise ConfigError if it cannot take images of a shape (channels, height, width)."""
 

@@ -127,7 +127,7 @@ WRONG_PIPELINES = [
     ("  train:\n", "  Train:\n", ":4: steps must be of a-z, 0-9 and single hyphens"),
     ("queue:", "qeue:", ":3: unknown key qeue; did you mean queue?"),
     ("priority: 7", "name: x", ":13: a job of a group takes its name from the group"),
-    ("kind: pipeline", "kind: pipelin", ":1: kind must be train, sample, evaluate, pipeline or sweep"),
+    ("kind: pipeline", "kind: pipelin", ":1: kind must be train, sample, evaluate, pipeline or"),
 ]  # fmt: skip
 
 
