@@ -31,6 +31,7 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import JoinedPlan, Shard
 from orchestrator.lifecycle.causes import headline
 from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import Reason
 from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.store.json_objects import read_json
@@ -108,7 +109,7 @@ class Evaluation:
             return Outcome(
                 stopped=True, progress=committed, message=f"stopped with {committed} images done"
             )
-        self.attempt.progress.phase = "comparing"
+        self.attempt.progress.phase = Phase.EVALUATING
         with tempfile.TemporaryDirectory(prefix="ddpmctl-features-") as folder:
             findings = self._compare(Path(folder), features)
         self._keep(findings)

@@ -17,8 +17,8 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.jobs.units import Shard, ShardPlan
 from orchestrator.specs.evaluate import EvaluateJob, SetRef
-from orchestrator.specs.job import DatasetSpec
 from orchestrator.specs.kinds import JOB_KINDS, Output
+from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.objects import ObjectStore
 
 DATASET_SHARD = 1024

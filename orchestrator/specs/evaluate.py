@@ -4,8 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from orchestrator.specs.job import Closed, DatasetSpec, Job, SampleResources, WorkerRange
+from orchestrator.specs.job import Job
 from orchestrator.specs.located_errors import FieldsError
+from orchestrator.specs.sections import Closed, DatasetSpec, SampleResources, WorkerRange
 
 _OWN = ("pixels", "efflite0")
 
@@ -53,7 +54,16 @@ class ExtractorSpec(Closed):
 
 
 class EvaluateJob(Job):
-    """Compare a sample set with real images."""
+    """Compare a sample set with real images.
+
+    Attributes:
+        of: The sample set; waits until its job has ended.
+        against: The job whose images it is compared with; one of this and `dataset` is given.
+        dataset: Real images to compare with, by their source.
+        extractor: What turns images into features.
+        k: Neighbours of precision, recall, density and coverage.
+        seed: Of the halves and splits that standard errors and floors come from.
+    """
 
     kind: Literal["evaluate"]
     of: SetRef

@@ -18,7 +18,8 @@ from orchestrator.artifacts.samples.shards import (
     origin_of,
 )
 from orchestrator.jobs.units import Shard, plan_shards
-from orchestrator.specs.job import ModelRef, SampleJob
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 

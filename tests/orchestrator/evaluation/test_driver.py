@@ -21,7 +21,7 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import JoinedPlan
 from orchestrator.lifecycle.state import Placement
 from orchestrator.specs.evaluate import EvaluateJob, SetRef
-from orchestrator.specs.job import DatasetSpec
+from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.writer import MetricWriter
 from tests.support.fakes import MemoryStore
