@@ -14,14 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 import psutil
 
 from orchestrator.attempts.log_shipper import LogShipper
-from orchestrator.cluster.process_identity import boot_id, born_s
+from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.errors import (
     AttemptSupersededError,
     ConditionFailedError,
@@ -189,14 +189,19 @@ def register_process(store: ObjectStore, paths: AttemptPaths, role: str, node_id
     """
     value = {
         "role": role,
-        "pid": os.getpid(),
-        "born_s": born_s(psutil.Process()),
-        "boot_id": boot_id(),
-        "node_id": node_id,
+        **asdict(ProcessIdentity.of(psutil.Process(), node_id)),
         "host": socket.gethostname(),
         "python": platform.python_version(),
     }
     store.put(f"{paths.processes}{role}-{os.getpid()}.json", json.dumps(value).encode())
+
+
+def register_driver(attempt: Attempt) -> None:
+    """Tell the store on which node of Ray's this driver runs; it has just joined Ray."""
+    import ray
+
+    node_id = ray.get_runtime_context().get_node_id()
+    register_process(attempt.store, attempt.paths, "driver", node_id)
 
 
 def run_attempt(

@@ -16,6 +16,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 from orchestrator.attempts.redaction import redacted, secret_values
+from orchestrator.cluster.private_files import make_private_folder
 from orchestrator.errors import StoreError
 from orchestrator.store.numbered import NumberedFolder
 from orchestrator.store.objects import ObjectStore
@@ -26,9 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 def local_root() -> Path:
-    """Return this user's folder of local logs on this machine, made if absent."""
+    """Return this user's folder of local logs on this machine, made if absent.
+
+    Raises:
+        LocalFolderError: It cannot be made, or is somebody else's: what lies there is raw.
+    """
     root = Path(tempfile.gettempdir()) / f"ddpmctl-logs-{os.getuid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
+    make_private_folder(root)
     return root
 
 

@@ -22,6 +22,7 @@ from orchestrator.errors import StoreError
 from orchestrator.jobs.logs import stream_folder
 from orchestrator.store.keys import AttemptPaths
 from orchestrator.store.objects import ObjectStore
+from orchestrator.store.watched_thread import WatchedThread
 
 _POLL_EVERY_S = 0.25
 _LONGEST_PAUSE_S = 30.0
@@ -62,7 +63,7 @@ class LogShipper:
         self._root = root or local_root()
         self._resources = ExitStack()
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: WatchedThread | None = None
 
     def start(self) -> None:
         """Redirect the output and begin to ship it."""
@@ -75,9 +76,7 @@ class LogShipper:
         if not faulthandler.is_enabled():
             faulthandler.enable(2)
             self._resources.callback(faulthandler.disable)
-        self._thread = threading.Thread(
-            target=self._run, args=(log, echo_fd), name="log-shipper", daemon=True
-        )
+        self._thread = WatchedThread(lambda: self._run(log, echo_fd), "log-shipper")
         self._thread.start()
 
     def _redirect(self, path: Path) -> None:
@@ -92,17 +91,26 @@ class LogShipper:
 
         What a dead store does not take within `patience_s` stays on this machine, where the next
         process of ours brings it in.
+
+        Raises:
+            Exception: What ended the shipping for good.
         """
+        thread = self._finish()
+        if thread is not None:
+            thread.raise_failure()
+
+    def _finish(self) -> WatchedThread | None:
         if self._thread is None:
-            return
+            return None
         _flush_python()
         for fd, saved_fd in self._saved.items():
             os.dup2(saved_fd, fd)
             os.close(saved_fd)
         self._ended.set()
         self._thread.join()
-        self._thread = None
+        thread, self._thread = self._thread, None
         self._resources.close()
+        return thread
 
     def __enter__(self) -> Self:
         self.start()
@@ -114,7 +122,9 @@ class LogShipper:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        thread = self._finish()
+        if thread is not None and kind is None:  # else the error on its way tells more
+            thread.raise_failure()
 
     def _run(self, log: LocalLog, echo_fd: int) -> None:
         echoed, due_at, pause_s = 0, 0.0, self._every_s

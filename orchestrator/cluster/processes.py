@@ -10,50 +10,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
 import psutil
 
-from orchestrator.cluster.process_identity import BIRTH_TOLERANCE_S, boot_id, born_s
+from orchestrator.cluster.process_identity import ProcessIdentity, boot_id, born_s, is_as_old
 from orchestrator.errors import StackError
 
 MARK = "DDPMCTL_STACK_PART"
 _KILL_TIMEOUT_S = 15.0
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class ProcessIdentity:
-    """A process, told apart from a later one with the same pid.
-
-    Attributes:
-        pid: Its number.
-        born_s: Seconds from the machine's start to its own.
-        boot_id: Which start of the machine.
-    """
-
-    pid: int
-    born_s: float
-    boot_id: str
-
-    @classmethod
-    def of(cls, process: psutil.Process) -> "ProcessIdentity":
-        """Return the identity of a process. Raises: psutil.NoSuchProcess."""
-        return cls(process.pid, born_s(process), boot_id())
-
-    def find(self) -> psutil.Process | None:
-        """Return the process if it is alive; a zombie is not."""
-        if self.boot_id != boot_id():
-            return None
-        try:
-            process = psutil.Process(self.pid)
-            if abs(born_s(process) - self.born_s) > BIRTH_TOLERANCE_S:
-                return None
-            return None if process.status() == psutil.STATUS_ZOMBIE else process
-        except psutil.NoSuchProcess:
-            return None
 
 
 def start_detached(
@@ -168,7 +135,7 @@ def _is_in_session(process: psutil.Process, leader: ProcessIdentity) -> bool:
     try:
         if leader.boot_id != boot_id() or os.getsid(process.pid) != leader.pid:
             return False
-        if born_s(process) < leader.born_s - BIRTH_TOLERANCE_S:
+        if born_s(process) < leader.born_s and not is_as_old(process, leader.born_s):
             return False
         return leader.find() is not None or not psutil.pid_exists(leader.pid)
     except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):

@@ -2,14 +2,12 @@
 
 import os
 import signal
-import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import psutil
-
-from orchestrator.cluster.process_identity import BIRTH_TOLERANCE_S, boot_id, born_s
+from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.scheduling.snapshot import NodeCapacity
@@ -24,7 +22,7 @@ _ANSWER_S = 10.0
 
 @dataclass(frozen=True)
 class ProcessRef:
-    """A process of an attempt: a pid alone may mean another process later (see `boot`)."""
+    """A process of an attempt, and what it is called."""
 
     role: str
     pid: int
@@ -32,6 +30,11 @@ class ProcessRef:
     boot_id: str
     node_id: str
     host: str
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        """What tells it apart from every other process."""
+        return ProcessIdentity(self.pid, self.born_s, self.boot_id, self.node_id)
 
 
 class Cluster(Protocol):
@@ -53,19 +56,24 @@ class Cluster(Protocol):
         """Ask Ray to end a driver."""
 
     def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
-        """Return the processes that still run."""
+        """Return the processes that run, or of which nobody can say that they are gone."""
 
     def kill(self, processes: Iterable[ProcessRef]) -> None:
         """End processes without grace."""
 
 
 class RayCluster:
-    """The `Cluster` that this process, an actor, is connected to."""
+    """The `Cluster` that this process, an actor, is connected to.
+
+    Attributes:
+        node_id: The Ray node of this process.
+    """
 
     def __init__(self) -> None:
         import ray
 
         context = ray.get_runtime_context()
+        self.node_id: str = context.get_node_id()
         self._jobs = RayJobs(context.gcs_address, _ANSWER_S)
         # An attempt runs the code that the orchestrator runs.
         shipped = dict(context.runtime_env).get("py_modules")
@@ -116,70 +124,85 @@ class RayCluster:
 
     def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
         """Return the processes that still run."""
-        return self._on_their_hosts(processes, kill=False)
+        return self._where_they_run(processes, kill=False)
 
     def kill(self, processes: Iterable[ProcessRef]) -> None:
         """End processes without grace."""
-        self._on_their_hosts(processes, kill=True)
+        self._where_they_run(processes, kill=True)
 
-    def _on_their_hosts(self, processes: Iterable[ProcessRef], kill: bool) -> list[ProcessRef]:
-        """Ask each node about its own processes; those of nodes that are gone are gone."""
-        here: list[ProcessRef] = []
-        elsewhere: dict[str, list[ProcessRef]] = {}
-        for process in processes:
-            if process.host == socket.gethostname():
-                here.append(process)
-            else:
-                elsewhere.setdefault(process.host, []).append(process)
+    def _where_they_run(self, processes: Iterable[ProcessRef], kill: bool) -> list[ProcessRef]:
+        """Return the processes that run, or of which nobody can say that they are gone."""
+        refs = list(processes)
+        here = [ref for ref in refs if ref.identity.is_of_this_machine]
+        elsewhere = [ref for ref in refs if not ref.identity.is_of_this_machine]
         running = local_processes(here, kill)
         if elsewhere:
             running += self._ask_nodes(elsewhere, kill)
         return running
 
-    def _ask_nodes(self, processes: Mapping[str, list[ProcessRef]], kill: bool) -> list[ProcessRef]:
+    def _ask_nodes(self, refs: Sequence[ProcessRef], kill: bool) -> list[ProcessRef]:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        nodes = {n["NodeManagerHostname"]: n["NodeID"] for n in ray.nodes() if n["Alive"]}
+        asked = nodes_to_ask(refs, ray.nodes())
         ask = ray.remote(num_cpus=0, max_retries=0)(local_processes)
-        answers = [
-            (
-                host_processes,
-                ask.options(
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(nodes[host], soft=False)
-                ).remote(host_processes, kill),
-            )
-            for host, host_processes in processes.items()
-            if host in nodes
-        ]
+        answers = {
+            ask.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
+            ).remote(there, kill): there
+            for node_id, there in asked.items()
+        }
         if not answers:
             return []
         # All together have that long: the loop that asks holds a lease.
-        ray.wait([answer for _, answer in answers], num_returns=len(answers), timeout=_ANSWER_S)
-        running: list[ProcessRef] = []
-        for host_processes, answer in answers:
+        ray.wait(list(answers), num_returns=len(answers), timeout=_ANSWER_S)
+        running: set[ProcessRef] = set()
+        for answer, there in answers.items():
             try:
-                running += ray.get(answer, timeout=0)
+                running.update(ray.get(answer, timeout=0))
             except (ray.exceptions.RayError, TimeoutError):
-                # Not proven gone, so still there: asked again in the next loop.
-                running += host_processes
-        return running
+                # Unknown is not gone: asked again in the next loop, until Ray says the node is.
+                running.update(there)
+        return [ref for ref in refs if ref in running]
+
+
+def nodes_to_ask(
+    refs: Iterable[ProcessRef], nodes: Iterable[Mapping[str, Any]]
+) -> dict[str, list[ProcessRef]]:
+    """Return which of Ray's nodes are asked for which processes; what is left out is gone.
+
+    A process is looked for on its own node, and is gone with it. One that noted none, or one that
+    this Ray never knew, since it was started anew, is looked for on all nodes of its host's name,
+    which may be several: each of them finds only its own machine's.
+
+    Args:
+        refs: The processes.
+        nodes: As `ray.nodes` tells of them, the dead ones too.
+    """
+    known = {node["NodeID"]: node for node in nodes}
+    asked: dict[str, list[ProcessRef]] = {}
+    for ref in refs:
+        own = known.get(ref.node_id)
+        candidates = [own] if own else [n for n in known.values() if is_named(n, ref.host)]
+        for node in candidates:
+            if node["Alive"]:
+                asked.setdefault(node["NodeID"], []).append(ref)
+    return asked
+
+
+def is_named(node: Mapping[str, Any], host: str) -> bool:
+    """Tell whether a node of Ray's runs on a host of that name."""
+    return bool(node["NodeManagerHostname"] == host)
 
 
 def local_processes(processes: list[ProcessRef], kill: bool) -> list[ProcessRef]:
-    """Return which of the processes run on this host, ending them if asked to."""
+    """Return which of the processes run on this machine, ending them if asked to."""
     running = []
     for ref in processes:
-        try:
-            process = psutil.Process(ref.pid)
-            is_same = ref.boot_id == boot_id() and (
-                abs(born_s(process) - ref.born_s) <= BIRTH_TOLERANCE_S
-            )
-            if not is_same or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            if kill:
-                os.kill(ref.pid, signal.SIGKILL)
-            running.append(ref)
-        except (psutil.NoSuchProcess, ProcessLookupError):
+        if ref.identity.find() is None:
             continue
+        if kill:
+            with suppress(ProcessLookupError):
+                os.kill(ref.pid, signal.SIGKILL)
+        running.append(ref)
     return running

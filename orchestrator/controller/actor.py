@@ -85,9 +85,10 @@ class OrchestratorActor:
     def _run(self) -> None:
         store = open_store(self._store_uri, answer_within_s=LOOP_ANSWER_S)
         cluster = RayCluster()
+        node_id = cluster.node_id
         while True:
             self._rounds += 1
-            self._lease = lease = Lease(store, release())
+            self._lease = lease = Lease(store, release(), node_id=node_id)
             try:
                 if lease.acquire():
                     logger.info("holding the lease of %s, fence %d", self._store_uri, lease.fence)

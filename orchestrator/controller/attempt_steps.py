@@ -62,7 +62,7 @@ class AttemptControl:
         self._store = store
         self._cluster = cluster
         self._records = records
-        # By attempt's folder and key; what is there once stays as it is.
+        # By attempt's folder and key; what is there once stays as it is, once it knows its node.
         self._known_processes: dict[str, dict[str, ProcessRef]] = {}
 
     def submit(self, record: JobRecord) -> None:
@@ -141,7 +141,7 @@ class AttemptControl:
         keys = [info.key for info in self._store.list_objects(paths.processes)]
         known = self._known_processes.setdefault(paths.processes, {})
         for key in keys:
-            if key not in known:
+            if key not in known or not known[key].node_id:
                 value = json.loads(self._store.get(key).body)
                 names = ("role", "pid", "born_s", "boot_id", "node_id", "host")
                 ref = ProcessRef(**{name: value[name] for name in names})

@@ -6,15 +6,15 @@ its term learns so from `guard`, before it writes anything.
 """
 
 import json
-import os
 import secrets
 import socket
 import time
+from dataclasses import asdict
 from typing import Any
 
 import psutil
 
-from orchestrator.cluster.process_identity import BIRTH_TOLERANCE_S, boot_id, born_s
+from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.errors import ConditionFailedError, LeaseLostError
 from orchestrator.jobs.lease_view import TERM_S
 from orchestrator.store import keys
@@ -31,13 +31,16 @@ class Lease:
         store: Where the lease lies.
         version: Version and code hash of this orchestrator, for readers.
         term_s: Age from which somebody else may take it.
+        node_id: The Ray node of this orchestrator.
 
     Attributes:
         fence: Number of this hold; a later one has a higher number.
         renewals: How often it was written.
     """
 
-    def __init__(self, store: ObjectStore, version: str, term_s: float = TERM_S) -> None:
+    def __init__(
+        self, store: ObjectStore, version: str, term_s: float = TERM_S, node_id: str = ""
+    ) -> None:
         self.fence = 0
         self.renewals = 0
         self._store = store
@@ -47,9 +50,7 @@ class Lease:
         self._holder: dict[str, Any] = {
             "owner": secrets.token_hex(8),
             "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "born_s": born_s(psutil.Process()),
-            "boot_id": boot_id(),
+            **asdict(ProcessIdentity.of(psutil.Process(), node_id)),
             "version": version,
         }
 
@@ -104,18 +105,16 @@ class Lease:
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
-    """Tell whether a holder is proven gone: it let go, or its process on this host is dead."""
+    """Tell whether a holder is proven gone: it let go, or its process on this machine is dead."""
     if holder.get("released"):
         return True
-    if holder.get("host") != socket.gethostname():
-        return False
-    if holder.get("boot_id") != boot_id():
-        return True
-    try:
-        born = born_s(psutil.Process(int(holder["pid"])))
-        return abs(born - float(holder["born_s"])) > BIRTH_TOLERANCE_S
-    except psutil.NoSuchProcess:
-        return True
+    holding = ProcessIdentity(
+        pid=int(holder["pid"]),
+        born_s=float(holder.get("born_s", 0.0)),
+        boot_id=str(holder.get("boot_id", "")),
+    )
+    # Another machine may bear this host's name: its term decides, as that of an earlier start.
+    return holding.is_of_this_machine and holding.find() is None
 
 
 def _seconds() -> float:

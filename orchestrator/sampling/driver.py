@@ -22,7 +22,7 @@ from orchestrator.artifacts.samples.manifest import (
     read_manifest,
 )
 from orchestrator.artifacts.samples.shards import SampleShards
-from orchestrator.attempts.attempt import Attempt, run_attempt
+from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
 from orchestrator.errors import (
     BadInputError,
     ObjectNotFoundError,
@@ -207,6 +207,7 @@ def sample(attempt: Attempt) -> Outcome:
     """Run one attempt of a sample job on the Ray cluster that this process belongs to."""
     # The process leaves Ray when it ends, with its outcome in the store: that may take long.
     ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    register_driver(attempt)
     with MetricWriter(attempt.store, attempt.paths) as metrics:
         job = SampleAttempt.begin(attempt, metrics)
         metrics.log_params(job.spec.model_dump(mode="json"))

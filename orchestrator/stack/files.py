@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.private_files import make_private_folder, write_private
-from orchestrator.cluster.processes import ProcessIdentity
+from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.errors import StackError
 from orchestrator.stack.certificates import KEY_FILE, write_certificates
 

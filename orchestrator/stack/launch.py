@@ -6,12 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Lock
 
-from orchestrator.cluster.processes import (
-    ProcessIdentity,
-    end_processes,
-    owned_processes,
-    start_detached,
-)
+from orchestrator.cluster.process_identity import ProcessIdentity
+from orchestrator.cluster.processes import end_processes, owned_processes, start_detached
 from orchestrator.errors import StackError
 from orchestrator.stack.files import StackFolder, StackState, save_state
 from orchestrator.stack.parts import Part

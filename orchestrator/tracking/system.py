@@ -8,6 +8,8 @@ from typing import Self
 
 import psutil
 
+from orchestrator.store.watched_thread import WatchedThread
+
 _MB = 1e6
 
 
@@ -53,7 +55,8 @@ class SystemMetrics:
         self._log = log
         self._every_s = every_s
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="system-metrics", daemon=True)
+        # Watched for its word in the log alone: a training does not end for want of these.
+        self._thread = WatchedThread(self._run, "system-metrics")
 
     def __enter__(self) -> Self:
         psutil.cpu_percent()  # the first call only sets the mark from which load is measured

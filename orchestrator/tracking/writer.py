@@ -15,6 +15,7 @@ from typing import Any, Self
 from orchestrator.errors import StoreError, StoreUnavailableError
 from orchestrator.store.keys import AttemptPaths
 from orchestrator.store.objects import ObjectStore
+from orchestrator.store.watched_thread import WatchedThread
 from orchestrator.tracking.lines import (
     DatasetLine,
     ImageLine,
@@ -76,7 +77,7 @@ class MetricWriter:
         self._ended = False
         self._failure: StoreError | None = None
         self._last_step = 0
-        self._thread = threading.Thread(target=self._run, name="metric-writer", daemon=True)
+        self._thread = WatchedThread(self._run, "metric-writer", self._wake)
         self._thread.start()
 
     def log(self, step: int, metrics: Mapping[str, float], at: datetime | None = None) -> None:
@@ -154,12 +155,15 @@ class MetricWriter:
 
         Raises:
             StoreUnavailableError: It was not within `timeout_s`; it will be tried further.
+            Exception: What ended the writing for good.
         """
         with self._changed:
             target = self._num_logged
             self._hurry = True
             self._changed.notify_all()
-            if self._changed.wait_for(lambda: self._num_stored >= target, timeout_s):
+            is_over = lambda: self._num_stored >= target or self._thread.has_failed  # noqa: E731
+            if self._changed.wait_for(is_over, timeout_s):
+                self._thread.raise_failure()
                 return
             missing = target - self._num_stored
         raise StoreUnavailableError(
@@ -197,7 +201,12 @@ class MetricWriter:
                 raise
             logger.warning("%s", late)  # the error on its way tells more
 
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
     def _append(self, line: TrackingLine, image_key: str = "", image: bytes = b"") -> None:
+        self._thread.raise_failure()
         entry = _Entry(encode_line(line), image_key, image)
         with self._changed:
             self._entries.append(entry)

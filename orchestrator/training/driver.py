@@ -11,7 +11,7 @@ import tempfile
 from typing import Any
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
-from orchestrator.attempts.attempt import Attempt, run_attempt
+from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
 from orchestrator.attempts.local_log import salvage
 from orchestrator.cluster.node_interface import use_node_interface
 from orchestrator.lifecycle.outcome import Outcome
@@ -38,6 +38,7 @@ def train(attempt: Attempt) -> Outcome:
     if not isinstance(spec, TrainJob) or placement is None:
         raise TypeError(f"job {attempt.record.job_id} is no placed training job")
     ray.init(logging_level=logging.WARNING)
+    register_driver(attempt)
     config = {
         "store_uri": attempt.store.uri,
         "job_id": attempt.record.job_id,

@@ -94,6 +94,7 @@ MAY_CATCH_ALL = frozenset(
         "orchestrator/controller/group_steps.py: follow",
         "orchestrator/controller/actor.py: _run",
         "orchestrator/controller/actor.py: notify_until",
+        "orchestrator/store/watched_thread.py: run",
         "orchestrator/tracking/loop.py: carry_until",
     }
 )

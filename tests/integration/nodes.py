@@ -8,12 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.cluster.processes import (
-    ProcessIdentity,
-    end_processes,
-    owned_processes,
-    start_detached,
-)
+from orchestrator.cluster.process_identity import ProcessIdentity
+from orchestrator.cluster.processes import end_processes, owned_processes, start_detached
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.stack.files import StackFolder, load_state

@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,23 @@ def _same_version(part: str, theirs: str | None) -> Finding:
 def _resources(address: str, headers: Mapping[str, str]) -> Finding:
     status, body = _get(f"{address.rstrip('/')}/nodes?view=summary", headers)
     nodes = _json(body).get("data", {}).get("summary", []) if status == 200 else []
-    alive = [node["raylet"] for node in nodes if node.get("raylet", {}).get("state") == "ALIVE"]
+    alive = [node["raylet"] for node in nodes if _is_alive(node)]
     total = {
         name: sum(float(raylet.get("resourcesTotal", {}).get(name, 0)) for raylet in alive)
         for name in ("CPU", "GPU")
     }
+    names = Counter(node.get("hostname", "") for node in nodes if _is_alive(node))
+    twins = [name for name, count in names.items() if name and count > 1]
     ok = bool(alive) and total["CPU"] > 0
     detail = f"{len(alive)} nodes, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"
+    if twins:
+        detail += f"; several nodes bear the host name {', '.join(twins[:3])}: give each its own"
     remedy = "" if ok else "no node offers a CPU: look at the cluster's dashboard"
     return Finding("ray", "resources", ok, detail, remedy)
+
+
+def _is_alive(node: Mapping[str, Any]) -> bool:
+    return bool(node.get("raylet", {}).get("state") == "ALIVE")
 
 
 def _unreachable(part: str, address: str, status: int, body: bytes, variable: str) -> Finding:

@@ -11,13 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.cluster.processes import (
-    MARK,
-    ProcessIdentity,
-    end_processes,
-    owned_processes,
-    start_detached,
-)
+from orchestrator.cluster.process_identity import ProcessIdentity
+from orchestrator.cluster.processes import MARK, end_processes, owned_processes, start_detached
 from orchestrator.cluster.ray_cluster import ProcessRef, local_processes
 from orchestrator.errors import StackError
 

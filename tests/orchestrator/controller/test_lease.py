@@ -1,5 +1,7 @@
 """One orchestrator acts, and one that slept past its term knows it."""
 
+import json
+
 import pytest
 
 from orchestrator.controller.lease import Lease
@@ -59,6 +61,25 @@ def test_the_lease_of_a_dead_process_of_this_host_is_free_at_once() -> None:
     dead = stored.body.replace(b'"born_s": ', b'"born_s": 1')
     store.put(keys.LEASE, dead)
     assert Lease(store, "2").acquire()
+
+
+def test_a_fresh_lease_of_another_machine_of_this_name_is_left_alone() -> None:
+    """Two containers of one host name: taken, two orchestrators would act for a while."""
+    store = MemoryStore()
+    assert Lease(store, "1").acquire()
+    body = store.get(keys.LEASE).body
+    holder = json.loads(body)
+    store.put(keys.LEASE, json.dumps({**holder, "boot_id": "another"}).encode())
+    assert not Lease(store, "2").acquire()
+    store.advance(21)
+    assert Lease(store, "2").acquire()
+
+
+def test_the_lease_names_its_node() -> None:
+    """Whoever has to end the holder asks that node, not one of the same host name."""
+    store = MemoryStore()
+    assert Lease(store, "1", node_id="n7").acquire()
+    assert json.loads(store.get(keys.LEASE).body)["node_id"] == "n7"
 
 
 def test_a_released_lease_is_free_at_once() -> None:

@@ -15,9 +15,8 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from orchestrator.cluster.private_files import make_private_folder, write_private
-from orchestrator.cluster.process_identity import born_s
-from orchestrator.cluster.processes import ProcessIdentity
-from orchestrator.errors import StackError
+from orchestrator.cluster.process_identity import ProcessIdentity, born_s
+from orchestrator.errors import LocalFolderError, StackError
 from orchestrator.stack.certificates import write_certificates
 from orchestrator.stack.embedded import Stack
 from orchestrator.stack.files import StackFolder, StackState, load_secrets, load_state, save_state
@@ -119,10 +118,10 @@ def test_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "theirs"
     target.mkdir()
     (tmp_path / "link").symlink_to(target)
-    with pytest.raises(StackError, match="not a folder of this user"):
+    with pytest.raises(LocalFolderError, match="not a folder of this user"):
         make_private_folder(tmp_path / "link")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StackError, match="cannot make the folder"):
+    with pytest.raises(LocalFolderError, match="cannot make the folder"):
         make_private_folder(tmp_path / "file" / "below")
 
 
@@ -136,7 +135,7 @@ def test_open_folder_is_closed(tmp_path: Path) -> None:
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     """Nobody reads half a file, and no temporary one stays."""
     (tmp_path / "target").mkdir()
-    with pytest.raises(StackError, match="cannot write"):
+    with pytest.raises(LocalFolderError, match="cannot write"):
         write_private(tmp_path / "target", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
@@ -190,7 +189,7 @@ def test_loopback_is_reached_past_a_proxy() -> None:
 def test_unusable_folder_is_one_line(tmp_path: Path) -> None:
     """`up` in a place where nothing can be written says so and starts nothing."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(StackError, match="cannot make the folder"):
+    with pytest.raises(LocalFolderError, match="cannot make the folder"):
         Stack(tmp_path / "file" / ".ddpmctl").up()
 
 
