@@ -10,6 +10,10 @@ from torch import Tensor
 from ddpm.compute import compile_obstacle
 from ddpm.network.convolution import Conv2d
 
+# One step of bfloat16. Its rounding alone makes 1.7e-3; a processor without bfloat16 instructions
+# also sums the gradient of x in bfloat16, which makes 4.2e-3.
+_ABOUT_BFLOAT16 = 2.0**-7
+
 
 def _convolution_and_input(shape: tuple[int, ...]) -> tuple[Conv2d, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
@@ -20,6 +24,11 @@ def _convolution_and_input(shape: tuple[int, ...]) -> tuple[Conv2d, Tensor, Tens
     x = torch.randn(shape, generator=generator).bfloat16()
     grad = torch.randn(shape[0], 24, *shape[2:], generator=generator).bfloat16()
     return conv, x.requires_grad_(), grad
+
+
+def _exact_gradients(inputs: tuple[Tensor, ...], grad: Tensor) -> list[Tensor]:
+    exact = tuple(tensor.detach().double().requires_grad_() for tensor in inputs)
+    return _gradients(F.conv2d(*exact, padding=1), exact, grad.double())
 
 
 def _gradients(y: Tensor, inputs: tuple[Tensor, ...], grad: Tensor) -> list[Tensor]:
@@ -39,13 +48,11 @@ def test_gradients_are_as_exact_as_those_of_torch(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y, of_torch = conv(x), F.conv2d(*inputs, padding=1)
     assert torch.equal(y, of_torch)
-    exact_inputs = tuple(tensor.detach().double().requires_grad_() for tensor in inputs)
-    exact = F.conv2d(*exact_inputs, padding=1)
-    all_exact = _gradients(exact, exact_inputs, grad.double())
+    all_exact = _exact_gradients(inputs, grad)
     ours, torchs = _gradients(y, inputs, grad), _gradients(of_torch, inputs, grad)
     for gradient, from_torch, expected in zip(ours, torchs, all_exact, strict=True):
         assert _error(gradient, expected) < max(1.5 * _error(from_torch, expected), 1e-6)
-        assert _error(gradient, expected) < torch.finfo(torch.bfloat16).eps
+        assert _error(gradient, expected) < _ABOUT_BFLOAT16
 
 
 def _error(gradient: Tensor, expected: Tensor) -> float:
@@ -76,12 +83,17 @@ def test_nothing_is_kept_for_a_backward_pass_that_does_not_come() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.skipif(compile_obstacle("cpu") is not None, reason="torch.compile does not work here")
 def test_gradients_are_the_same_when_compiled() -> None:
-    """The compiler goes through the function's own backward pass."""
+    """The compiler goes through the function's own backward pass.
+
+    The gradient of x is torch's, and may be summed in another order: the compiler chooses layouts.
+    """
     conv, x, grad = _convolution_and_input((4, 16, 8, 8))
     compiled = torch.compile(conv, dynamic=False, options={"compile_threads": 1})
     inputs = (x, *conv.parameters())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         eager = _gradients(conv(x), inputs, grad)
         through_compiler = _gradients(compiled(x), inputs, grad)
-    for gradient, expected in zip(through_compiler, eager, strict=True):
+    for gradient, expected in zip(through_compiler[1:], eager[1:], strict=True):
         assert _error(gradient, expected) < 1e-3
+    exact = _exact_gradients(inputs, grad)[0]
+    assert _error(through_compiler[0], exact) < max(1.5 * _error(eager[0], exact), 1e-6)
