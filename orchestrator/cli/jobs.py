@@ -1,4 +1,4 @@
-"""The verbs that look at jobs: `list`, `status`, `events`, `wait`."""
+"""The verbs that look at a job: `status`, `events`, `wait`."""
 
 import sys
 import time
@@ -7,22 +7,13 @@ import click
 
 from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.progress import ProgressView
-from orchestrator.cli.show import describe_event, describe_job, job_table
+from orchestrator.cli.show import describe_event, describe_job
 from orchestrator.client.ensure import Keeper, ensure_orchestrator
-from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status, list_jobs
+from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status
 from orchestrator.client.surroundings import surroundings
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.store.objects import ObjectStore
-
-
-@click.command("list")
-@click.option("--all", "everything", is_flag=True, help="Also what the index no longer holds.")
-@output_option
-def list_command(everything: bool, output: Output) -> None:
-    """Show the jobs: those that live, then the ended ones, the newest first."""
-    jobs = list_jobs(surroundings(output.say).store, everything=everything)
-    output.result(jobs, job_table(jobs, everything=everything) if jobs else "no jobs")
 
 
 @click.command("status")

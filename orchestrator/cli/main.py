@@ -20,7 +20,7 @@ _VERBS = {
     "up": ("stack", "Start the embedded stack (store, Ray, MLflow), or say that it runs."),
     "down": ("stack", "Stop exactly what `up` started; the data stay."),
     "submit": ("submit", "Check a job file and put the job into the queue."),
-    "list": ("jobs", "Show the jobs."),
+    "list": ("listing", "Show the jobs."),
     "status": ("jobs", "Show one job in full."),
     "events": ("jobs", "Show what happened to a job."),
     "explain": ("queue", "Say why a job waits, and for how long."),

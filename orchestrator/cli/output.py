@@ -1,8 +1,9 @@
 """Where a verb's words go: to a person, or to a program that reads JSON."""
 
+import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
@@ -20,10 +21,12 @@ class Output:
 
     Args:
         as_json: Standard output holds nothing but JSON.
+        form: What was asked for: "text", "json", or one of a verb's own.
     """
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, form: str = "text") -> None:
         self.as_json = as_json
+        self.form = form
 
     def say(self, line: str) -> None:
         """Tell a person what happens, on standard error."""
@@ -33,7 +36,14 @@ class Output:
         """Give the result: JSON, or the text for people."""
         if self.as_json:
             click.echo(json.dumps(value, indent=1, default=_plain))
+        elif self.form == "yaml":
+            click.echo(_yaml(value))
         elif text is not None:
+            click.echo(text)
+
+    def text(self, text: str | None) -> None:
+        """Give a result that has one form alone."""
+        if text is not None:
             click.echo(text)
 
     def line(self, value: Any, text: str) -> None:
@@ -50,6 +60,23 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
+def _yaml(value: Any) -> str:
+    """Return a result as YAML: the values of its JSON."""
+    from ruamel.yaml import YAML
+
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(json.loads(json.dumps(value, default=_plain)), stream)
+    return stream.getvalue().rstrip()
+
+
+def output_forms(*more: str) -> Callable[[Verb], Verb]:
+    """Give a verb `-o` with further forms; it finds the one that was asked for in `Output.form`."""
+    return _form_option("-o", "--output", more=more)
+
+
 def output_option(verb: Verb) -> Verb:
     """Give a verb `-o text|json`; its function takes an `Output` named `output`."""
     return _form_option("-o", "--output")(verb)
@@ -60,14 +87,14 @@ def short_output_option(verb: Verb) -> Verb:
     return _form_option("-o")(verb)
 
 
-def _form_option(*names: str) -> Callable[[Verb], Verb]:
+def _form_option(*names: str, more: Sequence[str] = ()) -> Callable[[Verb], Verb]:
     return click.option(
         *names,
         "output",
-        type=click.Choice(["text", "json"]),
+        type=click.Choice(["text", "json", *more]),
         default="text",
         show_default=True,
-        callback=lambda _context, _option, value: Output(value == "json"),
+        callback=lambda _context, _option, value: Output(value == "json", value),
         help="json: only JSON on stdout, errors too.",
     )
 

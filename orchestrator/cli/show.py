@@ -1,6 +1,6 @@
 """How jobs, plans and events look to a person."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,52 +59,6 @@ def state_text(job: ListedJob | ChildEntry) -> str:
         if job.position:
             notes.append(f"#{job.position} in line")
     return f"{job.state} ({', '.join(notes)})" if notes else str(job.state)
-
-
-def job_table(jobs: Sequence[ListedJob], *, everything: bool = False) -> str:
-    """Return the jobs as aligned columns, a group's children below it.
-
-    Args:
-        jobs: In the order of the list.
-        everything: Also the children of groups that have ended; their group sums them up.
-    """
-    rows = [("JOB", "KIND", "STATE", "TRY", "PROGRESS", "AGE")]
-    rows += [
-        (
-            f"{indent}{job.job_id}",
-            job.kind,
-            state_text(job),
-            str(job.attempt),
-            progress_text(job),
-            duration_text(_age_s(job.submitted_at)),
-        )
-        for indent, job in _nested(jobs, everything)
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    num_hidden = len(jobs) + 1 - len(rows)
-    if num_hidden:
-        lines.append(f"and {num_hidden} of ended groups: `ddpmctl list --all`")
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _nested(jobs: Sequence[ListedJob], everything: bool) -> Iterator[tuple[str, ListedJob]]:
-    """Yield (indent, job), children right after the group that they belong to."""
-    shown = {job.job_id for job in jobs}
-    children: dict[str, list[ListedJob]] = {}
-    for job in jobs:
-        children.setdefault(job.parent or "", []).append(job)
-    for job in jobs:
-        if job.parent in shown:
-            continue
-        yield "", job
-        of_job = children.get(job.job_id, [])
-        of_job.sort(key=lambda child: (child.submitted_at, child.job_id))
-        shows_all = everything or not job.state.has_ended
-        yield from (("  ", c) for c in of_job if shows_all or not c.state.has_ended)
 
 
 def describe_job(status: JobStatus) -> str:
@@ -209,5 +163,6 @@ def _plan_value(key: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _age_s(at: datetime) -> float:
+def age_s(at: datetime) -> float:
+    """Return the seconds since then."""
     return max(0.0, (datetime.now(UTC) - at).total_seconds())

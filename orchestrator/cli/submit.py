@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from orchestrator.cli.jobs import wait_for
 from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.show import describe_plan
 from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.client.owner import user_name
 from orchestrator.client.plan import plan_of
 from orchestrator.client.prepare import check_sources, prepared
 from orchestrator.client.status import job_status
@@ -47,7 +49,9 @@ def submit_command(
         plan = {**plan_of(spec, store), "warnings": list(job_file.warnings)}
         output.result(plan, describe_plan(plan))
         return
-    submission = (submit_with_smoke if smoke else submit_job)(store, spec, job_id, job_file.asked)
+    submission = (submit_with_smoke if smoke else submit_job)(
+        store, spec, job_id, replace(job_file.asked, user=user_name())
+    )
     ensure_orchestrator(store, output.say)
     if stay:
         sys.exit(exit_code_of(wait_for(output, store, submission.job_id, None).state))

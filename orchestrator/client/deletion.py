@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from orchestrator.artifacts.checkpoints.references import let_go_of_model
 from orchestrator.client.references import references_to
 from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
-from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.lookup import LAST, find_job_id
 from orchestrator.jobs.records import RecordStore, Request
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.state import GROUP_KINDS, JobRecord
@@ -53,7 +53,7 @@ def find_deletable(
         OrchestratorError: One has not ended, or something refers to one; the message names it.
     """
     # A job that was deleted by half has no spec any more, only a record.
-    has_record = store.exists(JobPaths(check_name("job", job)).record)
+    has_record = job != LAST and store.exists(JobPaths(check_name("job", job)).record)
     job_id = job if has_record else find_job_id(store, job)
     record = RecordStore(store).read(job_id).record
     members = [record, *_children(store, record)]

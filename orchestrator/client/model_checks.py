@@ -12,7 +12,7 @@ from orchestrator.errors import (
     OrchestratorError,
     StoreError,
 )
-from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.jobs.queue import read_snapshot
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
@@ -62,7 +62,7 @@ def remarks_on_model(store: ObjectStore, ref: ModelRef, num_steps: int | None) -
 
 def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
     if ref.job is not None:
-        return _Found(store, find_job_id(store, ref.job), _JOB, ref.step)
+        return _Found(store, exact_job_id(store, ref.job), _JOB, ref.step)
     if ref.checkpoint is None:
         return None
     prefix, _, rest = ref.checkpoint.rpartition("/jobs/")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from orchestrator.client.status import list_jobs
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import IndexEntry
-from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.specs.kinds import JOB_KINDS, Input, reads
@@ -93,6 +93,6 @@ def _means(store: ObjectStore, ref: ModelRef, job_ids: frozenset[str]) -> bool:
     if ref.job is None:
         return False  # what is registered was looked up already
     try:
-        return find_job_id(store, ref.job) in job_ids
+        return exact_job_id(store, ref.job) in job_ids
     except JobNotFoundError:
         return False

@@ -17,7 +17,7 @@ from orchestrator.errors import (
     StoreUnavailableError,
     TrackingError,
 )
-from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.specs.kinds import Output, leaves
 from orchestrator.specs.sections import ModelRef
@@ -54,7 +54,7 @@ def find_model(store: ObjectStore, ref: ModelRef) -> ModelResolution:
     """
     try:
         if ref.job is not None:
-            job_id = find_job_id(store, ref.job)
+            job_id = exact_job_id(store, ref.job)
             record = RecordStore(store).read(job_id).record
             if not leaves(record.kind, Output.CHECKPOINTS):
                 raise BadInputError(f"model.job: {job_id} is a {record.kind} job, not a training")

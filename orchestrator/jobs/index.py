@@ -44,6 +44,7 @@ class IndexEntry:
         message: One line for a reader.
         parent: The group that it belongs to.
         step: Its name within that group.
+        owner: Who submitted it.
         position: Its place in the queue.
         attempt: Number of the current or last attempt.
         submitted_at: When it was submitted.
@@ -68,6 +69,7 @@ class IndexEntry:
     message: str = ""
     parent: str | None = None
     step: str | None = None
+    owner: str = ""
     position: int | None = None
     attempt: int = 0
     submitted_at: datetime
@@ -131,6 +133,7 @@ def index_entry(
         message=record.message,
         parent=record.parent or None,
         step=record.step or None,
+        owner=record.owner,
         position=position,
         attempt=record.attempt,
         submitted_at=record.submitted_at,

@@ -1,15 +1,45 @@
-"""Finds the job that a user means by an id or a name."""
+"""Finds the job that a user means by an id, a name, the beginning of an id, or @last."""
 
-from datetime import UTC
+from datetime import UTC, datetime
 
-from orchestrator.errors import JobNotFoundError
-from orchestrator.jobs.index import read_index
+from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.index import IndexEntry, read_entries, read_index
+from orchestrator.jobs.records import RecordStore
 from orchestrator.store import keys
-from orchestrator.store.keys import MADE_ID, JobPaths, check_name, stem_of
+from orchestrator.store.keys import MADE_ID, SMOKE_ENDING, JobPaths, check_name, stem_of
 from orchestrator.store.objects import ObjectStore
+
+LAST = "@last"
+_SHOWN = 6
 
 
 def find_job_id(store: ObjectStore, job: str) -> str:
+    """Return the id of the job that somebody at a terminal means.
+
+    Args:
+        store: Where the jobs are.
+        job: An id, a name (its newest job), the beginning of one id alone, or `@last`.
+
+    Raises:
+        JobNotFoundError: There is none.
+        BadInputError: It cannot be any of these, or is the beginning of several.
+    """
+    if job == LAST:
+        return _newest(store)
+    try:
+        return exact_job_id(store, job)
+    except JobNotFoundError:
+        begun = store.list_folders(f"{keys.JOBS}{job}")
+    if not begun:
+        raise JobNotFoundError(job)
+    if len(begun) > 1:
+        more = f" and {len(begun) - _SHOWN} more" if len(begun) > _SHOWN else ""
+        named = ", ".join(sorted(begun)[:_SHOWN])
+        raise BadInputError(f"{job} is the beginning of {len(begun)} jobs: {named}{more}")
+    return begun[0]
+
+
+def exact_job_id(store: ObjectStore, job: str) -> str:
     """Return the id of a job given by its id, or of the newest job with that name.
 
     Raises:
@@ -25,6 +55,18 @@ def find_job_id(store: ObjectStore, job: str) -> str:
     return max(candidates)[1]
 
 
+def _newest(store: ObjectStore) -> str:
+    """Return the job that was submitted last: no job of a group, and no smoke test."""
+    entries = _indexed(store)
+    known = {entry.job_id for entry in entries}
+    fresh = [job for job in RecordStore(store).queued_ids() if job not in known]
+    entries += [entry for entry in read_entries(store, fresh) if entry is not None]
+    own = [e for e in entries if not e.parent and not e.job_id.endswith(SMOKE_ENDING)]
+    if not own:
+        raise JobNotFoundError(LAST)
+    return max(own, key=lambda entry: (entry.submitted_at, entry.job_id)).job_id
+
+
 def _made_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
     """Return (time, id) of the jobs whose id was made from the name."""
     stem = stem_of(name)
@@ -35,10 +77,17 @@ def _made_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
 
 def _chosen_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:
     """Return (time, id) of the indexed jobs of that name whose id the user chose."""
-    index = read_index(store)
-    entries = [*index.live, *index.ended] if index else []
     return [
-        (f"{entry.submitted_at.astimezone(UTC):%Y%m%d-%H%M%S}", entry.job_id)
-        for entry in entries
+        (_stamp(entry.submitted_at), entry.job_id)
+        for entry in _indexed(store)
         if entry.name == name and MADE_ID.fullmatch(entry.job_id) is None
     ]
+
+
+def _indexed(store: ObjectStore) -> list[IndexEntry]:
+    index = read_index(store)
+    return [*index.live, *index.ended] if index else []
+
+
+def _stamp(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y%m%d-%H%M%S}"

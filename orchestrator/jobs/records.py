@@ -16,7 +16,7 @@ from orchestrator.errors import (
     JobNotFoundError,
     ObjectNotFoundError,
 )
-from orchestrator.lifecycle.state import PARENT_KEY, JobRecord, JobState
+from orchestrator.lifecycle.state import ASKED_KEY, PARENT_KEY, JobRecord, JobState
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, StoredObject
@@ -191,6 +191,7 @@ class RecordStore:
             changed_at=stored.modified_at,
             parent=parent.get("job_id", ""),
             step=parent.get("step", ""),
+            owner=(spec.get(ASKED_KEY) or {}).get("user", ""),
         )
 
     def write(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:

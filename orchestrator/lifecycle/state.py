@@ -169,6 +169,7 @@ class JobRecord:
         model: For a sample job: the checkpoint that was resolved, once.
         parent: The group that it belongs to; "" for none.
         step: Its name within that group.
+        owner: Who submitted it; "" where nobody knows.
         retried_at: When a user last asked for it to be tried again.
         deleted_at: When its deletion began; nothing brings it back from there.
         handled_requests: Keys of the inbox that this record already answers.
@@ -198,6 +199,7 @@ class JobRecord:
     model: Mapping[str, Any] = field(default_factory=dict)
     parent: str = ""
     step: str = ""
+    owner: str = ""
     retried_at: datetime | None = None
     deleted_at: datetime | None = None
     handled_requests: tuple[str, ...] = ()

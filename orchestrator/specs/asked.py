@@ -23,21 +23,23 @@ class Asked:
     Attributes:
         parts: The document of each job, by its step, and that of the group (or a lone job) at "".
         variables: The variables of the environment that the file named, with what they held.
+        user: Who submitted it.
     """
 
     parts: Mapping[str, Mapping[str, Any]]
     variables: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it in plain JSON types."""
-        return {"parts": dict(self.parts), "variables": dict(self.variables)}
+        return {"parts": dict(self.parts), "variables": dict(self.variables), "user": self.user}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> "Asked | None":
         """Read what `as_json` gave; None where an earlier version kept nothing."""
         if value is None:
             return None
-        return cls(value.get("parts", {}), value.get("variables", {}))
+        return cls(value.get("parts", {}), value.get("variables", {}), value.get("user", ""))
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 
 from orchestrator.specs.group import Child, GroupJob
 from orchestrator.specs.job import Job
-from orchestrator.store.keys import MAX_JOB_ID_LENGTH, MAX_NAME_LENGTH, shortened
+from orchestrator.store.keys import MAX_JOB_ID_LENGTH, MAX_NAME_LENGTH, SMOKE_ENDING, shortened
 
 MAX_RUNTIME_S = 900.0
-_ENDING = "-smoke"
 
 
 def smoke_job_id(job_id: str) -> str:
     """Return the id of a job's smoke test: the same each time."""
-    return shortened(job_id, MAX_JOB_ID_LENGTH - len(_ENDING)) + _ENDING
+    return shortened(job_id, MAX_JOB_ID_LENGTH - len(SMOKE_ENDING)) + SMOKE_ENDING
 
 
 def smoke_job(spec: Job, job_id: str) -> Job:
@@ -28,7 +27,7 @@ def smoke_job(spec: Job, job_id: str) -> Job:
     """
     runtime_s = min(spec.max_runtime_s or MAX_RUNTIME_S, MAX_RUNTIME_S)
     changes = {
-        "name": shortened(spec.name, MAX_NAME_LENGTH - len(_ENDING)) + _ENDING,
+        "name": shortened(spec.name, MAX_NAME_LENGTH - len(SMOKE_ENDING)) + SMOKE_ENDING,
         "max_runtime_s": runtime_s,
         "preemptible": False,
         "notify": None,

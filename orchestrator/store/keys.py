@@ -8,6 +8,7 @@ from orchestrator.errors import BadInputError
 
 MAX_JOB_ID_LENGTH = 63
 MAX_NAME_LENGTH = 63
+SMOKE_ENDING = "-smoke"
 MADE_ID = re.compile(r"(?P<name>.+)-(?P<time>\d{8}-\d{6})-(?P<ending>[a-z0-9]{4})")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 

@@ -18,7 +18,7 @@ from orchestrator.errors import (
     ObjectNotFoundError,
     StoreRefusedError,
 )
-from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
@@ -76,7 +76,7 @@ def resolve_model(
         BadInputError: The reference itself cannot be used.
     """
     if ref.job is not None:
-        found = _of_job(store, find_job_id(store, ref.job), ref.step)
+        found = _of_job(store, exact_job_id(store, ref.job), ref.step)
         return asdict(_described("", found[0], found[1], ref))
     uri = ref.checkpoint
     if uri is None:

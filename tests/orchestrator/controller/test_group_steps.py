@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.listing import job_table
 from orchestrator.cli.progress import completed, pace_line
-from orchestrator.cli.show import describe_job, describe_plan, job_table
+from orchestrator.cli.show import describe_job, describe_plan
 from orchestrator.client.datasets import with_datasets
 from orchestrator.client.deletion import delete_job, find_deletable
 from orchestrator.client.garbage import collect_garbage
