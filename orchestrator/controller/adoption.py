@@ -20,7 +20,7 @@ from orchestrator.errors import (
     ObjectNotFoundError,
 )
 from orchestrator.jobs.heartbeat import Heartbeat
-from orchestrator.jobs.records import Event, RecordStore, VersionedRecord
+from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.group import GroupJob
@@ -95,14 +95,11 @@ class Adopter:
             logger.error("job=%s cannot be read: %s", job_id, error)
             self._unreadable[job_id] = time.monotonic() + _LOOK_AGAIN_AFTER_S
             return None
-        is_new = not current.etag
         try:
             current = self._records.write(current, current.record)
         except ConditionFailedError:
             return None  # read again in the next round
-        if is_new:
-            told = Event(at=current.record.submitted_at, message="submitted", state="QUEUED")
-            self._records.append_event(job_id, told)
+        self._records.tell_last_move(current.record)
         return LiveGroup(spec, current) if isinstance(spec, GroupJob) else LiveJob(spec, current)
 
     def _drop_orphan(self, job_id: str) -> None:

@@ -204,11 +204,24 @@ class RecordStore:
         self._guard()
         record = replace(record, fence=self._fence)
         key, body = JobPaths(record.job_id).record, encode_record(record)
-        if current.etag:
-            etag = self.store.put(key, body, if_match=current.etag)
-        else:
-            etag = self.store.put(key, body, if_absent=True)
+        try:
+            if current.etag:
+                etag = self.store.put(key, body, if_match=current.etag)
+            else:
+                etag = self.store.put(key, body, if_absent=True)
+        except ConditionFailedError:
+            # A put whose answer was lost is sent again, and then meets itself.
+            standing = self._find(key)
+            if standing is None or standing.body != body:
+                raise
+            etag = standing.etag
         return VersionedRecord(record, etag)
+
+    def _find(self, key: str) -> StoredObject | None:
+        try:
+            return self.store.get(key)
+        except ObjectNotFoundError:
+            return None
 
     def move(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:
         """Write a record that changed its state, and the event that tells of it.
@@ -218,17 +231,23 @@ class RecordStore:
             LeaseLostError: This orchestrator acts no more.
         """
         moved = self.write(current, record)
-        self.append_event(
-            record.job_id,
-            Event(
-                at=record.changed_at,
-                message=record.message,
-                state=record.state,
-                reason=record.reason,
-                attempt=record.attempt,
-            ),
-        )
+        self.append_event(record.job_id, event_of_move(record))
         return moved
+
+    def tell_last_move(self, record: JobRecord) -> None:
+        """Write the event of the move that a record shows, unless it is there.
+
+        Whoever moved the record may have died before the event; nobody moves it again before
+        somebody has adopted it, so that at most this one is missing.
+        """
+        keys = [info.key for info in self.store.list_objects(JobPaths(record.job_id).events)]
+        for key in reversed(keys):
+            event = _form_of(Event).validate_json(self.store.get(key).body)
+            if event.state is not None:
+                if (event.state, event.at) == (record.state, record.changed_at):
+                    return
+                break
+        self.append_event(record.job_id, event_of_move(record))
 
     def append_event(self, job_id: str, event: Event) -> Event:
         """Write an event under the next free number and return it with that number."""
@@ -244,6 +263,9 @@ class RecordStore:
                     folder.event(number), _form_of(Event).dump_json(numbered), if_absent=True
                 )
             except ConditionFailedError:
+                standing = self._find(folder.event(number))
+                if standing and _form_of(Event).validate_json(standing.body) == numbered:
+                    return numbered  # put before, and the answer was lost
                 continue
             return numbered
 
@@ -277,6 +299,20 @@ class RecordStore:
     def queued_ids(self) -> list[str]:
         """Return the ids of the jobs that have not ended."""
         return [info.key.removeprefix(keys.QUEUE) for info in self.store.list_objects(keys.QUEUE)]
+
+
+def event_of_move(record: JobRecord) -> Event:
+    """Return the event that tells of the move into a record's state."""
+    is_new = record.state is JobState.QUEUED and record.changed_at == record.submitted_at
+    if is_new:  # its reason and message tell of later looks at it
+        return Event(at=record.submitted_at, message="submitted", state=record.state)
+    return Event(
+        at=record.changed_at,
+        message=record.message,
+        state=record.state,
+        reason=record.reason,
+        attempt=record.attempt,
+    )
 
 
 def drop_mark(store: ObjectStore, key: str, job_id: str) -> None:

@@ -297,9 +297,11 @@ def test_two_writers_of_one_record_do_not_both_win(world: World) -> None:
     job_id = submit_job(world.store, train_job()).job_id
     world.step()
     current = world.records.read(job_id)
-    world.records.write(current, current.record)
+    standing = world.records.write(current, current.record)
     with pytest.raises(ConditionFailedError):
-        world.records.write(current, current.record)
+        world.records.write(current, replace(current.record, message="another's"))
+    # The very same record again is a put whose answer was lost: it has won already.
+    assert world.records.write(current, current.record) == standing
 
 
 def test_an_attempt_that_was_never_handed_to_ray_is_handed_over_later(world: World) -> None:
