@@ -11,6 +11,7 @@ from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status, request
 from orchestrator.client.surroundings import surroundings
 from orchestrator.errors import OrchestratorError
+from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Verb
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.lifecycle.state import JobState
 from orchestrator.store.objects import ObjectStore
@@ -32,7 +33,7 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
     "--grace-s",
     type=click.FloatRange(min=0),
     callback=_finite,
-    default=30.0,
+    default=DEFAULT_GRACE_S,
     show_default=True,
     help="Time to save the work in.",
 )
@@ -44,7 +45,7 @@ def cancel_command(job: str, grace_s: float, output: Output) -> None:
     status = job_status(store, job_id)
     if not status.state.has_ended:
         ensure_orchestrator(store, output.say)
-        request(store, job_id, "cancel", {"grace_s": grace_s})
+        request(store, job_id, Verb.CANCEL, grace_s)
         *_, status = follow(store, job_id, grace_s + CANCEL_MARGIN_S)
     is_cancelled = status.state is JobState.CANCELLED
     told = "is cancelled; its processes are gone" if is_cancelled else f"is {status.state}"
@@ -75,11 +76,11 @@ def retry_job(output: Output, store: ObjectStore, job_id: str) -> JobStatus:
             f"job {job_id} is {state}; only FAILED and CANCELLED jobs can be retried"
         )
     ensure_orchestrator(store, output.say)
-    ask_and_wait(store, job_id, "retry")
+    ask_and_wait(store, job_id, Verb.RETRY)
     return job_status(store, job_id)
 
 
-def ask_and_wait(store: ObjectStore, job_id: str, verb: str) -> None:
+def ask_and_wait(store: ObjectStore, job_id: str, verb: Verb) -> None:
     """Ask the orchestrator for something and wait until it has read that.
 
     Raises:

@@ -35,7 +35,7 @@ class Output:
     def result(self, value: Any, text: str | None = None) -> None:
         """Give the result: JSON, or the text for people."""
         if self.as_json:
-            click.echo(json.dumps(value, indent=1, default=_plain))
+            click.echo(json.dumps(value, indent=1, default=plain))
         elif self.form == "yaml":
             click.echo(_yaml(value))
         elif text is not None:
@@ -48,10 +48,10 @@ class Output:
 
     def line(self, value: Any, text: str) -> None:
         """Give one of many results: a line of JSON, or of text."""
-        click.echo(json.dumps(value, default=_plain) if self.as_json else text)
+        click.echo(json.dumps(value, default=plain) if self.as_json else text)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return what JSON has no form for in one that it has: records as mappings, times as text."""
     if isinstance(value, datetime):
         return value.isoformat()
@@ -68,7 +68,7 @@ def _yaml(value: Any) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.dump(json.loads(json.dumps(value, default=_plain)), stream)
+    yaml.dump(json.loads(json.dumps(value, default=plain)), stream)
     return stream.getvalue().rstrip()
 
 

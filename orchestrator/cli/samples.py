@@ -21,6 +21,7 @@ from orchestrator.cli.output import Output, output_option, short_output_option
 from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.client.surroundings import surroundings
 from orchestrator.errors import BadInputError
+from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
@@ -58,7 +59,7 @@ def repair_command(job: str, output: Output) -> None:
     if not report.is_whole:
         output.say(_describe(report))
         ensure_orchestrator(store, output.say)
-        ask_and_wait(store, job_id, "repair")
+        ask_and_wait(store, job_id, Verb.REPAIR)
         watch(output, store, job_id)
         report = verify_samples(store, job_id)
     output.result(asdict(report), _describe(report))

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from orchestrator.artifacts.checkpoints.references import let_go_of_model
 from orchestrator.client.references import references_to
 from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
+from orchestrator.jobs.inbox import Request, Verb, post_request
 from orchestrator.jobs.lookup import LAST, find_job_id
-from orchestrator.jobs.records import RecordStore, Request
+from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.state import GROUP_KINDS, JobRecord
 from orchestrator.specs.group import GroupJob
@@ -103,8 +104,8 @@ def delete_job(store: ObjectStore, job_id: str) -> Removed:
     removed = Removed()
     for child in _children(store, record):
         removed += delete_job(store, child.job_id)
-    told = Request(job_id=job_id, verb=keys.DELETE, attempt=record.attempt, at=store.now())
-    RecordStore(store).post_request(told)
+    told = Request(job_id=job_id, verb=Verb.DELETE, attempt=record.attempt, at=store.now())
+    post_request(store, told)
     for mark in (keys.queue_marker, keys.tracking_marker, keys.notify_marker):
         store.delete(mark(job_id))
     last = (job.spec, job.record)

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.jobs.heartbeat import Heartbeat, WorkerReport
+from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
 from orchestrator.jobs.index import (
     Index,
     IndexEntry,
@@ -24,7 +25,7 @@ from orchestrator.jobs.index import (
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.progress import ChildEntry, GroupProgress, planned_entry
-from orchestrator.jobs.records import RecordStore, Request
+from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobState
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
@@ -151,16 +152,11 @@ def _with_confirmation(store: ObjectStore, entries: list[IndexEntry]) -> list[Li
     return shown
 
 
-def request(
-    store: ObjectStore, job_id: str, verb: str, details: dict[str, Any] | None = None
-) -> str:
+def request(store: ObjectStore, job_id: str, verb: Verb, grace_s: float = DEFAULT_GRACE_S) -> str:
     """Ask the orchestrator to do something with a job; return the request's key."""
-    records = RecordStore(store)
-    record = records.read(job_id).record
-    asked = Request(
-        job_id=job_id, verb=verb, attempt=record.attempt, at=store.now(), details=details or {}
-    )
-    return records.post_request(asked)
+    attempt = RecordStore(store).read(job_id).record.attempt
+    asked = Request(job_id=job_id, verb=verb, attempt=attempt, at=store.now(), grace_s=grace_s)
+    return post_request(store, asked)
 
 
 def follow(store: ObjectStore, job_id: str, timeout_s: float | None) -> Iterator[JobStatus]:

@@ -20,7 +20,7 @@ from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.notifications import notify_all
 from orchestrator.errors import ConditionFailedError, LeaseLostError, OrchestratorError
-from orchestrator.jobs.lease_view import read_lease
+from orchestrator.jobs.lease_view import LeaseHolder, read_lease
 from orchestrator.store.objects import open_store
 from orchestrator.tracking.loop import carry_until
 
@@ -207,15 +207,15 @@ def _end(actor: Any, store_uri: str) -> None:
         RayCluster().kill([process_of(view.holder)])
 
 
-def process_of(holder: dict[str, Any]) -> ProcessRef:
+def process_of(holder: LeaseHolder) -> ProcessRef:
     """Return the process that a lease names."""
     return ProcessRef(
         role="orchestrator",
-        pid=int(holder["pid"]),
-        born_s=float(holder.get("born_s", 0.0)),
-        boot_id=str(holder.get("boot_id", "")),
-        node_id=str(holder.get("node_id", "")),
-        host=str(holder["host"]),
+        pid=holder.pid,
+        born_s=holder.born_s,
+        boot_id=holder.boot_id,
+        node_id=holder.node_id,
+        host=holder.host,
     )
 
 

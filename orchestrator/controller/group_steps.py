@@ -8,13 +8,13 @@ orchestrator that dies between two of them goes on from what the store holds.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from orchestrator.errors import CONCERN_ALL_JOBS, ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat
+from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
 from orchestrator.jobs.index import index_entry
 from orchestrator.jobs.progress import GROUP_PROGRESS, ChildEntry, GroupProgress, planned_entry
-from orchestrator.jobs.records import Event, RecordStore, Request, VersionedRecord
+from orchestrator.jobs.records import Event, RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import create_job
 from orchestrator.lifecycle.groups import (
     ChildView,
@@ -151,11 +151,11 @@ class GroupControl:
             if view.record is None or not view.lives:
                 continue
             if view.record.stop_target is not JobState.CANCELLED:
-                self._ask(view.record, "cancel", {"grace_s": group.record.stop_grace_s})
+                self._ask(view.record, Verb.CANCEL, group.record.stop_grace_s)
 
     def _start(self, group: LiveGroup, view: ChildView) -> None:
         if view.record is not None:
-            self._ask(view.record, "retry", {})
+            self._ask(view.record, Verb.RETRY)
             return
         child = next(c for c in group.spec.children if c.step == view.step)
         parent = {"job_id": group.record.job_id, "step": child.step}
@@ -165,17 +165,16 @@ class GroupControl:
             told = Event(at=self._store.now(), message=message, attempt=group.record.attempt)
             self._records.append_event(group.record.job_id, told)
 
-    def _ask(self, record: JobRecord, verb: str, details: dict[str, Any]) -> None:
+    def _ask(self, record: JobRecord, verb: Verb, grace_s: float = DEFAULT_GRACE_S) -> None:
         """Put a request into the inbox: it is done in the next loop, as if a user had asked."""
-        self._records.post_request(
-            Request(
-                job_id=record.job_id,
-                verb=verb,
-                attempt=record.attempt,
-                at=self._store.now(),
-                details=details,
-            )
+        request = Request(
+            job_id=record.job_id,
+            verb=verb,
+            attempt=record.attempt,
+            at=self._store.now(),
+            grace_s=grace_s,
         )
+        post_request(self._store, request)
 
 
 def progress_of(group: LiveGroup, views: Sequence[ChildView]) -> GroupProgress:

@@ -5,20 +5,17 @@ it with a higher fencing number. Age is judged by the store's clock alone. A hol
 its term learns so from `guard`, before it writes anything.
 """
 
-import json
 import secrets
 import socket
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 import psutil
 
 from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.errors import ConditionFailedError, LeaseLostError
-from orchestrator.jobs.lease_view import TERM_S
+from orchestrator.jobs.lease_view import LEASE, TERM_S, LeaseHolder
 from orchestrator.store import keys
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.objects import ObjectStore
 
 RENEW_EVERY_S = 3.0
@@ -47,20 +44,20 @@ class Lease:
         self._term_s = term_s
         self._etag = ""
         self._renewed_s = float("-inf")
-        self._holder: dict[str, Any] = {
-            "owner": secrets.token_hex(8),
-            "host": socket.gethostname(),
+        self._holder = LeaseHolder(
+            owner=secrets.token_hex(8),
+            host=socket.gethostname(),
             **asdict(ProcessIdentity.of(psutil.Process(), node_id)),
-            "version": version,
-        }
+            version=version,
+        )
 
     def acquire(self) -> bool:
         """Take the lease if nobody holds it; tell whether this orchestrator holds it now."""
-        found = read_json(self._store, keys.LEASE)
+        found = LEASE.read(self._store, keys.LEASE)
         fence = 0
         if found is not None:
             holder, stored = found
-            fence = int(holder["fence"])
+            fence = holder.fence
             if stored.age.total_seconds() <= self._term_s and not _is_over(holder):
                 return False
         try:
@@ -93,8 +90,7 @@ class Lease:
 
     def _put(self, fence: int, etag: str | None, released: bool = False) -> None:
         started_s = _seconds()  # the term counts from before the write, to be on the safe side
-        value = {**self._holder, "fence": fence, "released": released}
-        body = json.dumps(value).encode()
+        body = LEASE.encode(replace(self._holder, fence=fence, released=released))
         if etag is None:
             self._etag = self._store.put(keys.LEASE, body, if_absent=True)
         else:
@@ -104,15 +100,11 @@ class Lease:
         self._renewed_s = started_s
 
 
-def _is_over(holder: dict[str, Any]) -> bool:
+def _is_over(holder: LeaseHolder) -> bool:
     """Tell whether a holder is proven gone: it let go, or its process on this machine is dead."""
-    if holder.get("released"):
+    if holder.released:
         return True
-    holding = ProcessIdentity(
-        pid=int(holder["pid"]),
-        born_s=float(holder.get("born_s", 0.0)),
-        boot_id=str(holder.get("boot_id", "")),
-    )
+    holding = ProcessIdentity(pid=holder.pid, born_s=holder.born_s, boot_id=holder.boot_id)
     # Another machine may bear this host's name: its term decides, as that of an earlier start.
     return holding.is_of_this_machine and holding.find() is None
 

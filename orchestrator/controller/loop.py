@@ -36,9 +36,10 @@ from orchestrator.errors import (
     RayUnavailableError,
 )
 from orchestrator.jobs.heartbeat import HEARTBEAT
+from orchestrator.jobs.inbox import Request, Verb, read_requests
 from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
-from orchestrator.jobs.queue import encode_snapshot, read_quotas
-from orchestrator.jobs.records import RecordStore, Request
+from orchestrator.jobs.queue import SNAPSHOT, read_quotas
+from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobState, Placement, Reason
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot, Start, in_line
@@ -86,7 +87,7 @@ class Controller:
         self._lease.renew()
         unseen = [job for job in self._records.queued_ids() if self._known(job) is None]
         self._adopt(unseen, ADOPTED_A_LOOP)
-        for request in self._records.requests():
+        for request in read_requests(self._store):
             self._lease.renew()
             self._answer(request)
         for job in list(self._jobs.values()):
@@ -136,7 +137,7 @@ class Controller:
             self._store.delete(request.key)
 
     def _handle(self, request: Request) -> None:
-        if request.verb == keys.DELETE:  # whoever asks deletes; here it is only dropped
+        if request.verb is Verb.DELETE:  # whoever asks deletes; here it is only dropped
             self._index.forget(request.job_id)
             self._store.delete(request.key)
             return
@@ -183,7 +184,7 @@ class Controller:
         self._positions = {
             job.job_id: place for place, job in enumerate(in_line(snapshot.queue), 1)
         }
-        body = encode_snapshot(snapshot)
+        body = SNAPSHOT.encode(snapshot)
         if body != self._shown:
             self._lease.guard()
             self._store.put(keys.SNAPSHOT, body)

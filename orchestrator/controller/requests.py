@@ -1,19 +1,18 @@
 """What becomes of a job when a user asks to cancel or to retry it."""
 
-import math
 from dataclasses import replace
 from datetime import datetime
 
-from orchestrator.jobs.records import RecordStore, Request, VersionedRecord
+from orchestrator.jobs.inbox import Request, Verb
+from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.store import keys
 
-DEFAULT_GRACE_S = 30.0
 _KEPT_KEYS = 8
 # A set with a damaged shard is not what SUCCEEDED says: repair alone takes a job back from there.
 _AGAIN = {
-    "retry": (JobState.FAILED, JobState.CANCELLED),
-    "repair": (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED),
+    Verb.RETRY: (JobState.FAILED, JobState.CANCELLED),
+    Verb.REPAIR: (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED),
 }
 
 
@@ -29,7 +28,7 @@ def handle_request(
         ConditionFailedError: Somebody else moved the record.
     """
     record = current.record
-    moved = _cancelled(record, request, now) if request.verb == "cancel" else None
+    moved = _cancelled(record, request, now) if request.verb is Verb.CANCEL else None
     may_go_on = request.verb in _AGAIN and record.deleted_at is None
     if may_go_on and record.state in _AGAIN[request.verb]:
         moved = _queued_again(record, request.verb, now)
@@ -54,8 +53,8 @@ def _put_marks(records: RecordStore, record: JobRecord) -> None:
             records.store.put(mark(job_id), b"{}")
 
 
-def _queued_again(record: JobRecord, verb: str, now: datetime) -> JobRecord:
-    reason = Reason.REPAIRED_BY_USER if verb == "repair" else Reason.RETRIED_BY_USER
+def _queued_again(record: JobRecord, verb: Verb, now: datetime) -> JobRecord:
+    reason = Reason.REPAIRED_BY_USER if verb is Verb.REPAIR else Reason.RETRIED_BY_USER
     message = f"{verb}: it goes on from what it has committed"
     return replace(
         record.moved_to(JobState.QUEUED, at=now, reason=reason, message=message),
@@ -66,16 +65,8 @@ def _queued_again(record: JobRecord, verb: str, now: datetime) -> JobRecord:
     )
 
 
-def _grace_s(request: Request) -> float:
-    """Return the seconds that are given; what is no such number counts as not given."""
-    given = request.details.get("grace_s")
-    if isinstance(given, int | float) and math.isfinite(given) and given >= 0:
-        return float(given)
-    return DEFAULT_GRACE_S
-
-
 def _cancelled(record: JobRecord, request: Request, now: datetime) -> JobRecord | None:
-    grace_s = _grace_s(request)
+    grace_s = request.grace_s
     reason, message = Reason.CANCELLED_BY_USER, "cancelled by a user"
     if record.state is JobState.QUEUED:
         return record.moved_to(JobState.CANCELLED, at=now, reason=reason, message=message)

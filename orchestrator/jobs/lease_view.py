@@ -2,13 +2,42 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from orchestrator.store import keys
-from orchestrator.store.json_objects import read_json
+from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore
 
 TERM_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseHolder:
+    """The process that holds the lease.
+
+    Attributes:
+        owner: A word that no other holder has.
+        host: Its machine.
+        pid: Its process there.
+        born_s: Seconds from the machine's start to that of the process.
+        boot_id: That start of the machine.
+        node_id: The Ray node, if it knows.
+        version: Version and code hash.
+        fence: Number of this hold; a later one has a higher number.
+        released: Whether it has let go.
+    """
+
+    owner: str = ""
+    host: str = ""
+    pid: int = 0
+    born_s: float = 0.0
+    boot_id: str = ""
+    node_id: str = ""
+    version: str = ""
+    fence: int = 0
+    released: bool = False
+
+
+LEASE = Codec(LeaseHolder, "lease")
 
 
 @dataclass(frozen=True)
@@ -16,24 +45,24 @@ class LeaseView:
     """What a reader sees of the lease.
 
     Attributes:
-        holder: Who holds it: owner, host, pid, version, fence.
+        holder: Who holds it.
         renewed_at: When it was renewed last, by the store's clock.
         age: How long ago that was.
     """
 
-    holder: dict[str, Any]
+    holder: LeaseHolder
     renewed_at: datetime
     age: timedelta
 
     @property
     def is_fresh(self) -> bool:
         """Whether an orchestrator acts now."""
-        return self.age <= timedelta(seconds=TERM_S) and not self.holder.get("released")
+        return self.age <= timedelta(seconds=TERM_S) and not self.holder.released
 
 
 def read_lease(store: ObjectStore) -> LeaseView | None:
     """Return the lease, or None where no orchestrator ever ran."""
-    found = read_json(store, keys.LEASE)
+    found = LEASE.read(store, keys.LEASE)
     if found is None:
         return None
     holder, stored = found

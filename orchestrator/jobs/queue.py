@@ -3,22 +3,16 @@
 import json
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from orchestrator.errors import ConditionFailedError, OrchestratorError
 from orchestrator.scheduling.snapshot import Snapshot
 from orchestrator.store import keys
+from orchestrator.store.codec import Codec
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.objects import ObjectStore
 
-_SNAPSHOT: TypeAdapter[Snapshot] = TypeAdapter(Snapshot)
+SNAPSHOT = Codec(Snapshot, "snapshot")
 _TRIES = 10
 MAX_QUOTA = 1_000_000
-
-
-def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """Return a snapshot as JSON."""
-    return _SNAPSHOT.dump_json(snapshot)
 
 
 def read_snapshot(store: ObjectStore) -> Snapshot:
@@ -27,12 +21,12 @@ def read_snapshot(store: ObjectStore) -> Snapshot:
     Raises:
         OrchestratorError: No orchestrator ever ran on this store.
     """
-    found = read_json(store, keys.SNAPSHOT)
+    found = SNAPSHOT.value(store, keys.SNAPSHOT)
     if found is None:
         raise OrchestratorError(
             "no orchestrator has looked at this store yet; run `ddpmctl orchestrator ensure`"
         )
-    return _SNAPSHOT.validate_python(found[0])
+    return found
 
 
 def read_quotas(store: ObjectStore) -> dict[str, float]:

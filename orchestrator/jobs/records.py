@@ -1,12 +1,10 @@
-"""Reads and moves job records, appends events, and carries requests to the orchestrator."""
+"""Reads and moves job records, and appends events."""
 
-import functools
 import json
 import logging
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,15 +16,15 @@ from orchestrator.errors import (
 )
 from orchestrator.lifecycle.state import ASKED_KEY, PARENT_KEY, JobRecord, JobState
 from orchestrator.store import keys
+from orchestrator.store.codec import Codec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, StoredObject
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    pass
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 _T = TypeVar("_T")
 _SPEC_FIELDS = ("kind", "name", "queue", "priority")
 
@@ -52,27 +50,6 @@ class Event:
     number: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a user asks the orchestrator to do with a job.
-
-    Attributes:
-        job_id: The job.
-        verb: "cancel" or "retry".
-        attempt: The attempt that the user saw: a later one is not meant.
-        at: When it was asked.
-        details: Options of the verb.
-        key: Where it lies in the inbox.
-    """
-
-    job_id: str
-    verb: str
-    attempt: int
-    at: datetime
-    details: dict[str, Any] = field(default_factory=dict)
-    key: str = ""
-
-
 @dataclass(frozen=True)
 class VersionedRecord:
     """A record and the ETag that the next move must match."""
@@ -81,34 +58,12 @@ class VersionedRecord:
     etag: str
 
 
-@functools.cache
-def _form_of(kind: type[_T]) -> "TypeAdapter[_T]":
-    # Built at the first use: `list` reads the index alone, and this takes longer than that.
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)
-
-
-def encode_record(record: JobRecord) -> bytes:
-    """Return a record as JSON."""
-    value = {"format_version": FORMAT_VERSION, **record_as_json(record)}
-    return json.dumps(value, indent=1).encode()
-
-
-def decode_record(body: bytes) -> JobRecord:
-    """Return a record from JSON; keys of later versions are ignored."""
-    record: JobRecord = _form_of(JobRecord).validate_json(body)
-    return record
-
-
-def record_as_json(record: JobRecord) -> dict[str, Any]:
-    """Return a record in plain JSON types."""
-    value: dict[str, Any] = _form_of(JobRecord).dump_python(record, mode="json")
-    return value
+RECORD = Codec(JobRecord, "record", indent=1)
+EVENT = Codec(Event, "event")
 
 
 class RecordStore:
-    """The jobs' records, events and requests in an object store.
+    """The jobs' records and events in an object store.
 
     Args:
         store: Where they lie.
@@ -165,14 +120,11 @@ class RecordStore:
             JobNotFoundError: There is no such job.
             BadInputError: Its record is none, or its spec is one of a later version.
         """
-        try:
-            stored = self.store.get(JobPaths(job_id).record)
-        except ObjectNotFoundError:
+        found = RECORD.read(self.store, JobPaths(job_id).record)
+        if found is None:
             return VersionedRecord(self._first_record(job_id), "")
-        try:
-            return VersionedRecord(decode_record(stored.body), stored.etag)
-        except ValueError as error:
-            raise BadInputError(f"the record of job {job_id} cannot be read: {error}") from error
+        record, stored = found
+        return VersionedRecord(record, stored.etag)
 
     def _first_record(self, job_id: str) -> JobRecord:
         stored = self._spec_object(job_id)
@@ -203,7 +155,7 @@ class RecordStore:
         """
         self._guard()
         record = replace(record, fence=self._fence)
-        key, body = JobPaths(record.job_id).record, encode_record(record)
+        key, body = JobPaths(record.job_id).record, RECORD.encode(record)
         try:
             if current.etag:
                 etag = self.store.put(key, body, if_match=current.etag)
@@ -242,7 +194,7 @@ class RecordStore:
         """
         keys = [info.key for info in self.store.list_objects(JobPaths(record.job_id).events)]
         for key in reversed(keys):
-            event = _form_of(Event).validate_json(self.store.get(key).body)
+            event = EVENT.decode(self.store.get(key).body, key)
             if event.state is not None:
                 if (event.state, event.at) == (record.state, record.changed_at):
                     return
@@ -259,12 +211,10 @@ class RecordStore:
             number += 1
             numbered = replace(event, number=number)
             try:
-                self.store.put(
-                    folder.event(number), _form_of(Event).dump_json(numbered), if_absent=True
-                )
+                self.store.put(folder.event(number), EVENT.encode(numbered), if_absent=True)
             except ConditionFailedError:
                 standing = self._find(folder.event(number))
-                if standing and _form_of(Event).validate_json(standing.body) == numbered:
+                if standing and EVENT.decode(standing.body) == numbered:
                     return numbered  # put before, and the answer was lost
                 continue
             return numbered
@@ -274,27 +224,7 @@ class RecordStore:
         folder = JobPaths(job_id)
         listed = self.store.list_objects(folder.events)
         keys = [info.key for info in listed if info.key > folder.event(after)]
-        return [_form_of(Event).validate_json(self.store.get(key).body) for key in keys]
-
-    def post_request(self, request: Request) -> str:
-        """Put a request into the inbox and return its key."""
-        stamp = request.at.strftime("%Y%m%d%H%M%S%f") + "-" + secrets.token_hex(3)
-        key = keys.inbox_request(stamp, request.job_id, request.attempt, request.verb)
-        self.store.put(key, _form_of(Request).dump_json(replace(request, key=key)), if_absent=True)
-        return key
-
-    def requests(self) -> Iterator[Request]:
-        """Yield the requests that wait, oldest first."""
-        for info in self.store.list_objects(keys.INBOX):
-            try:
-                request = _form_of(Request).validate_json(self.store.get(info.key).body)
-            except ObjectNotFoundError:
-                continue
-            except ValueError as error:
-                logger.error("request %s cannot be read and is dropped: %s", info.key, error)
-                self.store.delete(info.key)
-                continue
-            yield request
+        return [EVENT.decode(self.store.get(key).body, key) for key in keys]
 
     def queued_ids(self) -> list[str]:
         """Return the ids of the jobs that have not ended."""

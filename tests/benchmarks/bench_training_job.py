@@ -36,6 +36,7 @@ from orchestrator.client.datasets import with_dataset
 from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.client.status import request
 from orchestrator.client.submit import submit_job
+from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.job import TrainJob
@@ -169,7 +170,7 @@ def wait_for_running(store: ObjectStore, job_id: str) -> None:
 
 def end(store: ObjectStore, job_id: str) -> None:
     """Cancel a job and wait until it has ended."""
-    request(store, job_id, "cancel")
+    request(store, job_id, Verb.CANCEL)
     while not RecordStore(store).read(job_id).record.state.has_ended:
         time.sleep(0.5)
 

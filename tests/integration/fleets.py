@@ -23,7 +23,7 @@ from orchestrator.artifacts.checkpoints.resolve import resolve_model
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.jobs.heartbeat import OUTCOME
-from orchestrator.jobs.records import encode_record
+from orchestrator.jobs.records import RECORD
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState, Placement
 from orchestrator.specs.job import SampleJob
@@ -82,7 +82,7 @@ class Fleets:
         )
         self.records[job_id] = record
         self.store.put(paths.spec, spec.model_dump_json().encode())
-        self.store.put(paths.record, encode_record(record))
+        self.store.put(paths.record, RECORD.encode(record))
         self.jobs.submit(
             self._submission(record),
             f"python -m orchestrator.sampling.driver {self.store.uri} {job_id} {number}",

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.client.status import request
+from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
@@ -164,6 +165,6 @@ def test_a_quota_holds_though_gpus_are_free(
         assert ddpmctl("queue", "set", "team", "--gpus", "2").exit_code == 0
         wait_until(lambda: record_of(store, two).attempt == 1)
         for job_id in (one, two):
-            request(store, job_id, "cancel", {"grace_s": 0})
+            request(store, job_id, Verb.CANCEL, 0)
         for job_id in (one, two):
             wait_until(lambda name=job_id: record_of(store, name).state.has_ended)

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import TrackingError
-from orchestrator.jobs.records import encode_record
+from orchestrator.jobs.records import RECORD
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder, load_state
@@ -78,7 +78,7 @@ class TrackedJob:
     def move(self, **changes: Any) -> None:
         """Write the record with changes."""
         self.record = replace(self.record, **changes)
-        self.store.put(self.paths.record, encode_record(self.record))
+        self.store.put(self.paths.record, RECORD.encode(self.record))
 
 
 @pytest.fixture

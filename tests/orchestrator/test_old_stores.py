@@ -16,10 +16,12 @@ from orchestrator.artifacts.checkpoints.resolve import ResolvedModel
 from orchestrator.artifacts.samples.export import export_samples
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.artifacts.samples.verify import verify_samples
+from orchestrator.cli.output import plain
 from orchestrator.client.garbage import collect_garbage
 from orchestrator.client.status import job_status, list_jobs, request
 from orchestrator.fleet.work import ShardTask, Watch
-from orchestrator.jobs.records import RecordStore, event_as_json
+from orchestrator.jobs.inbox import Verb
+from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.partials import newest_partials
@@ -49,6 +51,11 @@ def store() -> MemoryStore:
     return store
 
 
+def _as_told(value: object) -> Any:
+    """Return what a program reads of a verb's result."""
+    return json.loads(json.dumps(value, default=plain))
+
+
 def _lasting(value: dict[str, Any]) -> dict[str, Any]:
     return {name: one for name, one in value.items() if name not in _OF_THE_MOMENT}
 
@@ -64,7 +71,7 @@ def _includes(found: Any, told: Any) -> bool:
 
 def test_jobs_of_an_old_store_are_listed_as_they_were(store: MemoryStore) -> None:
     """An upgrade must not change what is said of work that is done."""
-    found = {job["job_id"]: _lasting(job) for job in list_jobs(store, everything=True)}
+    found = {job.job_id: _lasting(_as_told(job)) for job in list_jobs(store, everything=True)}
     assert {job["job_id"] for job in FACTS["list"]} <= found.keys()
     for job in FACTS["list"]:
         assert _includes(found[job["job_id"]], _lasting(job)), job["job_id"]
@@ -73,10 +80,10 @@ def test_jobs_of_an_old_store_are_listed_as_they_were(store: MemoryStore) -> Non
 @pytest.mark.parametrize("job", FACTS["status"])
 def test_status_and_history_of_an_old_job_are_as_they_were(store: MemoryStore, job: str) -> None:
     """Records, heartbeats, outcomes and events of before are still understood."""
-    assert _includes(_lasting(job_status(store, job)), _lasting(FACTS["status"][job]))
+    assert _includes(_lasting(_as_told(job_status(store, job))), _lasting(FACTS["status"][job]))
     if job in FACTS["events"]:
-        events = [event_as_json(event) for event in RecordStore(store).events(job)]
-        assert _includes(json.loads(json.dumps(events)), FACTS["events"][job])
+        events = _as_told(RecordStore(store).events(job))
+        assert _includes(events, FACTS["events"][job])
     assert read_submission(RecordStore(store), job).spec_hash
 
 
@@ -100,7 +107,7 @@ def test_old_jobs_are_adopted_and_tried_again(store: MemoryStore) -> None:
     world = World(store)
     store.advance(120)
     for job in (HALF_DRAWN, "cut-train"):
-        request(store, job, "retry")
+        request(store, job, Verb.RETRY)
     world.step(3)
     assert {"unseen.1", "cut-images.2", "cut-train.2"} <= set(world.cluster.started)
 

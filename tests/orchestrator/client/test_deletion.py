@@ -24,7 +24,8 @@ from orchestrator.errors import (
     StoreUnavailableError,
     TrackingError,
 )
-from orchestrator.jobs.records import RecordStore, encode_record
+from orchestrator.jobs.inbox import Verb, read_requests
+from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
@@ -53,7 +54,7 @@ def put_job(store: MemoryStore, folder: Path, job_id: str, state: JobState) -> J
         attempt=1,
         attempts=(AttemptRecord(number=1, started_at=now, ended_at=ended_at, progress=5),),
     )
-    store.put(job.record, encode_record(record))
+    store.put(job.record, RECORD.encode(record))
     if state.has_ended:
         store.delete(keys.queue_marker(job_id))
         store.delete(keys.tracking_marker(job_id))
@@ -109,7 +110,7 @@ def test_a_deleted_set_lets_go_of_the_checkpoint_that_was_kept_for_it(store: Mem
     assert store.exists(mark)
     record = replace(RecordStore(store).read(sample).record, model=model)
     ended = replace(record, state=JobState.CANCELLED)
-    store.put(JobPaths(sample).record, encode_record(ended))
+    store.put(JobPaths(sample).record, RECORD.encode(ended))
     delete_job(store, sample)
     assert not store.exists(mark)
 
@@ -128,7 +129,7 @@ def test_what_a_sample_set_draws_from_stays_and_the_set_is_named(store: MemorySt
     records = RecordStore(store)
     record = records.read(sample).record
     resolved = replace(record, model={"job_id": "old"})
-    store.put(JobPaths(sample).record, encode_record(resolved))
+    store.put(JobPaths(sample).record, RECORD.encode(resolved))
     assert references_to(store, ["old"]) == [f"the sample set {sample}"]
     assert references_to(store, ["busy"]) == []
 
@@ -155,7 +156,7 @@ def test_a_job_stays_while_its_group_moves_it_and_a_group_while_it_has_jobs(
     records = RecordStore(store)
     for job_id, changes in (("old", {"parent": "busy"}), ("busy", {"kind": "pipeline"})):
         record = records.read(job_id).record
-        store.put(JobPaths(job_id).record, encode_record(replace(record, **changes)))
+        store.put(JobPaths(job_id).record, RECORD.encode(replace(record, **changes)))
     assert references_to(store, ["old"]) == ["the pipeline busy"]
     assert references_to(store, ["busy"]) == ["the train old"]
     assert references_to(store, ["old", "busy"]) == []
@@ -183,8 +184,8 @@ def test_a_job_that_is_being_deleted_cannot_be_retried(store: MemoryStore) -> No
     with pytest.raises(StoreUnavailableError):
         delete_job(faulty, "old")  # type: ignore[arg-type]
     records = RecordStore(store)
-    key = request(store, "old", "repair")
-    (asked,) = [r for r in records.requests() if r.key == key]
+    key = request(store, "old", Verb.REPAIR)
+    (asked,) = [r for r in read_requests(store) if r.key == key]
     current = handle_request(records, records.read("old"), asked, store.now())
     assert current.record.state is JobState.SUCCEEDED
 
@@ -235,7 +236,7 @@ def test_garbage_is_not_looked_for_where_a_record_cannot_be_read(store: MemorySt
     """Nobody knows which attempts have ended, and other jobs' garbage goes all the same."""
     store.put(JobPaths("odd").record, b"{")
     garbage = collect_garbage(store)
-    assert "the record of job odd cannot be read" in garbage.skipped["odd"]
+    assert "record jobs/odd/record.json cannot be read" in garbage.skipped["odd"]
     assert garbage.data.objects == 1
 
 

@@ -23,6 +23,7 @@ from orchestrator.errors import (
     SpecConflictError,
     StoreUnavailableError,
 )
+from orchestrator.jobs.inbox import Verb, read_requests
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Reason
@@ -169,9 +170,9 @@ def test_a_pipeline_is_retried_from_the_step_that_failed(world: World, tmp_path:
     assert (record.state, record.reason) == ("FAILED", Reason.DIVERGED)
     assert "b failed (1 of 3 steps done): the loss is NaN" in record.message
     assert created(world) == ["g-a", "g-b"]
-    request(world.store, "g", "retry")
+    request(world.store, "g", Verb.RETRY)
     world.step()
-    assert not list(world.records.requests()) or world.state("g") in ("STARTING", "RUNNING")
+    assert not list(read_requests(world.store)) or world.state("g") in ("STARTING", "RUNNING")
     succeed(world, "g-b")
     succeed(world, "g-c")
     assert (world.state("g"), world.record("g").attempt) == ("SUCCEEDED", 2)
@@ -208,7 +209,7 @@ def test_cancel_ends_every_child_and_no_further_one_is_created(
     """CANCELLED means that nothing of the group runs, and that nothing will."""
     submit(world, tmp_path, SWEEP, "max_concurrent=2")
     pid = run(world, "g-001")
-    request(world.store, "g", "cancel", {"grace_s": 20})
+    request(world.store, "g", Verb.CANCEL, 20)
     world.step(3)
     assert (world.state("g"), world.state("g-001")) == ("STOPPING", "STOPPING")
     assert world.record("g-001").stop_grace_s == 20
@@ -228,11 +229,11 @@ def test_a_cancelled_group_is_retried_within_its_limit(world: World, tmp_path: P
     world.cluster.cpus = 0
     submit(world, tmp_path, SWEEP, "max_concurrent=2")
     world.step(3)
-    request(world.store, "g", "cancel")
+    request(world.store, "g", Verb.CANCEL)
     world.step(4)
     assert world.state("g") == "CANCELLED"
     world.cluster.cpus = 4
-    request(world.store, "g", "retry")
+    request(world.store, "g", Verb.RETRY)
     for step in ("001", "002", "003"):
         succeed(world, f"g-{step}")
     assert world.state("g") == "SUCCEEDED"
@@ -244,13 +245,13 @@ def test_a_child_that_is_cancelled_and_retried_by_itself_is_shown_truthfully(
     """The group ends when it cannot go on, and lives again with its child."""
     submit(world, tmp_path, CHAIN)
     succeed(world, "g-a")
-    request(world.store, "g-b", "cancel")
+    request(world.store, "g-b", Verb.CANCEL)
     world.step()
     world.end("g-b", None)
     world.step(2)
     assert world.state("g") == "CANCELLED"
     assert "b was cancelled" in world.record("g").message
-    request(world.store, "g-b", "retry")
+    request(world.store, "g-b", Verb.RETRY)
     world.step(3)
     assert world.state("g") == "RUNNING"
     succeed(world, "g-b")
@@ -343,7 +344,7 @@ def test_a_pipelines_first_steps_wait_for_smoke_tests_and_a_retry_does_not(
     assert (world.state("g-a"), world.state("g")) == ("FAILED", "FAILED")
     assert "its smoke test g-a-smoke is FAILED" in world.record("g-a").message
     assert world.record("g-a").attempt == 0
-    request(world.store, "g", "retry")
+    request(world.store, "g", Verb.RETRY)
     for step in ("a", "b", "c"):
         succeed(world, f"g-{step}")
     assert world.state("g") == "SUCCEEDED"
@@ -458,7 +459,7 @@ def test_a_group_is_deleted_with_its_jobs(world: World, tmp_path: Path) -> None:
 def test_a_group_of_which_a_job_runs_is_not_deleted(world: World, tmp_path: Path) -> None:
     """The running one is named."""
     ended_group(world, tmp_path)
-    request(world.store, "g-a", "repair")
+    request(world.store, "g-a", Verb.REPAIR)
     world.step(3)
     with pytest.raises(OrchestratorError, match=r"job g is RUNNING; only ended jobs"):
         find_deletable(world.store, "g")

@@ -14,6 +14,7 @@ from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.models import ModelFinder, ModelResolution
 from orchestrator.errors import AttemptSupersededError, ConditionFailedError, LeaseLostError
+from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.records import RecordStore, VersionedRecord, drop_mark
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState, Reason
@@ -199,7 +200,7 @@ def test_a_queued_job_is_cancelled_at_once(world: World) -> None:
     world.cluster.cpus = 0
     job_id = submit_job(world.store, train_job()).job_id
     world.step()
-    request(world.store, job_id, "cancel")
+    request(world.store, job_id, Verb.CANCEL)
     world.step()
     assert world.state(job_id) == "CANCELLED"
     assert not list(world.store.list_objects(keys.INBOX))
@@ -211,7 +212,7 @@ def test_a_running_job_is_told_to_stop_and_cancelled_when_it_is_gone(world: Worl
     world.step()
     world.begin(job_id)
     world.step()
-    request(world.store, job_id, "cancel", {"grace_s": 20})
+    request(world.store, job_id, Verb.CANCEL, 20)
     world.step(2)
     assert world.state(job_id) == "STOPPING"
     told = read_json(world.store, JobPaths(job_id).attempt(1).stop)
@@ -227,10 +228,10 @@ def test_a_cancelled_job_can_be_retried(world: World) -> None:
     world.cluster.cpus = 0
     job_id = submit_job(world.store, train_job()).job_id
     world.step()
-    request(world.store, job_id, "cancel")
+    request(world.store, job_id, Verb.CANCEL)
     world.step()
     world.cluster.cpus = 4
-    request(world.store, job_id, "retry")
+    request(world.store, job_id, Verb.RETRY)
     world.step(2)
     assert world.state(job_id) == "STARTING"
     assert [job.job_id for job in list_jobs(world.store)] == [job_id]
@@ -241,11 +242,11 @@ def test_a_request_is_handled_once_whoever_reads_it(world: World) -> None:
     world.cluster.cpus = 0
     job_id = submit_job(world.store, train_job()).job_id
     world.step()
-    key = request(world.store, job_id, "cancel")
+    key = request(world.store, job_id, Verb.CANCEL)
     body = world.store.get(key).body
     world.step()
     num_events = len(world.records.events(job_id))
-    request(world.store, job_id, "retry")
+    request(world.store, job_id, Verb.RETRY)
     world.step()
     world.store.put(key, body)
     world.step()
@@ -334,7 +335,7 @@ def test_a_sample_job_of_a_job_that_left_no_checkpoint_fails_as_bad_input(world:
     world.cluster.cpus = 0
     training = submit_job(world.store, train_job("digits")).job_id
     world.step()
-    request(world.store, training, "cancel")
+    request(world.store, training, Verb.CANCEL)
     world.step()
     sampling = submit_job(
         world.store,
@@ -380,7 +381,9 @@ def test_a_request_with_an_unusable_grace_is_handled_with_the_default(
     world.step()
     world.begin(job_id)
     world.step()
-    request(world.store, job_id, "cancel", {"grace_s": grace})
+    asked = {"job_id": job_id, "verb": "cancel", "attempt": 1, "at": world.store.now().isoformat()}
+    body = json.dumps({**asked, "details": {"grace_s": grace}}).encode()
+    world.store.put(keys.inbox_request("1-a", job_id, 1, "cancel"), body)
     world.step(2)
     assert world.record(job_id).stop_grace_s == 30.0
 
@@ -406,7 +409,7 @@ def test_trouble_with_one_job_or_request_holds_up_no_other(
 
     monkeypatch.setattr(AttemptControl, "follow", odd_follow)
     monkeypatch.setattr(loop, "handle_request", odd_handle)
-    request(world.store, odd, "cancel")
+    request(world.store, odd, Verb.CANCEL)
     world.begin(other)
     world.step()
     assert (world.state(odd), world.state(other)) == ("STARTING", "RUNNING")
@@ -477,12 +480,12 @@ def test_a_retry_keeps_the_marks_that_somebody_is_just_dropping(world: World) ->
     world.cluster.cpus = 0
     job_id = submit_job(world.store, train_job()).job_id
     world.step()
-    request(world.store, job_id, "cancel")
+    request(world.store, job_id, Verb.CANCEL)
     world.step()
     mark = keys.tracking_marker(job_id)
     drop_mark(world.store, mark, job_id)
     assert not world.store.exists(mark)
-    request(world.store, job_id, "retry")
+    request(world.store, job_id, Verb.RETRY)
     world.step()
     assert world.store.exists(mark)
     drop_mark(world.store, mark, job_id)  # by what was read before the retry

@@ -22,7 +22,7 @@ from orchestrator.jobs.index import (
     index_entry,
     read_pages,
 )
-from orchestrator.jobs.records import RecordStore, encode_record
+from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.job import TrainJob
 from orchestrator.specs.sections import DatasetSpec, NotifySpec
@@ -133,7 +133,7 @@ def ended_entry(store: MemoryStore, number: int) -> IndexEntry:
         changed_at=now,
     )
     store.put(JobPaths(job_id).spec, b"{}")
-    store.put(JobPaths(job_id).record, encode_record(record))
+    store.put(JobPaths(job_id).record, RECORD.encode(record))
     return index_entry(record)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.fleet.loan import LATE_START, RoomLoan
-from orchestrator.jobs.queue import encode_snapshot, set_quota
+from orchestrator.jobs.queue import SNAPSHOT, set_quota
 from orchestrator.lifecycle.state import Placement
 from orchestrator.scheduling.borrowing import somebody_could_start
 from orchestrator.scheduling.snapshot import Loan, QueuedJob, RunningJob, Snapshot
@@ -106,6 +106,8 @@ def write_index(store: MemoryStore, **states: str) -> None:
         {
             "job_id": name.replace("_", "-"),
             "kind": "sweep" if name.startswith("sweep") else "sample",
+            "name": name,
+            "submitted_at": changed_at,
             "state": state.removesuffix(", lacking"),
             "phase": "running",
             "num_unplaced": int(state.endswith(", lacking")),
@@ -135,7 +137,7 @@ def test_a_fleet_without_its_own_workers_gets_room_and_a_group_needs_none() -> N
     assert loan.must_end({"a": 1})
     for done in ("RUNNING", "QUEUED, lacking", "STOPPING, lacking"):  # the last heartbeat stays
         write_index(store, own="RUNNING", other=done)
-        store.put(keys.SNAPSHOT, encode_snapshot(Snapshot()))
+        store.put(keys.SNAPSHOT, SNAPSHOT.encode(Snapshot()))
         assert not loan_of(store).must_end({"a": 1})
         assert loan_of(store).may_begin()
     write_index(store, own="RUNNING", sweep="STARTING", other="RUNNING")
@@ -163,7 +165,7 @@ def test_a_job_that_waits_gets_the_room() -> None:
     store = MemoryStore()
     one_cpu = job("waits-0", gpus=0.0)
     nodes = [replace(node("a", 0, cpus=4), free_cpus=0.0)]
-    store.put(keys.SNAPSHOT, encode_snapshot(Snapshot(nodes=nodes, queue=[one_cpu])))
+    store.put(keys.SNAPSHOT, SNAPSHOT.encode(Snapshot(nodes=nodes, queue=[one_cpu])))
     write_index(store, own="RUNNING", waits_0="QUEUED")
     assert loan_of(store).must_end({"a": 1})
     assert not loan_of(store).must_end({})

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.errors import ConditionFailedError, StoreUnavailableError, TrackingError
-from orchestrator.jobs.records import encode_record
+from orchestrator.jobs.records import RECORD
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.carrier import CarryResult, TrackingCarrier
@@ -49,7 +49,7 @@ def put_record(
         changed_at=store.clock + timedelta(seconds=90),
         attempt=attempt,
     )
-    store.put(PATHS.record, encode_record(record))
+    store.put(PATHS.record, RECORD.encode(record))
     return record
 
 
@@ -394,9 +394,9 @@ def test_run_of_a_groups_child_stands_below_the_groups_run(store: MemoryStore) -
     """The child's run is made once the group's is there, so that MLflow can nest it."""
     server, group = MemoryTracking(), JobPaths("chain")
     child = replace(put_record(store), parent="chain", step="train")
-    store.put(PATHS.record, encode_record(child))
+    store.put(PATHS.record, RECORD.encode(child))
     store.put(group.spec, json.dumps({"kind": "pipeline", "children": [{"step": "a"}]}).encode())
-    store.put(group.record, encode_record(replace(child, job_id="chain", parent="", step="")))
+    store.put(group.record, RECORD.encode(replace(child, job_id="chain", parent="", step="")))
     write_steps(store, 1, 1, 20)
     assert not carried(store, server).done
     assert server.num_calls == 0
@@ -410,7 +410,7 @@ def test_run_of_a_groups_child_stands_below_the_groups_run(store: MemoryStore) -
 
 def test_run_of_a_child_whose_group_was_deleted_stands_alone(store: MemoryStore) -> None:
     """Its metrics must not wait for what never comes."""
-    store.put(PATHS.record, encode_record(replace(put_record(store), parent="gone", step="a")))
+    store.put(PATHS.record, RECORD.encode(replace(put_record(store), parent="gone", step="a")))
     server = MemoryTracking()
     assert carried(store, server).run_id == "run-1"
     assert "mlflow.parentRunId" not in server.tags["run-1"]
