@@ -12,7 +12,7 @@ Prediction = Literal["epsilon", "x_start", "mean"]
 Variance = Literal["fixed_small", "fixed_large"]
 Spacing = Literal["linear", "quadratic", "ddim_linear", "ddim_quadratic", "improved_linear"]
 
-MAX_IMAGE_CHANNELS = 4
+MAX_IMAGE_CHANNELS = 64
 
 _CLOSED: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False, "strict": True}
 

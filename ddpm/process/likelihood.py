@@ -17,7 +17,7 @@ from ddpm.config import ConfigError
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion, model_log_variance
 from ddpm.process.noise import Stream, random_words, sample_noise
 
-_HALF_BIN = 1.0 / 255.0  # 256 values in [-1, 1] lie 2/255 apart
+NUM_LEVELS = 256  # of 8-bit images
 _MAX_LOG_CDF_GAP = -1e-300
 
 
@@ -72,19 +72,22 @@ def bits_per_dim(
     seed: int,
     num_timesteps: int | None = None,
     clip_denoised: bool = True,
+    num_levels: int | None = NUM_LEVELS,
 ) -> BitsPerDimension:
     """Compute the bound for a batch, one pass of the network for each of `num_timesteps`.
 
     Args:
         denoiser: The network.
         diffusion: The model's diffusion, on x_start's device.
-        x_start: (B, C, H, W) float32, one of the 256 values x / 127.5 - 1 in each pixel.
+        x_start: (B, C, H, W) float32, one of `num_levels` values from -1 to 1 in each pixel.
         indices: (B,) int64, the images' numbers, which their noise and timesteps belong to.
         seed: A 64-bit integer.
         num_timesteps: How many of the T timesteps are evaluated for each image, 2 to T; None
             takes all. With fewer than T the result is unbiased: t = 0 always takes part, and one
             t is drawn from each of as many strata of the others.
         clip_denoised: Clip the predicted x_start to [-1, 1].
+        num_levels: How many values a pixel may have; None for real numbers, which have no L_0:
+            then it is 0, and the bound is that of the other terms.
 
     Returns:
         The bound and its terms.
@@ -95,7 +98,7 @@ def bits_per_dim(
     drawn, sizes = evaluation_timesteps(seed, indices, num_timesteps, diffusion.num_timesteps)
     columns = [torch.zeros_like(indices), *drawn.unbind(dim=1)]
     decoder, *terms = _term_of_each(
-        denoiser, diffusion, x_start, indices, columns, seed, clip_denoised
+        denoiser, diffusion, x_start, indices, columns, seed, clip_denoised, num_levels
     )
     return BitsPerDimension(
         prior=prior_bpd(diffusion, x_start),
@@ -179,41 +182,51 @@ def denoising_bpd(
     return 0.5 * divergence / math.log(2.0)
 
 
-def decoder_bpd(diffusion: GaussianDiffusion, pred_xstart: Tensor, x_start: Tensor) -> Tensor:
-    """Return L_0 = -log p(x_0 | x_1): the code length of the 256 values under the last step.
+def decoder_bpd(
+    diffusion: GaussianDiffusion,
+    pred_xstart: Tensor,
+    x_start: Tensor,
+    num_levels: int = NUM_LEVELS,
+) -> Tensor:
+    """Return L_0 = -log p(x_0 | x_1): the code length of a pixel's values under the last step.
 
     Args:
         diffusion: The model's diffusion.
         pred_xstart: (B, C, H, W) float32, the network's x_0 at t = 0, which is that step's mean.
-        x_start: (B, C, H, W) float32, one of the 256 values in each pixel.
+        x_start: (B, C, H, W) float32, one of the values in each pixel.
+        num_levels: How many values there are, evenly from -1 to 1.
 
     Returns:
         (B,) float64 in bits per dimension. Ho et al. 2020, section 3.3.
     """
     log_variance = model_log_variance(diffusion.schedule, diffusion.config.variance)[0]
     scale = math.exp(0.5 * float(log_variance))
-    log_likelihood = discretized_gaussian_log_likelihood(x_start, pred_xstart, scale)
+    log_likelihood = discretized_gaussian_log_likelihood(x_start, pred_xstart, scale, num_levels)
     return -log_likelihood.flatten(1).mean(dim=1) / math.log(2.0)
 
 
-def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, scale: float) -> Tensor:
+def discretized_gaussian_log_likelihood(
+    x: Tensor, mean: Tensor, scale: float, num_levels: int = NUM_LEVELS
+) -> Tensor:
     """Return the log of the mass that a normal distribution puts on the bin of each value.
 
     The bin of a value reaches half-way to its neighbours; that of -1 reaches to minus infinity,
-    that of 1 to infinity, so the masses of the 256 values sum to 1.
+    that of 1 to infinity, so the masses of all values sum to 1.
 
     Args:
-        x: (B, C, H, W), each one of the 256 values x / 127.5 - 1.
+        x: (B, C, H, W), each one of the values; of 256 that is k / 127.5 - 1.
         mean: (B, C, H, W).
         scale: The standard deviation.
+        num_levels: How many values there are, evenly from -1 to 1.
 
     Returns:
         (B, C, H, W) float64. Ho et al. 2020, eq. 13.
     """
-    x = ((x.to(torch.float64) + 1.0) * 127.5).round() / 127.5 - 1.0  # float32 is a little off
+    half_bin, half = 1.0 / (num_levels - 1), (num_levels - 1) / 2
+    x = ((x.to(torch.float64) + 1.0) * half).round() / half - 1.0  # float32 is a little off
     mean = mean.to(torch.float64)
-    lower = ((x - _HALF_BIN - mean) / scale).masked_fill(x < -1.0 + _HALF_BIN, -math.inf)
-    upper = ((x + _HALF_BIN - mean) / scale).masked_fill(x > 1.0 - _HALF_BIN, math.inf)
+    lower = ((x - half_bin - mean) / scale).masked_fill(x < -1.0 + half_bin, -math.inf)
+    upper = ((x + half_bin - mean) / scale).masked_fill(x > 1.0 - half_bin, math.inf)
     # In the upper tail both cumulative masses round to 1; there the mirrored bin has the same
     # mass, and its two are small numbers far apart.
     mirrored = lower > 0.0
@@ -234,15 +247,19 @@ def _term_of_each(
     columns: list[Tensor],
     seed: int,
     clip_denoised: bool,
+    num_levels: int | None,
 ) -> Iterator[Tensor]:
     """Yield the term of each column of timesteps: L_0 for the first, which is 0, then L_{t-1}."""
     for column, t in enumerate(columns):
+        if column == 0 and num_levels is None:
+            yield torch.zeros(len(x_start), dtype=torch.float64, device=x_start.device)
+            continue
         noise = sample_noise(seed, indices, t, x_start.shape[1:], stream=Stream.EVALUATION_NOISE)
         x_t = diffusion.q_sample(x_start, t, noise)
         pred_xstart = diffusion.predict_xstart(denoiser(x_t, t).to(torch.float32), x_t, t)
         if clip_denoised:
             pred_xstart = pred_xstart.clamp(-1.0, 1.0)
         if column == 0:
-            yield decoder_bpd(diffusion, pred_xstart, x_start)
+            yield decoder_bpd(diffusion, pred_xstart, x_start, num_levels or NUM_LEVELS)
         else:
             yield denoising_bpd(diffusion, pred_xstart, x_start, t)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from ddpm.errors import ImageDatasetError
 
 _ORDER_STREAM = 1  # keeps the order of the images and the split apart from each other
 _SPLIT_STREAM = 2
+BYTE_RANGE = (0.0, 255.0)
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,30 @@ class ImageDataset:
     """Images by number, read from a memory map when asked for.
 
     Attributes:
-        images: (N, H, W, C) uint8, the whole file.
+        images: (N, H, W, C) of any type, the whole file.
         members: (M,) int64, which of them belong to this data set.
         class_labels: (N,) int64, the class of each image of the whole file; None without labels.
+        value_range: The values that become -1 and 1.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     members: NDArray[np.int64]
     class_labels: NDArray[np.int64] | None = None
+    value_range: tuple[float, float] = BYTE_RANGE
 
     @classmethod
-    def open(cls, path: Path, labels_path: Path | None = None) -> Self:
-        """Map a `.npy` file of (N, H, W, C) uint8 into memory.
+    def open(
+        cls,
+        path: Path,
+        labels_path: Path | None = None,
+        value_range: tuple[float, float] = BYTE_RANGE,
+    ) -> Self:
+        """Map a `.npy` file of (N, H, W, C) whole or floating-point numbers into memory.
 
         Args:
             path: The images.
             labels_path: A `.npy` file of (N,) int64, the class of each image; None without labels.
+            value_range: The values that become -1 and 1.
 
         Raises:
             ImageDatasetError: A file is missing or holds something else.
@@ -51,11 +60,11 @@ class ImageDataset:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ImageDatasetError(str(path), f"can't be read as .npy: {error}") from error
-        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+        if images.dtype.kind not in "uif" or images.ndim != 4 or 0 in images.shape:
             found = f"{images.dtype} {images.shape}"
-            raise ImageDatasetError(str(path), f"must hold uint8 (N, H, W, C), not {found}")
+            raise ImageDatasetError(str(path), f"must hold numbers (N, H, W, C), not {found}")
         labels = None if labels_path is None else _open_labels(labels_path, len(images))
-        return cls(images, np.arange(len(images)), labels)
+        return cls(images, np.arange(len(images)), labels, value_range)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -73,9 +82,22 @@ class ImageDataset:
             indices: (B,) int64 in [0, len(self)).
 
         Returns:
-            (B, H, W, C) uint8, on the CPU.
+            (B, H, W, C) on the CPU: 8-bit images as uint8, all others as float32 in [-1, 1].
         """
-        return torch.from_numpy(self.images[self.members[indices]])
+        images = self.images[self.members[indices]]
+        if images.dtype == np.uint8 and self.value_range == BYTE_RANGE:
+            return torch.from_numpy(images)
+        low, high = self.value_range
+        scaled = (images.astype(np.float64) - low) * (2.0 / (high - low)) - 1.0
+        return torch.from_numpy(scaled.astype(np.float32))
+
+    @property
+    def num_levels(self) -> int | None:
+        """How many values a pixel may have; None for real numbers."""
+        if self.images.dtype.kind == "f":
+            return None
+        low, high = self.value_range
+        return round(high - low) + 1
 
     def labels(self, indices: NDArray[np.int64]) -> Tensor | None:
         """Return the classes of images by their number within this data set.
@@ -179,11 +201,13 @@ def to_float(images: Tensor) -> Tensor:
     """Return stored images as the network sees them.
 
     Args:
-        images: (B, H, W, C) uint8.
+        images: (B, H, W, C) uint8, or float32 that is in [-1, 1] already.
 
     Returns:
         (B, C, H, W) float32 in [-1, 1], in the memory format channels_last.
     """
+    if images.is_floating_point():
+        return images.permute(0, 3, 1, 2)
     return (images.float() / 127.5 - 1.0).permute(0, 3, 1, 2)
 
 
@@ -192,7 +216,7 @@ class Batch:
     """A worker's part of the global batch of one step.
 
     Attributes:
-        images: (B, H, W, C) uint8.
+        images: (B, H, W, C) uint8, or float32 in [-1, 1].
         labels: (B,) int64, the class of each; None for a set without labels.
     """
 

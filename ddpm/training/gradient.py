@@ -73,7 +73,7 @@ class LossGradient:
         """Set the gradients, and the extra numbers but the last, to this worker's part of them.
 
         Args:
-            images: (B, H, W, C) uint8 on the device.
+            images: (B, H, W, C) uint8, or float32 in [-1, 1], on the device.
             step: Steps taken before this one.
         """
         # From outside of a graph, which reads the keys where they lie.
@@ -130,7 +130,7 @@ class _Replay:
 
     Args:
         function: What is captured.
-        images: (B, H, W, C) uint8 on the device; all later ones have this shape.
+        images: (B, H, W, C) on the device; all later ones have this shape.
         step: What the first calls, whose results are overwritten, are made with.
     """
 

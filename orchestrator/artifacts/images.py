@@ -15,6 +15,7 @@ from orchestrator.errors import DatasetError
 MAX_PIXELS = 1 << 24
 _READABLE_EDGE = 48
 _PADDING = 2
+_MAX_SHOWN = 4
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MODE_CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 
@@ -49,44 +50,31 @@ def decode_png(data: bytes, name: str = "the PNG") -> NDArray[np.uint8]:
     Raises:
         DatasetError: It is damaged, too large, or does not hold 8 bits a channel.
     """
-    return _decoded(data, name, ("PNG",))
+    return _decoded(data, name)
 
 
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Return the pixels of a PNG or JPEG: (H, W, C) uint8; palettes become colours.
-
-    Args:
-        data: The file's bytes.
-        name: What messages call it.
-
-    Raises:
-        DatasetError: It is damaged, too large, or does not hold 8 bits a channel.
-    """
-    return _decoded(data, name, ("PNG", "JPEG"))
-
-
-def _decoded(data: bytes, name: str, formats: tuple[str, ...]) -> NDArray[np.uint8]:
+def _decoded(data: bytes, name: str) -> NDArray[np.uint8]:
     if data.startswith(_PNG_SIGNATURE):
-        _check_png_chunks(data, name)
+        check_png_chunks(data, name)
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images on its own; the limit here is lower and an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(data), formats=formats)
+            opened = Image.open(io.BytesIO(data), formats=("PNG",))
         with opened as image:
             _check_size(image, name)
             pixels = np.asarray(_with_plain_mode(image, name))
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{name} has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        raise DatasetError(f"{name} is not a readable {' or '.join(formats)}") from error
+        raise DatasetError(f"{name} is not a readable PNG") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
     return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
 
 
-def _check_png_chunks(data: bytes, name: str) -> None:
-    # Pillow checks neither the sums of the pixel data nor that the file has an end.
+def check_png_chunks(data: bytes, name: str) -> None:
+    """Raise DatasetError unless a PNG is whole: Pillow looks at neither sums nor the end."""
     start = len(_PNG_SIGNATURE)
     kind = b""
     while kind != b"IEND":
@@ -131,6 +119,8 @@ def image_grid(
         scale: Screen pixels of a pixel's edge; by default tiny images are enlarged until they can
             be read.
     """
+    if images.shape[-1] > _MAX_SHOWN:  # a field of many quantities is shown by its first
+        images = images[..., :1]
     num_images, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(num_images))
     scale = scale or max(1, math.ceil(_READABLE_EDGE / max(height, width)))

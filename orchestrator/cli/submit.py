@@ -41,7 +41,7 @@ def submit_command(
     job_file = load_job_file(file, overrides, os.environ)
     check_sources(job_file, file.parent)
     store = surroundings(output.say).store
-    job_file = prepared(job_file, file.parent, store)
+    job_file = prepared(job_file, file.parent, store, output.say)
     spec = job_file.spec
     for warning in job_file.warnings:
         output.say(f"warning: {warning}")

@@ -79,6 +79,7 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
         "held_out_images": held_out,
         "evaluation_images": min(spec.evaluation.num_images, held_out),
         "image_shape": list(shape),
+        **_told_of(dataset),
         "parameters": parameters,
         "steps": steps,
         "epochs": round(steps * spec.training.global_batch_size / train_images, 2),
@@ -89,6 +90,17 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
         "images_per_worker_and_step": spec.training.global_batch_size // spec.resources.num_workers,
         "gpus_per_worker": spec.resources.gpus_per_worker,
     }
+
+
+def _told_of(dataset: DatasetRef) -> dict[str, Any]:
+    """Return what is not as it is for most: labels, and values of another type or range."""
+    told: dict[str, Any] = {}
+    if (dataset.dtype, dataset.value_range) != ("uint8", (0.0, 255.0)):
+        told["values"] = dataset.dtype
+        told["value_range"] = list(dataset.value_range)
+    if dataset.class_names:
+        told["classes"] = dict(zip(dataset.class_names, dataset.class_counts, strict=True))
+    return told
 
 
 def plan_sampling(spec: SampleJob) -> dict[str, Any]:

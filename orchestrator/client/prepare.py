@@ -4,7 +4,8 @@ Every mistake names the line of the file, also in a step of a pipeline or a run 
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +18,16 @@ from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_imag
 from orchestrator.specs.files import JobFile
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
-from orchestrator.specs.sections import ModelRef
+from orchestrator.specs.sections import LabelFile, ModelRef
 from orchestrator.specs.variables import BARE
 from orchestrator.store.objects import ObjectStore
 
 _SOURCE = (("dataset", "source"),)
+_NAMED_FIELD = re.compile(r"^dataset\.(\w+)")  # of messages that begin with the field they blame
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def check_sources(file: JobFile, folder: Path) -> None:
@@ -39,6 +45,8 @@ def check_sources(file: JobFile, folder: Path) -> None:
             source = job.dataset_input.source
             try:
                 resolve_source(source, folder)
+                if isinstance(job.dataset_input.labels, LabelFile):
+                    resolve_source(job.dataset_input.labels.file, folder)
             except DatasetError as error:
                 raise file.fault(step, _SOURCE, f"{error}{_bare(source)}") from error
 
@@ -48,39 +56,40 @@ def _bare(source: str) -> str:
     return f"; ${found[1]} is not filled in: write ${{{found[1]}}}" if found else ""
 
 
-def prepared(file: JobFile, folder: Path, store: ObjectStore) -> JobFile:
+def prepared(
+    file: JobFile, folder: Path, store: ObjectStore, say: Callable[[str], None] = _silent
+) -> JobFile:
     """Return a job file whose images are in the store, pinned by their hash; equal sources once.
 
     Args:
         file: The job file.
         folder: What relative paths start from.
         store: Where the images go, and the jobs are.
+        say: Told what was taken in, and what was left out.
 
     Raises:
         BadInputError: A job cannot work; the message names file and line.
     """
     known: dict[str, DatasetRef] = {}
-    jobs = {step: _with_images(file, step, job, folder, store, known) for step, job in file.jobs()}
+    jobs = {}
+    for step, job in file.jobs():
+        pinned = functools.partial(with_dataset, job, folder, store, known, say)
+        jobs[step] = _with_images(file, step, job, pinned)
     return _Looks(store, file).at(replace(file, spec=_with_jobs(file.spec, jobs)))
 
 
-def _with_images(
-    file: JobFile,
-    step: str,
-    job: Job,
-    folder: Path,
-    store: ObjectStore,
-    known: dict[str, DatasetRef],
-) -> Job:
+def _with_images(file: JobFile, step: str, job: Job, pinned: Callable[[], Job]) -> Job:
+    """Return a job with its images; what is wrong with them is told with its line."""
     try:
-        return with_dataset(job, folder, store, known)
+        return pinned()
     except ConfigError as error:
-        places = (*_SOURCE, ("model", "channel_multipliers"))
+        multipliers, classes = ("model", "channel_multipliers"), ("model", "num_classes")
+        places = (*_SOURCE, classes if error.field == "num_classes" else multipliers)
         raise file.fault(step, places, f"{error}") from error
     except DatasetError as error:
-        pinned = "dataset.sha256" in str(error)
-        place = "sha256" if pinned else "source"
-        raise file.fault(step, (("dataset", place),), str(error)) from error
+        named = _NAMED_FIELD.search(str(error))
+        place = named[1] if named else "source"
+        raise file.fault(step, (*_SOURCE, ("dataset", place)), str(error)) from error
     except StoreError as error:
         if job.dataset_input is not None and job.dataset_input.source.startswith("s3://"):
             raise file.fault(step, _SOURCE, str(error)) from error

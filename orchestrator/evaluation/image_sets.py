@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.datasets.ingest import fetch
+from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.artifacts.samples.verify import SampleSet
 from orchestrator.cluster.cache import cache_folder
@@ -128,6 +128,11 @@ def _of_samples(store: ObjectStore, job_id: str, field: str) -> ImageSet:
 
 def _of_dataset(store: ObjectStore, spec: DatasetSpec) -> ImageSet:
     ref = describe(store, str(spec.sha256))
+    if (ref.dtype, ref.value_range) != ("uint8", (0.0, 255.0)):
+        raise BadInputError(
+            f"{spec.source} holds {ref.dtype} in the range {list(ref.value_range)}; "
+            "features are those of 8-bit images"
+        )
     return ImageSet(
         form="dataset",
         name=spec.source,

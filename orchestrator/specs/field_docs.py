@@ -60,7 +60,8 @@ def field_docs(model: Any, above: str = "", instance: Any = None) -> Iterator[Fi
         told = None if not has else shown(value)
         yield FieldDoc(key, type_text(annotation), told, meaning(model, name), inner is not None)
         if inner is not None:
-            yield from field_docs(inner, f"{key}.", value if has and value is not None else None)
+            # Where a word may stand for keys, as `auto`, the default may be no instance of them.
+            yield from field_docs(inner, f"{key}.", value if isinstance(value, inner) else None)
 
 
 def _default(owner: Any, name: str, instance: Any) -> tuple[bool, Any]:

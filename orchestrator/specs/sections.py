@@ -52,16 +52,51 @@ class Closed(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class LabelFile(Closed):
+    """Labels from a file of their own.
+
+    Attributes:
+        file: A CSV of name,label; or .npy, IDX or a CSV of labels alone, one for each image.
+    """
+
+    file: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+
+
+_Edge = Annotated[int, Field(ge=1, le=4096)]
+
+
+def _rises(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError("the first number, which becomes -1, must be below the second")
+    return bounds
+
+
 class DatasetSpec(Closed):
     """The images to train on.
 
     Attributes:
-        source: `digits`, a path, or an s3:// URI: a folder or tar of PNG/JPEG, .npz, .npy, IDX.
+        source: `digits`, a path, an `s3://` URI, or the name of a data set in the store.
+        image_size: Edge, or height and width, of every image; none where all have one size.
+        fit: How an image of another shape gets that size: cut, laid on a background, distorted.
+        channels: What every image becomes; `auto` keeps what all of them have.
+        background: Colour below transparent and padded pixels.
+        value_range: Values that become -1 and 1; `auto` is all that a whole-number type can hold.
+        labels: Where the classes of a conditional model are from.
+        skip_damaged: Go on without images that cannot be read, and record which.
         holdout_fraction: Share of the images kept for evaluation.
         sha256: Hash of the images; `submit` fills it in, and whoever gives it pins them.
     """
 
     source: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    image_size: _Edge | tuple[_Edge, _Edge] | None = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
+    background: Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")] = "#ffffff"
+    value_range: (
+        Literal["auto", "minmax"] | Annotated[tuple[float, float], AfterValidator(_rises)]
+    ) = "auto"
+    labels: Literal["auto", "none", "folders"] | LabelFile = "auto"
+    skip_damaged: bool = False
     holdout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 

@@ -111,6 +111,42 @@ def feature_folder(extractor_sha256: str, images_sha256: str) -> str:
 
 
 @dataclass(frozen=True)
+class PreparationPaths:
+    """The keys of one preparation of a data set: a source, read in one way."""
+
+    preparation: str
+
+    @property
+    def folder(self) -> str:
+        """What is told of it while it goes on."""
+        return f"{DATASETS}preparing/{self.preparation}/"
+
+    @property
+    def plan(self) -> str:
+        """How the source is cut into units; put if absent."""
+        return f"{self.folder}plan.json"
+
+    @property
+    def units(self) -> str:
+        """Folder of the units' commits."""
+        return f"{self.folder}units/"
+
+    def unit(self, index: int) -> str:
+        """Key of one unit's commit; put if absent."""
+        return f"{self.units}{index:06d}.json"
+
+    @property
+    def result(self) -> str:
+        """Key of the name of the set that came of it."""
+        return f"{DATASETS}prepared/{self.preparation}.json"
+
+    @property
+    def chunks(self) -> str:
+        """Folder of the chunks."""
+        return f"{DATASETS}chunks/{self.preparation}/"
+
+
+@dataclass(frozen=True)
 class AttemptPaths:
     """The keys of one attempt of a job."""
 

@@ -104,6 +104,9 @@ class ObjectStore(Protocol):
     ) -> str:
         """Write an object and return its ETag. Raises: ConditionFailedError."""
 
+    def get_range(self, key: str, first_byte: int, size_bytes: int, *, etag: str = "") -> bytes:
+        """Return a part, of one version. Raises: ObjectNotFoundError, ConditionFailedError."""
+
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file. Raises: ObjectNotFoundError."""
 
@@ -174,6 +177,14 @@ class S3Store:
             )
         self._note_clock(answer)
         return answer["ETag"]
+
+    def get_range(self, key: str, first_byte: int, size_bytes: int, *, etag: str = "") -> bytes:
+        """Return a part, of one version. Raises: ObjectNotFoundError, ConditionFailedError."""
+        which: dict[str, Any] = {"IfMatch": etag} if etag else {}
+        which["Range"] = f"bytes={first_byte}-{first_byte + size_bytes - 1}"
+        with self._translated(key, conditional=bool(etag)):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **which)
+            return answer["Body"].read()
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file. Raises: ObjectNotFoundError."""
@@ -374,8 +385,16 @@ def open_store(uri: str, answer_within_s: float = 60.0) -> S3Store:
     Raises:
         BadInputError: The URI is malformed.
     """
-    bucket, prefix = parse_store_uri(uri)
+    return _store_at(*parse_store_uri(uri), answer_within_s)
+
+
+def open_bucket(uri: str) -> S3Store:
+    """Return the store below any key of a bucket, whatever characters that has."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    return _store_at(bucket, prefix.strip("/"))
+
+
+def _store_at(bucket: str, prefix: str, answer_within_s: float = 60.0) -> S3Store:
     settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
-    pid = os.getpid()
-    renewed = partial(s3_client.__wrapped__, pid, settings, answer_within_s)
-    return S3Store(s3_client(pid, settings, answer_within_s), bucket, prefix, renewed)
+    asked = (os.getpid(), settings, answer_within_s)
+    return S3Store(s3_client(*asked), bucket, prefix, partial(s3_client.__wrapped__, *asked))

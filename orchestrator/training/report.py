@@ -88,9 +88,11 @@ def final_report(
         _log_strips(spec, state, holdout, metrics)
     if spec.evaluation.num_images and len(holdout):
         means, draws = evaluate(spec, state, holdout)
+        if holdout.num_levels is None:
+            attempt.tell("the bound leaves L_0 out, which images of real numbers do not have")
         metrics.log(state.step, means)
         said = {"format_version": 1, "step": state.step, "means": means, "images": draws}
-        body = json.dumps(said)
+        body = json.dumps({**said, "num_levels": holdout.num_levels})
         attempt.store.put(f"{attempt.paths.folder}evaluation.json", body.encode())
     commit = CheckpointStore(attempt.store, attempt.job).find(state.step)
     if commit is not None:
@@ -115,7 +117,10 @@ def evaluate(
     draws: list[dict[str, Any]] = []
     model, diffusion = AveragedModel(state), _diffusion(state)
     num_images = min(spec.evaluation.num_images, len(holdout))
-    parts: dict[str, list[Tensor]] = {name: [] for name in _PARTS_OF_BOUND}
+    shown = dict(_PARTS_OF_BOUND)
+    if holdout.num_levels is None:
+        del shown["bpd_decoder"]
+    parts: dict[str, list[Tensor]] = {name: [] for name in shown}
     for first in range(0, num_images, _BATCH):
         chosen = np.arange(first, min(first + _BATCH, num_images))
         bound = bits_per_dim(
@@ -125,8 +130,9 @@ def evaluate(
             torch.from_numpy(chosen).to(state.compute.device),
             seed=spec.training.seed,
             num_timesteps=min(spec.evaluation.num_timesteps, diffusion.num_timesteps),
+            num_levels=holdout.num_levels,
         )
-        for name, attribute in _PARTS_OF_BOUND.items():
+        for name, attribute in shown.items():
             parts[name].append(getattr(bound, attribute))
         rows = zip(chosen.tolist(), bound.timesteps.tolist(), bound.terms.tolist(), strict=True)
         draws += [{"image": k, "timesteps": t, "terms": terms} for k, t, terms in rows]

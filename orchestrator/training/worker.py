@@ -19,8 +19,8 @@ from ddpm.training.loop import StepMetrics, TrainState, train_steps
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
-from orchestrator.artifacts.datasets.ingest import fetch
 from orchestrator.artifacts.datasets.labels import describe_classes, fetch_labels
+from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.attempts.attempt import Attempt, register_process
 from orchestrator.attempts.compute import kernel_folder, set_up_process
@@ -126,7 +126,8 @@ class TrainingWorker:
         path = fetch(store, dataset.images, cache)
         if dataset.class_names:
             logger.info("data set %s: %s", dataset.sha256[:12], describe_classes(dataset))
-        return ImageDataset.open(path, fetch_labels(store, dataset, cache))
+        labels = fetch_labels(store, dataset, cache)
+        return ImageDataset.open(path, labels, dataset.value_range)
 
     def _decided(self) -> tuple[ComputeDecision, dict[str, Any]]:
         """Decide what changes bits, or take over what an earlier attempt decided."""

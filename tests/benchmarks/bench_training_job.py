@@ -30,7 +30,7 @@ from ddpm.kernels.amx.kernels import kernels_obstacle
 from ddpm.kernels.amx.network import fits_tiles
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
-from orchestrator.artifacts.datasets.ingest import fetch
+from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.attempts.compute import set_up_process
 from orchestrator.client.datasets import with_dataset
 from orchestrator.client.ensure import ensure_orchestrator

@@ -61,6 +61,13 @@ class MemoryStore:
         self.objects[key] = StoredObject(key, body, etag, self.clock, self.clock)
         return etag
 
+    def get_range(self, key: str, first_byte: int, size_bytes: int, *, etag: str = "") -> bytes:
+        """Return a part of an object."""
+        stored = self.get(key)
+        if etag and stored.etag != etag:
+            raise ConditionFailedError(key)
+        return stored.body[first_byte : first_byte + size_bytes]
+
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a file."""
         path.write_bytes(self.get(key).body)

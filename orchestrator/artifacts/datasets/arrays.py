@@ -1,39 +1,34 @@
-"""Images out of array files (.npy, .npz, IDX), in blocks, so that any size fits in memory."""
+"""Images out of array files (.npy, .npz, IDX, TIFF stacks), in blocks of any size of set."""
 
-import gzip
-import lzma
 import math
 import struct
-import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.artifacts.datasets.archives import damage_translated, unpacked
+from orchestrator.artifacts.datasets.places import Place
+from orchestrator.artifacts.datasets.wide_pictures import KEPT_DTYPES
 from orchestrator.errors import DatasetError
 
 BLOCK_BYTES = 8 << 20
-GZIP_MAGIC = b"\x1f\x8b"
-_NPY_MAGIC = b"\x93NUMPY"
-_ZIP_MAGIC = b"PK\x03\x04"
-_IDX_UINT8 = b"\x00\x00\x08"
-_DAMAGE = (
-    EOFError,
-    OSError,
-    ValueError,
-    NotImplementedError,  # a zip of an unknown compression
-    struct.error,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+MAX_CHANNELS = 64
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = b"PK\x03\x04"
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+# An IDX file tells its type by its third byte; the numbers are big-endian.
+_IDX_DTYPES = {0x08: ">u1", 0x0B: ">i2", 0x0D: ">f4"}
+_IMAGE_NAMES = ("arr_0", "images", "x_train", "x", "X", "data")
+LABEL_NAMES = ("y", "labels", "y_train", "label", "targets", "classes", "arr_1")
+_TEST_NAMES = frozenset({"x_test", "y_test"})
 
 
 @dataclass(frozen=True)
@@ -41,139 +36,180 @@ class Block:
     """Neighbouring images of a set.
 
     Attributes:
-        start: Index of the first of them in the whole set.
-        images: (n, H, W, C) uint8.
+        start: Index of the first of them in the source.
+        images: (n, H, W, C).
         name: What messages call the file that they are from.
     """
 
     start: int
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     name: str
 
 
 @dataclass(frozen=True)
-class ImageStream:
-    """A set that can be read once from front to back; the blocks may come in any order."""
+class Header:
+    """What the head of an array file tells.
 
-    num_images: int
-    blocks: Iterator[Block]
+    Attributes:
+        shape: As it is stored.
+        dtype: As it is stored, with its order of bytes.
+        first_byte: Where its values begin.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    first_byte: int
 
 
-def is_array_file(path: Path, name: str) -> bool:
-    """Tell by its first bytes whether a file is a .npy, a .npz or an IDX file (or one in gzip)."""
-    with damage_translated(name), _plain(path) as file:
-        head = _head(file)
-    return head.startswith((_NPY_MAGIC, _ZIP_MAGIC, _IDX_UINT8))
+def is_array(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is a .npy or an IDX file."""
+    is_idx = len(head) > 3 and head[:2] == b"\0\0" and head[2] in _IDX_DTYPES and 1 <= head[3] <= 4
+    return head.startswith(NPY_MAGIC) or is_idx
 
 
-@contextmanager
-def open_array_file(path: Path, name: str) -> Iterator[ImageStream]:
-    """Read a .npy, a .npz or an IDX file of uint8 images as a stream.
+class ArrayFile:
+    """The images of one array file.
 
     Args:
-        path: The file; an IDX file may be packed with gzip. A .npz holds the images as `arr_0`,
-            as `images`, or as its only array.
-        name: What messages call it.
+        place: Where it lies.
+        path: The file; it may be packed.
+        member: Of a .npz, the array's name.
 
     Raises:
         DatasetError: The file is damaged or holds something else than images.
     """
-    with damage_translated(name), _plain(path) as file:
-        head = _head(file)
-        if head.startswith(_ZIP_MAGIC):
-            with zipfile.ZipFile(path) as archive, archive.open(_member(archive, name)) as member:
-                yield _npy_stream(member, name)
-        elif head.startswith(_NPY_MAGIC):
-            yield _npy_stream(file, name)
+
+    def __init__(self, place: Place, path: str, member: str | None = None) -> None:
+        self.name = place.full_name(path)
+        self._place = place
+        self._path = path
+        self._member = member
+        with self._open() as file:
+            self._header = read_header(file, self.name)
+        _check_images(self._header, self.name)
+        self.num_images, *self._shape = image_shape(self._header.shape, self.name)
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        with open_array(self._place, self._path, self._member) as file:
+            yield file
+
+    def blocks(self, start: int, stop: int) -> Iterator[Block]:
+        """Yield the images from `start` to `stop`. Raises: DatasetError."""
+        dtype = self._header.dtype
+        image_bytes = math.prod(self._shape) * dtype.itemsize
+        step = max(1, BLOCK_BYTES // image_bytes)
+        with self._open() as file:
+            file.seek(self._header.first_byte + start * image_bytes)
+            for first in range(start, stop, step):
+                count = min(step, stop - first)
+                data = _read_exactly(file, count * image_bytes)
+                if len(data) < count * image_bytes:
+                    whole = first + len(data) // image_bytes
+                    raise DatasetError(
+                        f"{self.name} is cut off: {whole} of its {self.num_images} images are whole"
+                    )
+                images = np.frombuffer(data, dtype).reshape(count, *self._shape)
+                yield Block(first, images.astype(dtype.newbyteorder("="), copy=False), self.name)
+            if stop == self.num_images and file.read(1):
+                raise DatasetError(
+                    f"{self.name} goes on after its {self.num_images} images, "
+                    "so its header is wrong"
+                )
+
+
+@contextmanager
+def open_array(place: Place, path: str, member: str | None = None) -> Iterator[IO[bytes]]:
+    """Open an array file, unpacked; of a .npz one array."""
+    with damage_translated(place.full_name(path)), place.open(path) as file:
+        if member is None:
+            with unpacked(file, place.full_name(path)) as plain:
+                yield plain
         else:
-            yield _idx_stream(file, name)
+            with zipfile.ZipFile(file) as archive, archive.open(f"{member}.npy") as plain:
+                yield plain
 
 
-@contextmanager
-def damage_translated(name: str) -> Iterator[None]:
-    """Turn what the readers of archives and arrays raise on damage into a `DatasetError`."""
-    try:
-        yield
-    except _DAMAGE as error:
-        raise DatasetError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
+def read_vector(place: Place, path: str, member: str | None = None) -> NDArray[Any]:
+    """Return an array of one value for each image; one of (N, 1) is taken as (N,).
+
+    Raises:
+        DatasetError: It is damaged or of another shape.
+    """
+    name = place.full_name(path) + (f": {member}" if member else "")
+    with open_array(place, path, member) as file:
+        header = read_header(file, name)
+        shape = header.shape[:1] if header.shape[1:] == (1,) else header.shape
+        if len(shape) != 1 or shape[0] > 1 << 31:
+            raise DatasetError(f"{name} has the shape {header.shape}; labels are (N,)")
+        data = _read_exactly(file, shape[0] * header.dtype.itemsize)
+    if len(data) < shape[0] * header.dtype.itemsize:
+        raise DatasetError(f"{name} is cut off")
+    values = np.frombuffer(data, header.dtype)
+    return values.astype(header.dtype.newbyteorder("="))
 
 
-@contextmanager
-def _plain(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as packed:
-        is_packed = packed.read(2) == GZIP_MAGIC
-        packed.seek(0)
-        if not is_packed:
-            yield packed
-            return
-        with gzip.open(packed) as file:
-            yield cast(IO[bytes], file)
-
-
-def _head(file: IO[bytes]) -> bytes:
-    head = file.read(len(_NPY_MAGIC))
-    file.seek(0)
-    return head
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> str:
+def npz_arrays(archive: zipfile.ZipFile, name: str) -> list[str]:
+    """Return the names of the arrays of a .npz. Raises: DatasetError."""
     if any(entry.flag_bits & 1 for entry in archive.infolist()):
         raise DatasetError(f"{name} is encrypted; save it without a password")
-    arrays = [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
-    for wanted in ("arr_0", "images"):
+    return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
+
+
+def choose_images(arrays: Sequence[str], name: str) -> str:
+    """Return which array of a .npz holds the images. Raises: DatasetError."""
+    for wanted in _IMAGE_NAMES:
         if wanted in arrays:
-            return f"{wanted}.npy"
-    if len(arrays) != 1:
+            return wanted
+    rest = [array for array in arrays if array not in (*LABEL_NAMES, *_TEST_NAMES)]
+    if len(rest) != 1:
         found = ", ".join(arrays) or "none"
         raise DatasetError(
             f"{name} must hold its images as the array arr_0 or images; its arrays: {found}"
         )
-    return f"{arrays[0]}.npy"
+    return rest[0]
 
 
-def _npy_stream(file: IO[bytes], name: str) -> ImageStream:
+def read_header(file: IO[bytes], name: str) -> Header:
+    """Read the head of a .npy or an IDX file, from its start. Raises: DatasetError."""
+    head = file.read(len(NPY_MAGIC))
+    file.seek(0)
+    if not head.startswith(NPY_MAGIC):
+        return _idx_header(file, name)
     version = np.lib.format.read_magic(file)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read_header is None:
+    reader = _HEADERS.get(version)
+    if reader is None:
         raise DatasetError(f"{name} has a .npy header of version {version}; save it again")
-    shape, is_fortran, dtype = read_header(file)
-    _check_dtype(dtype, name)
-    if is_fortran:
-        raise DatasetError(f"{name} is in Fortran order; save np.ascontiguousarray(images)")
-    return _stream(file, shape, name)
-
-
-def _check_dtype(dtype: np.dtype[np.generic], name: str) -> None:
+    shape, is_fortran, dtype = reader(file)
     if dtype.hasobject:
         raise DatasetError(
             f"{name} holds pickled objects, which are never read; save a uint8 array"
         )
-    if dtype == np.uint8:
-        return
-    advice = "save them as uint8 with values 0..255"
-    if np.issubdtype(dtype, np.floating):
-        advice = "scale them to 0..255 and save np.round(images).astype(np.uint8)"
-    raise DatasetError(f"{name} holds {dtype} values; {advice}")
+    if is_fortran and len(shape) > 1:
+        raise DatasetError(f"{name} is in Fortran order; save np.ascontiguousarray(images)")
+    return Header(shape, dtype, file.tell())
 
 
-def _idx_stream(file: IO[bytes], name: str) -> ImageStream:
+def _idx_header(file: IO[bytes], name: str) -> Header:
     magic = file.read(4)
-    num_dimensions = magic[3]
-    if num_dimensions not in (3, 4):
+    if len(magic) < 4 or magic[2] not in _IDX_DTYPES:
+        raise DatasetError(f"{name} holds neither a .npy nor an IDX array")
+    shape = struct.unpack(f">{magic[3]}I", file.read(4 * magic[3]))
+    return Header(shape, np.dtype(_IDX_DTYPES[magic[2]]), 4 + 4 * magic[3])
+
+
+def _check_images(header: Header, name: str) -> None:
+    if len(header.shape) == 1:
         raise DatasetError(
-            f"{name} is an IDX file with {num_dimensions} dimensions (labels have 1); "
+            f"{name} is an array of the shape {header.shape} (labels have 1 dimension); "
             "images have 3 or 4"
         )
-    shape = struct.unpack(f">{num_dimensions}I", file.read(4 * num_dimensions))
-    return _stream(file, shape, name)
-
-
-def _stream(file: IO[bytes], shape: tuple[int, ...], name: str) -> ImageStream:
-    num_images, height, width, channels = image_shape(shape, name)
-    return ImageStream(num_images, _blocks(file, num_images, (height, width, channels), name))
+    if header.dtype.newbyteorder("=").name in KEPT_DTYPES:
+        return
+    advice = f"save them as one of {', '.join(KEPT_DTYPES)}"
+    if header.dtype.kind == "f":
+        advice = "save them as float32"
+    raise DatasetError(f"{name} holds {header.dtype} values; {advice}")
 
 
 def image_shape(shape: tuple[int, ...], name: str) -> tuple[int, int, int, int]:
@@ -188,28 +224,15 @@ def image_shape(shape: tuple[int, ...], name: str) -> tuple[int, int, int, int]:
     num_images, height, width, channels = full
     if min(full) < 1:
         raise DatasetError(f"{name} has the shape {shape}, so it holds no images")
-    if channels > 4:
+    looks_swapped = height <= 4 < min(width, channels)
+    if channels > MAX_CHANNELS or looks_swapped:
         hint = ""
-        if height <= 4 and height < min(width, channels):
+        if height < min(width, channels):
             hint = "; it looks like (N, C, H, W): save images.transpose(0, 2, 3, 1)"
-        raise DatasetError(f"{name} has the shape {shape}: {channels} channels, 4 at most{hint}")
+        raise DatasetError(
+            f"{name} has the shape {shape}: {channels} channels, {MAX_CHANNELS} at most{hint}"
+        )
     return num_images, height, width, channels
-
-
-def _blocks(
-    file: IO[bytes], num_images: int, shape: tuple[int, int, int], name: str
-) -> Iterator[Block]:
-    image_bytes = math.prod(shape)
-    step = max(1, BLOCK_BYTES // image_bytes)
-    for start in range(0, num_images, step):
-        count = min(step, num_images - start)
-        data = _read_exactly(file, count * image_bytes)
-        if len(data) < count * image_bytes:
-            whole = start + len(data) // image_bytes
-            raise DatasetError(f"{name} is cut off: {whole} of its {num_images} images are whole")
-        yield Block(start, np.frombuffer(data, np.uint8).reshape(count, *shape), name)
-    if file.read(1):
-        raise DatasetError(f"{name} goes on after its {num_images} images, so its header is wrong")
 
 
 def _read_exactly(file: IO[bytes], size_bytes: int) -> bytes:

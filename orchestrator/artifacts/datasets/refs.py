@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import DatasetError, ObjectNotFoundError
-from orchestrator.store.keys import dataset_folder
+from orchestrator.store.keys import DATASETS, dataset_folder
 from orchestrator.store.objects import ObjectStore
 
 DIGITS = "digits"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # of labels, and of sets that are one array
+CHUNKED_VERSION = 2
 # Data sets that come with a package. Their hash is known, so nothing is imported to find them.
 NAMED_SHA256 = {
     DIGITS: "130bc464515cfdcd2c5c8dc7d8c6d18de76133eb1f1511a2c1881bbf7b828125",
 }
 _BARE_WORD = re.compile(r"[\w-]+")
+_WHOLE_NAME = re.compile(r"[0-9a-f]{64}")
+_STORED_NAME = re.compile(r"[0-9a-f]{12,64}")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ def resolve_source(source: str, folder: Path) -> str:
     path = folder / Path(source).expanduser()
     if path.exists():
         return str(path.resolve())
+    if _STORED_NAME.fullmatch(source):
+        return source
     if _BARE_WORD.fullmatch(source):
         raise DatasetError(_unknown_name(source))
     raise DatasetError(f"data set {source!r}: there is no file or folder {path}")
@@ -118,9 +123,33 @@ def _unknown_name(name: str) -> str:
 
 
 def find_known(source: str, store: ObjectStore) -> DatasetRef | None:
-    """Return a data set whose hash is known if the store holds it, else None: it must be read."""
+    """Return a data set whose hash is known if the store holds it, else None: it must be read.
+
+    Raises:
+        DatasetError: The source is the name of a data set that the store does not hold.
+    """
     sha256 = NAMED_SHA256.get(source)
-    return _described(store, sha256) if sha256 is not None else None
+    if sha256 is not None:
+        return _described(store, sha256)
+    return find_stored(source, store) if _STORED_NAME.fullmatch(source) else None
+
+
+def find_stored(name: str, store: ObjectStore) -> DatasetRef:
+    """Return a data set of the store by its name, or by the beginning of it.
+
+    Raises:
+        DatasetError: There is none, or more than one.
+    """
+    found = [folder for folder in stored_names(store) if folder.startswith(name)]
+    if len(found) != 1:
+        many = f"{len(found)} data sets" if found else "no data set"
+        raise DatasetError(f"{store.uri} holds {many} called {name}; see `ddpmctl datasets list`")
+    return describe(store, found[0])
+
+
+def stored_names(store: ObjectStore) -> list[str]:
+    """Return the names of the data sets of a store, those that are not whole among them."""
+    return [folder for folder in store.list_folders(DATASETS) if _WHOLE_NAME.fullmatch(folder)]
 
 
 def describe(store: ObjectStore, sha256: str) -> DatasetRef:

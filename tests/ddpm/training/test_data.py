@@ -106,7 +106,7 @@ def test_file_is_mapped_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((2, 4, 4, 1), dtype=np.float32),
+        np.zeros((2, 4, 4, 1), dtype=np.complex64),
         np.zeros((2, 4, 4), dtype=np.uint8),
         np.zeros((0, 4, 4, 1), dtype=np.uint8),
     ],
@@ -115,7 +115,7 @@ def test_other_arrays_are_refused_by_name(tmp_path: Path, array: np.ndarray) -> 
     """The message has to name the file, since a job may read many."""
     path = tmp_path / "images.npy"
     np.save(path, array)
-    with pytest.raises(ImageDatasetError, match=r"images\.npy: must hold uint8"):
+    with pytest.raises(ImageDatasetError, match=r"images\.npy: must hold numbers"):
         ImageDataset.open(path)
 
 
@@ -168,3 +168,23 @@ def test_labels_that_do_not_fit_the_images_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", np.zeros(3, np.int64))
     with pytest.raises(ImageDatasetError, match=r"labels\.npy: must hold int64 \(4,\)"):
         ImageDataset.open(tmp_path / "images.npy", tmp_path / "labels.npy")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float16", "float32"])
+def test_values_of_any_type_reach_the_network_in_minus_one_to_one(
+    dtype: str, tmp_path: Path
+) -> None:
+    """Sixteen bits keep their steps; eight stay eight until they are on the device."""
+    values = np.linspace(-20, 80, 6 * 4).astype(dtype) if dtype != "uint8" else np.arange(24) * 10
+    images = values.astype(dtype).reshape(6, 2, 2, 1)
+    np.save(tmp_path / "x.npy", images)
+    value_range = (0.0, 255.0) if dtype == "uint8" else (-20.0, 65535.0)
+    dataset = ImageDataset.open(tmp_path / "x.npy", value_range=value_range)
+    read = dataset.read(np.arange(6))
+    assert read.dtype == (torch.uint8 if dtype == "uint8" else torch.float32)
+    low, high = value_range
+    expected = (images.astype(np.float64) - low) / (high - low) * 2 - 1
+    found = to_float(read).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    is_float = dtype.startswith("float")
+    assert dataset.num_levels == (None if is_float else round(high - low) + 1)

@@ -17,10 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.artifacts.datasets.ingest import content_sha256, fetch, ingest
+from orchestrator.artifacts.datasets.chunks import content_sha256
+from orchestrator.artifacts.datasets.ingest import ingest
+from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.refs import NAMED_SHA256, DatasetRef, describe, resolve_source
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError
+from orchestrator.store.keys import dataset_folder
+from orchestrator.store.objects import StoredObject
 from tests.support.fakes import MemoryStore
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), np.uint8)
@@ -132,7 +136,7 @@ def test_source_in_a_bucket_is_read_like_a_path(
 
 def test_empty_bucket_folder_is_an_error(store: MemoryStore, cache: Path) -> None:
     """A misspelt key must not become an empty data set."""
-    with pytest.raises(DatasetError, match=r"holds no \.png"):
+    with pytest.raises(DatasetError, match="holds no PNG"):
         ingest("s3://data/nothing/", store, cache, lambda uri: MemoryStore())
     with pytest.raises(DatasetError, match="must look like"):
         ingest("s3://", store, cache, lambda uri: MemoryStore())
@@ -200,11 +204,14 @@ def test_manifest_comes_last_and_only_once(tmp_path: Path, store: MemoryStore, c
     source = str(_save_npy(tmp_path))
     ref = ingest(source, store, cache)
     folder = f"datasets/{ref.sha256}/"
-    assert list(store.objects) == [f"{folder}images.npy", f"{folder}manifest.json"]
+    chunk, manifest, prepared = store.objects
+    assert chunk.startswith("datasets/chunks/")
+    assert manifest == f"{folder}manifest.json"
+    assert prepared.startswith("datasets/prepared/")
     before = {key: stored.etag for key, stored in store.objects.items()}
     assert ingest(source, store, cache) == ref
     assert {key: stored.etag for key, stored in store.objects.items()} == before
-    assert json.loads(store.get(f"{folder}manifest.json").body)["format_version"] == 1
+    assert json.loads(store.get(f"{folder}manifest.json").body)["format_version"] == 2
     assert describe(store, ref.sha256) == ref
 
 
@@ -216,7 +223,9 @@ def test_nothing_is_left_in_the_cache_but_the_set(
     (tmp_path / "bad.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-1])
     with pytest.raises(DatasetError):
         ingest(str(tmp_path / "bad.npy"), store, cache)
-    assert [path.name for path in cache.iterdir()] == [ref.sha256]
+    assert list(cache.iterdir()) == []
+    assert not [key for key in store.objects if "preparing" in key]
+    assert describe(store, ref.sha256) == ref
 
 
 def _array(value: object) -> Callable[[Path], Path]:
@@ -230,12 +239,13 @@ def _array(value: object) -> Callable[[Path], Path]:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.zeros((4, 2, 2, 3), np.float32), r"bad\.npy holds float32 values; scale them"),
-        (np.zeros((4, 2, 2, 3), np.int64), r"bad\.npy holds int64 values; save them as uint8"),
+        (np.zeros((4, 2, 2, 3), np.float32), r"bad\.npy holds float32 values, .*value_range"),
+        (np.zeros((4, 2, 2, 3), np.float64), r"bad\.npy holds float64 values; save .* float32"),
+        (np.zeros((4, 2, 2, 3), np.int64), r"bad\.npy holds int64 values; save .* uint8, uint16"),
         (np.array([{}, {}], dtype=object), r"bad\.npy holds pickled objects"),
         (np.zeros((4, 3), np.uint8), r"bad\.npy has the shape \(4, 3\)"),
         (np.zeros((0, 2, 2, 3), np.uint8), r"holds no images"),
-        (np.zeros((4, 2, 2, 7), np.uint8), r"7 channels, 4 at most$"),
+        (np.zeros((4, 2, 2, 65), np.uint8), r"65 channels, 64 at most"),
         (np.zeros((4, 3, 8, 8), np.uint8), r"looks like \(N, C, H, W\)"),
         (np.asfortranarray(np.zeros((4, 8, 8, 3), np.uint8)), r"Fortran order"),
     ],
@@ -325,8 +335,9 @@ def test_same_name_twice_in_a_tar_is_refused(
     [
         (encode_png(np.zeros((6, 6, 3), np.uint8)), r"zz\.png is 6 x 6 with 3 channels but .*000"),
         (encode_png(np.zeros((6, 5, 1), np.uint8)), r"zz\.png is 6 x 5 with 1 channel but"),
-        (b"", r"zz\.png is not a readable PNG or JPEG"),
-        (b"GIF89a", r"zz\.png is not a readable PNG or JPEG"),
+        (b"", r"zz\.png is not a readable PNG, JPEG"),
+        (b"GIF89a", r"zz\.png is not a readable PNG, JPEG"),
+        (b"<html>", r"zz\.png is not a readable PNG, JPEG"),
         (encode_png(IMAGES[0])[:-30], r"zz\.png is damaged"),
     ],
 )
@@ -368,15 +379,15 @@ def test_npz_without_clear_images_lists_what_it_has(
     with pytest.raises(DatasetError, match="its arrays: train, test"):
         ingest(str(tmp_path / "x.npz"), store, cache)
     with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
-        archive.writestr("a.png", b"")
-    with pytest.raises(DatasetError, match="its arrays: none"):
+        archive.writestr("a.mp4", b"")
+    with pytest.raises(DatasetError, match=r"y\.zip holds no PNG.*\.mp4 1"):
         ingest(str(tmp_path / "y.zip"), store, cache)
 
 
 def test_folder_without_images_is_refused(tmp_path: Path, store: MemoryStore, cache: Path) -> None:
     """It is the wrong folder."""
     (tmp_path / "sub").mkdir()
-    with pytest.raises(DatasetError, match=r"holds no \.png"):
+    with pytest.raises(DatasetError, match="holds no PNG"):
         ingest(str(tmp_path / "sub"), store, cache)
 
 
@@ -431,7 +442,7 @@ def test_fetch_on_another_machine_downloads_and_verifies(
 def test_damaged_object_is_never_published(tmp_path: Path, store: MemoryStore, cache: Path) -> None:
     """A bit that flipped in the store would silently change every run."""
     ref = ingest(str(_save_npy(tmp_path)), store, cache)
-    key = f"datasets/{ref.sha256}/images.npy"
+    (key,) = (key for key in store.objects if key.endswith(".npy"))
     for damaged in (store.get(key).body[:-1], store.get(key).body[:-1] + b"\0"):
         store.put(key, damaged)
         with pytest.raises(DatasetError, match="is damaged"):
@@ -454,9 +465,10 @@ def test_workers_of_a_node_fetch_once(tmp_path: Path, cache: Path) -> None:
     downloads = []
 
     class CountingStore(MemoryStore):
-        def get_file(self, key: str, path: Path) -> None:
-            downloads.append(key)
-            super().get_file(key, path)
+        def get(self, key: str) -> StoredObject:
+            if key.endswith(".npy"):
+                downloads.append(key)
+            return super().get(key)
 
     store = CountingStore()
     ref = ingest(str(_save_npy(tmp_path)), store, cache)
@@ -484,3 +496,21 @@ def test_jpeg_folder_is_read(tmp_path: Path, store: MemoryStore, cache: Path) ->
         Image.new("RGB", (7, 6), (index, 0, 0)).save(tmp_path / f"{index}.jpeg")
     ref = ingest(str(tmp_path), store, cache)
     assert (ref.num_images, ref.height, ref.width, ref.channels) == (3, 6, 7, 3)
+
+
+def test_set_of_the_first_format_stays_readable(
+    tmp_path: Path, store: MemoryStore, cache: Path
+) -> None:
+    """Stores of last year hold one array and a manifest without type, range and chunks."""
+    sha256 = content_sha256(IMAGES)
+    np.save(tmp_path / "images.npy", IMAGES)
+    body = (tmp_path / "images.npy").read_bytes()
+    store.put(f"{dataset_folder(sha256)}images.npy", body)
+    old = {"format_version": 1, "size_bytes": len(body), "sha256": sha256, "source": "x.npy"}
+    shape = {"num_images": 12, "height": 6, "width": 5, "channels": 3}
+    store.put(f"{dataset_folder(sha256)}manifest.json", json.dumps({**old, **shape}).encode())
+    ref = describe(store, sha256)
+    assert (ref.dtype, ref.value_range, ref.num_classes) == ("uint8", (0.0, 255.0), 0)
+    np.testing.assert_array_equal(np.load(fetch(store, sha256, cache)), IMAGES)
+    assert ingest(str(_save_npy(tmp_path)), store, cache).sha256 == sha256
+    assert store.get(f"{dataset_folder(sha256)}images.npy").body == body

@@ -1,0 +1,209 @@
+"""Finds the pictures of tars and zips, read where they lie and never extracted.
+
+A packed tar (gzip, zstd, xz, bzip2) can't be read from its middle: it is unpacked into a scratch
+file first, which also reads it to its end and so proves its checksum.
+"""
+
+import bz2
+import gzip
+import lzma
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from orchestrator.artifacts.datasets.entries import Collector, Entry, Listing
+from orchestrator.artifacts.datasets.pictures import HEAD_BYTES
+from orchestrator.artifacts.datasets.places import LocalPlace, Place
+from orchestrator.errors import DatasetError
+
+GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+XZ_MAGIC = b"\xfd7zXZ\0"
+BZIP2_MAGIC = b"BZh"
+PACKED = (GZIP_MAGIC, ZSTD_MAGIC, XZ_MAGIC, BZIP2_MAGIC)
+_TAR_BLOCK_BYTES = 512
+_COPY_BYTES = 1 << 20
+_LOCAL_HEADER_BYTES = 30
+DAMAGE = (
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,  # a zip of an unknown compression
+    struct.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@contextmanager
+def damage_translated(name: str) -> Iterator[None]:
+    """Turn what the readers of archives and arrays raise on damage into a `DatasetError`."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise DatasetError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def unpacked(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """Yield what a gzip, zstd, xz or bzip2 file holds, or the file itself, from its start."""
+    head = file.read(len(XZ_MAGIC))
+    file.seek(0)
+    if head.startswith(GZIP_MAGIC):
+        with gzip.open(file) as plain:
+            yield cast(IO[bytes], plain)
+    elif head.startswith(ZSTD_MAGIC):
+        with _zstd(file, name) as plain:
+            yield plain
+    elif head.startswith(XZ_MAGIC):
+        with lzma.open(file) as plain:
+            yield cast(IO[bytes], plain)
+    elif head.startswith(BZIP2_MAGIC):
+        with bz2.open(file) as plain:
+            yield cast(IO[bytes], plain)
+    else:
+        yield file
+
+
+@contextmanager
+def _zstd(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise DatasetError(f"{name} is packed with zstd: pip install 'ddpmctl[images]'") from error
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(
+            file, read_across_frames=True, closefd=False
+        ) as plain:
+            yield cast(IO[bytes], plain)
+    except zstandard.ZstdError as error:
+        raise DatasetError(f"{name} cannot be read: {error}") from error
+
+
+def unpack_to(file: IO[bytes], path: Path, name: str) -> None:
+    """Unpack a file into a scratch file, to its end. Raises: DatasetError."""
+    with damage_translated(name), unpacked(file, name) as plain, path.open("wb") as scratch:
+        while piece := plain.read(_COPY_BYTES):
+            scratch.write(piece)
+
+
+class TarPlace(LocalPlace):
+    """The unpacked scratch copy of one archive, under the archive's own name."""
+
+    def __init__(self, scratch: Path, name: str) -> None:
+        super().__init__(scratch.parent)
+        self.name = name
+        self._archive = scratch.name
+
+    def full_name(self, path: str) -> str:
+        """Return what messages call it."""
+        return self.name if path == self._archive else f"{self.name}: {path}"
+
+
+def list_tar(found: Collector, place: Place, path: str, stamp: str) -> None:
+    """Add the files of an unpacked tar to what was found.
+
+    Raises:
+        DatasetError: It is damaged, holds links or devices, or the same name twice.
+    """
+    name = place.full_name(path)
+    seen: set[str] = set()
+    with (
+        damage_translated(name),
+        place.open(path) as file,
+        tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
+        for member in _members(tar, name):
+            first = member.offset_data
+            if member.name in seen:
+                raise DatasetError(f"{name} holds {member.name} twice")
+            seen.add(member.name)
+            entry = Entry(member.name, path, first, member.size, stamp=stamp)
+            found.add(entry, member.size, lambda at=first: place.read(path, at, HEAD_BYTES))  # type: ignore[misc]
+
+
+def _members(tar: tarfile.TarFile, name: str) -> Iterator[tarfile.TarInfo]:
+    end = 0
+    while (member := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]  # keep no header in memory
+        blocks = -(-member.size // _TAR_BLOCK_BYTES) if member.isreg() else 0
+        end = member.offset_data + blocks * _TAR_BLOCK_BYTES
+        if member.isdir():
+            continue
+        if not member.isreg() or member.issparse():
+            raise DatasetError(
+                f"{name}: {member.name} is a link, a device or sparse; only plain files are read"
+            )
+        yield member
+    _check_end(tar.fileobj, end, name)
+
+
+def _check_end(file: Any, end: int, name: str) -> None:
+    """Make sure that an archive has its end mark, and nothing behind it."""
+    # Where a header is cut off, tarfile only stops: the images after it would silently be missing.
+    file.seek(end)
+    if file.read(_TAR_BLOCK_BYTES) != bytes(_TAR_BLOCK_BYTES):
+        raise DatasetError(f"{name} is cut off: it has no end mark; pack it again")
+    while piece := file.read(_COPY_BYTES):
+        if piece.count(0) != len(piece):
+            raise DatasetError(
+                f"{name} goes on after its end mark: two archives one behind the other? "
+                "Give them as two files of a folder"
+            )
+
+
+def list_zip(found: Collector, place: Place, path: str, stamp: str) -> None:
+    """Add the files of a zip to what was found.
+
+    Raises:
+        DatasetError: It is damaged, encrypted, or packed in an unusual way.
+    """
+    name = place.full_name(path)
+    seen: set[str] = set()
+    with damage_translated(name), place.open(path) as file, zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            _check_zip_member(info, name)
+            if info.filename in seen:
+                raise DatasetError(f"{name} holds {info.filename} twice")
+            seen.add(info.filename)
+            entry = _zip_entry(info, file, path, stamp, name)
+            found.add(entry, info.file_size, lambda info=info: archive.open(info).read(HEAD_BYTES))  # type: ignore[misc]
+
+
+def _check_zip_member(info: zipfile.ZipInfo, name: str) -> None:
+    if info.flag_bits & 1:
+        raise DatasetError(f"{name} is encrypted; save it without a password")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DatasetError(
+            f"{name}: {info.filename} is packed by method {info.compress_type}; "
+            "pack it with deflate, or not at all"
+        )
+
+
+def _zip_entry(info: zipfile.ZipInfo, file: IO[bytes], path: str, stamp: str, name: str) -> Entry:
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER_BYTES)
+    if len(header) < _LOCAL_HEADER_BYTES or not header.startswith(b"PK\x03\x04"):
+        raise DatasetError(f"{name}: {info.filename} is damaged: it has no header of its own")
+    name_bytes, extra_bytes = struct.unpack_from("<HH", header, 26)
+    first = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+    packed = info.compress_type == zipfile.ZIP_DEFLATED
+    return Entry(info.filename, path, first, info.compress_size, packed, info.CRC, stamp)
+
+
+def list_shards(place: Place, shards: list[Entry], whole: Listing) -> Listing:
+    """List the files of several tars as one source: a WebDataset, or a sample set's shards."""
+    found = Collector(place)
+    found.survey = whole.survey
+    for shard in shards:
+        list_tar(found, place, shard.path, shard.stamp)
+    return found.listing()

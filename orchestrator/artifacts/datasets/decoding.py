@@ -1,0 +1,108 @@
+"""Turns any part of a source into images of the wanted size, on all cores of this machine."""
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.artifacts.datasets.archives import damage_translated
+from orchestrator.artifacts.datasets.arrays import Block
+from orchestrator.artifacts.datasets.fitting import fitted
+from orchestrator.artifacts.datasets.pictures import (
+    MAX_PIXELS,
+    MAX_PIXELS_SCALED,
+    decode_picture,
+    quiet_decoders,
+)
+from orchestrator.artifacts.datasets.reading import Reading
+from orchestrator.artifacts.datasets.sources import Source
+from orchestrator.errors import DatasetError
+
+_READ_AHEAD = 8  # images on their way for each thread: a store answers slowly
+_MIN_THREADS = 4
+MAX_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Damage:
+    """An image that cannot be read.
+
+    Attributes:
+        index: Its place in the source.
+        problem: What is wrong, with its name.
+    """
+
+    index: int
+    problem: str
+
+
+def decoded(
+    source: Source, reading: Reading, start: int, stop: int, notes: Counter[str]
+) -> Iterator[Block | Damage]:
+    """Yield the images of a part of a source in order, and what cannot be read in its place.
+
+    Args:
+        source: Where they are from.
+        reading: What they are to become.
+        start: The first one.
+        stop: One past the last one.
+        notes: Counts what was done to images that their owner should know.
+
+    Raises:
+        DatasetError: An array is damaged, which can't be passed over.
+    """
+    if source.blocks is not None:
+        for block in source.blocks(start, stop):
+            yield _fitted_block(block, reading)
+        return
+    if source.encoded is None:
+        raise TypeError(f"{source.name} has neither pictures nor arrays")
+    num_threads = max(_MIN_THREADS, len(os.sched_getaffinity(0)))
+    running: deque[Future[Block | Damage]] = deque()
+    with quiet_decoders(), ThreadPoolExecutor(num_threads, "decode") as pool:
+        try:
+            pictures = source.encoded(start, stop)
+            for index, (name, load) in enumerate(pictures, start=start):
+                running.append(pool.submit(_decode_one, index, name, load, reading, notes))
+                if len(running) > num_threads * _READ_AHEAD:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _decode_one(
+    index: int, name: str, load: Callable[[], bytes], reading: Reading, notes: Counter[str]
+) -> Block | Damage:
+    max_pixels = MAX_PIXELS if reading.image_size is None else MAX_PIXELS_SCALED
+    try:
+        with damage_translated(name):
+            data = load()
+        pixels = fitted(decode_picture(data, name, notes, max_pixels), reading, name)
+    except DatasetError as error:
+        return Damage(index, str(error))
+    return Block(index, pixels[np.newaxis], name)
+
+
+def _fitted_block(block: Block, reading: Reading) -> Block:
+    if reading.is_plain:
+        return block
+    images = [fitted(image, reading, block.name) for image in block.images]
+    return Block(block.start, np.stack(images), block.name)
+
+
+def list_damage(damages: list[Damage], num_images: int) -> DatasetError:
+    """Return the error that names damaged images: the first ones, and how many there are."""
+    told = "; ".join(damage.problem for damage in damages[:MAX_LISTED])
+    more = len(damages) - MAX_LISTED
+    rest = f"; and {more} more" if more > 0 else ""
+    if len(damages) == 1 and num_images == 1:
+        return DatasetError(told)
+    count = f"{len(damages)} of {num_images} images cannot be read"
+    return DatasetError(
+        f"{count}: {told}{rest}. Mend or remove them, or set dataset.skip_damaged: true"
+    )

@@ -1,0 +1,213 @@
+"""Finds the pictures of a source, without reading them: in a folder, a prefix, a tar or a zip.
+
+An entry says where the bytes of one picture lie, so that any part of a source can be read at once,
+by any process. The order of a set is that of the entries' paths in bytes, wherever they lie.
+"""
+
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from orchestrator.artifacts.datasets.left_out import (
+    DANGLING,
+    HIDDEN,
+    LOOP,
+    MACOSX,
+    NO_FILE,
+    NO_IMAGE,
+    UNREADABLE,
+    Survey,
+)
+from orchestrator.artifacts.datasets.pictures import HEAD_BYTES, is_picture
+from orchestrator.artifacts.datasets.places import WHOLE, LocalPlace, Place, StorePlace
+from orchestrator.errors import DatasetError
+
+MAX_FILE_BYTES = 256 << 20
+_PNG = {".png", ".apng"}
+_JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
+SUFFIXES = frozenset(_PNG | _JPEG | {".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
+# Told by their names alone, so that nothing of them is read. Camera raws begin like a TIFF.
+_RAWS = {".cr2", ".nef", ".dng", ".arw", ".orf", ".rw2", ".raf", ".pef"}
+_TEXTS = {".txt", ".json", ".csv", ".tsv", ".md", ".xml", ".yaml", ".yml", ".html", ".log", ".py"}
+_ARCHIVES = {".tar", ".tgz", ".zip", ".gz", ".zst", ".7z", ".rar", ".parquet", ".npy", ".npz"}
+_MODELS = {".pt", ".pth", ".pkl", ".safetensors", ".h5", ".hdf5", ".mdb", ".cls"}
+_MEDIA = {".mp4", ".mov", ".avi", ".wav", ".mp3", ".pdf"}
+_OTHERS = frozenset(_RAWS | _TEXTS | _ARCHIVES | _MODELS | _MEDIA)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where the bytes of one picture lie.
+
+    Attributes:
+        name: Its path within the source, which orders the set.
+        path: The file or archive that holds it, below the source's place.
+        first_byte: In that file.
+        size_bytes: WHOLE for all of the file.
+        packed: Whether it is deflated.
+        crc32: Of its bytes; -1 where nobody says.
+        stamp: What changes when it does: a time, or an ETag.
+    """
+
+    name: str
+    path: str
+    first_byte: int = 0
+    size_bytes: int = WHOLE
+    packed: bool = False
+    crc32: int = -1
+    stamp: str = ""
+
+    def to_json(self) -> list[Any]:
+        """Return plain JSON values."""
+        return [getattr(self, name) for name in self.__slots__]
+
+
+@dataclass
+class Listing:
+    """What lies in a source.
+
+    Attributes:
+        place: Where it lies.
+        pictures: In order.
+        others: Paths of what is left out as no image, for those who look for labels or archives.
+        survey: What was left out.
+    """
+
+    place: Place
+    pictures: list[Entry]
+    others: dict[str, Entry]
+    survey: Survey
+
+
+class Collector:
+    """Sorts the files of a source into pictures and what is left out."""
+
+    def __init__(self, place: Place) -> None:
+        self.survey = Survey()
+        self._place = place
+        self._pictures: list[Entry] = []
+        self._others: dict[str, Entry] = {}
+
+    def add(self, entry: Entry, size_bytes: int, head: Callable[[], bytes]) -> None:
+        """Take a file in by its name, or by its first bytes where the name doesn't tell."""
+        parts = PurePosixPath(entry.name).parts
+        if "__MACOSX" in parts:
+            self.survey.leave_out(MACOSX, entry.name)
+            return
+        if any(part.startswith(".") and part != ".." for part in parts):
+            self.survey.leave_out(HIDDEN, entry.name)
+            return
+        suffix = PurePosixPath(entry.name).suffix.lower()
+        taken = suffix in SUFFIXES or (suffix not in _OTHERS and is_picture(head()))
+        if not taken:
+            self._others[entry.name] = entry
+            self.survey.leave_out(NO_IMAGE, entry.name)
+            return
+        if size_bytes > MAX_FILE_BYTES:
+            raise DatasetError(
+                f"{self._place.full_name(entry.name)} has {size_bytes} bytes; "
+                f"an image has {MAX_FILE_BYTES} at most"
+            )
+        self._pictures.append(entry)
+
+    def listing(self) -> Listing:
+        """Return what was found, in the order of the names' bytes."""
+        self._pictures.sort(key=order_of)
+        return Listing(self._place, self._pictures, self._others, self.survey)
+
+
+def order_of(entry: Entry) -> tuple[bytes, bytes]:
+    """Return what orders a set: the path within the source, then the archive that it lies in."""
+    return os.fsencode(entry.name), os.fsencode(entry.path)
+
+
+def list_folder(folder: Path) -> Listing:
+    """List a local folder; links are followed, but never in a circle."""
+    place = LocalPlace(folder)
+    found = Collector(place)
+    for name, status in _walk(folder, "", found.survey, (_identity(folder.stat()),)):
+        entry = Entry(name, name, stamp=f"{status.st_size} {status.st_mtime_ns}")
+        found.add(entry, status.st_size, lambda name=name: place.read(name, 0, HEAD_BYTES))  # type: ignore[misc]
+    return found.listing()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _walk(
+    folder: Path, prefix: str, survey: Survey, above: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield (path, status) of the plain files below a folder, whatever links lead there."""
+    try:
+        items = sorted(os.scandir(folder), key=lambda item: os.fsencode(item.name))
+    except OSError:
+        survey.leave_out(UNREADABLE, prefix or str(folder))
+        return
+    for item in items:
+        name = f"{prefix}{item.name}"
+        try:
+            status = item.stat()
+        except OSError:
+            survey.leave_out(DANGLING if item.is_symlink() else UNREADABLE, name)
+            continue
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if is_folder and _identity(status) in above:
+            survey.leave_out(LOOP, name)
+        elif is_folder:
+            survey.links_followed += item.is_symlink()
+            below = (*above, _identity(status))
+            yield from _walk(Path(item.path), f"{name}/", survey, below)
+        elif stat.S_ISREG(status.st_mode):
+            survey.links_followed += item.is_symlink()
+            yield name, status
+        else:
+            survey.leave_out(NO_FILE, name)
+
+
+def list_prefix(place: StorePlace) -> Listing:
+    """List the objects below a prefix of a store."""
+    found = Collector(place)
+    for info in place.store.list_objects(""):
+        if info.key == "" or info.key.endswith("/"):
+            continue  # what browsers of stores put there for an empty folder
+        entry = Entry(info.key, info.key, stamp=info.etag)
+        found.add(entry, info.size_bytes, lambda key=info.key: place.read(key, 0, HEAD_BYTES))  # type: ignore[misc]
+    return found.listing()
+
+
+def read_entry(place: Place, entry: Entry) -> bytes:
+    """Return the bytes of one picture. Raises: DatasetError."""
+    if entry.size_bytes == 0:
+        return b""
+    data = place.read(entry.path, entry.first_byte, entry.size_bytes)
+    if entry.size_bytes != WHOLE and len(data) < entry.size_bytes:
+        raise DatasetError(f"{entry_name(place, entry)} is cut off")
+    if entry.packed or entry.crc32 >= 0:
+        return _unpacked(data, entry, entry_name(place, entry))
+    return data
+
+
+def _unpacked(data: bytes, entry: Entry, name: str) -> bytes:
+    try:
+        if entry.packed:
+            unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+            data = unpacker.decompress(data, MAX_FILE_BYTES + 1)
+            if len(data) > MAX_FILE_BYTES:
+                raise DatasetError(f"{name} has more than {MAX_FILE_BYTES} bytes")
+    except zlib.error as error:
+        raise DatasetError(f"{name} is damaged: {error}") from error
+    if zlib.crc32(data) != entry.crc32:
+        raise DatasetError(f"{name} is damaged: its checksum does not fit")
+    return data
+
+
+def entry_name(place: Place, entry: Entry) -> str:
+    """Return what messages call an entry."""
+    if entry.path == entry.name:
+        return place.full_name(entry.name)
+    return f"{place.full_name(entry.path)}: {entry.name}"

@@ -1,0 +1,150 @@
+"""Makes a prepared data set whole: proves that all is there, names it, writes its manifest."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+
+from orchestrator.artifacts.datasets.chunks import (
+    Chunk,
+    PixelHash,
+    encode_manifest,
+    read_chunk,
+    read_manifest,
+)
+from orchestrator.artifacts.datasets.decoding import Damage, list_damage
+from orchestrator.artifacts.datasets.preparing import Plan, Preparation, UnitCommit
+from orchestrator.artifacts.datasets.reading import Reading, decoder_versions
+from orchestrator.artifacts.datasets.refs import DatasetRef, manifest_key
+from orchestrator.artifacts.datasets.statistics import Statistics
+from orchestrator.errors import ConditionFailedError, DatasetError
+from orchestrator.store.objects import ObjectStore
+
+_MANY = 10_000  # damaged images whose names a manifest keeps
+
+
+def finish(
+    preparation: Preparation, commits: Mapping[int, UnitCommit], pixels: PixelHash | None
+) -> DatasetRef:
+    """Write the manifest of a set whose units are all committed; the same set is stored once.
+
+    Args:
+        preparation: What was prepared.
+        commits: Of all units.
+        pixels: The hash of all images where whoever prepared them took it on the way; else they
+            are read back.
+
+    Raises:
+        DatasetError: Images are damaged and not to be skipped, or have values out of range.
+    """
+    plan, store = preparation.plan, preparation.store
+    units = [commits[unit] for unit in range(plan.num_units)]
+    damages = [damage for unit in units for damage in unit.damages]
+    chunks = [unit.chunk for unit in units if unit.chunk is not None]
+    if damages and not preparation.reading.skip_damaged:
+        raise list_damage(damages, plan.num_images)
+    whole = reduce(add, (unit.statistics for unit in units if unit.statistics is not None))
+    value_range = _value_range(plan, preparation.reading, whole, preparation.source.name)
+    num_images = sum(chunk.num_images for chunk in chunks)
+    if pixels is None or damages:
+        pixels = _hash_again(store, plan, chunks, num_images)
+    sha256 = pixels.hexdigest(plan.dtype, value_range)
+    height, width, channels = plan.image_shape
+    name = preparation.source.name
+    ref = DatasetRef(sha256, num_images, height, width, channels, name, plan.dtype, value_range)
+    details = {"statistics": whole.to_json(), **_details(preparation, units, damages)}
+    _put_once(store, ref, chunks, details)
+    outcome = {
+        "sha256": ref.sha256,
+        "damaged": [damage.index for damage in damages],
+        "line": _told(preparation, units, num_images),
+    }
+    store.put(preparation.paths.result, json.dumps(outcome).encode())
+    abandon(preparation, {})
+    return ref
+
+
+def abandon(preparation: Preparation, commits: Mapping[int, UnitCommit]) -> None:
+    """Remove what was told of a preparation, the plan last, and the chunks of these units."""
+    for commit in commits.values():
+        if commit.chunk is not None:
+            preparation.store.delete(commit.chunk.key)
+    infos = list(preparation.store.list_objects(preparation.paths.folder))
+    for info in sorted(infos, key=lambda info: info.key == preparation.paths.plan):
+        preparation.store.delete(info.key)
+
+
+def _details(
+    preparation: Preparation, units: Sequence[UnitCommit], damages: Sequence[Damage]
+) -> dict[str, Any]:
+    """Return what else a manifest says: how the set was made, and of what."""
+    return {
+        "reading": asdict(preparation.reading),
+        "decoders": decoder_versions(),
+        "survey": preparation.source.survey.to_json(),
+        "notes": dict(sum((Counter(unit.notes) for unit in units), Counter())),
+        "num_damaged": len(damages),
+        "damaged": [asdict(damage) for damage in damages[:_MANY]],
+        "preparation": preparation.paths.preparation,
+    }
+
+
+def _value_range(
+    plan: Plan, reading: Reading, statistics: Statistics, source: str
+) -> tuple[float, float]:
+    found = (min(statistics.lows), max(statistics.highs))
+    if reading.value_range == "minmax":
+        if found[0] == found[1]:
+            raise DatasetError(
+                f"{source} holds the value {found[0]} alone, so dataset.value_range: minmax has no "
+                "width; give [low, high]"
+            )
+        return found
+    if reading.value_range == "auto":
+        bounds = np.iinfo(plan.dtype)
+        return float(bounds.min), float(bounds.max)
+    low, high = reading.value_range
+    if found[0] < low or found[1] > high:
+        raise DatasetError(
+            f"{source} holds values from {found[0]:g} to {found[1]:g}, which leave "
+            f"dataset.value_range [{low:g}, {high:g}]; widen it"
+        )
+    return low, high
+
+
+def _hash_again(
+    store: ObjectStore, plan: Plan, chunks: Sequence[Chunk], num_images: int
+) -> PixelHash:
+    pixels = PixelHash(plan.dtype, (num_images, *plan.image_shape))
+    for chunk in chunks:
+        pixels.update(read_chunk(store, chunk))
+    return pixels
+
+
+def _put_once(
+    store: ObjectStore, ref: DatasetRef, chunks: Sequence[Chunk], details: Mapping[str, Any]
+) -> None:
+    """Put the manifest unless the set is there; then the chunks that it does not name go."""
+    try:
+        body = encode_manifest(ref, chunks, details)
+        store.put(manifest_key(ref.sha256), body, if_absent=True)
+    except ConditionFailedError:
+        standing = {chunk.key for chunk in read_manifest(store, ref.sha256).chunks}
+        for chunk in chunks:
+            if chunk.key not in standing:
+                store.delete(chunk.key)
+
+
+def _told(preparation: Preparation, units: Sequence[UnitCommit], num_images: int) -> str:
+    survey = preparation.source.survey
+    for unit in units:
+        survey.notes.update(unit.notes)
+    damaged = sum(len(unit.damages) for unit in units)
+    if damaged:
+        survey.notes["damaged, passed over"] = damaged
+    return survey.line(num_images)

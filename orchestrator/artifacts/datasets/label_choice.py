@@ -1,0 +1,44 @@
+"""Chooses where the labels of a source are from, as a job file says."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.artifacts.datasets.label_sources import labels_from_file, labels_from_folders
+from orchestrator.artifacts.datasets.labels import ClassLabels
+from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace
+from orchestrator.artifacts.datasets.sources import Source
+from orchestrator.errors import DatasetError
+from orchestrator.store.objects import ObjectStore
+
+
+def find_labels(source: Source, mode: str, open_place: Callable[[str], ObjectStore]) -> ClassLabels:
+    """Return the labels of a source's images, damaged ones among them.
+
+    Args:
+        source: Where the images are from.
+        mode: `auto`, `folders` or `file:PATH`.
+        open_place: Opens the s3:// URI of a file.
+
+    Raises:
+        DatasetError: There are none, or they can't be read.
+    """
+    if mode.startswith("file:"):
+        place, path = _file_place(mode.removeprefix("file:"), open_place)
+        return labels_from_file(place, path, source.names, source.num_images)
+    if mode == "folders":
+        if source.names is None:
+            raise DatasetError(f"{source.name} has no folders that could name classes")
+        return labels_from_folders(source.names, source.name)
+    if not source.labels:
+        raise DatasetError(
+            f"{source.name} has no labels that can be found: no folders, no dataset.json, .cls, "
+            "label array or label column; give dataset.labels: {file: PATH}"
+        )
+    return next(iter(source.labels.values()))()
+
+
+def _file_place(path: str, open_place: Callable[[str], ObjectStore]) -> tuple[Place, str]:
+    if path.startswith("s3://"):
+        folder, _, name = path.rpartition("/")
+        return StorePlace(open_place(folder)), name
+    return LocalPlace(Path(path).parent), Path(path).name

@@ -1,0 +1,87 @@
+"""What became of every file of a source: nothing is left out without a word."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+HIDDEN = "hidden"
+MACOSX = "__MACOSX"
+NO_IMAGE = "no image"
+DANGLING = "dangling link"
+LOOP = "link in a loop"
+NO_FILE = "no plain file"
+UNREADABLE = "unreadable folder"
+_NAMED = 2  # of what is left out for a reason, so many are named
+_BY_SUFFIX = frozenset({NO_IMAGE})
+
+
+@dataclass
+class Survey:
+    """Counts what is left out of a source and why, in memory that doesn't grow with it.
+
+    Attributes:
+        links_followed: Links that led to a file or a folder.
+        notes: What was done to files that are taken, and to how many: animations cut to a frame.
+    """
+
+    links_followed: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+    _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _names: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Count something that is not taken."""
+        self._counts[reason, PurePosixPath(name).suffix.lower() or "no suffix"] += 1
+        named = self._names.setdefault(reason, [])
+        if len(named) < _NAMED:
+            named.append(name)
+
+    @property
+    def num_left_out(self) -> int:
+        """All that is not taken."""
+        return self._counts.total()
+
+    def line(self, num_taken: int) -> str:
+        """Return one line for people: what was taken, what was left out and why."""
+        parts = [f"{num_taken} image{'s' if num_taken != 1 else ''} taken"]
+        if self._counts:
+            parts.append(f"{self.num_left_out} left out: {self._reasons()}")
+        if self.links_followed:
+            links = "link" if self.links_followed == 1 else "links"
+            parts.append(f"{self.links_followed} {links} followed")
+        parts += [f"{note}: {count}" for note, count in sorted(self.notes.items())]
+        return "; ".join(parts)
+
+    def found(self) -> str:
+        """Return what there was instead of images, for the message that there are none."""
+        return self._reasons() or "nothing"
+
+    def _reasons(self) -> str:
+        reasons = Counter[str]()
+        for (reason, _), count in self._counts.items():
+            reasons[reason] += count
+        return ", ".join(
+            f"{count} {reason} ({self._detail(reason)})" for reason, count in reasons.most_common()
+        )
+
+    def _detail(self, reason: str) -> str:
+        if reason in _BY_SUFFIX:
+            suffixes = {s: n for (r, s), n in self._counts.items() if r == reason}
+            return ", ".join(f"{suffix} {count}" for suffix, count in sorted(suffixes.items()))
+        names = self._names[reason]
+        count = sum(n for (r, _), n in self._counts.items() if r == reason)
+        return ", ".join(names) + (", ..." if count > len(names) else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values for a manifest."""
+        left_out = [
+            {"reason": reason, "suffix": suffix, "count": count}
+            for (reason, suffix), count in sorted(self._counts.items())
+        ]
+        return {
+            "left_out": left_out,
+            "named": self._names,
+            "links_followed": self.links_followed,
+            "notes": dict(self.notes),
+        }

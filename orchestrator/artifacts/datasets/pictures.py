@@ -1,0 +1,268 @@
+"""Pixels out of encoded pictures, told by their content: PNG, JPEG, WebP, BMP, TIFF and GIF.
+
+What a viewer shows is what comes out: the orientation of EXIF is applied, colours of another space
+than sRGB are converted to it, 16 bits stay 16 bits. What cannot be read so is refused by name.
+"""
+
+import functools
+import hashlib
+import io
+import struct
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from orchestrator.artifacts.datasets.wide_pictures import decode_wide_png, decode_wide_tiff
+from orchestrator.artifacts.images import check_png_chunks
+from orchestrator.errors import DatasetError
+
+MAX_PIXELS = 1 << 24
+MAX_PIXELS_SCALED = 1 << 27
+ANIMATION = "only the first frame of an animation"
+PROFILE = "unusable colour profile taken for sRGB"
+# Named by their modules, so that they are registered.
+FORMATS = (
+    PngImagePlugin.PngImageFile.format,
+    JpegImagePlugin.JpegImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+    BmpImagePlugin.BmpImageFile.format,
+    TiffImagePlugin.TiffImageFile.format,
+    GifImagePlugin.GifImageFile.format,
+)
+_NAMES = "PNG, JPEG, WebP, BMP, TIFF or GIF"
+HEAD_BYTES = 32
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PLAIN = {"L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "La": "LA", "RGBa": "RGBA"}
+_NEARLY_EQUAL = 2  # of 255: a profile that moves no colour further than this is that of sRGB
+# What Pillow's decoders raise on damaged files, fuzzed ones among them.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+def is_picture(head: bytes) -> bool:
+    """Tell by the first bytes of a file whether it is a picture of a kind that is read."""
+    if head.startswith((_PNG, b"\xff\xd8\xff", b"GIF87a", b"GIF89a", *_TIFF)):
+        return True
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"WEBP"
+    return head.startswith(b"BM") and head[6:10] == bytes(4) and len(head) >= 26
+
+
+def is_tiff(head: bytes) -> bool:
+    """Tell by the first bytes whether a file is a TIFF, which may hold many pictures."""
+    return head.startswith(_TIFF)
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keep Pillow's own warnings off the terminal while pictures are decoded, in any thread."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def decode_picture(
+    data: bytes, name: str, notes: Counter[str] | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image | NDArray[Any]:
+    """Return the pixels of a picture.
+
+    Args:
+        data: The file's bytes.
+        name: What messages call it.
+        notes: Counts what was done to it that its owner should know.
+        max_pixels: More are refused.
+
+    Returns:
+        8-bit grey or RGB, with alpha or without, as an image; what has more bits as an array
+        (H, W, C) of uint16, int16 or float32.
+
+    Raises:
+        DatasetError: It is damaged, too large, or of a kind that would be misread.
+    """
+    notes = Counter() if notes is None else notes
+    if data.startswith(_PNG):
+        check_png_chunks(data, name)
+    try:
+        return _decoded(data, name, notes, max_pixels)
+    except Image.DecompressionBombError as error:
+        raise DatasetError(
+            f"{name} has more than {max_pixels} pixels{_advice(max_pixels)}"
+        ) from error
+    except UnidentifiedImageError as error:
+        if data.startswith(_TIFF):  # floats in several channels, and other things of science
+            return decode_wide_tiff(data, name)
+        raise DatasetError(f"{name} is not a readable {_NAMES}") from error
+    except (*_DAMAGE, MemoryError) as error:
+        raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
+
+
+def _advice(max_pixels: int) -> str:
+    scaled = "" if max_pixels > MAX_PIXELS else ", or set dataset.image_size"
+    return f"; scale it down first{scaled}"
+
+
+def _decoded(
+    data: bytes, name: str, notes: Counter[str], max_pixels: int
+) -> Image.Image | NDArray[Any]:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise DatasetError(
+                f"{name} has {width} x {height} pixels, more than {max_pixels}{_advice(max_pixels)}"
+            )
+        num_frames = getattr(image, "n_frames", 1)
+        if num_frames > 1 and image.format == "TIFF":
+            raise DatasetError(
+                f"{name} is a stack of {num_frames} pages; give the stack itself as the source"
+            )
+        if num_frames > 1 and image.format != "MPO":  # a JPEG with more views of it behind
+            notes[ANIMATION] += 1
+        if image.format == "PNG" and data[24] == 16 and data[25] != 0:
+            return _turned(decode_wide_png(data, name), image)
+        if image.format == "TIFF" and _is_wide(image):
+            return decode_wide_tiff(data, name)
+        return _plain(image, name, notes)
+
+
+def _is_wide(image: Image.Image) -> bool:
+    """Tell whether a TIFF has more than 8 bits a value, which Pillow reads only in part."""
+    tags: Any = getattr(image, "tag_v2", {})
+    bits = tags.get(258, (1,))
+    return bool(max(bits if isinstance(bits, tuple) else (bits,)) > 8)
+
+
+def _plain(image: Image.Image, name: str, notes: Counter[str]) -> Image.Image | NDArray[Any]:
+    profile = image.info.get("icc_profile")
+    image.load()
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I;16"):
+        return np.asarray(turned).astype(np.uint16)[..., np.newaxis]
+    if turned.mode in ("P", "PA"):
+        has_alpha = turned.mode == "PA" or "transparency" in turned.info
+        plain = turned.convert("RGBA" if has_alpha else "RGB")
+    elif turned.mode == "YCbCr":
+        plain = turned.convert("RGB")
+    elif turned.mode == "CMYK":
+        return _from_cmyk(turned, profile, name)
+    elif turned.mode in _PLAIN:
+        plain = (
+            turned if turned.mode == _PLAIN[turned.mode] else turned.convert(_PLAIN[turned.mode])
+        )
+    else:
+        raise DatasetError(
+            f"{name} has the pixel format {turned.mode}; "
+            "convert it to 8-bit grey, grey with alpha, RGB or RGBA first"
+        )
+    return _in_srgb(plain, profile, notes) if profile else plain
+
+
+def _turned(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
+    """Apply the orientation that a picture's EXIF tells to pixels that another library read."""
+    orientation = image.getexif().get(0x0112, 1)
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _from_cmyk(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
+    if not profile:
+        raise DatasetError(
+            f"{name} is CMYK without a colour profile, so nobody can say what its colours are; "
+            "convert it to RGB first"
+        )
+    try:
+        converted = ImageCms.profileToProfile(
+            image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise DatasetError(
+            f"{name} is CMYK with a colour profile that cannot be used; convert it to RGB first"
+        ) from error
+    if converted is None:
+        raise DatasetError(f"{name} is CMYK and cannot be converted; convert it to RGB first")
+    return converted
+
+
+def _in_srgb(image: Image.Image, profile: bytes, notes: Counter[str]) -> Image.Image:
+    """Return an 8-bit image with its colours in sRGB; alpha stays as it is."""
+    space = "L" if image.mode in ("L", "LA") else "RGB"
+    key = hashlib.sha256(profile).digest()
+    try:
+        transform = _transform(key, profile, space)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        notes[PROFILE] += 1
+        return image
+    if transform is None:
+        return image
+    colours = image.convert(space) if image.mode != space else image
+    moved = ImageCms.applyTransform(colours, transform)
+    if moved is None:
+        return image
+    if space == "L":
+        moved = moved.getchannel(0)
+    if image.mode in ("LA", "RGBA"):
+        moved.putalpha(image.getchannel("A"))
+    return moved
+
+
+@functools.lru_cache(maxsize=64)
+def _transform(key: bytes, profile: bytes, space: str) -> "ImageCms.ImageCmsTransform | None":
+    """Return what brings a profile's colours to sRGB; None for a profile that is that of sRGB."""
+    transform = ImageCms.buildTransform(
+        ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+        ImageCms.createProfile("sRGB"),
+        space,
+        "RGB",
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    probe = _probe(space)
+    moved = ImageCms.applyTransform(probe, transform)
+    if moved is None:
+        return transform
+    before = np.asarray(probe.convert("RGB")).astype(int)
+    is_srgb = int(np.abs(np.asarray(moved).astype(int) - before).max()) <= _NEARLY_EQUAL
+    return None if is_srgb else transform
+
+
+def _probe(space: str) -> Image.Image:
+    """Return an image with colours from all over the space."""
+    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+    if space == "L":
+        return Image.fromarray(levels[np.newaxis])
+    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
+    return Image.fromarray(np.ascontiguousarray(cube))

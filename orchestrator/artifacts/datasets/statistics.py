@@ -1,0 +1,111 @@
+"""What is known of a set's values: range, mean, deviation and histogram of each channel."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_BINS = 256
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over images, so that those of chunks add up to those of the set.
+
+    Attributes:
+        count: Values of a channel.
+        lows: Smallest value of each channel.
+        highs: Largest one.
+        totals: Sum of each channel's values.
+        squares: Sum of their squares.
+        histogram: Of each channel, values in each of 256 equal bins of an integer type; of floats
+            none.
+    """
+
+    count: int
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    totals: tuple[float, ...]
+    squares: tuple[float, ...]
+    histogram: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, images: NDArray[Any]) -> "Statistics":
+        """Measure (N, H, W, C) images."""
+        if images.dtype == np.uint8:
+            return cls._of_bytes(images)
+        flat = images.reshape(-1, images.shape[-1])
+        wide = flat.astype(np.float64)
+        histogram: tuple[tuple[int, ...], ...] = ()
+        if images.dtype.kind in "iu":
+            low = int(np.iinfo(images.dtype).min)
+            bins = (flat.astype(np.int64) - low) >> 8
+            histogram = tuple(_counts(bins[:, channel]) for channel in range(bins.shape[1]))
+        return cls(
+            count=len(flat),
+            lows=tuple(map(float, flat.min(axis=0))),
+            highs=tuple(map(float, flat.max(axis=0))),
+            totals=tuple(map(float, wide.sum(axis=0))),
+            squares=tuple(map(float, np.square(wide).sum(axis=0))),
+            histogram=histogram,
+        )
+
+    @classmethod
+    def _of_bytes(cls, images: NDArray[np.uint8]) -> "Statistics":
+        levels = np.arange(NUM_BINS)
+        counts = [_counts(images[..., channel].ravel()) for channel in range(images.shape[-1])]
+        present = [np.flatnonzero(row) for row in counts]
+        return cls(
+            count=images[..., 0].size,
+            lows=tuple(float(row[0]) for row in present),
+            highs=tuple(float(row[-1]) for row in present),
+            totals=tuple(float(np.dot(row, levels)) for row in counts),
+            squares=tuple(float(np.dot(row, levels**2)) for row in counts),
+            histogram=tuple(counts),
+        )
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        return Statistics(
+            self.count + other.count,
+            tuple(map(min, self.lows, other.lows)),
+            tuple(map(max, self.highs, other.highs)),
+            tuple(a + b for a, b in zip(self.totals, other.totals, strict=True)),
+            tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
+            tuple(
+                tuple(a + b for a, b in zip(mine, its, strict=True))
+                for mine, its in zip(self.histogram, other.histogram, strict=True)
+            ),
+        )
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel."""
+        return tuple(total / self.count for total in self.totals)
+
+    @property
+    def deviation(self) -> tuple[float, ...]:
+        """Standard deviation of each channel."""
+        pairs = zip(self.squares, self.mean, strict=True)
+        return tuple(math.sqrt(max(0.0, s / self.count - mean * mean)) for s, mean in pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, those that follow from others among them."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**values, "mean": self.mean, "deviation": self.deviation}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Statistics":
+        """Read them back."""
+        rows = {name: tuple(value[name]) for name in ("lows", "highs", "totals", "squares")}
+        return cls(
+            count=int(value["count"]),
+            histogram=tuple(tuple(row) for row in value["histogram"]),
+            **rows,
+        )
+
+
+def _counts(values: NDArray[Any]) -> tuple[int, ...]:
+    return tuple(np.bincount(values, minlength=NUM_BINS).tolist())

@@ -1,0 +1,157 @@
+"""Images and labels out of Parquet files, as the Hugging Face hub writes them."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator.artifacts.datasets.labels import (
+    ClassLabels,
+    labels_from_names,
+    labels_from_numbers,
+)
+from orchestrator.artifacts.datasets.places import Place
+from orchestrator.errors import DatasetError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+PARQUET_MAGIC = b"PAR1"
+_IMAGES = ("image", "img", "images", "png", "jpg", "bytes")
+_LABELS = ("label", "labels", "class", "fine_label", "target")
+_ROWS_AT_ONCE = 64
+
+
+class ParquetImages:
+    """The image column of one Parquet file, or of several one behind the other.
+
+    Args:
+        place: Where they lie.
+        paths: The files, in order.
+
+    Raises:
+        DatasetError: A file is damaged, or has no column of images.
+    """
+
+    def __init__(self, place: Place, paths: Sequence[str]) -> None:
+        self._place = place
+        self._paths = paths
+        self._rows: list[int] = []
+        for path in paths:
+            with _opened(place, path) as table:
+                self._rows.append(table.metadata.num_rows)
+                if path == paths[0]:
+                    schema = table.schema_arrow
+        self._schema = schema
+        self.name = place.full_name(paths[0]) if len(paths) == 1 else place.name
+        self._column = _image_column(schema, self.name)
+        self.num_images = sum(self._rows)
+        found = [name for name in _LABELS if name in schema.names]
+        self._label_column = found[0] if found else None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there is a column of labels."""
+        return self._label_column is not None
+
+    def encoded(self, start: int, stop: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Yield (name, what returns the bytes) of the images from `start` to `stop`."""
+        first = 0
+        for path, num_rows in zip(self._paths, self._rows, strict=True):
+            lower, upper = max(start, first) - first, min(stop, first + num_rows) - first
+            if lower < upper:
+                name = self._place.full_name(path)
+                for row, value in self._values(path, lower, upper):
+                    yield f"{name}: row {row}", lambda value=value, row=row: _bytes_of(value, row)  # type: ignore[misc]
+            first += num_rows
+
+    def _values(self, path: str, lower: int, upper: int) -> Iterator[tuple[int, Any]]:
+        with _opened(self._place, path) as table:
+            first = 0
+            for group in range(table.num_row_groups):
+                rows = table.metadata.row_group(group).num_rows
+                if first < upper and first + rows > lower:
+                    batches = table.iter_batches(
+                        _ROWS_AT_ONCE, row_groups=[group], columns=[self._column]
+                    )
+                    row = first
+                    for batch in batches:
+                        for value in batch.column(0):
+                            if lower <= row < upper:
+                                yield row, value.as_py()
+                            row += 1
+                first += rows
+
+    def labels(self) -> ClassLabels:
+        """Return the column of labels. Raises: DatasetError."""
+        column = str(self._label_column)
+        values: list[Any] = []
+        for path in self._paths:
+            with _opened(self._place, path) as table:
+                values += table.read(columns=[column]).column(0).to_pylist()
+        source = f"{self.name}: column {column}"
+        if any(value is None for value in values):
+            raise DatasetError(f"{source} has no label in row {values.index(None)}")
+        if all(isinstance(value, str) for value in values):
+            return labels_from_names(values)
+        labels = labels_from_numbers(np.array(values), source)
+        names = _hub_names(self._schema, column)
+        if len(names) <= int(labels.values.max(initial=-1)):
+            return labels
+        return ClassLabels(labels.values, names)
+
+
+@contextmanager
+def _opened(place: Place, path: str) -> Iterator["pq.ParquetFile"]:
+    """Open a Parquet file for as long as it is read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with place.open(path) as file:
+        try:
+            yield pq.ParquetFile(file)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            name, told = place.full_name(path), " ".join(str(error).split())
+            raise DatasetError(f"{name} cannot be read as Parquet: {told}") from error
+
+
+def _image_column(schema: Any, name: str) -> str:
+    """Return the column of encoded images: binary, or a struct that has `bytes`."""
+    import pyarrow as pa
+
+    fitting = [
+        field.name
+        for field in schema
+        if pa.types.is_binary(field.type)
+        or pa.types.is_large_binary(field.type)
+        or (pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
+    ]
+    for wanted in _IMAGES:
+        if wanted in fitting:
+            return wanted
+    if len(fitting) != 1:
+        found = ", ".join(schema.names)
+        raise DatasetError(
+            f"{name} needs its images as a column `image` of bytes, or of a struct with `bytes`; "
+            f"its columns: {found}"
+        )
+    return str(fitting[0])
+
+
+def _bytes_of(value: Any, row: int) -> bytes:
+    if isinstance(value, dict):
+        value = value.get("bytes")
+    if not value:
+        raise DatasetError(f"row {row} holds no bytes of an image, only a path or nothing")
+    return bytes(value)
+
+
+def _hub_names(schema: Any, column: str) -> tuple[str, ...]:
+    """Return the names of a column's classes, as the hub keeps them in a file's metadata."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(map(str, features[column]["names"]))
+    except (KeyError, TypeError, ValueError):
+        return ()

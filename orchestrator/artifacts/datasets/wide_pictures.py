@@ -1,0 +1,94 @@
+"""Pictures that Pillow would cut to 8 bits: 16-bit colour PNG, and the TIFFs of science."""
+
+import io
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import DatasetError
+
+_EXTRA = "pip install 'ddpmctl[images]'"
+KEPT_DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
+_MAX_CHANNELS = 64
+
+
+def decode_wide_png(data: bytes, name: str) -> NDArray[Any]:
+    """Return the (H, W, C) uint16 of a PNG with 16 bits a channel.
+
+    Raises:
+        DatasetError: It is damaged, or the library that reads it is not installed.
+    """
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise DatasetError(
+            f"{name} has 16 bits a channel in colour, which Pillow would cut to 8: {_EXTRA}"
+        ) from error
+    try:
+        pixels: NDArray[Any] = imagecodecs.png_decode(data)
+    except (RuntimeError, ValueError) as error:
+        raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
+    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def decode_wide_tiff(data: bytes, name: str) -> NDArray[Any]:
+    """Return the pixels of a TIFF of any kept type: (H, W, C).
+
+    Raises:
+        DatasetError: It is damaged, holds several pages, or another type of values.
+    """
+    pages = list(tiff_pages(io.BytesIO(data), name))
+    if len(pages) != 1:
+        raise DatasetError(
+            f"{name} is a stack of {len(pages)} pages; give the stack itself as the source"
+        )
+    return pages[0]
+
+
+def tiff_pages(file: Any, name: str) -> Iterator[NDArray[Any]]:
+    """Yield the pages of a TIFF, (H, W, C) each.
+
+    Raises:
+        DatasetError: It is damaged, or the library that reads it is not installed.
+    """
+    try:
+        import tifffile
+    except ImportError as error:
+        raise DatasetError(f"{name} is a TIFF that Pillow reads only in part: {_EXTRA}") from error
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            for page in tiff.pages:
+                yield _channels_last(page.asarray(), page.axes, name)
+    except (tifffile.TiffFileError, ValueError, OSError, struct.error, LookupError) as error:
+        raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
+
+
+def count_tiff_pages(file: Any, name: str) -> int:
+    """Return the number of pages of a TIFF. Raises: DatasetError."""
+    try:
+        import tifffile
+    except ImportError as error:
+        raise DatasetError(f"{name} is a stack of TIFF pages: {_EXTRA}") from error
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            return len(tiff.pages)
+    except (tifffile.TiffFileError, ValueError, OSError, struct.error, LookupError) as error:
+        raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
+
+
+def _channels_last(pixels: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
+    if pixels.ndim == 2:
+        pixels = pixels[..., np.newaxis]
+    elif pixels.ndim == 3 and axes.startswith("S"):
+        pixels = np.moveaxis(pixels, 0, 2)
+    if pixels.ndim != 3 or pixels.shape[2] > _MAX_CHANNELS:
+        raise DatasetError(f"{name} has a page of the shape {pixels.shape}; images are (H, W, C)")
+    native = pixels.astype(pixels.dtype.newbyteorder("="))
+    if native.dtype.name not in KEPT_DTYPES:
+        raise DatasetError(
+            f"{name} holds {native.dtype} values; {', '.join(KEPT_DTYPES)} can be kept"
+        )
+    return np.ascontiguousarray(native)
