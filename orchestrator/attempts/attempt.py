@@ -93,6 +93,22 @@ class Progress:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+class Movement:
+    """When an attempt had got further last: a heart may beat where nothing moves."""
+
+    def __init__(self) -> None:
+        self._seen: object = None
+        self._at: datetime | None = None
+
+    def noted(self, progress: Progress, now: datetime) -> datetime:
+        """Look at the progress and return when it was another one than before."""
+        hands = [(worker.rank, worker.shard, worker.step) for worker in progress.workers]
+        seen = (progress.phase, progress.done, progress.committed, hands)
+        if self._at is None or seen != self._seen:
+            self._seen, self._at = seen, now
+        return self._at
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One attempt of a job, as its driver sees it.
@@ -103,6 +119,7 @@ class Attempt:
         record: The record as it was when the attempt began.
         number: The attempt's number.
         progress: What the heartbeat shows.
+        movement: When that had changed last.
         stop: Set once the attempt is to end; `stop_request` then tells how.
     """
 
@@ -111,6 +128,7 @@ class Attempt:
     record: JobRecord
     number: int
     progress: Progress = field(default_factory=Progress)
+    movement: Movement = field(default_factory=Movement)
     stop: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
@@ -174,7 +192,8 @@ class Attempt:
     def beat(self) -> None:
         """Write the heartbeat."""
         said = {**vars(self.progress), "workers": tuple(self.progress.workers)}
-        heartbeat = Heartbeat(at=self.store.now(), **said)
+        moved_at = self.movement.noted(self.progress, self.store.now())
+        heartbeat = Heartbeat(at=self.store.now(), moved_at=moved_at, **said)
         self.store.put(self.paths.heartbeat, HEARTBEAT.encode(heartbeat))
 
 

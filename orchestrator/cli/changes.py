@@ -7,13 +7,16 @@ import time
 import click
 
 from orchestrator.cli.output import Output, output_option
+from orchestrator.cli.show import progress_text
 from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status, request
 from orchestrator.client.surroundings import surroundings
 from orchestrator.errors import OrchestratorError
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Verb
-from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.lookup import find_job_id, live_job_id
 from orchestrator.lifecycle.state import JobState
+from orchestrator.specs.smoke import smoke_job_id
+from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
 CANCEL_MARGIN_S = 60.0
@@ -41,16 +44,28 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
 def cancel_command(job: str, grace_s: float, output: Output) -> None:
     """End a job; returns when its processes are really gone, and fails if they are not."""
     store = surroundings(output.say).store
-    job_id = find_job_id(store, job)
+    job_id = live_job_id(store, job)
     status = job_status(store, job_id)
-    if not status.state.has_ended:
-        ensure_orchestrator(store, output.say)
-        request(store, job_id, Verb.CANCEL, grace_s)
-        *_, status = follow(store, job_id, grace_s + CANCEL_MARGIN_S)
+    if status.state.has_ended:
+        output.result(status, f"{job_id} had ended before: it is {status.state}")
+        sys.exit(0 if status.state is JobState.CANCELLED else 1)
+    ensure_orchestrator(store, output.say)
+    request(store, job_id, Verb.CANCEL, grace_s)
+    *_, status = follow(store, job_id, grace_s + CANCEL_MARGIN_S)
+    left = _left_of_smoke_test(store, job_id, grace_s)
     is_cancelled = status.state is JobState.CANCELLED
     told = "is cancelled; its processes are gone" if is_cancelled else f"is {status.state}"
-    output.result(status, f"{job_id} {told}")
-    sys.exit(0 if is_cancelled else 1)
+    output.result(status, f"{job_id} {told}{left}")
+    sys.exit(0 if is_cancelled and not left else 1)
+
+
+def _left_of_smoke_test(store: ObjectStore, job_id: str, grace_s: float) -> str:
+    """Wait for the end of a job's smoke test, which goes with it; say what is left of it."""
+    smoke_id = smoke_job_id(job_id)
+    if not store.exists(JobPaths(smoke_id).spec):
+        return ""
+    *_, status = follow(store, smoke_id, grace_s + CANCEL_MARGIN_S)
+    return "" if status.state.has_ended else f", but its smoke test {smoke_id} is {status.state}"
 
 
 @click.command("retry")
@@ -61,7 +76,13 @@ def retry_command(job: str, output: Output) -> None:
     store = surroundings(output.say).store
     job_id = find_job_id(store, job)
     status = retry_job(output, store, job_id)
-    output.result(status, f"{job_id} is {status.state}")
+    if status.state in RETRYABLE:
+        output.result(
+            status, f"{job_id} was queued again and is {status.state} again: {status.message}"
+        )
+        sys.exit(1)
+    done = f", after {progress_text(status)}" if status.done else ""
+    output.result(status, f"{job_id} was queued again and is {status.state}{done}")
 
 
 def retry_job(output: Output, store: ObjectStore, job_id: str) -> JobStatus:
@@ -70,14 +91,17 @@ def retry_job(output: Output, store: ObjectStore, job_id: str) -> JobStatus:
     Raises:
         OrchestratorError: It is neither, or nobody reads the request.
     """
-    state = job_status(store, job_id).state
-    if state not in RETRYABLE:
+    before = job_status(store, job_id)
+    if before.state not in RETRYABLE:
         raise OrchestratorError(
-            f"job {job_id} is {state}; only FAILED and CANCELLED jobs can be retried"
+            f"job {job_id} is {before.state}; only FAILED and CANCELLED jobs can be retried"
         )
     ensure_orchestrator(store, output.say)
     ask_and_wait(store, job_id, Verb.RETRY)
-    return job_status(store, job_id)
+    after = job_status(store, job_id)
+    if after.changed_at == before.changed_at:
+        raise OrchestratorError(f"job {job_id} was not queued again: it is {after.state} still")
+    return after
 
 
 def ask_and_wait(store: ObjectStore, job_id: str, verb: Verb) -> None:

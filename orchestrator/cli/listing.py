@@ -144,7 +144,7 @@ def job_table(jobs: Sequence[ListedJob], everything: bool = False, wide: bool = 
             "STATE",
             0,
             [state_text(job) for _, job in shown],
-            [f"{job.state}{'?' if job.stale else ''}" for _, job in shown],
+            [f"{job.state}{'?' if job.stale or job.stalled else ''}" for _, job in shown],
         ),
         Column("TRY", 1, [str(job.attempt) for _, job in shown]),
         Column("PROGRESS", 4, [progress_text(job) for _, job in shown]),

@@ -56,6 +56,8 @@ def state_text(job: ListedJob | ChildEntry) -> str:
     if isinstance(job, ListedJob):
         if job.stale:
             return f"{job.state}? unconfirmed since {job.confirmed_at:%Y-%m-%d %H:%M:%S}"
+        if job.stalled and job.moved_at:
+            notes.append(f"no progress since {job.moved_at:%H:%M:%S}")
         if job.position:
             notes.append(f"#{job.position} in line")
     return f"{job.state} ({', '.join(notes)})" if notes else str(job.state)

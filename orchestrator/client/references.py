@@ -94,5 +94,5 @@ def _means(store: ObjectStore, ref: ModelRef, job_ids: frozenset[str]) -> bool:
         return False  # what is registered was looked up already
     try:
         return exact_job_id(store, ref.job) in job_ids
-    except JobNotFoundError:
+    except (JobNotFoundError, BadInputError):  # what means nothing holds nothing
         return False

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import StoreUnavailableError
 from orchestrator.jobs.heartbeat import Heartbeat, WorkerReport
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
 from orchestrator.jobs.index import (
@@ -26,6 +26,7 @@ from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.progress import ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobState
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
@@ -34,6 +35,8 @@ from orchestrator.store.objects import ObjectStore
 
 STALE_AFTER = timedelta(seconds=30)
 POLL_EVERY_S = 0.5
+FIRST_UNIT_S = 120.0  # the first step may be compiled
+_SLOWEST_UNITS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +46,12 @@ class ListedJob(IndexEntry):
     Attributes:
         stale: Whether nobody has confirmed its state for a while.
         confirmed_at: When somebody did.
+        stalled: Whether it is known to run, and does not get further.
     """
 
     stale: bool = False
     confirmed_at: datetime
+    stalled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +153,21 @@ def _with_confirmation(store: ObjectStore, entries: list[IndexEntry]) -> list[Li
             times.append(entry.heartbeat_at)
         confirmed_at = min(times)
         stale = now - confirmed_at > STALE_AFTER
-        shown.append(ListedJob(**vars(entry), stale=stale, confirmed_at=confirmed_at))
+        stalled = not stale and is_stalled(entry, now)
+        shown.append(
+            ListedJob(**vars(entry), stale=stale, confirmed_at=confirmed_at, stalled=stalled)
+        )
     return shown
+
+
+def is_stalled(entry: IndexEntry, now: datetime) -> bool:
+    """Tell whether an attempt that works has not got further for longer than it should take."""
+    if entry.state is not JobState.RUNNING or entry.phase is not Phase.RUNNING:
+        return False
+    if entry.moved_at is None:
+        return False
+    unit_s = _SLOWEST_UNITS / entry.rate_per_s if entry.rate_per_s else FIRST_UNIT_S
+    return (now - entry.moved_at).total_seconds() > max(STALE_AFTER.total_seconds(), unit_s)
 
 
 def request(store: ObjectStore, job_id: str, verb: Verb, grace_s: float = DEFAULT_GRACE_S) -> str:
@@ -163,6 +181,10 @@ def follow(store: ObjectStore, job_id: str, timeout_s: float | None) -> Iterator
     """Yield the job's status again and again until it has ended or the time is up.
 
     A store that does not answer for a while is waited for: the job goes on without us.
+
+    Raises:
+        JobNotFoundError: Somebody deleted it.
+        BadInputError: A newer version wrote what is read.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     failures = 0
@@ -170,7 +192,7 @@ def follow(store: ObjectStore, job_id: str, timeout_s: float | None) -> Iterator
         try:
             status = job_status(store, job_id)
             failures = 0
-        except OrchestratorError:
+        except StoreUnavailableError:
             failures += 1
             if failures > 60:
                 raise

@@ -20,6 +20,7 @@ from orchestrator.errors import (
     ObjectNotFoundError,
 )
 from orchestrator.jobs.heartbeat import Heartbeat
+from orchestrator.jobs.index import read_heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.state import JobRecord
@@ -100,7 +101,11 @@ class Adopter:
         except ConditionFailedError:
             return None  # read again in the next round
         self._records.tell_last_move(current.record)
-        return LiveGroup(spec, current) if isinstance(spec, GroupJob) else LiveJob(spec, current)
+        if isinstance(spec, GroupJob):
+            return LiveGroup(spec, current)
+        # One that ended unseen goes into the index with what its attempt said last.
+        said = read_heartbeat(self._records.store, current.record)
+        return LiveJob(spec, current, said)
 
     def _drop_orphan(self, job_id: str) -> None:
         """Forget a queue mark whose spec never came: its `submit` died in between."""

@@ -36,7 +36,7 @@ from orchestrator.errors import (
     RayUnavailableError,
 )
 from orchestrator.jobs.heartbeat import HEARTBEAT
-from orchestrator.jobs.inbox import Request, Verb, read_requests
+from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests
 from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
 from orchestrator.jobs.queue import SNAPSHOT, read_quotas
 from orchestrator.jobs.records import RecordStore
@@ -154,11 +154,25 @@ class Controller:
             if job:
                 job.current = self._records.read(request.job_id)
             return
+        self._cancel_smoke_of(job, request)
         if job:
             job.current = current
         elif not current.record.state.has_ended:
             self._adopt([request.job_id])
         self._store.delete(request.key)
+
+    def _cancel_smoke_of(self, job: LiveJob | LiveGroup | None, asked: Request) -> None:
+        """Ask that a job's smoke test is cancelled with it, unless others wait for that too."""
+        if asked.verb is not Verb.CANCEL or not isinstance(job, LiveJob):
+            return
+        smoke = self._jobs.get(job.spec.waits_for_smoke or "")
+        if smoke is None or smoke.record.state.has_ended:
+            return
+        others = [other for other in self._jobs.values() if other is not job]
+        waiting = [o for o in others if o.spec.waits_for_smoke == smoke.record.job_id]
+        if not any(other.record.state is JobState.QUEUED for other in waiting):
+            again = replace(asked, job_id=smoke.record.job_id, attempt=smoke.record.attempt)
+            post_request(self._store, again)
 
     def _follow(self, job: LiveJob) -> None:
         attempt = JobPaths(job.record.job_id).attempt(job.record.attempt)

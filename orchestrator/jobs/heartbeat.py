@@ -47,6 +47,7 @@ class Heartbeat:
 
     Attributes:
         at: When, by the store's clock.
+        moved_at: When it had got further last; None of an older version.
         phase: What it does.
         done: Units that are done.
         total: Units in all; 0 if it has not said so yet.
@@ -59,6 +60,7 @@ class Heartbeat:
     """
 
     at: datetime | None = None
+    moved_at: datetime | None = None
     phase: Phase = Phase.STARTING
     done: int | float = 0
     total: int = 0

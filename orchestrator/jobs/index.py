@@ -50,6 +50,7 @@ class IndexEntry:
         submitted_at: When it was submitted.
         changed_at: When it came into its state.
         heartbeat_at: When its attempt said something last.
+        moved_at: When its attempt had got further last.
         phase: What its attempt does.
         num_unplaced: Workers that its attempt has room for and that are not there yet.
         done: Units that are done.
@@ -75,6 +76,7 @@ class IndexEntry:
     submitted_at: datetime
     changed_at: datetime
     heartbeat_at: datetime | None = None
+    moved_at: datetime | None = None
     phase: Phase | None = None
     num_unplaced: int = 0
     done: int | float = 0
@@ -139,6 +141,7 @@ def index_entry(
         submitted_at=record.submitted_at,
         changed_at=record.changed_at,
         heartbeat_at=beat.at,
+        moved_at=beat.moved_at,
         phase=beat.phase if has_beaten else None,
         num_unplaced=beat.num_unplaced,
         done=done,
@@ -153,6 +156,13 @@ def read_said(store: ObjectStore, record: JobRecord) -> Heartbeat | GroupProgres
     """Return what a job's attempt said last, or how far a group is; None for nothing yet."""
     if record.kind in GROUP_KINDS:
         return read_progress(store, record)
+    return read_heartbeat(store, record)
+
+
+def read_heartbeat(store: ObjectStore, record: JobRecord) -> Heartbeat | None:
+    """Return what a job's current or last attempt said last; None for nothing yet."""
+    if not record.attempt:
+        return None
     heartbeat = keys.JobPaths(record.job_id).attempt(record.attempt).heartbeat
     return HEARTBEAT.value(store, heartbeat)
 

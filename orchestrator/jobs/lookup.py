@@ -39,6 +39,25 @@ def find_job_id(store: ObjectStore, job: str) -> str:
     return begun[0]
 
 
+def live_job_id(store: ObjectStore, job: str) -> str:
+    """Return the id of the job that somebody means who wants to end it: a name means a live one.
+
+    Args:
+        store: Where the jobs are.
+        job: As for `find_job_id`, which is asked where no live job has that name.
+
+    Raises:
+        JobNotFoundError: There is none.
+        BadInputError: Several live jobs have that name; the message names them.
+    """
+    if job == LAST or store.exists(JobPaths(check_name("job", job)).spec):
+        return find_job_id(store, job)
+    live = sorted(e.job_id for e in _known_jobs(store) if e.name == job and not e.state.has_ended)
+    if len(live) > 1:
+        raise BadInputError(f"{len(live)} live jobs are named {job}; name one: {', '.join(live)}")
+    return live[0] if live else find_job_id(store, job)
+
+
 def exact_job_id(store: ObjectStore, job: str) -> str:
     """Return the id of a job given by its id, or of the newest job with that name.
 
@@ -57,14 +76,18 @@ def exact_job_id(store: ObjectStore, job: str) -> str:
 
 def _newest(store: ObjectStore) -> str:
     """Return the job that was submitted last: no job of a group, and no smoke test."""
-    entries = _indexed(store)
-    known = {entry.job_id for entry in entries}
-    fresh = [job for job in RecordStore(store).queued_ids() if job not in known]
-    entries += [entry for entry in read_entries(store, fresh) if entry is not None]
-    own = [e for e in entries if not e.parent and not e.job_id.endswith(SMOKE_ENDING)]
+    own = [e for e in _known_jobs(store) if not e.parent and not e.job_id.endswith(SMOKE_ENDING)]
     if not own:
         raise JobNotFoundError(LAST)
     return max(own, key=lambda entry: (entry.submitted_at, entry.job_id)).job_id
+
+
+def _known_jobs(store: ObjectStore) -> list[IndexEntry]:
+    """Return the jobs of the index, and those that were submitted since it was written."""
+    entries = _indexed(store)
+    known = {entry.job_id for entry in entries}
+    fresh = [job for job in RecordStore(store).queued_ids() if job not in known]
+    return entries + [entry for entry in read_entries(store, fresh) if entry is not None]
 
 
 def _made_ids(store: ObjectStore, name: str) -> list[tuple[str, str]]:

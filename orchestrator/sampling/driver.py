@@ -165,6 +165,7 @@ class SampleAttempt:
         manifest = {**reader.manifest(), "job_id": self.attempt.record.job_id}
         if standing is None or standing["set_sha256"] != manifest["set_sha256"]:
             manifest["decisions"] = (read_json(store, job.decisions) or ({}, None))[0]
+            reader.check_unchanged()
             put_manifest(store, job, manifest)
         num_images = self.spec.num_samples
         self.attempt.progress.done = self.attempt.progress.committed = num_images

@@ -76,6 +76,18 @@ class SetReader:
         self._plan = plan
         self._origin = origin
         self._num_first = num_first
+        self._etags: dict[str, str] = {}
+
+    def check_unchanged(self) -> None:
+        """See that all data still are what was read: the manifest vouches for them.
+
+        Raises:
+            ShardDamagedError: Some were overwritten or removed since.
+        """
+        present = self._shards.present_versions(self._etags)
+        changed = [key for key, etag in self._etags.items() if present.get(key) != etag]
+        if changed:
+            raise ShardDamagedError(f"{changed[0]} was overwritten while the set was proven")
 
     def follow(
         self, is_committed: Callable[[int], bool], ended: threading.Event, every_s: float = 0.2
@@ -109,7 +121,7 @@ class SetReader:
         if commit is None:
             raise ShardDamagedError(f"shard {index} has no commit any more")
         check_fits(commit, self._plan, self._origin)
-        pixels = self._shards.read(commit)
+        pixels, self._etags[commit.data_key] = self._shards.read_version(commit)
         self.set_hash.add(pixels)
         self.image_shape = commit.image_shape
         self.entries.append(_entry(commit))

@@ -10,7 +10,7 @@ import io
 import json
 import logging
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -259,13 +259,28 @@ class SampleShards:
 
     def read(self, commit: ShardCommit) -> Pixels:
         """Return a shard's images, verified: (N, H, W, C) uint8. Raises: ShardDamagedError."""
+        return self.read_version(commit)[0]
+
+    def read_version(self, commit: ShardCommit) -> tuple[Pixels, str]:
+        """Return a shard's images, verified, and the ETag of what was read.
+
+        Raises:
+            ShardDamagedError: They are missing, or not what was committed.
+        """
         try:
-            body = self._store.get(commit.data_key).body
+            stored = self._store.get(commit.data_key)
         except ObjectNotFoundError as error:
             raise ShardDamagedError(
                 f"shard {commit.index}: its data {commit.data_key} are missing"
             ) from error
-        return decode_shard(body, commit)
+        return decode_shard(stored.body, commit), stored.etag
+
+    def present_versions(self, data_keys: Iterable[str]) -> dict[str, str]:
+        """Return the ETags of what lies under data keys now; those of what is gone are missing."""
+        folders = sorted({key.rpartition("/")[0] + "/" for key in data_keys})
+        return {
+            info.key: info.etag for folder in folders for info in self._store.list_objects(folder)
+        }
 
     def read_frames(self, commit: ShardCommit) -> Pixels:
         """Return the film of a shard's first images: (K, F, H, W, C) uint8."""

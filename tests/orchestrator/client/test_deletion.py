@@ -134,6 +134,16 @@ def test_what_a_sample_set_draws_from_stays_and_the_set_is_named(store: MemorySt
     assert references_to(store, ["busy"]) == []
 
 
+def test_a_reference_that_means_nothing_holds_nothing(store: MemoryStore) -> None:
+    """A sample job of `model: {job: T1}` blocked the deletion of every training."""
+    odd = SampleJob(kind="sample", name="odd", model=ModelRef(job="other"), num_samples=1)
+    body = json.loads(odd.model_dump_json())
+    submit_job(store, odd, "odd")
+    body["model"]["job"] = "T1"
+    store.put(JobPaths("odd").spec, json.dumps(body).encode())
+    assert references_to(store, ["old"], lambda job: []) == []
+
+
 def test_what_is_registered_stays_and_mlflow_must_say_that_nothing_is(store: MemoryStore) -> None:
     """An MLflow that does not answer is no leave to delete."""
     store.put(JobPaths("old").tracking_cursor, json.dumps({"run_id": "r"}).encode())

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.attempts.attempt import Attempt, _must_stop
 from orchestrator.client.status import job_status, list_jobs, request
-from orchestrator.client.submit import submit_job
+from orchestrator.client.submit import submit_job, submit_with_smoke
 from orchestrator.controller import loop
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.lease import Lease
@@ -50,10 +50,12 @@ def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
     assert [job.state for job in list_jobs(world.store)] == ["SUCCEEDED"]
 
 
-def beat(world: World, job_id: str, attempt: int, done: int, committed: int) -> None:
+def beat(
+    world: World, job_id: str, attempt: int, done: int, committed: int, **more: object
+) -> None:
     """Write what the driver of a training of ten steps last said."""
     said = {"at": world.store.now().isoformat(), "phase": "running", "total": 10, "unit": "steps"}
-    said |= {"done": done, "committed": committed}
+    said |= {"done": done, "committed": committed, **more}
     key = JobPaths(job_id).attempt(attempt).heartbeat
     world.store.put(key, json.dumps(said).encode())
 
@@ -518,3 +520,39 @@ def test_a_request_that_cannot_be_read_is_dropped(world: World) -> None:
     world.store.put(key, b'{"verb": "cancel"}')
     world.step()
     assert not world.store.exists(key)
+
+
+def test_one_cancel_ends_a_job_and_its_smoke_test(world: World) -> None:
+    """The smoke test ran on, for a job that nobody wanted any more."""
+    job_id = submit_with_smoke(world.store, train_job(workers=2), "j").job_id
+    world.step()
+    request(world.store, job_id, Verb.CANCEL)
+    world.step(3)
+    assert world.state(job_id) == "CANCELLED"
+    assert world.record("j-smoke").reason == "CANCELLED_BY_USER"
+
+
+def test_an_attempt_whose_heart_beats_and_that_gets_no_further_shows(world: World) -> None:
+    """A host that was cut off left RUNNING with nothing moving, for as long as Ray believed it."""
+    job_id = running_at_7_of_10(world)
+    assert not job_status(world.store, job_id).stalled
+    moved_at = world.store.now().isoformat()
+    world.store.advance(31)
+    beat(world, job_id, 1, done=7, committed=4, rate_per_s=2.0, moved_at=moved_at)
+    world.step()
+    world.store.put(keys.LEASE, world.store.get(keys.LEASE).body)  # the orchestrator is well
+    status = job_status(world.store, job_id)
+    assert (status.state, status.stale, status.stalled) == ("RUNNING", False, True)
+    assert [job.stalled for job in list_jobs(world.store)] == [True]
+
+
+def test_a_job_that_ended_unseen_is_listed_with_all_that_its_attempt_said(world: World) -> None:
+    """`list` had neither total nor unit of it, where `status` has both."""
+    job_id = running_at_7_of_10(world)
+    beat(world, job_id, 1, done=7, committed=4, total=10, unit="steps")
+    ended = world.record(job_id).moved_to(JobState.SUCCEEDED, at=world.store.now())
+    world.records.write(world.records.read(job_id), ended)
+    world.controller = world.new_controller()
+    world.step()
+    (listed,) = list_jobs(world.store)
+    assert (listed.state, listed.total, listed.unit) == ("SUCCEEDED", 10, "steps")

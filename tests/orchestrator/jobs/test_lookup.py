@@ -4,7 +4,10 @@ import pytest
 
 from orchestrator.client.submit import submit_job
 from orchestrator.errors import BadInputError, JobNotFoundError
-from orchestrator.jobs.lookup import exact_job_id, find_job_id
+from orchestrator.jobs.lookup import exact_job_id, find_job_id, live_job_id
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import JobState
+from orchestrator.store import keys
 from tests.support.fakes import MemoryStore
 from tests.support.world import train_job
 
@@ -58,3 +61,16 @@ def test_last_is_what_was_submitted_last() -> None:
     assert find_job_id(store, "@last") == second
     with pytest.raises(JobNotFoundError):
         find_job_id(MemoryStore(), "@last")
+
+
+def test_whoever_ends_a_job_by_its_name_means_the_live_one() -> None:
+    """`cancel dup` said "its processes are gone" of the newest, which had ended; another ran on."""
+    store, (older, newer) = store_with(("dup", "one"), ("dup", "two"))
+    with pytest.raises(BadInputError, match="2 live jobs are named dup; name one: one, two"):
+        live_job_id(store, "dup")
+    records = RecordStore(store)
+    current = records.read(newer)
+    records.move(current, current.record.moved_to(JobState.CANCELLED, at=store.now()))
+    store.delete(keys.queue_marker(newer))
+    assert live_job_id(store, "dup") == older
+    assert live_job_id(store, newer) == newer

@@ -339,3 +339,21 @@ def test_export_that_cannot_be_written_is_told_in_a_line(
     with pytest.raises(BadInputError, match="No space left"):
         export_samples(store, JOB, "npz", tmp_path / "set.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_that_was_overwritten_after_it_was_read_keeps_its_set_from_being_declared(
+    store: MemoryStore,
+) -> None:
+    """The job succeeded with a set that `samples verify` called damaged."""
+    plan = plan_shards(NUM_SAMPLES, SHARD_SIZE)
+    reader = SetReader(SampleShards(store, PATHS), plan, origin_of(DECISIONS), num_first=6)
+    for shard in plan:
+        reader.read(shard.index)
+    reader.check_unchanged()
+    key = data_key(store, 1)
+    store.put(key, store.get(key).body)  # even the same bytes: nobody has read them
+    with pytest.raises(ShardDamagedError, match=f"{key} was overwritten"):
+        reader.check_unchanged()
+    store.delete(key)
+    with pytest.raises(ShardDamagedError):
+        reader.check_unchanged()
