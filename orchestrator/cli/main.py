@@ -31,6 +31,7 @@ _VERBS = {
     "delete": ("removal", "Remove an ended job and all that it wrote."),
     "gc": ("removal", "Remove what crashes left behind and nothing refers to."),
     "samples": ("samples", "Prove, mend and export a set of samples."),
+    "datasets": ("datasets", "Show, prove, export and remove data sets."),
     "queue": ("queue", "Quotas of the queues."),
     "orchestrator": ("cluster", "The actor that moves the jobs."),
     "schema": ("reference", "Print the JSON Schema of job files, for editors."),

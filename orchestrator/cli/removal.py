@@ -48,6 +48,7 @@ def _describe(garbage: Garbage, dry_run: bool) -> str:
         f"unfinished uploads     {_text(garbage.uploads)}",
         f"marks without a job    {_text(garbage.marks)}",
         f"half-deleted jobs      {_text(garbage.jobs)}",
+        f"half-made data sets    {_text(garbage.datasets)}",
     ]
     lines += [f"{job_id} left alone: {why}" for job_id, why in garbage.skipped.items()]
     return "\n".join(lines + (["nothing was removed (--dry-run)"] if dry_run else []))

@@ -13,6 +13,7 @@ from datetime import timedelta
 from orchestrator.artifacts.checkpoints.commit import decode_commit
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.client.deletion import Removed, delete_job, remove_objects
+from orchestrator.client.stored_datasets import half_made
 from orchestrator.errors import BadInputError, CheckpointError, JobNotFoundError, ShardDamagedError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState
@@ -34,6 +35,7 @@ class Garbage:
         uploads: Parts of multipart uploads that nobody goes on with.
         marks: Marks without a spec.
         jobs: What was left of jobs whose deletion was interrupted.
+        datasets: Chunks of data sets that nobody went on to prepare for a day.
         skipped: Jobs that were left alone, and why.
     """
 
@@ -41,6 +43,7 @@ class Garbage:
     uploads: Removed
     marks: Removed
     jobs: Removed
+    datasets: Removed
     skipped: dict[str, str]
 
 
@@ -56,6 +59,7 @@ def collect_garbage(store: ObjectStore, *, dry_run: bool = False) -> Garbage:
         uploads=_drop_uploads(store, dry_run),
         marks=remove_objects(store, _stale_marks(store, set(job_ids)), dry_run=dry_run),
         jobs=sum((_drop_job(store, job_id, dry_run) for job_id in half_deleted), Removed()),
+        datasets=remove_objects(store, half_made(store), dry_run=dry_run),
         skipped={look.job_id: look.skipped for look in looks if look.skipped},
     )
 

@@ -1,0 +1,113 @@
+"""The data sets of a store: which there are, what refers to them, and how one goes."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from orchestrator.artifacts.datasets.chunks import read_manifest
+from orchestrator.artifacts.datasets.refs import (
+    DatasetRef,
+    describe,
+    manifest_key,
+    stored_names,
+)
+from orchestrator.client.deletion import Removed, remove_objects
+from orchestrator.client.status import list_jobs
+from orchestrator.errors import DatasetError, JobNotFoundError, OrchestratorError
+from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.submissions import read_spec
+from orchestrator.specs.kinds import Input, reads
+from orchestrator.store.keys import DATASETS, dataset_folder
+from orchestrator.store.objects import ObjectInfo, ObjectStore
+
+HALF_MADE_OLDER_THAN = timedelta(days=1)
+_THREADS = 16
+_NAMED = 3
+
+
+def list_datasets(store: ObjectStore) -> list[DatasetRef]:
+    """Return the data sets that are whole, by name."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda name: _whole(store, name), stored_names(store))
+        return [ref for ref in found if ref is not None]
+
+
+def _whole(store: ObjectStore, name: str) -> DatasetRef | None:
+    try:
+        return describe(store, name)
+    except DatasetError:
+        return None
+
+
+def references_to_dataset(store: ObjectStore, ref: DatasetRef) -> list[str]:
+    """Return what refers to a set: jobs, and sets with labels that have its images."""
+    labelled = [
+        f"the data set {other.sha256[:12]} with labels"
+        for other in list_datasets(store)
+        if other.images_sha256 == ref.sha256
+    ]
+    jobs = [j.job_id for j in list_jobs(store, everything=True) if reads(j.kind, Input.DATASET)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        pinned = list(pool.map(lambda job_id: _pinned_by(store, job_id), jobs))
+    return labelled + [
+        f"job {job_id}" for job_id, name in zip(jobs, pinned, strict=True) if name == ref.sha256
+    ]
+
+
+def _pinned_by(store: ObjectStore, job_id: str) -> str | None:
+    try:
+        spec = read_spec(RecordStore(store), job_id)
+    except JobNotFoundError:
+        return None
+    return spec.dataset_input.sha256 if spec.dataset_input is not None else None
+
+
+def delete_dataset(store: ObjectStore, ref: DatasetRef) -> Removed:
+    """Remove a set: its manifest first, so that it is there whole or not at all.
+
+    Raises:
+        OrchestratorError: Something refers to it.
+    """
+    found = references_to_dataset(store, ref)
+    if found:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        named = ", ".join(found[:_NAMED])
+        raise OrchestratorError(f"{named}{more} refers to data set {ref.sha256[:12]}")
+    chunks = () if ref.images_sha256 else read_manifest(store, ref.sha256).chunks
+    infos = list(store.list_objects(dataset_folder(ref.sha256)))
+    first = [info for info in infos if info.key == manifest_key(ref.sha256)]
+    removed = remove_objects(store, first)
+    removed += remove_objects(store, [info for info in infos if info not in first])
+    for chunk in chunks:
+        if not chunk.key.startswith(dataset_folder(ref.sha256)):
+            store.delete(chunk.key)
+            removed += Removed(1, chunk.size_bytes)
+    return removed
+
+
+def half_made(store: ObjectStore) -> Iterator[ObjectInfo]:
+    """Yield what belongs to no data set and was not touched for a day."""
+    infos = list(store.list_objects(DATASETS))
+    by_folder: dict[str, list[ObjectInfo]] = {}
+    for info in infos:
+        first, _, rest = info.key.removeprefix(DATASETS).partition("/")
+        is_shared = first in ("chunks", "preparing")
+        folder = f"{first}/{rest.partition('/')[0]}" if is_shared else first
+        by_folder.setdefault(folder, []).append(info)
+    named = _named_chunks(store)
+    for folder, members in by_folder.items():
+        newest = max(info.modified_at for info in members)
+        is_whole = any(info.key == manifest_key(folder) for info in members)
+        if folder == "prepared" or is_whole or store.now() - newest < HALF_MADE_OLDER_THAN:
+            continue
+        yield from (info for info in members if info.key not in named)
+
+
+def _named_chunks(store: ObjectStore) -> set[str]:
+    """Return the chunks that manifests name; read after the objects were listed."""
+    return {
+        chunk.key
+        for ref in list_datasets(store)
+        if not ref.images_sha256
+        for chunk in read_manifest(store, ref.sha256).chunks
+    }
