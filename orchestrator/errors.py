@@ -22,6 +22,7 @@
     |-- ShardDamagedError              a shard's data is not what its commit says
     |-- WorkersLostError               workers die, or find no room, and nothing gets done
     |-- RayUnavailableError            the Jobs API does not answer or refuses
+    |   `-- RayRefusedError            it refuses the token
     |-- TrackingError                  MLflow does not answer or refuses
     |   |-- LineRefusedError           MLflow will never take this line
     |   `-- RunMissingError            MLflow has no such run
@@ -195,6 +196,10 @@ class DatasetError(BadInputError):
 
 class RayUnavailableError(OrchestratorError):
     """The Ray Jobs API does not answer or refuses."""
+
+
+class RayRefusedError(RayUnavailableError):
+    """The Ray Jobs API refuses the token: asking again is in vain."""
 
 
 class TrackingError(OrchestratorError):

@@ -1,5 +1,6 @@
 """The verbs that look at a job: `status`, `events`, `wait`."""
 
+import math
 import sys
 import time
 
@@ -8,9 +9,10 @@ import click
 from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.progress import ProgressView
 from orchestrator.cli.show import describe_event, describe_job
-from orchestrator.client.ensure import Keeper, ensure_orchestrator
+from orchestrator.client.ensure import Keeper, ensure_orchestrator, ensure_running
 from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status
-from orchestrator.client.surroundings import surroundings
+from orchestrator.client.surroundings import Start, Surroundings, surroundings
+from orchestrator.errors import RayUnavailableError
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.store.objects import ObjectStore
@@ -56,10 +58,24 @@ def wait_command(job: str, timeout_s: float | None, output: Output) -> None:
 
     0 succeeded, 100 failed, 101 not ended in time, 103 cancelled. Ctrl-C leaves the job running.
     """
-    store = surroundings(output.say).store
-    job_id = find_job_id(store, job)
-    ensure_orchestrator(store, output.say)
-    sys.exit(exit_code_of(wait_for(output, store, job_id, timeout_s).state))
+    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    around = surroundings(output.say, Start.AGAIN if timeout_s is None else Start.NEVER)
+    job_id = find_job_id(around.store, job)
+    _see_that_it_moves(around, output, deadline)
+    left_s = None if timeout_s is None else max(0.0, deadline - time.monotonic())
+    sys.exit(exit_code_of(wait_for(output, around.store, job_id, left_s).state))
+
+
+def _see_that_it_moves(around: Surroundings, output: Output, deadline: float) -> None:
+    """Have the orchestrator run; with an end to the waiting nothing is started but that."""
+    if deadline == math.inf:
+        ensure_running(around, output.say)
+        return
+    try:
+        left_s = deadline - time.monotonic()
+        ensure_orchestrator(around.store, output.say, within_s=left_s)
+    except RayUnavailableError as error:
+        output.say(f"the job waits: {error}")
 
 
 def wait_for(output: Output, store: ObjectStore, job_id: str, timeout_s: float | None) -> JobStatus:

@@ -13,7 +13,9 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.output import complain
+from orchestrator.cli.unforeseen import describe, drop_output, forgiving_streams
 from orchestrator.errors import OrchestratorError
 
 _VERBS = {
@@ -40,7 +42,7 @@ _VERBS = {
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(VerbGroup):
     """Finds verbs in the modules of this room, and turns our errors into one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -61,23 +63,31 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in _VERBS.items()])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run; whatever the reader can act on is one line and an exit code, no traceback."""
-        as_json = _wants_json(sys.argv[1:])
+        """Run; whatever happens is one line, or JSON, and an exit code, never a traceback."""
+        arguments = sys.argv[1:]
+        as_json = _wants_json(arguments)
         # Of a verb's second, a tenth went into looking for garbage among what its imports made,
         # and a twentieth into looking for plugins of pydantic in all that is installed.
         gc.set_threshold(50_000)
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
+        forgiving_streams()
         try:
             sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
         except (click.exceptions.Abort, KeyboardInterrupt):
             sys.exit(130)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(2)
         except click.ClickException as error:
             complain(error.format_message(), 2, as_json)
         except OrchestratorError as error:
             complain(str(error), error.exit_code, as_json)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
             sys.exit(1)
+        except Exception as error:  # noqa: BLE001
+            # The top of the process: a traceback helps nobody who reads a line, or JSON.
+            complain(describe(error, arguments), 1, as_json)
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

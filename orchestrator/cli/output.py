@@ -4,11 +4,14 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 import click
+
+from orchestrator.cli.unforeseen import drop_output
 
 EXIT_FAILED, EXIT_NOT_ENDED, EXIT_CANCELLED = 100, 101, 103
 _EXIT_BY_STATE = {"SUCCEEDED": 0, "FAILED": EXIT_FAILED, "CANCELLED": EXIT_CANCELLED}
@@ -102,11 +105,24 @@ def _form_option(*names: str, more: Sequence[str] = ()) -> Callable[[Verb], Verb
 def complain(message: str, exit_code: int, as_json: bool) -> NoReturn:
     """Say what went wrong in one line and end the process."""
     line = " ".join(message.split())
-    if as_json:
-        click.echo(json.dumps({"error": line, "exit_code": exit_code}))
-    else:
-        click.echo(f"error: {line}", err=True)
+    value = json.dumps({"error": line, "exit_code": exit_code})
+    try:
+        click.echo(value if as_json else f"error: {line}", err=not as_json)
+    except OSError:  # where the result was to go, nothing goes
+        drop_output()
+        with suppress(OSError):
+            click.echo(f"error: {line}", err=True)
+    except ValueError:  # a stream that was closed before the process began
+        drop_output()
+    _flush()
     sys.exit(exit_code)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        drop_output()
 
 
 def exit_code_of(state: str) -> int:

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import click
 
+from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.output import Output, output_option
 from orchestrator.cli.show import child_text, duration_text
 from orchestrator.client.status import job_status
-from orchestrator.client.surroundings import surroundings
+from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.queue import MAX_QUOTA, read_quotas, read_snapshot, set_quota
@@ -94,7 +95,7 @@ def _until(at: float, now: datetime) -> str:
     return duration_text(max(0.0, (datetime.fromtimestamp(at, UTC) - now).total_seconds()))
 
 
-@click.group("queue")
+@click.group("queue", cls=VerbGroup)
 def queue_command() -> None:
     """Quotas of the queues."""
 
@@ -110,7 +111,9 @@ def set_command(name: str, gpus: float, output: Output) -> None:
         raise BadInputError(
             f"--gpus must be from 0 to {MAX_QUOTA:,}, or -1 for no limit, not {gpus:g}"
         )
-    quotas = set_quota(surroundings(output.say).store, name, None if gpus == -1 else gpus)
+    quotas = set_quota(
+        surroundings(output.say, Start.FRESH).store, name, None if gpus == -1 else gpus
+    )
     output.result({"quotas": quotas}, _describe_quotas(quotas))
 
 

@@ -9,7 +9,7 @@ from orchestrator.cli.output import Output, output_option
 from orchestrator.cli.show import bytes_text
 from orchestrator.client.deletion import Removed, delete_job, find_deletable
 from orchestrator.client.garbage import Garbage, collect_garbage
-from orchestrator.client.surroundings import surroundings
+from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.errors import BadInputError
 
 
@@ -23,7 +23,7 @@ def delete_command(job: str, yes: bool, output: Output) -> None:
     The jobs of a pipeline or a sweep go with it. A job is kept while a sample set or a registered
     model refers to its checkpoints. Its MLflow run and its data set stay.
     """
-    store = surroundings(output.say).store
+    store = surroundings(output.say, Start.AGAIN).store
     job_id, *members = find_deletable(store, job)
     named = f"{job_id} and its {len(members)} jobs" if members else job_id
     if not yes and sys.stdin.isatty() and not click.confirm(f"delete {named}?", err=True):
@@ -38,7 +38,8 @@ def delete_command(job: str, yes: bool, output: Output) -> None:
 @output_option
 def gc_command(dry_run: bool, output: Output) -> None:
     """Remove data that no commit names, uploads older than a day, and marks without a job."""
-    garbage = collect_garbage(surroundings(output.say).store, dry_run=dry_run)
+    store = surroundings(output.say, Start.NEVER if dry_run else Start.AGAIN).store
+    garbage = collect_garbage(store, dry_run=dry_run)
     output.result({"dry_run": dry_run, **asdict(garbage)}, _describe(garbage, dry_run))
 
 

@@ -16,10 +16,10 @@ from orchestrator.artifacts.samples.verify import (
     verify_samples,
 )
 from orchestrator.cli.changes import ask_and_wait
+from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.jobs import watch
 from orchestrator.cli.output import Output, output_option, short_output_option
-from orchestrator.client.ensure import ensure_orchestrator
-from orchestrator.client.surroundings import surroundings
+from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.errors import BadInputError
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.lookup import find_job_id
@@ -29,7 +29,7 @@ from orchestrator.lifecycle.state import JobState
 _WITHOUT_END = (JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobState.STOPPING)
 
 
-@click.group("samples")
+@click.group("samples", cls=VerbGroup)
 def samples_command() -> None:
     """Prove, mend and export a set of samples."""
 
@@ -50,7 +50,8 @@ def verify_command(job: str, output: Output) -> None:
 @output_option
 def repair_command(job: str, output: Output) -> None:
     """Draw again what is missing or damaged, and nothing else; then prove the set."""
-    store = surroundings(output.say).store
+    around = surroundings(output.say, Start.AGAIN)
+    store = around.store
     job_id = find_job_id(store, job)
     state = RecordStore(store).read(job_id).record.state
     if state in _WITHOUT_END:
@@ -58,8 +59,7 @@ def repair_command(job: str, output: Output) -> None:
     report = repair_samples(store, job_id)
     if not report.is_whole:
         output.say(_describe(report))
-        ensure_orchestrator(store, output.say)
-        ask_and_wait(store, job_id, Verb.REPAIR)
+        ask_and_wait(around, job_id, Verb.REPAIR, output.say)
         watch(output, store, job_id)
         report = verify_samples(store, job_id)
     output.result(asdict(report), _describe(report))

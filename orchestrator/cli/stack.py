@@ -8,6 +8,7 @@ from orchestrator.cli.output import Output, output_option
 from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.client.surroundings import stack_folder, use_stack
 from orchestrator.stack.embedded import Stack, StackInfo
+from orchestrator.store.conditions import prove_conditions
 from orchestrator.store.objects import open_store
 
 
@@ -16,8 +17,10 @@ from orchestrator.store.objects import open_store
 def up_command(output: Output) -> None:
     """Start the embedded stack (store, Ray, MLflow), or say that it runs."""
     info = Stack(stack_folder()).up(output.say)
-    use_stack(info)
-    ensure_orchestrator(open_store(os.environ["DDPMCTL_STORE"]), output.say)
+    use_stack(info, output.say)
+    store = open_store(os.environ["DDPMCTL_STORE"])
+    prove_conditions(store)
+    ensure_orchestrator(store, output.say, restarted="ray" in info.started)
     value = {
         "folder": str(info.folder),
         "started": list(info.started),
@@ -44,6 +47,7 @@ def describe_stack(info: StackInfo) -> str:
 @output_option
 def down_command(output: Output) -> None:
     """Stop exactly what `up` started; the data stay."""
-    ended = Stack(stack_folder()).down(output.say)
-    text = f"stopped {', '.join(ended)}" if ended else "nothing was running"
-    output.result({"stopped": list(ended)}, text)
+    folder = stack_folder()
+    ended = Stack(folder).down(output.say)
+    text = f"stopped {', '.join(ended)}" if ended else f"nothing was running in {folder}"
+    output.result({"stopped": list(ended), "folder": str(folder)}, text)

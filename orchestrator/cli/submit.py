@@ -10,13 +10,13 @@ import click
 from orchestrator.cli.jobs import wait_for
 from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.show import describe_plan
-from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.client.ensure import ensure_running
 from orchestrator.client.owner import user_name
 from orchestrator.client.plan import plan_of
 from orchestrator.client.prepare import check_sources, prepared
 from orchestrator.client.status import job_status
 from orchestrator.client.submit import submit_job, submit_with_smoke
-from orchestrator.client.surroundings import surroundings
+from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.specs.files import load_job_file
 
 
@@ -40,7 +40,9 @@ def submit_command(
     """Check a job file and put the job, pipeline or sweep into the queue."""
     job_file = load_job_file(file, overrides, os.environ)
     check_sources(job_file, file.parent)
-    store = surroundings(output.say).store
+    start = Start.NEVER if dry_run else Start.FRESH
+    around = surroundings(output.say, start, writes=True)  # a dry run reads the images in, too
+    store = around.store
     job_file = prepared(job_file, file.parent, store, output.say)
     spec = job_file.spec
     for warning in job_file.warnings:
@@ -52,7 +54,7 @@ def submit_command(
     submission = (submit_with_smoke if smoke else submit_job)(
         store, spec, job_id, replace(job_file.asked, user=user_name())
     )
-    ensure_orchestrator(store, output.say)
+    ensure_running(around, output.say)
     if stay:
         sys.exit(exit_code_of(wait_for(output, store, submission.job_id, None).state))
     told = "queued" if submission.is_new else "exists already, with the same spec"

@@ -7,44 +7,123 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.client.status import orchestrator_is_alive
+from orchestrator.client.surroundings import Surroundings
 from orchestrator.cluster.entrypoints import python_entrypoint
+from orchestrator.cluster.patience import patience_s
 from orchestrator.cluster.ray_jobs import RayJobs
-from orchestrator.errors import OrchestratorError, RayUnavailableError
+from orchestrator.cluster.ray_session import ray_session
+from orchestrator.errors import OrchestratorError, RayRefusedError, RayUnavailableError
+from orchestrator.jobs.lease_view import RENEW_EVERY_S, LeaseView, read_lease
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.store.objects import ObjectStore
 
-ENSURE_TIMEOUT_S = 90.0
 LOOK_EVERY_S = 30.0
+_SETTLE_S = 20.0  # a head that has just come up takes no jobs for some seconds
+_POLL_S = 0.25
 _PACKAGES = Path(__file__).resolve().parents[2]
 
 
-def ensure_orchestrator(store: ObjectStore, say: Callable[[str], None]) -> bool:
+def ensure_running(
+    around: Surroundings, say: Callable[[str], None], within_s: float | None = None
+) -> bool:
+    """Have the embedded stack run, if that is used, and then the store's orchestrator.
+
+    Args:
+        around: What the verb works on.
+        say: Told what is started.
+        within_s: Patience with the orchestrator; DDPMCTL_PATIENCE_S, if None.
+
+    Returns:
+        Whether the orchestrator had to be started.
+
+    Raises:
+        StackError: A part of the stack does not start.
+        RayUnavailableError: Ray does not answer, or the orchestrator does not come up.
+    """
+    restarted = "ray" in around.bring_up_rest(say)
+    return ensure_orchestrator(around.store, say, restarted=restarted, within_s=within_s)
+
+
+def ensure_orchestrator(
+    store: ObjectStore,
+    say: Callable[[str], None],
+    *,
+    restarted: bool = False,
+    within_s: float | None = None,
+) -> bool:
     """Have the cluster run the store's orchestrator; tell whether it had to be started.
+
+    Args:
+        store: Whose orchestrator.
+        say: Told what is started.
+        restarted: Whether Ray was just started again, so that its actors are gone.
+        within_s: Patience; DDPMCTL_PATIENCE_S, if None.
 
     Raises:
         RayUnavailableError: Ray does not answer, or the orchestrator does not come up.
     """
-    if orchestrator_is_alive(store):
+    before, session = read_lease(store), ray_session()
+    deadline = time.monotonic() + (patience_s() if within_s is None else within_s)
+    if not restarted and before is not None and _acts(store, before, session, deadline):
         return False
     say("starting the orchestrator on the Ray cluster")
-    jobs = RayJobs()
-    submission_id = f"ddpmctl-ensure-{secrets.token_hex(4)}"
-    jobs.submit(
-        submission_id,
-        python_entrypoint("orchestrator.controller.actor", store.uri),
-        metadata={"kind": "ensure"},
-        runtime_env=shipped_code(),
-    )
-    deadline = time.monotonic() + ENSURE_TIMEOUT_S
+    jobs = RayJobs(answer_within_s=min(60.0, max(1.0, deadline - time.monotonic())))
+    submission_id = _submit(jobs, store, deadline)
     while time.monotonic() < deadline:
-        if orchestrator_is_alive(store):
+        if _is_new(read_lease(store), before):
             return True
         if _has_failed(jobs, submission_id):
             break
-        time.sleep(0.25)
+        time.sleep(_POLL_S)
     tail = jobs.logs(submission_id).strip().splitlines()[-1:] or ["no output"]
     raise RayUnavailableError(f"the orchestrator does not come up on the cluster: {tail[0]}")
+
+
+def _submit(jobs: RayJobs, store: ObjectStore, deadline: float) -> str:
+    """Hand the job that starts the orchestrator to Ray, which may still be coming up."""
+    give_up = min(deadline, time.monotonic() + _SETTLE_S)
+    while True:
+        submission_id = f"ddpmctl-ensure-{secrets.token_hex(4)}"
+        try:
+            jobs.submit(
+                submission_id,
+                python_entrypoint("orchestrator.controller.actor", store.uri),
+                metadata={"kind": "ensure"},
+                runtime_env=shipped_code(),
+            )
+        except RayRefusedError:
+            raise
+        except RayUnavailableError:
+            if time.monotonic() + _POLL_S >= give_up:
+                raise
+            time.sleep(2 * _POLL_S)
+        else:
+            return submission_id
+
+
+def _acts(store: ObjectStore, lease: LeaseView, session: str | None, deadline: float) -> bool:
+    """Tell whether the holder of a lease acts now.
+
+    A lease is younger than its term for some seconds after its holder died with its Ray: that one
+    is told by its session. The orchestrator of another cluster renews it meanwhile.
+    """
+    if not lease.is_fresh:
+        return False
+    if session is None or lease.session in ("", session):
+        return True
+    deadline = min(deadline, time.monotonic() + 2 * RENEW_EVERY_S)
+    while time.monotonic() < deadline:
+        if _is_new(read_lease(store), lease):
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def _is_new(lease: LeaseView | None, before: LeaseView | None) -> bool:
+    """Tell whether a lease was written since it was seen, by whomever, and holds."""
+    if lease is None or not lease.is_fresh:
+        return False
+    return before is None or (lease.holder, lease.etag) != (before.holder, before.etag)
 
 
 class Keeper:
@@ -66,7 +145,8 @@ class Keeper:
         if time.monotonic() - self._looked_at < LOOK_EVERY_S:
             return
         try:
-            is_gone = not orchestrator_is_alive(self._store)
+            lease = read_lease(self._store)
+            is_gone = lease is None or not lease.is_fresh
             if is_gone and self._was_gone:  # once may be a store that was slow for a moment
                 ensure_orchestrator(self._store, self._say)
             self._was_gone = is_gone

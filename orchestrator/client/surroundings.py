@@ -1,13 +1,18 @@
-"""Which store, Ray and MLflow the command line speaks to."""
+"""Which store, Ray and MLflow the command line speaks to, and what a verb may start of them."""
 
 import importlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import BadInputError
+from orchestrator.cluster.private_files import write_private
+from orchestrator.errors import BadInputError, LocalFolderError, StackError
+from orchestrator.store.conditions import prove_conditions
 from orchestrator.store.objects import ObjectStore, open_store
 from orchestrator.store.uris import parse_store_uri
 
@@ -15,14 +20,31 @@ if TYPE_CHECKING:
     from orchestrator.stack.embedded import Stack, StackInfo
 
 DEFAULT_FOLDER = ".ddpmctl"
-# Set by other work, they would win over the stack's own credentials and tokens.
-_OVERRIDING = (
+Say = Callable[[str], None]
+# Set for other work, they configure the clients of a stack of our own as well.
+_FOREIGN = ("AWS_", "MLFLOW_", "_MLFLOW_", "RAY_")
+# Whoever sets one of these believes that it counts.
+_POINTING = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
     "AWS_PROFILE",
     "AWS_SESSION_TOKEN",
-    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_URI",
     "MLFLOW_TRACKING_USERNAME",
+    "RAY_ADDRESS",
     "RAY_AUTH_TOKEN",
 )
+_TOLD = "told-ignored.json"
+
+
+class Start(Enum):
+    """What a verb may start of an embedded stack."""
+
+    NEVER = "it only reads, and needs the store alone"
+    AGAIN = "it changes what there is: a stack that was made here"
+    FRESH = "it makes something: a new stack, too"
 
 
 @dataclass(frozen=True)
@@ -32,60 +54,139 @@ class Surroundings:
     Attributes:
         store: The truth.
         stack: The embedded stack, if that is what is used.
-        started: Whether this command started it.
+        started: The parts of it that this command started.
     """
 
     store: ObjectStore
     stack: "StackInfo | None"
-    started: bool
+    started: tuple[str, ...] = ()
+
+    def bring_up_rest(self, say: Say) -> tuple[str, ...]:
+        """Start what of an embedded stack does not run, and return what this command started.
+
+        One that another command is starting is waited for.
+
+        Raises:
+            StackError: A part does not start.
+        """
+        if self.stack is None:
+            return ()
+        stack = _stack(self.stack.folder)
+        if stack.is_settled():
+            return self.started
+        return (*self.started, *stack.up(say).started)
 
 
 def stack_folder() -> Path:
-    """Return the embedded stack's folder: DDPMCTL_HOME, or .ddpmctl here or in a folder above."""
+    """Return the embedded stack's folder: DDPMCTL_HOME, or .ddpmctl here or in a folder above.
+
+    Raises:
+        BadInputError: There is no such place.
+    """
     chosen = os.environ.get("DDPMCTL_HOME")
     if chosen:
-        return Path(chosen)
-    here = Path.cwd()
+        try:
+            return Path(chosen).expanduser().resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
+            raise BadInputError(f"DDPMCTL_HOME={chosen[:80]}: {reason}") from error
+    try:
+        here = Path.cwd()
+    except OSError as error:
+        raise BadInputError(
+            "the current folder is gone or closed to you: change to another, or set DDPMCTL_HOME"
+        ) from error
     for folder in (here, *here.parents):
-        if (folder / DEFAULT_FOLDER / "stack.json").exists():
-            return folder / DEFAULT_FOLDER
+        with suppress(OSError):  # one that may not be entered holds nothing of ours
+            if (folder / DEFAULT_FOLDER / "stack.json").exists():
+                return folder / DEFAULT_FOLDER
     return here / DEFAULT_FOLDER
 
 
-def surroundings(say: Callable[[str], None], *, start: bool = True) -> Surroundings:
-    """Return the configured store, or the embedded stack's, starting that if it has to.
+def surroundings(
+    say: Say, start: Start = Start.NEVER, *, writes: bool | None = None
+) -> Surroundings:
+    """Return the configured store, or the embedded stack's.
 
     Args:
-        say: Told what is started.
-        start: Whether a stack may be started.
+        say: Told what is started, and which settings are ignored.
+        start: What may be started.
+        writes: Whether the verb writes into the store; all but reading verbs do, if None.
 
     Raises:
-        BadInputError: Nothing is configured and nothing may be started.
-        StackError: The embedded stack does not start.
+        BadInputError: Nothing is configured and nothing may be started, or the store ignores
+            conditions.
+        StackError: The embedded stack does not run, or does not start.
     """
     uri = os.environ.get("DDPMCTL_STORE")
     if uri:
         parse_store_uri(uri, "DDPMCTL_STORE")
-        return Surroundings(open_store(uri), None, started=False)
-    # Loaded here: where a store is configured, nothing that starts servers is needed.
-    stack: Stack = importlib.import_module("orchestrator.stack.embedded").Stack(stack_folder())
-    info = stack.info()
-    runs = info is not None and all(part.is_running for part in stack.status())
-    if not runs:
-        if not start:
-            raise BadInputError(
-                "no store is configured and no embedded stack runs here: "
-                "set DDPMCTL_STORE, or run `ddpmctl up`"
+        found = Surroundings(open_store(uri), None)
+    else:
+        found = _embedded(say, start)
+    if start is not Start.NEVER if writes is None else writes:
+        prove_conditions(found.store)
+    return found
+
+
+def _embedded(say: Say, start: Start) -> Surroundings:
+    folder = stack_folder()
+    stack = _stack(folder)
+    info, started = stack.info(), tuple[str, ...]()
+    if info is None and start is not Start.FRESH:
+        raise BadInputError(
+            f"no store is configured, and no embedded stack was made in {folder}: "
+            "set DDPMCTL_STORE or DDPMCTL_HOME, or run `ddpmctl up`"
+        )
+    if info is None or not stack.has_store(say):
+        if start is Start.NEVER:
+            raise StackError(
+                f"the store of the embedded stack in {folder} does not run: "
+                "`ddpmctl up` starts it, and set DDPMCTL_HOME for one elsewhere"
             )
-        say(f"no store is configured: starting the embedded stack in {stack_folder()}")
+        say(f"no store is configured: starting the embedded stack in {folder}")
         info = stack.up(say)
-    assert info is not None  # noqa: S101 - a stack that runs has ports
-    use_stack(info)
-    return Surroundings(open_store(os.environ["DDPMCTL_STORE"]), info, started=not runs)
+        started = info.started
+    use_stack(info, say)
+    return Surroundings(open_store(os.environ["DDPMCTL_STORE"]), info, started)
 
 
-def use_stack(info: "StackInfo") -> None:
-    """Make this process a client of an embedded stack, whatever was set before."""
-    for name in _OVERRIDING:
-        os.environ.pop(name, None)
+def _stack(folder: Path) -> "Stack":
+    # Loaded here: where a store is configured, nothing that starts servers is needed.
+    stack: Stack = importlib.import_module("orchestrator.stack.embedded").Stack(folder)
+    return stack
+
+
+def use_stack(info: "StackInfo", say: Say) -> None:
+    """Make this process a client of an embedded stack, whatever was set before.
+
+    Args:
+        info: The stack.
+        say: Told, once a stack, which settings do not count.
+    """
+    foreign = {name for name in os.environ if name.startswith(_FOREIGN)}
+    set_here = {n for n in foreign if os.environ[n] and os.environ[n] != info.environment.get(n)}
+    _tell_ignored(sorted(set_here & {*_POINTING}), info.folder, say)
+    for name in foreign:
+        del os.environ[name]
     os.environ.update(info.environment)
+
+
+def _tell_ignored(names: Iterable[str], folder: Path, say: Say) -> None:
+    told = _told_before(folder)
+    fresh = [name for name in names if name not in told]
+    if not fresh:
+        return
+    say(
+        f"{', '.join(fresh)} {'is' if len(fresh) == 1 else 'are'} ignored: DDPMCTL_STORE is not "
+        f"set, so the embedded stack in {folder} is used"
+    )
+    with suppress(LocalFolderError):  # then it is told again
+        write_private(folder / _TOLD, json.dumps(sorted({*told, *fresh})).encode())
+
+
+def _told_before(folder: Path) -> set[str]:
+    try:
+        return {str(name) for name in json.loads((folder / _TOLD).read_bytes())}
+    except (OSError, ValueError, TypeError):
+        return set()

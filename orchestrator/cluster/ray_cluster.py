@@ -67,6 +67,7 @@ class RayCluster:
 
     Attributes:
         node_id: The Ray node of this process.
+        session: Ray's name of it; a head that is started again has another.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class RayCluster:
 
         context = ray.get_runtime_context()
         self.node_id: str = context.get_node_id()
+        self.session = str(context.get_session_name())
         self._jobs = RayJobs(context.gcs_address, _ANSWER_S)
         # An attempt runs the code that the orchestrator runs.
         shipped = dict(context.runtime_env).get("py_modules")

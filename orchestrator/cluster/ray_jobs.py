@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.errors import RayUnavailableError
+from orchestrator.errors import RayRefusedError, RayUnavailableError
 from orchestrator.lifecycle.steps import DriverStatus
 
 _STATUS = {
@@ -104,7 +104,7 @@ class RayJobs:
             self._silent_until_s = time.monotonic() + self._answer_within_s
             raise RayUnavailableError(_advice(str(error), str(self._address))) from error
         except AuthenticationError as error:
-            raise RayUnavailableError(
+            raise RayRefusedError(
                 f"Ray at {self._address} refuses the token; "
                 "check RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
             ) from error

@@ -88,7 +88,7 @@ class OrchestratorActor:
         node_id = cluster.node_id
         while True:
             self._rounds += 1
-            self._lease = lease = Lease(store, release(), node_id=node_id)
+            self._lease = lease = Lease(store, release(), node_id=node_id, session=cluster.session)
             try:
                 if lease.acquire():
                     logger.info("holding the lease of %s, fence %d", self._store_uri, lease.fence)

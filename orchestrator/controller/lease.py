@@ -14,11 +14,9 @@ import psutil
 
 from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.errors import ConditionFailedError, LeaseLostError
-from orchestrator.jobs.lease_view import LEASE, TERM_S, LeaseHolder
+from orchestrator.jobs.lease_view import LEASE, RENEW_EVERY_S, TERM_S, LeaseHolder
 from orchestrator.store import keys
 from orchestrator.store.objects import ObjectStore
-
-RENEW_EVERY_S = 3.0
 
 
 class Lease:
@@ -29,6 +27,7 @@ class Lease:
         version: Version and code hash of this orchestrator, for readers.
         term_s: Age from which somebody else may take it.
         node_id: The Ray node of this orchestrator.
+        session: Of Ray, in which this orchestrator lives and dies.
 
     Attributes:
         fence: Number of this hold; a later one has a higher number.
@@ -36,7 +35,12 @@ class Lease:
     """
 
     def __init__(
-        self, store: ObjectStore, version: str, term_s: float = TERM_S, node_id: str = ""
+        self,
+        store: ObjectStore,
+        version: str,
+        term_s: float = TERM_S,
+        node_id: str = "",
+        session: str = "",
     ) -> None:
         self.fence = 0
         self.renewals = 0
@@ -49,6 +53,7 @@ class Lease:
             host=socket.gethostname(),
             **asdict(ProcessIdentity.of(psutil.Process(), node_id)),
             version=version,
+            session=session,
         )
 
     def acquire(self) -> bool:

@@ -8,6 +8,7 @@ from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore
 
 TERM_S = 20.0
+RENEW_EVERY_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class LeaseHolder:
         version: Version and code hash.
         fence: Number of this hold; a later one has a higher number.
         released: Whether it has let go.
+        session: Of Ray, in which it lives and dies; "" of one of an earlier version.
     """
 
     owner: str = ""
@@ -35,6 +37,7 @@ class LeaseHolder:
     version: str = ""
     fence: int = 0
     released: bool = False
+    session: str = ""
 
 
 LEASE = Codec(LeaseHolder, "lease")
@@ -48,16 +51,23 @@ class LeaseView:
         holder: Who holds it.
         renewed_at: When it was renewed last, by the store's clock.
         age: How long ago that was.
+        etag: Differs with each renewal.
     """
 
     holder: LeaseHolder
     renewed_at: datetime
     age: timedelta
+    etag: str
 
     @property
     def is_fresh(self) -> bool:
         """Whether an orchestrator acts now."""
         return self.age <= timedelta(seconds=TERM_S) and not self.holder.released
+
+    @property
+    def session(self) -> str:
+        """The session of Ray that the holder lives in; "" of one that did not say so yet."""
+        return self.holder.session
 
 
 def read_lease(store: ObjectStore) -> LeaseView | None:
@@ -66,4 +76,4 @@ def read_lease(store: ObjectStore) -> LeaseView | None:
     if found is None:
         return None
     holder, stored = found
-    return LeaseView(holder, stored.modified_at, stored.age)
+    return LeaseView(holder, stored.modified_at, stored.age, stored.etag)

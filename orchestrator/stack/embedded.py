@@ -18,7 +18,7 @@ from orchestrator.errors import StackError
 from orchestrator.stack.files import StackFolder, StackSecrets, StackState, load_secrets, load_state
 from orchestrator.stack.launch import Launcher, PortTakenError, Progress
 from orchestrator.stack.mlflow_server import MLFLOW_PORTS, mlflow_access, mlflow_part, mlflow_url
-from orchestrator.stack.parts import REGION, STORE_URI, Part, without_proxy
+from orchestrator.stack.parts import REGION, STORE_URI, Part, http_get, without_proxy
 from orchestrator.stack.ports import choose_ports
 from orchestrator.stack.ray_head import RAY_PORTS, ray_access, ray_part, ray_url
 from orchestrator.stack.seaweed import STORE_PORTS, store_part, store_url
@@ -141,6 +141,37 @@ class Stack:
         alive = {name: one.pid for name, one in leaders.items() if one.find() is not None}
         return tuple(PartStatus(name, alive.get(name)) for name in _PORTS_OF)
 
+    def has_store(self, on_progress: Progress = lambda line: None) -> bool:
+        """Tell whether the store answers; one that a running `up` starts is waited for."""
+        if self._store_answers():
+            return True
+        if not self._folder.lock.exists():
+            return False
+        with self._locked(on_progress):
+            return self._store_answers()
+
+    def is_settled(self) -> bool:
+        """Tell whether all parts run and no other command starts or ends any."""
+        return all(part.is_running for part in self.status()) and not self._is_locked()
+
+    def _store_answers(self) -> bool:
+        store, *_ = self.status()
+        port = load_state(self._folder).ports.get("store.s3")
+        return store.is_running and port is not None and http_get(port, "/")[0] != 0
+
+    def _is_locked(self) -> bool:
+        try:
+            descriptor = os.open(self._folder.lock, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def info(self) -> StackInfo | None:
         """Return how the stack is reached, or None if it was never started here."""
         state = load_state(self._folder)
@@ -235,6 +266,9 @@ def _store_access(secrets: StackSecrets, ports: Mapping[str, int]) -> dict[str, 
         "AWS_SECRET_ACCESS_KEY": secrets.secret_access_key,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
+        # What stands in the user's own files is about other stores, or broken.
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         **without_proxy(os.environ),
     }
 

@@ -2,10 +2,12 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Lock
 
+from orchestrator.cluster.patience import VARIABLE, patience_s
 from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.cluster.processes import end_processes, owned_processes, start_detached
 from orchestrator.errors import StackError
@@ -21,7 +23,6 @@ TITLES = {
     "mlflow": "the MLflow server",
 }
 _GRACE_S = {"store": 10.0, "ray": 4.0, "mlflow": 8.0}
-_START_TIMEOUT_S = 120.0
 _RUNNING_TIMEOUT_S = 60.0  # for a part that ran already: afterwards it is started again
 _HASTE_S = 5.0  # what fails sooner than this would fail again
 _POLL_S = 0.1
@@ -89,27 +90,43 @@ class Launcher:
         return has_any
 
     def _start(self, part: Part) -> None:
-        for is_last in (False, False, True):
+        patience = patience_s()
+        for number, is_last in enumerate((False, False, True), 1):
             started_at = time.monotonic()
-            reason = self._try_to_start(part)
+            # What a busy machine did not do in one time it does in two or three.
+            reason = self._try_to_start(part, number * patience)
             took_s = time.monotonic() - started_at
             if reason is None:
                 self._tell(f"{TITLES[part.name]} is ready ({took_s:.1f} s)")
                 return
             if is_last or took_s < _HASTE_S or self._stopped.is_set():
                 raise StackError(f"{TITLES[part.name]} {reason}")
-            # Ray gives up when its own parts take 15 s, as they may on a busy machine.
             self._tell(f"{TITLES[part.name]} {reason}; trying again")
 
-    def _try_to_start(self, part: Part) -> str | None:
+    def _try_to_start(self, part: Part, within_s: float) -> str | None:
         """Start a part; return why it does not work, or None."""
         log = self._log(part.name)
         log_start = log.stat().st_size if log.exists() else 0
         part.prepare()
         self._tell(f"starting {TITLES[part.name]}")
+        with self._ended_on_error(part.name):
+            leader = self._launch(part, log, within_s)
+            if self._is_ready_within(part, leader, within_s):
+                return None
+        how = f"is not ready within {within_s:g} s ({VARIABLE} gives it more)"
+        if leader.find() is None:
+            how = "stopped while starting"
+        self.end(part.name)
+        if taken := [port for port in part.ports if not is_free(port)]:
+            raise PortTakenError(f"port {taken[0]} of {TITLES[part.name]} was taken in between")
+        return f"{how}: {_told_reason(log, log_start)}"
+
+    def _launch(self, part: Part, log: Path, within_s: float) -> ProcessIdentity:
+        """Start a part's process and write down whom."""
+        patience = dict.fromkeys(part.patience_variables, f"{within_s:.0f}")
         leader = start_detached(
             part.command,
-            part.environment,
+            {**part.environment, **patience},
             mark=self._mark(part.name),
             folder=part.folder,
             log=log,
@@ -118,13 +135,15 @@ class Launcher:
             self._state.leaders[part.name] = leader
             self._state.settings[part.name] = part.digest
             save_state(self._folder, self._state)
-        if self._is_ready_within(part, leader, _START_TIMEOUT_S):
-            return None
-        how = "stopped while starting" if leader.find() is None else "is not ready in time"
-        self.end(part.name)
-        if taken := [port for port in part.ports if not is_free(port)]:
-            raise PortTakenError(f"port {taken[0]} of {TITLES[part.name]} was taken in between")
-        return f"{how}: {_told_reason(log, log_start)}"
+        return leader
+
+    @contextmanager
+    def _ended_on_error(self, name: str) -> Iterator[None]:
+        """Leave nothing running of a part whose start breaks in a way that nobody foresaw."""
+        with ExitStack() as undo:
+            undo.callback(self.end, name)
+            yield
+            undo.pop_all()
 
     def _is_ready_within(self, part: Part, leader: ProcessIdentity, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

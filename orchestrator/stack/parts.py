@@ -31,6 +31,7 @@ class Part:
         ports: What it listens on.
         prepare: Called before it is started.
         is_ready: Tells whether it does its work; False while it cannot be reached.
+        patience_variables: Told the seconds that a try to start it may take.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Part:
     ports: tuple[int, ...]
     prepare: Callable[[], None]
     is_ready: Callable[[], bool]
+    patience_variables: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

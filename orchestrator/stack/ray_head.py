@@ -10,6 +10,7 @@ from orchestrator.cluster.ray_cluster import MEMORY_SETTINGS
 from orchestrator.stack.files import StackFolder, StackSecrets
 from orchestrator.stack.parts import Part, http_get
 from orchestrator.stack.ports import LOOPBACK
+from orchestrator.stack.ray_start import PATIENCE_VARIABLE
 
 _OPTION_OF_PORT = {
     "ray.gcs": "--port",
@@ -92,7 +93,7 @@ def ray_part(
             sys.executable,
             "-P",
             "-m",
-            "ray.scripts.scripts",
+            "orchestrator.stack.ray_start",
             "start",
             *_FIXED_OPTIONS,
             f"--temp-dir={sessions}",
@@ -111,6 +112,7 @@ def ray_part(
         ports=tuple(ports[name] for name in RAY_PORTS),
         prepare=lambda: _drop_old_sessions(sessions),
         is_ready=lambda: _has_a_node(ports["ray.dashboard"], secrets.ray_token),
+        patience_variables=(PATIENCE_VARIABLE,),
     )
 
 

@@ -9,16 +9,13 @@ import shutil
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import StackError
 from orchestrator.stack.certificates import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE
 from orchestrator.stack.files import StackFolder, StackSecrets
-from orchestrator.stack.parts import BUCKET, REGION, Part
+from orchestrator.stack.parts import Part
 from orchestrator.stack.ports import LOOPBACK
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from orchestrator.stack.seaweed_probe import SeaweedProbe
 
 _SERVERS = ("s3", "master", "volume", "filer", "admin")
 STORE_PORTS = tuple(f"store.{server}{kind}" for server in _SERVERS for kind in ("", ".grpc"))
@@ -38,8 +35,6 @@ _FIXED_OPTIONS = (
     "-master.vacuumIntervalSeconds=60",
 )
 _TLS_PARTS = ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT")
-_PROBE_KEY = "ready"
-_PROBE_BODY = b"ready"
 
 
 def store_url(ports: Mapping[str, int]) -> str:
@@ -53,7 +48,7 @@ def store_part(folder: StackFolder, secrets: StackSecrets, ports: Mapping[str, i
     Raises:
         StackError: The program `weed` is not installed.
     """
-    url = store_url(ports)
+    probe = SeaweedProbe(ports["store.s3"], secrets)
     options = [f"-{name.split('.')[1]}.port{name.partition('.grpc')[1]}" for name in STORE_PORTS]
     listens = [f"{option}={ports[name]}" for option, name in zip(options, STORE_PORTS, strict=True)]
     # Its own working folder: a comma in a path would name two folders.
@@ -66,7 +61,7 @@ def store_part(folder: StackFolder, secrets: StackSecrets, ports: Mapping[str, i
         folder=folder.store,
         ports=tuple(ports[name] for name in STORE_PORTS),
         prepare=lambda: None,
-        is_ready=lambda: _keeps_objects(_client(url, secrets)),
+        is_ready=probe.keeps_objects,
     )
 
 
@@ -95,31 +90,3 @@ def _settings(folder: StackFolder, secrets: StackSecrets) -> dict[str, str]:
         **secrets.store_keys,
         **tls,
     }
-
-
-def _client(url: str, secrets: StackSecrets) -> "S3Client":
-    import boto3
-    from botocore.config import Config
-
-    config = Config(connect_timeout=2, read_timeout=5, retries={"max_attempts": 0}, proxies={})
-    session = boto3.session.Session(
-        aws_access_key_id=secrets.access_key_id,
-        aws_secret_access_key=secrets.secret_access_key,
-        region_name=REGION,
-    )
-    return session.client("s3", endpoint_url=url, config=config)
-
-
-def _keeps_objects(client: "S3Client") -> bool:
-    # A store that lists its buckets may refuse for seconds what needs a volume: writes of more than
-    # no bytes, and reads of what it held before it was started.
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        if not any(bucket["Name"] == BUCKET for bucket in client.list_buckets()["Buckets"]):
-            client.create_bucket(Bucket=BUCKET)
-        client.put_object(Bucket=BUCKET, Key=_PROBE_KEY, Body=_PROBE_BODY)
-        client.get_object(Bucket=BUCKET, Key=_PROBE_KEY)["Body"].read()
-    except (BotoCoreError, ClientError):
-        return False
-    return True

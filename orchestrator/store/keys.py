@@ -19,6 +19,8 @@ TRACKING = "tracking/"
 NOTIFY = "notify/"
 DATASETS = "datasets/"
 FEATURES = "features/"
+DOCTOR = "doctor/"
+_PROOFS = "proofs/"
 INDEX = "index.json"
 ENDED_PAGES = "ended/"
 LEASE = "orchestrator/lease.json"
@@ -98,6 +100,11 @@ def job_to_delete(key: str) -> str | None:
     """Return the job that a request, given by its key, asks to delete; None for another one."""
     match = _DELETE_REQUEST.fullmatch(key)
     return None if match is None else match["job"]
+
+
+def conditions_proof(address: str) -> str:
+    """Key of what says that conditional writes hold, where the store is reached at an address."""
+    return f"{_PROOFS}conditions-{hashlib.sha256(address.encode()).hexdigest()[:16]}.json"
 
 
 def dataset_folder(sha256: str) -> str:

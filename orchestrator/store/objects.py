@@ -1,6 +1,5 @@
 """The object store behind everything: conditional writes, whole objects, the store's own clock."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,24 +18,17 @@ from orchestrator.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from orchestrator.store.s3_client import s3_client
+from orchestrator.store.s3_client import Patience, fresh_client, s3_client
+from orchestrator.store.s3_faults import EXPIRED, REFUSED, S3Fault, bucket_inside
 from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import S3Transfer
     from mypy_boto3_s3 import S3Client
 
-_NOT_FOUND = {"404", "NoSuchKey", "NoSuchUpload", "NotFound"}
-_CONDITION_FAILED = {"412", "409", "PreconditionFailed", "ConditionalRequestConflict"}
-_REFUSED = {
-    "401",
-    "403",
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-}
-# Good once, and again when whoever issues them has been asked: a role's, a login's, a file's.
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+_UNREACHED = "check AWS_ENDPOINT_URL_S3, or run `ddpmctl up`"
+_NOT_FOUND = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
+_CONDITION_FAILED = frozenset({"412", "409", "PreconditionFailed", "ConditionalRequestConflict"})
 
 
 @dataclass(frozen=True)
@@ -336,7 +328,7 @@ class S3Store:
         except BotoCoreError as error:
             raise StoreUnavailableError(
                 f"the store {self.uri} at {self._endpoint} does not answer ({_one_line(error)}); "
-                "check AWS_ENDPOINT_URL_S3, or run `ddpmctl up`"
+                + (bucket_inside(self._bucket, self._endpoint) or _UNREACHED)
             ) from error
 
     @property
@@ -353,22 +345,23 @@ class S3Store:
         )
 
     def _translation(self, error: Any, key: str, conditional: bool) -> Exception:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = str(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
-        if code == "NoSuchBucket":
-            return BadInputError(f"the store has no bucket {self._bucket!r}; make it first")
-        if conditional and {code, status} & (_CONDITION_FAILED | _NOT_FOUND):
-            return ConditionFailedError(key)
-        if {code, status} & _NOT_FOUND:
-            return ObjectNotFoundError(key)
-        if code in _EXPIRED:
-            return self._expired(code)
-        if {code, status} & _REFUSED:
-            return StoreRefusedError(
-                f"the store {self.uri} refuses {error.operation_name} ({code}); "
-                "check the credentials in AWS_ACCESS_KEY_ID / AWS_PROFILE and their rights"
+        fault = S3Fault.of(error)
+        if fault.code == "NoSuchBucket":
+            cure = fault.cure(self._bucket, self._endpoint)
+            return BadInputError(
+                f"the store at {self._endpoint} has no bucket {self._bucket!r}; {cure}"
             )
-        return StoreUnavailableError(f"the store {self.uri} failed: {_one_line(error)}")
+        if conditional and fault.has(_CONDITION_FAILED | _NOT_FOUND):
+            return ConditionFailedError(key)
+        if fault.has(_NOT_FOUND):
+            return ObjectNotFoundError(key)
+        if fault.code in EXPIRED:
+            return self._expired(fault.code)
+        cure = fault.cure(self._bucket, self._endpoint)
+        if fault.has(REFUSED):
+            told = f"the store {self.uri} refuses {fault.operation} ({fault.code}); {cure}"
+            return StoreRefusedError(told)
+        return StoreUnavailableError(f"the store {self.uri} failed: {_one_line(error)}; {cure}")
 
 
 def _one_line(error: Exception) -> str:
@@ -383,18 +376,16 @@ def open_store(uri: str, answer_within_s: float = 60.0) -> S3Store:
         answer_within_s: Seconds of silence after which a request is sent again, or has failed.
 
     Raises:
-        BadInputError: The URI is malformed.
+        BadInputError: The URI is malformed, or a setting cannot be used.
     """
-    return _store_at(*parse_store_uri(uri), answer_within_s)
+    return _store_at(*parse_store_uri(uri), Patience(answer_within_s))
 
 
 def open_bucket(uri: str) -> S3Store:
     """Return the store below any key of a bucket, whatever characters that has."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    return _store_at(bucket, prefix.strip("/"))
+    return _store_at(bucket, prefix.strip("/"), Patience())
 
 
-def _store_at(bucket: str, prefix: str, answer_within_s: float = 60.0) -> S3Store:
-    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
-    asked = (os.getpid(), settings, answer_within_s)
-    return S3Store(s3_client(*asked), bucket, prefix, partial(s3_client.__wrapped__, *asked))
+def _store_at(bucket: str, prefix: str, patience: Patience) -> S3Store:
+    return S3Store(s3_client(patience), bucket, prefix, partial(fresh_client, patience))

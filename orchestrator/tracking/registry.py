@@ -1,12 +1,13 @@
 """Looks a model up in MLflow's registry."""
 
 import os
-from urllib.parse import urlsplit
+import re
 
 from orchestrator.errors import BadInputError, TrackingError
 
 COMMIT_TAG = "ddpmctl.commit"
 JOB_TAG = "ddpmctl.job_id"
+_USER = re.compile(r"//[^/?#]*@")
 
 
 def registered_checkpoint(name: str) -> str:
@@ -44,8 +45,7 @@ def registered_checkpoint(name: str) -> str:
 
 def shown_uri(uri: str) -> str:
     """Return an address without the user and the password that it may hold."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return _USER.sub("//", uri, count=1)  # an address that is no URL has its secrets, too
 
 
 def without_secrets(text: str, uri: str) -> str:

@@ -74,6 +74,7 @@ STARTED_BY_NAME = {
         "orchestrator.sampling.driver",
         "orchestrator.evaluation.driver",
     ),
+    "orchestrator.stack.ray_head": ("orchestrator.stack.ray_start",),
     "orchestrator.training.entry": ("orchestrator.training.worker",),
     "pyproject.toml": ("orchestrator.cli.main", "orchestrator.stack.mlflow_gate"),
     "infra/compose.yaml": ("orchestrator.stack.certificates",),
@@ -89,6 +90,7 @@ MAY_CATCH_ALL = frozenset(
     {
         "orchestrator/attempts/attempt.py: _beat_until",
         "orchestrator/attempts/attempt.py: run_attempt",
+        "orchestrator/cli/main.py: main",
         "orchestrator/controller/loop.py: _answer",
         "orchestrator/controller/loop.py: _guarded",
         "orchestrator/controller/group_steps.py: follow",

@@ -104,9 +104,13 @@ def resolve_source(source: str, folder: Path) -> str:
         return source
     if "://" in source:
         raise DatasetError(f"data set {source!r}: only paths and s3:// URIs can be read")
-    path = folder / Path(source).expanduser()
-    if path.exists():
-        return str(path.resolve())
+    try:
+        path = folder / Path(source).expanduser()
+        if path.exists():
+            return str(path.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, no name of a file, closed
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise DatasetError(f"data set {source[:80]!r}: {reason}") from error
     if _STORED_NAME.fullmatch(source):
         return source
     if _BARE_WORD.fullmatch(source):

@@ -1,7 +1,5 @@
 """A look at everything that jobs rely on, with a remedy for whatever is amiss."""
 
-import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.client.doctor.findings import Finding
@@ -9,13 +7,12 @@ from orchestrator.client.doctor.servers import diagnose_mlflow, diagnose_ray
 from orchestrator.client.doctor.store import diagnose_store
 
 
-def diagnose(environment: Mapping[str, str] | None = None) -> list[Finding]:
-    """Probe the store, Ray and MLflow; a probe that fails is a finding, never an error.
+def diagnose() -> list[Finding]:
+    """Probe what the environment names: store, Ray and MLflow.
 
-    Args:
-        environment: The variables that name them and hold the credentials; `os.environ`, if None.
+    A probe that fails is a finding, never an error. Each looks as the program does: through the
+    same S3 client, and through the HTTP library that Ray's and MLflow's clients use.
     """
-    around = dict(os.environ if environment is None else environment)
     with ThreadPoolExecutor(3) as pool:
-        found = pool.map(lambda look: look(around), (diagnose_store, diagnose_ray, diagnose_mlflow))
+        found = pool.map(lambda look: look(), (diagnose_store, diagnose_ray, diagnose_mlflow))
         return [finding for findings in found for finding in findings]

@@ -1,31 +1,31 @@
-"""Probes of Ray's Jobs API and of an MLflow server, over plain HTTP."""
+"""Probes of Ray's Jobs API and of an MLflow server, over the HTTP library that their clients use.
 
-import http.client
+So proxies, ~/.netrc, credentials inside of an address and certificates count as they do there.
+"""
+
 import importlib.metadata
 import json
-import urllib.error
-import urllib.request
-from base64 import b64encode
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from orchestrator.client.doctor.findings import Finding
-from orchestrator.tracking.registry import shown_uri
+from orchestrator.tracking.registry import shown_uri, without_secrets
 
 _TIMEOUT_S = 5.0
+_HTTP = ("http://", "https://")
 _UP = "or run `ddpmctl up`"
 
 
-def diagnose_ray(environment: Mapping[str, str]) -> list[Finding]:
-    """Probe the Ray cluster that an environment names."""
-    address = environment.get("RAY_ADDRESS", "")
-    if urlsplit(address).scheme not in {"http", "https"}:
+def diagnose_ray() -> list[Finding]:
+    """Probe the Ray cluster that RAY_ADDRESS names."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address.startswith(_HTTP):
         remedy = f"set RAY_ADDRESS to the Jobs API (http://host:8265), {_UP}"
         return [Finding("ray", "reachable", False, f"RAY_ADDRESS is {address!r}", remedy)]
-    headers = _ray_headers(environment)
+    headers = _ray_headers(os.environ)
     status, body = _get(f"{address.rstrip('/')}/api/version", headers)
     if status in {401, 403}:
         remedy = "check RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
@@ -34,28 +34,30 @@ def diagnose_ray(environment: Mapping[str, str]) -> list[Finding]:
         return [_unreachable("ray", address, status, body, "RAY_ADDRESS")]
     return [
         Finding("ray", "reachable", True, f"the Jobs API at {address} answers"),
-        _token(address, environment),
+        _token(address, os.environ),
         _same_version("ray", _json(body).get("ray_version")),
         _resources(address, headers),
     ]
 
 
-def diagnose_mlflow(environment: Mapping[str, str]) -> list[Finding]:
-    """Probe the MLflow server that an environment names."""
-    address = environment.get("MLFLOW_TRACKING_URI", "")
+def diagnose_mlflow() -> list[Finding]:
+    """Probe the MLflow server that MLFLOW_TRACKING_URI names."""
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
     shown = shown_uri(address)
-    if urlsplit(address).scheme not in {"http", "https"}:
+    if not address.startswith(_HTTP):
         remedy = f"set MLFLOW_TRACKING_URI to a server's http:// address, {_UP}"
         return [Finding("mlflow", "reachable", False, f"MLFLOW_TRACKING_URI is {shown!r}", remedy)]
-    headers = _mlflow_headers(environment)
+    headers, options = _mlflow_headers(os.environ), _mlflow_options(os.environ)
     root = address.rstrip("/")
-    status, body = _get(f"{root}/api/2.0/mlflow/experiments/search?max_results=1", headers)
+    path = "/api/2.0/mlflow/experiments/search?max_results=1"
+    status, body = _get(root + path, headers, **options)
     if status in {401, 403}:
         remedy = "check MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD"
         return [Finding("mlflow", "credentials", False, f"{shown} refuses them", remedy)]
     if status != 200 or "experiments" not in _json(body):
-        return [_unreachable("mlflow", shown, status, body, "MLFLOW_TRACKING_URI")]
-    version = _get(f"{root}/version", headers)[1].decode(errors="replace").strip()
+        told = without_secrets(body.decode(errors="replace"), root).encode()
+        return [_unreachable("mlflow", shown, status, told, "MLFLOW_TRACKING_URI")]
+    version = _get(f"{root}/version", headers, **options)[1].decode(errors="replace").strip()
     return [
         Finding("mlflow", "reachable", True, f"the server at {shown} lists its experiments"),
         _same_version("mlflow", version),
@@ -121,25 +123,30 @@ def _ray_headers(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _mlflow_headers(environment: Mapping[str, str]) -> dict[str, str]:
-    user = environment.get("MLFLOW_TRACKING_USERNAME")
-    password = environment.get("MLFLOW_TRACKING_PASSWORD")
     token = environment.get("MLFLOW_TRACKING_TOKEN")
-    if user and password:
-        return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _get(url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+def _mlflow_options(environment: Mapping[str, str]) -> dict[str, Any]:
+    user = environment.get("MLFLOW_TRACKING_USERNAME")
+    password = environment.get("MLFLOW_TRACKING_PASSWORD")
+    options: dict[str, Any] = {"auth": (user, password)} if user and password else {}
+    if environment.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in {"true", "1"}:
+        options["verify"] = False
+    elif path := environment.get("MLFLOW_TRACKING_SERVER_CERT_PATH"):
+        options["verify"] = path
+    return options
+
+
+def _get(url: str, headers: Mapping[str, str], **options: Any) -> tuple[int, bytes]:
     """Return status and body; status 0 and the reason where nobody answers."""
+    import requests
+
     try:
-        request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310  (http or https)
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read()
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        answer = requests.get(url, headers=dict(headers), timeout=_TIMEOUT_S, **options)
+    except (OSError, ValueError) as error:  # of requests' own errors each is one of these
         return 0, str(error).encode()
+    return answer.status_code, answer.content
 
 
 def _json(body: bytes) -> dict[str, Any]:

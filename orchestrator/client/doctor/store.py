@@ -2,8 +2,9 @@
 
 import base64
 import hashlib
+import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.client.doctor.findings import Finding
 from orchestrator.errors import BadInputError
+from orchestrator.store.s3_client import Patience, s3_client
+from orchestrator.store.s3_faults import S3Fault, bucket_inside
 from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_TIMEOUT_S = 5
+_PATIENCE = Patience(answer_within_s=20.0, connect_within_s=5.0, tries=1)
 _MAX_SKEW_S = 30.0
 _PART_BYTES = 5 * 1024**2  # the smallest that S3 takes for all parts but the last
-_HELD = {409, 412}
+_HELD = {404, 409, 412}
 _REACH_REMEDY = "check AWS_ENDPOINT_URL_S3 and the network, or run `ddpmctl up`"
 _CONDITION_REMEDY = (
     "use a store that honours conditional writes (AWS S3, SeaweedFS, R2, Ceph): "
@@ -28,42 +31,19 @@ _CONDITION_REMEDY = (
 )
 
 
-def diagnose_store(environment: Mapping[str, str]) -> list[Finding]:
-    """Probe the store that an environment names; what is written for it is removed again."""
-    uri = environment.get("DDPMCTL_STORE", "")
+def diagnose_store() -> list[Finding]:
+    """Probe the store that DDPMCTL_STORE names; what is written for it is removed again."""
     try:
-        bucket, prefix = parse_store_uri(uri, "DDPMCTL_STORE")
+        bucket, prefix = parse_store_uri(os.environ.get("DDPMCTL_STORE", ""), "DDPMCTL_STORE")
     except BadInputError as error:
         remedy = "set DDPMCTL_STORE=s3://bucket/prefix, or run `ddpmctl up`"
         return [Finding("store", "setting", False, str(error), remedy)]
-    from botocore.exceptions import BotoCoreError
-
     try:
-        client = _client(environment)
-    except (BotoCoreError, ValueError) as error:
-        return [Finding("store", "setting", False, _line(error), "check the AWS_* variables")]
+        client = s3_client(_PATIENCE)
+    except BadInputError as error:
+        return [Finding("store", "setting", False, str(error), "mend that setting")]
     folder = "/".join(part for part in (prefix, "doctor", secrets.token_hex(8)) if part)
     return StoreProbe(client, bucket, folder).run()
-
-
-def _client(environment: Mapping[str, str]) -> "S3Client":
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=_TIMEOUT_S, read_timeout=4 * _TIMEOUT_S, retries={"total_max_attempts": 1}
-    )
-    session = boto3.session.Session(
-        aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
-        aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
-        aws_session_token=environment.get("AWS_SESSION_TOKEN"),
-        profile_name=environment.get("AWS_PROFILE"),
-        region_name=environment.get("AWS_REGION")
-        or environment.get("AWS_DEFAULT_REGION")
-        or "us-east-1",
-    )
-    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    return session.client("s3", endpoint_url=endpoint, config=config)
 
 
 class StoreProbe:
@@ -92,6 +72,7 @@ class StoreProbe:
             "write, read and list": self._round_trip,
             "put if absent": self._put_if_absent,
             "put if unchanged": self._put_if_unchanged,
+            "put if unchanged, of what is gone": self._put_if_there,
             "checksums": self._checksums,
             "clock": self._clock,
             "upload in parts": self._parts,
@@ -107,12 +88,14 @@ class StoreProbe:
         try:
             return look()
         except ClientError as error:
-            return Finding("store", check, False, _line(error), _remedy_of(error))
+            cure = S3Fault.of(error).cure(self._bucket, self._client.meta.endpoint_url)
+            return Finding("store", check, False, _line(error), cure)
         except NoCredentialsError:
             remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             return Finding("store", check, False, "no credentials", remedy)
         except (BotoCoreError, Boto3Error, ValueError) as error:
-            return Finding("store", check, False, _line(error), _REACH_REMEDY)
+            inside = bucket_inside(self._bucket, self._client.meta.endpoint_url)
+            return Finding("store", check, False, _line(error), inside or _REACH_REMEDY)
 
     def _reach(self) -> Finding:
         answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._folder, MaxKeys=1)
@@ -145,6 +128,15 @@ class StoreProbe:
         self._put("unchanged", b"second", IfMatch=etag)
         status = self._status_of_put("unchanged", b"third", IfMatch=etag)
         return self._condition("put if unchanged", status, "a writer who saw an older version")
+
+    def _put_if_there(self) -> Finding:
+        key = self._put("gone", b"first")
+        etag = self._client.head_object(Bucket=self._bucket, Key=key)["ETag"]
+        self._client.delete_object(Bucket=self._bucket, Key=key)
+        status = self._status_of_put("gone", b"second", IfMatch=etag)
+        return self._condition(
+            "put if unchanged, of what is gone", status, "a writer whose object was removed"
+        )
 
     def _condition(self, check: str, status: int, who: str) -> Finding:
         ok = status in _HELD
@@ -220,16 +212,6 @@ class StoreProbe:
 
         with suppress(BotoCoreError, ClientError):
             remove()
-
-
-def _remedy_of(error: Any) -> str:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    if code == "NoSuchBucket" or (status == 404 and error.operation_name == "ListObjectsV2"):
-        return "make the bucket, or name another in DDPMCTL_STORE"
-    if status in {401, 403}:
-        return "check AWS_ACCESS_KEY_ID / AWS_PROFILE, the clock, and the rights on the bucket"
-    return "the store does not know this operation or failed; look at its log"
 
 
 def _line(error: Exception) -> str:

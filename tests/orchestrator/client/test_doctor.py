@@ -5,6 +5,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -18,7 +19,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from orchestrator.client.doctor.findings import Finding
 from orchestrator.client.doctor.run import diagnose
 from orchestrator.client.doctor.servers import diagnose_mlflow, diagnose_ray
-from orchestrator.client.doctor.store import StoreProbe
+from orchestrator.client.doctor.store import StoreProbe, diagnose_store
 
 
 class FakeS3:
@@ -45,8 +46,11 @@ class FakeS3:
     def put_object(self, *, Key: str, Body: bytes, **given: Any) -> dict[str, str]:
         if "absent" not in self.broken and "IfNoneMatch" in given and Key in self.objects:
             raise refusal("PreconditionFailed", 412, "PutObject")
-        if "match" not in self.broken and given.get("IfMatch") not in {None, self._etag(Key)}:
+        is_other = given.get("IfMatch") not in {None, self._etag(Key)}
+        if "match" not in self.broken and Key in self.objects and is_other:
             raise refusal("PreconditionFailed", 412, "PutObject")
+        if "gone" not in self.broken and "IfMatch" in given and Key not in self.objects:
+            raise refusal("NoSuchKey", 404, "PutObject")
         digest = base64.b64encode(hashlib.sha256(Body).digest()).decode()
         if "checksum" not in self.broken and given.get("ChecksumSHA256", digest) != digest:
             raise refusal("BadDigest", 400, "PutObject")
@@ -105,7 +109,7 @@ def test_good_store_passes_every_check() -> None:
     """Who is told that all is well must be able to rely on it."""
     findings = probe(FakeS3())
     assert failed(findings) == []
-    assert len(findings) == 7
+    assert len(findings) == 8
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,7 @@ def test_good_store_passes_every_check() -> None:
     [
         ("absent", "put if absent"),
         ("match", "put if unchanged"),
+        ("gone", "put if unchanged, of what is gone"),
         ("parts", "upload in parts"),
         ("network", "reachable"),
         ("rights", "reachable"),
@@ -146,19 +151,30 @@ def test_probe_leaves_nothing_behind(broken: str) -> None:
     assert client.uploads == {}
 
 
-def test_nothing_there_is_findings_and_no_error() -> None:
+def surround(patch: pytest.MonkeyPatch, **variables: str) -> None:
+    """Leave of what configures clients these variables alone."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "RAY_", "MLFLOW_", "DDPMCTL_")):
+            patch.delenv(name)
+    patch.setenv("AWS_CONFIG_FILE", os.devnull)
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in variables.items():
+        patch.setenv(name, value)
+
+
+def test_nothing_there_is_findings_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """`doctor` is run when things are broken, so it must not break."""
     nowhere = "http://127.0.0.1:9"
-    findings = diagnose(
-        {
-            "DDPMCTL_STORE": "s3://bucket/prefix",
-            "AWS_ENDPOINT_URL_S3": nowhere,
-            "AWS_ACCESS_KEY_ID": "a",
-            "AWS_SECRET_ACCESS_KEY": "b",
-            "RAY_ADDRESS": nowhere,
-            "MLFLOW_TRACKING_URI": nowhere,
-        }
+    surround(
+        monkeypatch,
+        DDPMCTL_STORE="s3://bucket/prefix",
+        AWS_ENDPOINT_URL_S3=nowhere,
+        AWS_ACCESS_KEY_ID="a",
+        AWS_SECRET_ACCESS_KEY="b",
+        RAY_ADDRESS=nowhere,
+        MLFLOW_TRACKING_URI=nowhere,
     )
+    findings = diagnose()
     assert [(one.part, one.check) for one in findings] == [
         ("store", "reachable"),
         ("ray", "reachable"),
@@ -167,9 +183,10 @@ def test_nothing_there_is_findings_and_no_error() -> None:
     assert len(failed(findings)) == 3
 
 
-def test_unset_variables_are_named() -> None:
+def test_unset_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first look on a new machine finds nothing configured."""
-    findings = diagnose({})
+    surround(monkeypatch)
+    findings = diagnose()
     assert len(failed(findings)) == 3
     assert all("ddpmctl up" in one.remedy for one in findings)
 
@@ -220,21 +237,30 @@ def ray_table(version: str, cpus: float) -> dict[str, bytes]:
     ],
 )
 def test_ray_cluster_is_judged_by_what_it_answers(
-    server: ThreadingHTTPServer, version: str, cpus: float, sent: str, expected: list[str]
+    server: ThreadingHTTPServer,
+    version: str,
+    cpus: float,
+    sent: str,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A wrong token or version otherwise shows only when the first job dies."""
     server.table, server.token = ray_table(version, cpus), "secret"  # type: ignore[attr-defined]
     url = f"http://127.0.0.1:{server.server_port}"
-    environment = {"RAY_ADDRESS": url, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": sent}
-    assert failed(diagnose_ray(environment)) == expected
+    surround(monkeypatch, RAY_ADDRESS=url, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=sent)
+    assert failed(diagnose_ray()) == expected
 
 
-def test_cluster_that_forgot_its_token_is_named(server: ThreadingHTTPServer) -> None:
+def test_cluster_that_forgot_its_token_is_named(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The user believes that it is closed."""
     server.table = ray_table("2.60.0", 4)  # type: ignore[attr-defined]
     url = f"http://127.0.0.1:{server.server_port}"
-    assert failed(diagnose_ray({"RAY_ADDRESS": url, "RAY_AUTH_MODE": "token"})) == ["token"]
-    assert failed(diagnose_ray({"RAY_ADDRESS": url})) == []
+    surround(monkeypatch, RAY_ADDRESS=url, RAY_AUTH_MODE="token")
+    assert failed(diagnose_ray()) == ["token"]
+    surround(monkeypatch, RAY_ADDRESS=url)
+    assert failed(diagnose_ray()) == []
 
 
 @pytest.mark.parametrize(
@@ -242,7 +268,11 @@ def test_cluster_that_forgot_its_token_is_named(server: ThreadingHTTPServer) -> 
     [("3.1.0", "secret", []), ("2.9.0", "secret", ["version"]), ("3.1.0", "", ["credentials"])],
 )
 def test_mlflow_is_judged_by_what_it_answers(
-    server: ThreadingHTTPServer, version: str, sent: str, expected: list[str]
+    server: ThreadingHTTPServer,
+    version: str,
+    sent: str,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A server that answers on its port may still turn every run away."""
     server.token = "secret"  # type: ignore[attr-defined]
@@ -251,5 +281,64 @@ def test_mlflow_is_judged_by_what_it_answers(
         "/version": version.encode(),
     }
     url = f"http://127.0.0.1:{server.server_port}"
-    environment = {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_TOKEN": sent}
-    assert failed(diagnose_mlflow(environment)) == expected
+    surround(monkeypatch, MLFLOW_TRACKING_URI=url, MLFLOW_TRACKING_TOKEN=sent)
+    assert failed(diagnose_mlflow()) == expected
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://", "http://a b", "https://:port"])
+def test_an_address_that_is_none_is_a_finding(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bracket that is missing was a traceback, and with `-o json` an empty page."""
+    surround(monkeypatch, RAY_ADDRESS=address, MLFLOW_TRACKING_URI=address)
+    assert failed(diagnose_ray()) == failed(diagnose_mlflow()) == ["reachable"]
+
+
+def test_credentials_in_an_address_count_and_are_not_shown(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program was let in with them, while doctor looked for a host of that name."""
+    server.table = {  # type: ignore[attr-defined]
+        "/api/2.0/mlflow/experiments/search": b'{"experiments": []}',
+        "/version": b"3.1.0",
+    }
+    url = f"http://user:secret@127.0.0.1:{server.server_port}"
+    surround(monkeypatch, MLFLOW_TRACKING_URI=url)
+    findings = diagnose_mlflow()
+    assert failed(findings) == []
+    assert not any("secret" in one.detail for one in findings)
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"AWS_PROFILE": "nowhere"}, "AWS_PROFILE"),
+        ({"AWS_DEFAULT_PROFILE": "nowhere"}, "AWS_DEFAULT_PROFILE"),
+        ({"AWS_REGION": "eu west"}, "AWS_REGION"),
+        ({"AWS_ENDPOINT_URL_S3": "not a url"}, "AWS_ENDPOINT_URL_S3"),
+        (
+            {
+                "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+                "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+            },
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+        ),
+        ({"DDPMCTL_STORE": "s3://My Bucket/x"}, "DDPMCTL_STORE"),
+        (
+            {
+                "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9/bucket",
+                "AWS_ACCESS_KEY_ID": "a",
+                "AWS_SECRET_ACCESS_KEY": "b",
+            },
+            "leave /bucket out of it",
+        ),
+    ],
+)
+def test_the_setting_that_cures_a_store_is_named(
+    variables: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads "does not answer" looks at the network for an hour."""
+    surround(monkeypatch, **{"DDPMCTL_STORE": "s3://bucket/prefix", **variables})
+    (finding,) = diagnose_store()
+    assert not finding.ok
+    assert told in finding.detail + finding.remedy

@@ -3,13 +3,15 @@
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from orchestrator.cluster.processes import owned_processes
+from orchestrator.cluster.processes import owned_processes, start_detached
 from orchestrator.errors import StackError
 from orchestrator.stack.files import StackFolder, StackState, load_state
 from orchestrator.stack.launch import Launcher, PortTakenError
@@ -134,3 +136,35 @@ def test_large_log_is_put_aside(setting: Setting) -> None:
     setting.launcher().bring_up(setting.part())
     assert log.stat().st_size < 1024
     assert (setting.folder.logs / "mlflow.log.1").exists()
+
+
+def test_a_part_whose_start_breaks_is_ended(setting: Setting) -> None:
+    """A profile that is nowhere broke the look at the store, which ran on with nobody to end it."""
+
+    def broken() -> bool:
+        raise LookupError("nobody foresaw this")
+
+    with pytest.raises(LookupError):
+        setting.launcher().bring_up(replace(setting.part(), is_ready=broken))
+    assert setting.processes() == []
+    assert load_state(setting.folder).leaders == {}
+
+
+def test_each_try_is_more_patient_and_tells_the_part_so(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray has an end of its own to its patience, and began from nothing at each of three tries."""
+    monkeypatch.setenv("DDPMCTL_PATIENCE_S", "0.6")
+    monkeypatch.setattr("orchestrator.stack.launch._HASTE_S", 0.0)
+    started: list[Mapping[str, str]] = []
+
+    def start(command: Sequence[str], environment: Mapping[str, str], **rest: Any) -> Any:
+        started.append(environment)
+        return start_detached(command, environment, **rest)
+
+    monkeypatch.setattr("orchestrator.stack.launch.start_detached", start)
+    part = replace(setting.part(), is_ready=bool, patience_variables=("WAIT_S",))
+    with pytest.raises(StackError, match=r"within 1\.8 s \(DDPMCTL_PATIENCE_S gives it more\)"):
+        setting.launcher().bring_up(part)
+    assert sum("trying again" in line for line in setting.said) == 2
+    assert len({environment["WAIT_S"] for environment in started}) > 1

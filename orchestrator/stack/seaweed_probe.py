@@ -1,0 +1,63 @@
+"""Asks the embedded store whether it keeps objects, with nothing of the user's AWS settings.
+
+A client of boto3 reads profiles and variables that have nothing to do with this store, and may fail
+over them; three signed requests need none of that.
+"""
+
+import http.client
+from dataclasses import dataclass
+
+from orchestrator.stack.files import StackSecrets
+from orchestrator.stack.parts import BUCKET, REGION
+from orchestrator.stack.ports import LOOPBACK
+
+_TIMEOUT_S = 5.0
+_KEY = "ready"
+_BODY = b"ready"
+_OK, _EXISTS = 200, 409
+
+
+@dataclass(frozen=True)
+class SeaweedProbe:
+    """Looks at one store.
+
+    Attributes:
+        port: Of its S3 server.
+        secrets: Of the stack.
+    """
+
+    port: int
+    secrets: StackSecrets
+
+    def keeps_objects(self) -> bool:
+        """Make the bucket if it is not there, write into it and read back.
+
+        A store that lists its buckets may refuse for seconds what needs a volume: writes of more
+        than no bytes, and reads of what it held before it was started.
+        """
+        if self._ask("HEAD", f"/{BUCKET}")[0] != _OK:
+            made, _ = self._ask("PUT", f"/{BUCKET}")
+            if made not in (_OK, _EXISTS):
+                return False
+        path = f"/{BUCKET}/{_KEY}"
+        return self._ask("PUT", path, _BODY)[0] == _OK and self._ask("GET", path) == (_OK, _BODY)
+
+    def _ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Return status and body of a signed request; the status is 0 where nobody answers."""
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+
+        host = f"{LOOPBACK}:{self.port}"
+        request = AWSRequest(method, f"http://{host}{path}", {"Host": host}, body)
+        own = Credentials(self.secrets.access_key_id, self.secrets.secret_access_key)
+        S3SigV4Auth(own, "s3", REGION).add_auth(request)
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=_TIMEOUT_S)
+        try:
+            connection.request(method, path, body, dict(request.headers.items()))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            return 0, b""
+        finally:
+            connection.close()
