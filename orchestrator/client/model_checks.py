@@ -45,14 +45,18 @@ def remarks_on_model(store: ObjectStore, ref: ModelRef, num_steps: int | None) -
         ref: What the file says; its form is right.
         num_steps: Reverse steps that are to be drawn in; None where that does not matter.
     """
+    found = None
     try:
         found = _find(store, ref)
         if found is None:
             return
         spec = read_spec(RecordStore(found.store), found.job_id)
         yield from _on_training(found, spec, num_steps)
-    except JobNotFoundError as error:
-        yield Remark((_JOB, _CHECKPOINT), _no_such_job(store, str(ref.job or error)))
+    except JobNotFoundError:
+        if ref.job is not None:
+            yield Remark((_JOB,), _no_such_job(store, ref.job))
+        elif found is not None:  # a checkpoint needs no job beside it: it may have been copied
+            yield from _on_bare_checkpoint(found, str(ref.checkpoint))
     except BadInputError as error:
         yield Remark((_JOB, _CHECKPOINT), f"model: {error}")
     except StoreError as error:  # perhaps another store, which the cluster can reach
@@ -69,6 +73,14 @@ def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
     job_id, _, name = rest.partition("/checkpoints/step-")
     other = store if prefix == store.uri else open_store(prefix)
     return _Found(other, job_id, _CHECKPOINT, int(name.removesuffix(".json")))
+
+
+def _on_bare_checkpoint(found: _Found, uri: str) -> Iterator[Remark]:
+    steps = CheckpointStore(found.store, JobPaths(found.job_id)).steps()
+    if found.step not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        told = f"model.checkpoint: there is no {uri}; steps that are there: {there}"
+        yield Remark((_CHECKPOINT,), told)
 
 
 def _no_such_job(store: ObjectStore, name: str) -> str:

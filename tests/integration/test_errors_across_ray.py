@@ -1,63 +1,38 @@
 """Each error of ours goes through real actors, and a driver reads it as what it was."""
 
-from collections.abc import Iterator
-from typing import Any
+import os
+import secrets
+import subprocess
+import sys
 
-import pytest
-import ray
-from ray.exceptions import RayError
+from tests.integration.commands import ROOT
+from tests.support.errors import our_error_classes
 
-from orchestrator.jobs.heartbeat import OUTCOME
-from orchestrator.lifecycle.causes import headline, raising_causes, reason_of, unwrapped
-from orchestrator.lifecycle.outcome import Outcome
-from tests.support.errors import example_of, our_error_classes
+TIMES_EACH = 4  # alone and as a cause, from the actor itself and through another one
 
 
-class Raising:
-    """An actor that raises, by itself or through another one, plainly or as a cause."""
+def test_every_error_arrives_with_its_class_its_fields_and_its_reason() -> None:
+    """A driver that could not read what its worker raised died of that, and told nobody why.
 
-    def plainly(self, error: Exception) -> None:
-        """Raise an error."""
-        raise error
-
-    def as_a_cause(self, error: Exception) -> None:
-        """Raise an error of the code, caused by another one."""
-        with raising_causes():
-            raise RuntimeError("something failed") from error
-
-    def through(self, other: Any, how: str, error: Exception) -> None:
-        """Let another actor's error out of this one."""
-        ray.get(getattr(other, how).remote(error))
-
-
-@pytest.fixture(scope="module")
-def actors() -> Iterator[tuple[Any, Any]]:
-    """Two actors of a small Ray of this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _skip_env_hook=True)
-        try:
-            actor = ray.remote(num_cpus=0)(Raising)
-            yield actor.remote(), actor.remote()
-        finally:
-            ray.shutdown()
-
-
-def test_every_error_arrives_with_its_class_its_fields_and_its_reason(
-    actors: tuple[Any, Any],
-) -> None:
-    """A driver that could not read what its worker raised died of that, and told nobody why."""
-    one, other = actors
-    ways = ("plainly", "as_a_cause")
-    sent = [(example_of(cls), how) for cls in our_error_classes() for how in ways]
-    calls = [getattr(one, how).remote(error) for error, how in sent]
-    through = [other.through.remote(one, how, error) for error, how in sent]
-    for (error, how), call in zip([*sent, *sent], [*calls, *through], strict=True):
-        with pytest.raises(RayError) as caught:
-            ray.get(call, timeout=60)
-        raised = unwrapped(caught.value)
-        assert reason_of(caught.value) is reason_of(error), (error, how)
-        assert (type(raised), raised.args, str(raised)) == (type(error), error.args, str(error))
-        assert headline(caught.value).endswith(str(error))
-        outcome = Outcome(reason=reason_of(caught.value), message=headline(caught.value))
-        assert OUTCOME.decode(OUTCOME.encode(outcome)) == outcome
+    In a process of its own: Ray reads its token once in a process, and the stack's is another one.
+    """
+    settings = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "120",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.across_ray"],
+        env=settings,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [line for line in done.stdout.splitlines() if line.startswith("FAILED")] == []
+    assert f"{TIMES_EACH * len(our_error_classes())} sent" in done.stdout
