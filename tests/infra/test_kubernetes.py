@@ -1,0 +1,126 @@
+"""The objects for KubeRay have the operator's form, keep its rules, and say what the code says."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "infra" / "kubernetes"
+NAME_AT_MOST = 53  # ray-operator's validation of cluster names
+PLAIN = [path for path in sorted(FOLDER.rglob("*.yaml")) if path.name != "kustomization.yaml"]
+
+
+def _documents(path: Path) -> list[Any]:
+    return list(YAML(typ="safe").load_all(path.read_text("utf-8")))
+
+
+CLUSTER: dict[str, Any] = _documents(FOLDER / "raycluster.yaml")[0]
+SETTINGS: dict[str, str] = _documents(FOLDER / "settings.yaml")[0]["data"]
+GPU_GROUP: dict[str, Any] = _documents(FOLDER / "overlays/gpu/group.yaml")[0][0]["value"]
+
+
+def _groups() -> list[dict[str, Any]]:
+    return [*CLUSTER["spec"]["workerGroupSpecs"], GPU_GROUP]
+
+
+def _pods() -> list[dict[str, Any]]:
+    groups = [CLUSTER["spec"]["headGroupSpec"], *_groups()]
+    return [group["template"]["spec"] for group in groups]
+
+
+def _closed(schema: Any) -> Any:
+    """Return a schema in which an object has no other fields than those that it names."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema:
+        closed["additionalProperties"] = False
+    return closed
+
+
+def test_the_cluster_has_the_form_of_the_operators_schema() -> None:
+    """A field that is misspelt would be dropped without a word."""
+    path = os.environ.get("KUBERAY_CRD")
+    if not path:
+        pytest.skip("KUBERAY_CRD does not name the operator's schema")
+    schema = json.loads(Path(path).read_text("utf-8"))["openAPIV3Schema"]
+    spec = {**schema["properties"]["spec"]}
+    with_gpus = {**CLUSTER["spec"], "workerGroupSpecs": _groups()}
+    errors = list(jsonschema.Draft7Validator(_closed(spec)).iter_errors(with_gpus))
+    assert [error.message for error in errors] == []
+
+
+def test_the_cluster_asks_for_a_token_under_the_key_that_the_operator_reads() -> None:
+    """Whoever reaches an open Ray runs code there; the operator reads `auth_token` alone."""
+    options = CLUSTER["spec"]["authOptions"]
+    secrets = {s["metadata"]["name"]: s for s in _documents(FOLDER / "secrets.example.yaml")}
+    assert options["mode"] == "token"
+    assert "auth_token" in secrets[options["secretName"]]["stringData"]
+
+
+def test_versions_are_those_of_the_package() -> None:
+    """Without its version the operator probes by a program that the image lacks."""
+    constraints = (ROOT / "constraints.txt").read_text("utf-8")
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    (ray,) = re.findall(r"^ray==(\S+)$", constraints, re.M)
+    (version,) = re.findall(r'^version = "(.+)"$', project, re.M)
+    images = [
+        image
+        for path in FOLDER.rglob("kustomization.yaml")
+        for image in _documents(path)[0].get("images", ())
+    ]
+    assert CLUSTER["spec"]["rayVersion"] == ray
+    assert {str(image["newTag"]) for image in images} == {version}
+
+
+def test_names_and_replicas_keep_the_operators_rules() -> None:
+    """A cluster that the operator refuses exists as an object, and nothing starts."""
+    assert len(CLUSTER["metadata"]["name"]) <= NAME_AT_MOST
+    for group in _groups():
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        assert "resources" not in group["rayStartParams"]
+    assert CLUSTER["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_pods_have_time_to_drain_and_no_rights() -> None:
+    """A pod killed before its node has drained loses the steps since the last checkpoint."""
+    drain_s = int(SETTINGS["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+    for pod in _pods():
+        assert drain_s < pod["terminationGracePeriodSeconds"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+
+
+def test_the_store_is_started_as_in_the_compose_file() -> None:
+    """What closes it there closes it here."""
+    compose = YAML(typ="safe").load((ROOT / "infra/compose.yaml").read_text("utf-8"))
+    (store,) = [
+        one
+        for one in _documents(FOLDER / "overlays/store-seaweedfs/store.yaml")
+        if one["kind"] == "StatefulSet"
+    ]
+    command = store["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert command == compose["services"]["store"]["command"]
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_files_that_a_kustomization_names_are_there_and_every_file_is_named(path: Path) -> None:
+    """A file that nobody names is never applied."""
+    (kustomization,) = _documents(path.parent / "kustomization.yaml")
+    named = [
+        *kustomization.get("resources", ()),
+        *(p.get("path") for p in kustomization.get("patches", ())),
+    ]
+    assert path.name in named or path.name == "secrets.example.yaml"
