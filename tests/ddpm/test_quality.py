@@ -13,7 +13,8 @@ from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.sampling import draw, to_uint8
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
-from orchestrator.specs.job import SampleJob, TrainJob, load_spec
+from orchestrator.specs.job import SampleJob, TrainJob
+from orchestrator.specs.kinds import load_spec
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 NEIGHBOURS = 5
