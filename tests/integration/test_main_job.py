@@ -94,7 +94,7 @@ def test_killed_workers_and_orchestrators_lose_no_job_and_change_no_bit(
     kill(registered_processes(store, shaken, 1, "worker")[0])
     lease = read_lease(store)
     assert lease is not None
-    kill(lease.holder["pid"])
+    kill(lease.holder.pid)
     assert ddpmctl("wait", shaken).exit_code == 0
     assert ddpmctl("wait", calm).exit_code == 0
     record = RecordStore(store).read(shaken).record

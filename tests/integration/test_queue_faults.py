@@ -115,7 +115,7 @@ def test_room_is_made_by_a_checkpoint_though_the_orchestrator_dies_meanwhile(
     wait_until(is_in(store, low, JobState.STOPPING))
     lease = read_lease(store)
     assert lease is not None
-    kill(lease.holder["pid"])
+    kill(lease.holder.pid)
     assert ddpmctl("wait", high).exit_code == 0
     assert ddpmctl("wait", low).exit_code == 0
     victim, winner = record_of(store, low), record_of(store, high)

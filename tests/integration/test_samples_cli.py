@@ -138,7 +138,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
     """What exists is never overwritten, and what cannot be is said at once."""
     before = commits(store, job_id)
     other = ddpmctl("submit", str(file), "--id", job_id, "--set", "sampling.seed=1")
-    assert complaint(other) == str(SpecConflictError(job_id))
+    assert complaint(other) == str(SpecConflictError(job_id, ("sampling.seed",)))
     for setting in ("num_samples=0", "shard_size=0", "shard_size=24", "sampling.num_steps=0"):
         key = setting.partition("=")[0]
         assert key in complaint(ddpmctl("submit", str(file), "--set", setting))

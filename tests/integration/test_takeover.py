@@ -67,22 +67,22 @@ def test_an_orchestrator_that_was_stopped_past_its_lease_changes_nothing_when_it
     script = tmp_path / "second.py"
     script.write_text(SECOND)
     wait_until(lambda: ddpmctl("status", job_id).value["state"] == "STARTING")
-    os.kill(first["pid"], signal.SIGSTOP)
+    os.kill(first.pid, signal.SIGSTOP)
     try:
         RayJobs().submit(
             second_id, f"{sys.executable} {script} {store.uri}", metadata={}, runtime_env={}
         )
-        wait_until(lambda: lease_of(store).holder["owner"] != first["owner"])
+        wait_until(lambda: lease_of(store).holder.owner != first.owner)
         wait_until(lambda: ddpmctl("status", job_id).value["state"] == "SUCCEEDED")
         second, before = lease_of(store).holder, objects_of(store, job_id)
     finally:
-        os.kill(first["pid"], signal.SIGCONT)
+        os.kill(first.pid, signal.SIGCONT)
     time.sleep(AWAKE_S)
     now = lease_of(store)
     assert now.is_fresh
-    assert (now.holder["owner"], now.holder["fence"]) == (second["owner"], second["fence"])
-    assert second["fence"] > first["fence"]
+    assert (now.holder.owner, now.holder.fence) == (second.owner, second.fence)
+    assert second.fence > first.fence
     assert objects_of(store, job_id) == before
     assert ddpmctl("status", job_id).value["attempt"] == 1
-    os.kill(second["pid"], signal.SIGKILL)
-    wait_until(lambda: lease_of(store).holder["pid"] == first["pid"])
+    os.kill(second.pid, signal.SIGKILL)
+    wait_until(lambda: lease_of(store).holder.pid == first.pid)
