@@ -104,7 +104,8 @@ def test_a_prediction_is_near_that_of_float64(
         is_exact = compute.precision == "float32"
         assert relative_error(found, wanted) < (1e-5 if is_exact else bound), timestep
         x_0 = (diffusion.predict_xstart(eps, x_t, t) for eps in (found, wanted.float()))
-        assert relative_error(*x_0) < (1e-5 if is_exact else 2e-2), timestep
+        # 1.5e-2 where the processor multiplies bfloat16, 2.8e-2 where it has to emulate it
+        assert relative_error(*x_0) < (1e-5 if is_exact else 4e-2), timestep
 
 
 @pytest.mark.parametrize("compute", [FLOAT32, BF16, AMX])
