@@ -18,6 +18,7 @@ from orchestrator.specs.kinds import load_spec
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 NEIGHBOURS = 5
+NUM_DRAWN = 512
 BATCH = 256
 
 Vectors = NDArray[np.float64]
@@ -52,7 +53,8 @@ def precision_and_coverage(drawn: Vectors, real: Vectors) -> tuple[float, float]
     """Return the share of drawn images near a real one, and of real ones with a drawn one near.
 
     Near is within the distance of a real image to its fifth neighbour: Kynkaanniemi et al. 2019,
-    eq. 2; Naeem et al. 2020, eq. 7.
+    eq. 2; Naeem et al. 2020, eq. 7. As many real as drawn: of N real images and M drawn like them
+    1 - (N / (N + M))^5 are covered, .97 of as many and .89 of 1,797 by 1,024.
     """
     radii = np.sort(distances(real, real), axis=1)[:, NEIGHBOURS]
     near = distances(drawn, real) <= radii
@@ -81,12 +83,13 @@ def test_the_demo_draws_digits_that_are_like_the_real_ones() -> None:
         pass
     state.parameters.values.copy_(state.ema)
     network, diffusion = state.model.eval(), GaussianDiffusion(train.diffusion)
-    parts = torch.arange(sample.num_samples).split(BATCH)
+    parts = torch.arange(NUM_DRAWN).split(BATCH)
     drawn = [draw(network, diffusion, sample.sampling, k, dataset.image_shape) for k in parts]
     found = vectors(to_uint8(torch.cat(drawn)).numpy())
-    real = vectors(images)
+    order = np.random.default_rng(0).permutation(len(images))[:NUM_DRAWN]
+    real = vectors(images[order])
     precision, coverage = precision_and_coverage(found, real)
-    nearest = digits.target[distances(found, real).argmin(axis=1)]
+    nearest = digits.target[order][distances(found, real).argmin(axis=1)]
     shares = np.bincount(nearest, minlength=10) / len(found)
     assert kernel_distance(found, real) < 0.01
     assert precision > 0.85
