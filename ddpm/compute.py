@@ -131,6 +131,7 @@ def decide_compute(
     worth_compiling: bool,
     prediction: Prediction = "epsilon",
     fits_tiles: bool = False,
+    tiles_obstacle: str = "",
     kernel_folder: Path | None = None,
     device_kind: DeviceKind | None = None,
 ) -> ComputeDecision:
@@ -145,6 +146,7 @@ def decide_compute(
         prediction: What the network's output stands for. That of "mean" is divided by numbers down
             to 1e-4, and bfloat16's rounding with it, so it is computed in float32.
         fits_tiles: Whether network and batch are such as the AMX kernels are made for.
+        tiles_obstacle: Why the kernels cannot compute it all the same; "" if they can.
         kernel_folder: Where these are kept, as for `ddpm.kernels.amx.kernels.load_kernels`.
         device_kind: None takes CUDA where there is a device.
 
@@ -157,7 +159,7 @@ def decide_compute(
     chosen, reasons = _choose_precision(precision, prediction, device_kind)
     decided = ComputeDecision(device_kind=device_kind, precision=chosen, num_threads=num_threads)
     if compile_request == "auto" and fits_tiles and (device_kind, decided.precision) == _TILED:
-        obstacle = kernels_obstacle(kernel_folder)
+        obstacle = tiles_obstacle or kernels_obstacle(kernel_folder)
         if obstacle is None:
             reasons.append("network and batch fit the AMX kernels")
             return replace(decided, kernels="amx", reason="; ".join(reasons))

@@ -202,37 +202,52 @@ class UNet(nn.Module):
     Attributes:
         config: The sizes.
         image_shape: (C, H, W) of the images.
+        out_channels: Channels of the output: C, or 2 C with a variance behind the prediction.
 
     Raises:
         ConfigError: The levels do not divide the image, or it has not 1 to 4 channels.
     """
 
     def __init__(
-        self, config: UNetConfig, image_shape: tuple[int, int, int], *, seed: int = 0
+        self,
+        config: UNetConfig,
+        image_shape: tuple[int, int, int],
+        *,
+        out_channels: int | None = None,
+        seed: int = 0,
     ) -> None:
         """Build the network with weights drawn from `seed` alone.
 
         Args:
-            config: The sizes.
+            config: The sizes; its classes are a number.
             image_shape: (C, H, W).
+            out_channels: Channels of the output; None takes the images' own.
             seed: Of the initial weights; the global generator is left as it is.
         """
         super().__init__()
         config.check_image_shape(image_shape)
         self.config = config
         self.image_shape = image_shape
+        self.out_channels = out_channels or image_shape[0]
         with torch.device("meta"):  # the weights that torch would draw are never wanted
             self._build()
         # Module.to_empty would import sympy, half a second of each start.
         empty = {name: torch.empty(p.shape) for name, p in self.named_parameters()}
         self.load_state_dict(empty, assign=True)
-        _draw_weights(self, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        _draw_weights(self, generator)
+        if self.label_embedding is not None:  # last, so that labels change no other weight
+            nn.init.normal_(self.label_embedding.weight, generator=generator)
 
     def _build(self) -> None:
         config = self.config
         width, embedding_channels = config.channels, 4 * config.channels
         self.embedding1 = nn.Linear(width, embedding_channels)
         self.embedding2 = nn.Linear(embedding_channels, embedding_channels)
+        self.label_embedding: nn.Embedding | None = None
+        if config.known_classes:
+            rows = config.known_classes + 1  # the last one stands for no class
+            self.label_embedding = nn.Embedding(rows, embedding_channels)
         self.conv_in = _conv(self.image_shape[0], width)
         skips = self._build_down()
         deepest = skips[-1]
@@ -240,7 +255,7 @@ class UNet(nn.Module):
         self.middle2 = _Stage(self._block(deepest, deepest), None)
         self._build_up(skips)
         self.norm_out = _group_norm(width, config.norm_eps)
-        self.conv_out = _conv(width, self.image_shape[0])
+        self.conv_out = _conv(width, self.out_channels)
 
     def _block(self, in_channels: int, out_channels: int) -> ResidualBlock:
         config = self.config
@@ -290,19 +305,41 @@ class UNet(nn.Module):
                 channels = width
             self.up.append(_UpLevel(stages, None if level == 0 else Upsample(width)))
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+    @property
+    def null_label(self) -> int:
+        """The label that stands for no class."""
+        return self.config.known_classes
+
+    def embed(self, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the activated embedding of timesteps and labels: (B, E) in the weights' dtype.
+
+        Args:
+            t: (B,) int64 in [0, T).
+            labels: (B,) int64, of a network that has some; None means no class.
+        """
+        dtype = self.conv_in.weight.dtype
+        embedding = timestep_embedding(t, self.config.channels).to(dtype)
+        embedding = self.embedding2(F.silu(self.embedding1(embedding)))
+        if self.label_embedding is not None:
+            if labels is None:
+                labels = torch.full_like(t, self.null_label)
+            embedding = embedding + self.label_embedding(labels)
+        return F.silu(embedding)
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the network's output.
 
         Args:
             x_t: (B, C, H, W) float32, about unit variance.
             t: (B,) int64 in [0, T).
+            labels: (B,) int64, the classes, where the network has some; `null_label` and None mean
+                no class.
 
         Returns:
-            (B, C, H, W) float32.
+            (B, C, H, W) float32; `out_channels` instead of C, where they differ.
         """
         dtype = self.conv_in.weight.dtype
-        embedding = timestep_embedding(t, self.config.channels).to(dtype)
-        embedding = F.silu(self.embedding2(F.silu(self.embedding1(embedding))))
+        embedding = self.embed(t, labels)
         skips = [self.conv_in(x_t.to(dtype))]
         for level in self.down:
             skips += level(skips[-1], embedding)

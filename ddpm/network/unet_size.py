@@ -5,22 +5,29 @@ from collections.abc import Iterator
 from ddpm.config import UNetConfig
 
 
-def count_parameters(config: UNetConfig, image_shape: tuple[int, int, int]) -> int:
-    """Return the number of parameters of `UNet(config, image_shape)`.
+def count_parameters(
+    config: UNetConfig, image_shape: tuple[int, int, int], out_channels: int | None = None
+) -> int:
+    """Return the number of parameters of `UNet(config, image_shape, out_channels=out_channels)`.
 
     Args:
-        config: The sizes.
+        config: The sizes; its classes are a number.
         image_shape: (C, H, W).
+        out_channels: Channels of the output; None takes the images' own.
     """
-    return sum(_parts(config, image_shape))
+    return sum(_parts(config, image_shape, out_channels or image_shape[0]))
 
 
-def _parts(config: UNetConfig, image_shape: tuple[int, int, int]) -> Iterator[int]:
+def _parts(
+    config: UNetConfig, image_shape: tuple[int, int, int], out_channels: int
+) -> Iterator[int]:
     channels, height, _ = image_shape
     width, embedding = config.channels, 4 * config.channels
     widths = [width * multiplier for multiplier in config.channel_multipliers]
     yield _linear(width, embedding) + _linear(embedding, embedding)
-    yield _conv(channels, width) + _conv(width, channels) + 2 * width
+    yield _conv(channels, width) + _conv(width, out_channels) + 2 * width
+    if config.known_classes:
+        yield (config.known_classes + 1) * embedding
     current, skips = width, [width]
     for level, wide in enumerate(widths):
         for _ in range(config.num_res_blocks):

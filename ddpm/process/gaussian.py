@@ -5,6 +5,7 @@ t = 0 is the first noising step. Images are float32 (B, C, H, W) in [-1, 1]; t i
 [0, T). The formulas are computed with the coefficients of `schedule.py`, cast once to float32.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,10 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.config import DiffusionConfig, Variance
+from ddpm.process.code_length import discretized_gaussian_log_likelihood, gaussian_divergence
 from ddpm.process.schedule import NoiseSchedule, build_schedule
+from ddpm.process.weights import loss_weights
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""Takes x_t (B, C, H, W) float32 and t (B,) int64; returns what the model predicts, as x_t."""
+"""Takes x_t (B, C, H, W) float32 and t (B,) int64; returns what the model predicts, as x_t.
+
+Where the variance is learned, that has 2 C channels: behind the prediction its place between the
+two fixed variances, -1 for the small one and 1 for the large.
+"""
 
 _CAST_COEFFICIENTS = (
     "sqrt_alphas_cumprod",
@@ -48,8 +55,8 @@ class ReverseStep(NamedTuple):
 
     Attributes:
         mean: (B, C, H, W) float32.
-        variance: (B, 1, 1, 1) float32.
-        log_variance: (B, 1, 1, 1) float32.
+        variance: (B, 1, 1, 1) float32, or as the mean where it is learned.
+        log_variance: As variance.
         pred_xstart: (B, C, H, W) float32.
     """
 
@@ -82,6 +89,8 @@ class GaussianDiffusion(nn.Module):
     posterior_mean_coef2: Tensor
     model_variance: Tensor
     model_log_variance: Tensor
+    min_log_variance: Tensor
+    max_log_variance: Tensor
     loss_weight: Tensor
 
     def __init__(self, config: DiffusionConfig) -> None:
@@ -95,7 +104,9 @@ class GaussianDiffusion(nn.Module):
         tables["sqrt_alphas"] = schedule.alphas.sqrt()
         tables["model_log_variance"] = log_variance
         tables["model_variance"] = log_variance.exp()
-        tables["loss_weight"] = _loss_weight(schedule, config)
+        tables["min_log_variance"] = schedule.posterior_log_variance_clipped
+        tables["max_log_variance"] = schedule.betas.log()
+        tables["loss_weight"] = loss_weights(schedule, config)
         for name, table in tables.items():
             self.register_buffer(name, table.to(torch.float32), persistent=False)
 
@@ -151,7 +162,7 @@ class GaussianDiffusion(nn.Module):
             log_variance=_at(self.posterior_log_variance_clipped, t),
         )
 
-    # Conversions between what a network may predict: eps, x_start, and the posterior mean.
+    # Conversions between what a network may predict: eps, x_start, v, and the posterior mean.
 
     def predict_xstart_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Return the x_start that x_t is made of if its noise is eps (Ho et al. 2020, eq. 4)."""
@@ -177,32 +188,66 @@ class GaussianDiffusion(nn.Module):
         scale = _at(self.betas, t) / _at(self.sqrt_one_minus_alphas_cumprod, t)
         return (x_t - scale * eps) / _at(self.sqrt_alphas, t)
 
+    def predict_xstart_from_v(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
+        """Return the x_start that x_t and v give (Salimans & Ho 2022, section 4)."""
+        signal, noise = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
+        return _at(signal, t) * x_t - _at(noise, t) * v
+
+    def predict_v(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Return the v of an image and its noise: sqrt(a) noise - sqrt(1 - a) x_start."""
+        signal, noise_scale = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
+        return _at(signal, t) * noise - _at(noise_scale, t) * x_start
+
     def predict_xstart(self, model_output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Return the x_start that a network's output stands for, by `config.prediction`.
 
         Args:
-            model_output: (B, C, H, W) float32.
+            model_output: (B, C, H, W) float32; 2 C channels where the variance is learned.
             x_t: (B, C, H, W) float32, the network's input.
             t: (B,) int64 in [0, T).
 
         Returns:
             (B, C, H, W) float32, not clipped.
         """
+        predicted = self.predicted(model_output)
         if self.config.prediction == "epsilon":
-            return self.predict_xstart_from_eps(x_t, t, model_output)
+            return self.predict_xstart_from_eps(x_t, t, predicted)
         if self.config.prediction == "mean":
-            return self.predict_xstart_from_mean(x_t, t, model_output)
-        return model_output
+            return self.predict_xstart_from_mean(x_t, t, predicted)
+        if self.config.prediction == "v":
+            return self.predict_xstart_from_v(x_t, t, predicted)
+        return predicted
+
+    def predicted(self, model_output: Tensor) -> Tensor:
+        """Return a network's output without the variance, where it has learned one."""
+        return model_output.chunk(2, dim=1)[0] if self.has_learned_variance else model_output
+
+    @property
+    def has_learned_variance(self) -> bool:
+        """Whether the network's output has a variance behind its prediction."""
+        return self.config.variance == "learned"
+
+    def log_variance(self, model_output: Tensor, t: Tensor) -> Tensor:
+        """Return log sigma_t^2 of the reverse step, (B, 1, 1, 1) or, if learned, (B, C, H, W).
+
+        A learned one lies between log beta and that of the posterior, in the share that the network
+        says (Nichol & Dhariwal 2021, eq. 15).
+        """
+        if not self.has_learned_variance:
+            return _at(self.model_log_variance, t)
+        share = (model_output.chunk(2, dim=1)[1] + 1.0) / 2.0
+        largest, smallest = _at(self.max_log_variance, t), _at(self.min_log_variance, t)
+        return share * largest + (1.0 - share) * smallest
 
     # The reverse process.
 
     def p_mean_variance(
         self, model_output: Tensor, x_t: Tensor, t: Tensor, *, clip_denoised: bool
     ) -> ReverseStep:
-        """Return the model's p(x_{t-1} | x_t), with the fixed variance that the config names.
+        """Return the model's p(x_{t-1} | x_t), with the variance that the config names.
 
         Args:
-            model_output: (B, C, H, W) float32.
+            model_output: (B, C, H, W) float32; 2 C channels where the variance is learned.
             x_t: (B, C, H, W) float32.
             t: (B,) int64 in [0, T).
             clip_denoised: Clip the predicted x_start to [-1, 1]. The mean is then that of the
@@ -210,16 +255,17 @@ class GaussianDiffusion(nn.Module):
                 of Nichol & Dhariwal keep a predicted mean as it is.
 
         Returns:
-            The distribution. At t = 0 its variance is posterior_variance of t = 1 for either
+            The distribution. At t = 0 a fixed variance is posterior_variance of t = 1 for either
             choice: it is the decoder's; a sampler adds no noise there.
         """
         pred_xstart = self.predict_xstart(model_output, x_t, t)
         if clip_denoised:
             pred_xstart = pred_xstart.clamp(-1.0, 1.0)
+        log_variance, variance = self.log_variance(model_output, t), _at(self.model_variance, t)
         return ReverseStep(
             mean=self.predict_mean_from_xstart(x_t, t, pred_xstart),
-            variance=_at(self.model_variance, t),
-            log_variance=_at(self.model_log_variance, t),
+            variance=log_variance.exp() if self.has_learned_variance else variance,
+            log_variance=log_variance,
             pred_xstart=pred_xstart,
         )
 
@@ -231,60 +277,77 @@ class GaussianDiffusion(nn.Module):
             return noise
         if self.config.prediction == "mean":
             return self.predict_mean_from_xstart(x_t, t, x_start)
+        if self.config.prediction == "v":
+            return self.predict_v(x_start, t, noise)
         return x_start
 
     def training_loss(
         self, model_output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor
     ) -> Tensor:
-        """Return each image's loss: the mean over its pixels of a squared error.
+        """Return each image's loss: the squared error of what is predicted, weighted as it says.
 
-        The "simple" loss is the error of whatever is predicted (for eps, Ho et al. 2020, eq. 14).
-        The "weighted" loss multiplies it by the weight of the variational bound (eq. 8 for the
-        mean, eq. 12 for eps), so that it is the Kullback-Leibler divergence between the posterior
-        and the reverse step in nats a pixel, up to a constant, and the same for any prediction.
+        Without weights that is L_simple (for eps, Ho et al. 2020, eq. 14). With those of the
+        variational bound (eq. 8 for the mean, eq. 12 for eps) it is the Kullback-Leibler divergence
+        between the posterior and the reverse step in nats a pixel, up to a constant, and the same
+        for any prediction. `ddpm.process.weights` has the table. With a learned variance the bound
+        is added: L_hybrid (Nichol & Dhariwal 2021, eq. 16).
 
         Args:
-            model_output: (B, C, H, W) float32.
+            model_output: (B, C, H, W) float32; 2 C channels where the variance is learned.
             x_start: (B, C, H, W) float32 in [-1, 1].
             x_t: (B, C, H, W) float32, `q_sample(x_start, t, noise)`.
             t: (B,) int64 in [0, T).
             noise: (B, C, H, W) float32.
 
         Returns:
-            (B,) float32.
+            (B,) float32: a mean over pixels.
         """
         target = self.training_target(x_start, x_t, t, noise)
-        squared_error = (target - model_output.to(torch.float32)).square().flatten(1).mean(dim=1)
-        if self.config.loss == "simple":
+        predicted = self.predicted(model_output.to(torch.float32))
+        squared_error = (target - predicted).square().flatten(1).mean(dim=1)
+        if self.config.loss != "simple":
+            squared_error = self.loss_weight[t] * squared_error
+        if not self.has_learned_variance:
             return squared_error
-        return self.loss_weight[t] * squared_error
+        bound = self.bound_of_variance(model_output.to(torch.float32), x_start, x_t, t)
+        return squared_error + self.config.vlb_weight * self.num_timesteps * bound
+
+    def bound_of_variance(
+        self, model_output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor
+    ) -> Tensor:
+        """Return L_{t-1}, or L_0 at t = 0, of which only the learned variance has a gradient.
+
+        Args:
+            model_output: (B, 2 C, H, W) float32.
+            x_start: (B, C, H, W) float32 in [-1, 1].
+            x_t: (B, C, H, W) float32.
+            t: (B,) int64 in [0, T).
+
+        Returns:
+            (B,) float32 in bits per dimension, as in the code of Nichol & Dhariwal 2021.
+        """
+        pred_xstart = self.predict_xstart(model_output.detach(), x_t, t)
+        log_variance = self.log_variance(model_output, t)
+        divergence = gaussian_divergence(
+            _at(self.min_log_variance, t),
+            log_variance,
+            _at(self.posterior_mean_coef1, t) * (x_start - pred_xstart),
+        )
+        scale = torch.exp(0.5 * log_variance.to(torch.float64))
+        decoder = -discretized_gaussian_log_likelihood(x_start, pred_xstart, scale)
+        is_first = (t == 0).view(-1, 1, 1, 1)
+        nats = torch.where(is_first, decoder.to(torch.float32), divergence)
+        return nats.flatten(1).mean(dim=1) / math.log(2.0)
 
 
 def model_log_variance(schedule: NoiseSchedule, variance: Variance) -> Tensor:
-    """Return log sigma_t^2 of the reverse process: (T,) float64. Ho et al. 2020, section 3.2."""
-    if variance == "fixed_small":
+    """Return log sigma_t^2 of the reverse process: (T,) float64. Ho et al. 2020, section 3.2.
+
+    Where it is learned, this is the smallest that it can be.
+    """
+    if variance != "fixed_large":
         return schedule.posterior_log_variance_clipped
     return schedule.fixed_large_log_variance
-
-
-def _loss_weight(schedule: NoiseSchedule, config: DiffusionConfig) -> Tensor:
-    """Return the weight that the variational bound gives the squared error: (T,) float64.
-
-    For eps it is beta^2 / (2 sigma^2 alpha (1 - alphas_cumprod)), Ho et al. 2020, eq. 12. With
-    "fixed_small" the variance is 0 at t = 0, which belongs to L_0 and not to the divergences; it
-    takes the decoder's variance there, so that training reaches that step too.
-    """
-    variance = schedule.betas
-    if config.variance == "fixed_small":
-        variance = schedule.posterior_log_variance_clipped.exp()
-    if config.prediction == "mean":
-        error_scale = torch.ones_like(variance)
-    elif config.prediction == "x_start":
-        error_scale = schedule.posterior_mean_coef1
-    else:
-        noise_variance = 1.0 - schedule.alphas_cumprod
-        error_scale = schedule.betas / (schedule.alphas * noise_variance).sqrt()
-    return error_scale.square() / (2.0 * variance)
 
 
 def _at(table: Tensor, t: Tensor) -> Tensor:

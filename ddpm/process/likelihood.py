@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from ddpm.config import ConfigError
+from ddpm.process.code_length import (
+    NUM_LEVELS,
+    discretized_gaussian_log_likelihood,
+    gaussian_divergence,
+)
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion, model_log_variance
 from ddpm.process.noise import Stream, random_words, sample_noise
-
-NUM_LEVELS = 256  # of 8-bit images
-_MAX_LOG_CDF_GAP = -1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +158,11 @@ def prior_bpd(diffusion: GaussianDiffusion, x_start: Tensor) -> Tensor:
 
 
 def denoising_bpd(
-    diffusion: GaussianDiffusion, pred_xstart: Tensor, x_start: Tensor, t: Tensor
+    diffusion: GaussianDiffusion,
+    pred_xstart: Tensor,
+    x_start: Tensor,
+    t: Tensor,
+    log_variance: Tensor | None = None,
 ) -> Tensor:
     """Return L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t >= 1.
 
@@ -168,24 +174,29 @@ def denoising_bpd(
         pred_xstart: (B, C, H, W) float32, the network's x_0.
         x_start: (B, C, H, W) float32 in [-1, 1].
         t: (B,) int64 in [1, T).
+        log_variance: Of the reverse step; None takes the fixed one.
 
     Returns:
         (B,) float64 in bits per dimension. Ho et al. 2020, eq. 5 and 8.
     """
     schedule = diffusion.schedule
-    log_variance = model_log_variance(schedule, diffusion.config.variance).to(t.device)[t]
-    posterior_log_variance = schedule.posterior_log_variance_clipped.to(t.device)[t]
-    coef1 = schedule.posterior_mean_coef1.to(t.device)[t]
-    error = (x_start.to(torch.float64) - pred_xstart).square().flatten(1).mean(dim=1)
-    log_ratio = posterior_log_variance - log_variance
-    divergence = log_ratio.exp() - 1.0 - log_ratio + coef1.square() * error / log_variance.exp()
-    return 0.5 * divergence / math.log(2.0)
+    if log_variance is None:
+        fixed = model_log_variance(schedule, diffusion.config.variance)
+        log_variance = _column(fixed, t)
+    error = x_start.to(torch.float64) - pred_xstart
+    divergence = gaussian_divergence(
+        _column(schedule.posterior_log_variance_clipped, t),
+        log_variance.to(torch.float64),
+        _column(schedule.posterior_mean_coef1, t) * error,
+    )
+    return divergence.flatten(1).mean(dim=1) / math.log(2.0)
 
 
 def decoder_bpd(
     diffusion: GaussianDiffusion,
     pred_xstart: Tensor,
     x_start: Tensor,
+    log_variance: Tensor | None = None,
     num_levels: int = NUM_LEVELS,
 ) -> Tensor:
     """Return L_0 = -log p(x_0 | x_1): the code length of a pixel's values under the last step.
@@ -194,48 +205,20 @@ def decoder_bpd(
         diffusion: The model's diffusion.
         pred_xstart: (B, C, H, W) float32, the network's x_0 at t = 0, which is that step's mean.
         x_start: (B, C, H, W) float32, one of the values in each pixel.
+        log_variance: Of the last step; None takes the fixed one.
         num_levels: How many values there are, evenly from -1 to 1.
 
     Returns:
         (B,) float64 in bits per dimension. Ho et al. 2020, section 3.3.
     """
-    log_variance = model_log_variance(diffusion.schedule, diffusion.config.variance)[0]
-    scale = math.exp(0.5 * float(log_variance))
+    scale: float | Tensor
+    if log_variance is None:
+        fixed = model_log_variance(diffusion.schedule, diffusion.config.variance)[0]
+        scale = math.exp(0.5 * float(fixed))
+    else:
+        scale = torch.exp(0.5 * log_variance.to(torch.float64))
     log_likelihood = discretized_gaussian_log_likelihood(x_start, pred_xstart, scale, num_levels)
     return -log_likelihood.flatten(1).mean(dim=1) / math.log(2.0)
-
-
-def discretized_gaussian_log_likelihood(
-    x: Tensor, mean: Tensor, scale: float, num_levels: int = NUM_LEVELS
-) -> Tensor:
-    """Return the log of the mass that a normal distribution puts on the bin of each value.
-
-    The bin of a value reaches half-way to its neighbours; that of -1 reaches to minus infinity,
-    that of 1 to infinity, so the masses of all values sum to 1.
-
-    Args:
-        x: (B, C, H, W), each one of the values; of 256 that is k / 127.5 - 1.
-        mean: (B, C, H, W).
-        scale: The standard deviation.
-        num_levels: How many values there are, evenly from -1 to 1.
-
-    Returns:
-        (B, C, H, W) float64. Ho et al. 2020, eq. 13.
-    """
-    half_bin, half = 1.0 / (num_levels - 1), (num_levels - 1) / 2
-    x = ((x.to(torch.float64) + 1.0) * half).round() / half - 1.0  # float32 is a little off
-    mean = mean.to(torch.float64)
-    lower = ((x - half_bin - mean) / scale).masked_fill(x < -1.0 + half_bin, -math.inf)
-    upper = ((x + half_bin - mean) / scale).masked_fill(x > 1.0 - half_bin, math.inf)
-    # In the upper tail both cumulative masses round to 1; there the mirrored bin has the same
-    # mass, and its two are small numbers far apart.
-    mirrored = lower > 0.0
-    near = torch.where(mirrored, -lower, upper)
-    far = torch.where(mirrored, -upper, lower)
-    log_near: Tensor = torch.special.log_ndtr(near)
-    log_far: Tensor = torch.special.log_ndtr(far)
-    gap = (log_far - log_near).clamp(max=_MAX_LOG_CDF_GAP)
-    return log_near + torch.log(-torch.expm1(gap))
 
 
 @torch.no_grad()
@@ -256,10 +239,19 @@ def _term_of_each(
             continue
         noise = sample_noise(seed, indices, t, x_start.shape[1:], stream=Stream.EVALUATION_NOISE)
         x_t = diffusion.q_sample(x_start, t, noise)
-        pred_xstart = diffusion.predict_xstart(denoiser(x_t, t).to(torch.float32), x_t, t)
+        model_output = denoiser(x_t, t).to(torch.float32)
+        pred_xstart = diffusion.predict_xstart(model_output, x_t, t)
         if clip_denoised:
             pred_xstart = pred_xstart.clamp(-1.0, 1.0)
+        learned = None
+        if diffusion.has_learned_variance:
+            learned = diffusion.log_variance(model_output, t)
         if column == 0:
-            yield decoder_bpd(diffusion, pred_xstart, x_start, num_levels or NUM_LEVELS)
+            yield decoder_bpd(diffusion, pred_xstart, x_start, learned, num_levels or NUM_LEVELS)
         else:
-            yield denoising_bpd(diffusion, pred_xstart, x_start, t)
+            yield denoising_bpd(diffusion, pred_xstart, x_start, t, learned)
+
+
+def _column(table: Tensor, t: Tensor) -> Tensor:
+    """Look up (T,) float64 coefficients for (B,) timesteps, shaped to meet images."""
+    return table.to(t.device)[t].view(-1, 1, 1, 1)

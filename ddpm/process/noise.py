@@ -45,6 +45,7 @@ class Stream(IntEnum):
     FLIP = 4
     EVALUATION_NOISE = 5
     EVALUATION_TIMESTEP = 6
+    LABEL_DROPOUT = 7
 
 
 def philox4x32(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
@@ -234,6 +235,22 @@ def flips(seed: int, step: int | Tensor, positions: Tensor) -> Tensor:
     """
     word = random_words(seed, Stream.FLIP, step, positions, 1)[0]
     return (word >= 2**31).squeeze(1)
+
+
+def dropped_labels(seed: int, step: int | Tensor, positions: Tensor, share: float) -> Tensor:
+    """Draw which labels of one training step are replaced by no class.
+
+    Args:
+        seed: A 64-bit integer, in [-2**63, 2**63).
+        step: The optimizer step; or (1,) int64 on the positions' device.
+        positions: (B,) int64, the images' places in the global batch, below 2**32.
+        share: The probability, in [0, 1].
+
+    Returns:
+        (B,) bool.
+    """
+    word = random_words(seed, Stream.LABEL_DROPOUT, step, positions, 1)[0]
+    return (word < round(share * 2**32)).squeeze(1)
 
 
 def _check_minor(minor: int | Tensor) -> None:

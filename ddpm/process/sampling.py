@@ -1,25 +1,25 @@
-"""Drawing images with the reverse process: DDPM (Ho et al. 2020) and DDIM (Song et al. 2020).
+"""Drawing images with the reverse process: DDPM, DDIM and solvers of its differential equation.
 
-A chain visits some or all of the T timesteps. Both methods are the same loop: the network's
-output gives x_0, and the next image is a weighted sum of that x_0, the present image and fresh
-noise; only the three weights differ, and they are known before the chain begins. Steps are counted
-from 0 (x_T, pure noise) to `num_steps` (x_0). As the noise of image k at timestep t is a function
-of (seed, k, t), a chain that was stopped after any step goes on from its image and that count.
+A chain visits some or all of the T timesteps. All methods are the same loop: the network's output
+gives x_0, and the next image is a weighted sum of that x_0, the present image and fresh noise, with
+a share of how x_0 has changed since the step before, or will have changed at the next. Only the
+weights differ, and they are known before the chain begins (`ddpm.process.steps`). Steps are counted
+from 0 (x_T, pure noise) to the last (x_0). As the noise of image k at timestep t is a function of
+(seed, k, t), a chain that was stopped after any step goes on from its state and that count.
 """
 
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddpm.config import DiffusionConfig, SamplingConfig
+from ddpm.config import SamplingConfig
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.noise import Stream, sample_noise
-from ddpm.process.spacing import sampling_timesteps
+from ddpm.process.steps import PlannedStep, plan_steps
 
 # Values, each some tens of bytes while it is made: what a cache holds, and what keeps a GPU busy.
 _NOISE_AT_ONCE = {"cpu": 2**16, "cuda": 2**20}
@@ -31,60 +31,18 @@ class ChainState(NamedTuple):
     Attributes:
         x: (B, C, H, W) float32.
         step_index: Reverse steps done: 0 for x_T, the chain's number of steps for x_0.
+        memory: (B, C, H, W) float32, the x_0 that was predicted at the last step, for methods that
+            look back at it; None for others, and at x_T.
     """
 
     x: Tensor
     step_index: int
+    memory: Tensor | None = None
 
-
-class StepCoefficients(NamedTuple):
-    """One reverse step: x_prev = xstart_weight x_0 + x_weight x_t + noise_scale z.
-
-    Attributes:
-        timestep: The model's own number of the step, in [0, T).
-        xstart_weight: The weight of the predicted x_0.
-        x_weight: The weight of x_t.
-        noise_scale: sigma, the standard deviation of the fresh noise; 0 at the last step.
-    """
-
-    timestep: int
-    xstart_weight: float
-    x_weight: float
-    noise_scale: float
-
-
-def settled(config: SamplingConfig, diffusion: DiffusionConfig) -> SamplingConfig:
-    """Return a sampler that says all of itself: ddpm's variance, where none was named.
-
-    It is the model's for the whole chain. A shorter one takes "fixed_small": its betas are large,
-    and with them as variances as much noise is left as is taken away.
-    """
-    if config.method != "ddpm" or config.variance is not None:
-        return config
-    is_whole = config.num_steps >= diffusion.num_timesteps
-    return replace(config, variance=diffusion.variance if is_whole else "fixed_small")
-
-
-def step_coefficients(
-    config: SamplingConfig, diffusion: GaussianDiffusion
-) -> list[StepCoefficients]:
-    """Compute the weights of every step of a chain in float64, in the order they are taken.
-
-    Args:
-        config: The sampler.
-        diffusion: The model's diffusion.
-
-    Returns:
-        One entry for each reverse step; the first leaves x_T.
-
-    Raises:
-        ConfigError: More steps are asked for than there are.
-    """
-    timesteps = sampling_timesteps(config, diffusion.num_timesteps)
-    weigh = _ddim_weights if config.method == "ddim" else _ddpm_weights
-    tables = [table.tolist() for table in weigh(config, diffusion, timesteps)]
-    steps = [StepCoefficients(*row) for row in zip(timesteps, *tables, strict=True)]
-    return steps[::-1]
+    def on(self, device: torch.device) -> "ChainState":
+        """Return the same on a device."""
+        memory = self.memory.to(device) if self.memory is not None else None
+        return ChainState(self.x.to(device), self.step_index, memory)
 
 
 def initial_noise(
@@ -133,7 +91,7 @@ def sample_chain(
         ConfigError: More steps are asked for than the model has.
         ValueError: `start` doesn't belong to this chain.
     """
-    steps = step_coefficients(config, diffusion)
+    steps = plan_steps(config, diffusion)
     indices = indices.to(device or indices.device)
     if start is None:
         start = ChainState(initial_noise(config.seed, indices, shape), 0)
@@ -142,13 +100,15 @@ def sample_chain(
             f"a chain of {len(steps)} steps over {len(indices)} images can't go on from step"
             f" {start.step_index} of images of shape {tuple(start.x.shape)}"
         )
-    x = start.x.to(indices.device)
-    yield ChainState(x, start.step_index)
+    state = start.on(indices.device)
+    if state.memory is None and state.step_index > 0 and steps[0].looks_back:
+        raise ValueError(f"a chain of {config.method} can't go on without its memory")
+    yield state
     remaining = steps[start.step_index :]
     noises = _chain_noise(config.seed, indices, shape, remaining)
-    for step_index, step in enumerate(remaining, start=start.step_index):
-        x = _reverse_step(denoiser, diffusion, config, x, step, next(noises))
-        yield ChainState(x, step_index + 1)
+    for step in remaining:
+        state = _reverse_step(denoiser, diffusion, config, state, step, next(noises))
+        yield state
 
 
 def draw(
@@ -182,7 +142,7 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def _chain_noise(
-    seed: int, indices: Tensor, shape: Sequence[int], steps: Sequence[StepCoefficients]
+    seed: int, indices: Tensor, shape: Sequence[int], steps: Sequence[PlannedStep]
 ) -> Iterator[Tensor | None]:
     """Yield the fresh noise of each step, (B, C, H, W), or None where a step takes none.
 
@@ -213,50 +173,42 @@ def _reverse_step(
     denoiser: Denoiser,
     diffusion: GaussianDiffusion,
     config: SamplingConfig,
-    x: Tensor,
-    step: StepCoefficients,
+    state: ChainState,
+    step: PlannedStep,
     noise: Tensor | None,
-) -> Tensor:
-    t = torch.full((len(x),), step.timestep, dtype=torch.int64, device=x.device)
-    model_output = denoiser(x, t).to(torch.float32)
-    pred_xstart = diffusion.predict_xstart(model_output, x, t)
-    kept = pred_xstart
-    if config.clip_denoised:
-        pred_xstart = pred_xstart.clamp(-1.0, 1.0)
-    x_prev = step.xstart_weight * pred_xstart + step.x_weight * x
-    if config.clip_denoised and config.keep_epsilon:
+) -> ChainState:
+    model_output, kept = _asked(denoiser, diffusion, state.x, step.timestep)
+    pred_xstart = kept.clamp(-1.0, 1.0) if config.clip_denoised else kept
+    x_prev = step.xstart_weight * pred_xstart + step.x_weight * state.x
+    if config.keep_epsilon:
         # x_0's own weight beside the noise is sqrt(alphas_cumprod_prev); this gives the rest back.
         signal = float(diffusion.schedule.sqrt_alphas_cumprod[step.timestep])
         x_prev = x_prev + step.x_weight * signal * (pred_xstart - kept)
+    if step.memory_weight and state.memory is not None:
+        x_prev = x_prev + step.memory_weight * (pred_xstart - state.memory)
+    if step.corrector is not None:
+        _, ahead = _asked(denoiser, diffusion, x_prev, step.corrector.timestep)
+        ahead = ahead.clamp(-1.0, 1.0) if config.clip_denoised else ahead
+        x_prev = x_prev + step.corrector.weight * (ahead - pred_xstart)
     if noise is not None:
-        x_prev = x_prev + step.noise_scale * noise
-    return x_prev
+        x_prev = x_prev + _noise_scale(step, model_output) * noise
+    memory = pred_xstart if step.looks_back else None
+    return ChainState(x_prev, state.step_index + 1, memory)
 
 
-def _ddpm_weights(
-    config: SamplingConfig, diffusion: GaussianDiffusion, timesteps: list[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weights of Ho et al. 2020, algorithm 2, on the respaced chain: (S,) float64."""
-    schedule = diffusion.schedule.respaced(timesteps)
-    variance = settled(config, diffusion.config).variance
-    chosen = schedule.betas if variance == "fixed_large" else schedule.posterior_variance
-    noise_scale = chosen.sqrt()
-    noise_scale[0] = 0.0  # the last step taken is the mean alone
-    return schedule.posterior_mean_coef1, schedule.posterior_mean_coef2, noise_scale
+def _asked(
+    denoiser: Denoiser, diffusion: GaussianDiffusion, x: Tensor, timestep: int
+) -> tuple[Tensor, Tensor]:
+    """Return the network's output, float32, and the x_0 that it stands for."""
+    t = torch.full((len(x),), timestep, dtype=torch.int64, device=x.device)
+    model_output = denoiser(x, t).to(torch.float32)
+    return model_output, diffusion.predict_xstart(model_output, x, t)
 
 
-def _ddim_weights(
-    config: SamplingConfig, diffusion: GaussianDiffusion, timesteps: list[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weights of Song et al. 2020, eq. 12 and 16: (S,) float64.
-
-    There x_prev = sqrt(alphas_cumprod_prev) x_0 + sqrt(1 - alphas_cumprod_prev - sigma^2) eps
-    + sigma z, where eps is what x_t holds beside x_0, itself a weighted sum of the two.
-    """
-    schedule = diffusion.schedule.respaced(timesteps)
-    previous = schedule.alphas_cumprod_prev
-    noise_scale = config.eta * schedule.posterior_variance.sqrt()
-    remaining = (1.0 - previous - noise_scale.square()).clamp(min=0.0)
-    x_weight = remaining.sqrt() / schedule.sqrt_one_minus_alphas_cumprod
-    xstart_weight = previous.sqrt() - x_weight * schedule.sqrt_alphas_cumprod
-    return xstart_weight, x_weight, noise_scale
+def _noise_scale(step: PlannedStep, model_output: Tensor) -> float | Tensor:
+    """Return sigma: of a learned variance, what the network says between its two bounds."""
+    if step.log_variances is None:
+        return step.noise_scale
+    smallest, largest = step.log_variances
+    share = (model_output.chunk(2, dim=1)[1] + 1.0) / 2.0
+    return torch.exp(0.5 * (share * largest + (1.0 - share) * smallest))

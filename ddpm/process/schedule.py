@@ -21,6 +21,8 @@ _LINEAR_END = 0.02
 _REFERENCE_NUM_TIMESTEPS = 1000
 _COSINE_OFFSET = 0.008
 _COSINE_MAX_BETA = 0.999
+_SIGMOID_START, _SIGMOID_END = -3.0, 3.0
+_SCALED_START, _SCALED_END = 0.00085, 0.012
 
 
 def linear_betas(num_timesteps: int) -> Tensor:
@@ -62,20 +64,70 @@ def cosine_betas(num_timesteps: int) -> Tensor:
     return (1.0 - signal[1:] / signal[:-1]).clamp(max=_COSINE_MAX_BETA)
 
 
+def sigmoid_betas(num_timesteps: int) -> Tensor:
+    """Return the betas that make alphas_cumprod fall like a sigmoid, clipped at 0.999.
+
+    Args:
+        num_timesteps: T, at least 2.
+
+    Returns:
+        (T,) float64. Jabri et al. 2022, appendix B, from -3 to 3 with tau = 1.
+    """
+    time = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
+    fallen = torch.sigmoid(_SIGMOID_START + (_SIGMOID_END - _SIGMOID_START) * time)
+    signal = (fallen[-1] - fallen) / (fallen[-1] - fallen[0])
+    return (1.0 - signal[1:] / signal[:-1]).clamp(max=_COSINE_MAX_BETA)
+
+
+def scaled_linear_betas(num_timesteps: int) -> Tensor:
+    """Return betas whose roots rise linearly: 0.00085 to 0.012 at T = 1000, scaled by 1000/T.
+
+    Args:
+        num_timesteps: T, at least 13: below, the last beta would reach 1.
+
+    Returns:
+        (T,) float64. Rombach et al. 2022, their released code.
+    """
+    scale = _REFERENCE_NUM_TIMESTEPS / num_timesteps
+    start, end = math.sqrt(scale * _SCALED_START), math.sqrt(scale * _SCALED_END)
+    return torch.linspace(start, end, num_timesteps, dtype=torch.float64).square()
+
+
+def zero_snr_betas(betas: Tensor) -> Tensor:
+    """Return the betas rescaled so that nothing of x_0 is left in x_T; the last one is 1.
+
+    Args:
+        betas: (T,) float64.
+
+    Returns:
+        (T,) float64. Lin et al. 2023, algorithm 1.
+    """
+    signal = torch.cumprod(1.0 - betas, dim=0).sqrt()
+    first, last = signal[0], signal[-1]
+    kept = ((signal - last) * (first / (first - last))).square()
+    before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+    return 1.0 - kept / before
+
+
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
     """The betas of a chain and every coefficient derived from them, each (T,) float64.
 
     Attributes:
         betas: (T,) float64, each in (0, 1): the variance that step t adds.
+        ends_in_noise: Whether the last may be 1, so that nothing of x_0 is left in x_T.
     """
 
     betas: Tensor
+    ends_in_noise: bool = False
 
     def __post_init__(self) -> None:
         if self.betas.dtype != torch.float64 or self.betas.ndim != 1 or len(self.betas) == 0:
             raise ValueError("betas must be a float64 tensor with one dimension")
-        if not bool(((self.betas > 0) & (self.betas < 1)).all()):
+        inner = self.betas
+        if self.ends_in_noise and bool((inner[-1] == 1.0).all()):
+            inner = inner[:-1]
+        if not bool(((inner > 0) & (inner < 1)).all()):
             raise ValueError("each beta must be greater than 0 and less than 1")
 
     @property
@@ -174,14 +226,24 @@ class NoiseSchedule:
             return self
         alphas_cumprod = self.alphas_cumprod[kept]
         before = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])
-        return NoiseSchedule(1.0 - alphas_cumprod / before)
+        return NoiseSchedule(1.0 - alphas_cumprod / before, self.ends_in_noise)
 
     def _with_decoder_variance(self, variance: Tensor) -> Tensor:
         decoder = self.posterior_variance[1:2] if self.num_timesteps > 1 else self.betas
         return torch.cat([decoder, variance[1:]])
 
 
+_BETAS = {
+    "linear": linear_betas,
+    "cosine": cosine_betas,
+    "sigmoid": sigmoid_betas,
+    "scaled_linear": scaled_linear_betas,
+}
+
+
 def build_schedule(config: DiffusionConfig) -> NoiseSchedule:
     """Return the schedule that a configuration names."""
-    betas = {"linear": linear_betas, "cosine": cosine_betas}[config.betas]
-    return NoiseSchedule(betas(config.num_timesteps))
+    betas = _BETAS[config.betas](config.num_timesteps)
+    if config.rescale_zero_snr:
+        return NoiseSchedule(zero_snr_betas(betas), ends_in_noise=True)
+    return NoiseSchedule(betas)

@@ -20,6 +20,7 @@ from torch import Tensor
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.errors import CheckpointFormatError
+from ddpm.network.build import build_network
 from ddpm.network.unet import UNet
 from ddpm.training.adam import MOMENTS
 from ddpm.training.flat import FlatParameters
@@ -247,7 +248,7 @@ def load_model(
         CheckpointFormatError: A file, a tensor or a shape doesn't fit.
     """
     info = read_info(folder)
-    model = UNet(info.unet_config, info.image_shape)
+    model = build_network(info.unet_config, info.diffusion_config, info.image_shape)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     tensors = _read_tensors(folder / (EMA_FILE if weights == "ema" else MODEL_FILE), shapes)
     model.load_state_dict(tensors)

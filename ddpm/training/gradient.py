@@ -17,7 +17,7 @@ from ddpm.kernels.amx.network import TiledUNet
 from ddpm.network.dropout import set_dropout_keys
 from ddpm.network.unet import UNet
 from ddpm.process.gaussian import GaussianDiffusion
-from ddpm.process.noise import flips, training_noise, training_timesteps
+from ddpm.process.noise import dropped_labels, flips, training_noise, training_timesteps
 from ddpm.training.data import to_float
 from ddpm.training.flat import FlatParameters
 
@@ -46,7 +46,7 @@ class LossGradient:
         self,
         *,
         model: UNet,
-        forward: Callable[[Tensor, Tensor], Tensor],
+        forward: Callable[..., Tensor],
         parameters: FlatParameters,
         diffusion: GaussianDiffusion,
         config: TrainingConfig,
@@ -69,35 +69,46 @@ class LossGradient:
             added = (one.grad for one in model.parameters() if one not in overwritten)
             self._added_to = [grad for grad in added if grad is not None]
 
-    def set_gradients(self, images: Tensor, step: int) -> None:
+    def set_gradients(self, images: Tensor, step: int, labels: Tensor | None = None) -> None:
         """Set the gradients, and the extra numbers but the last, to this worker's part of them.
 
         Args:
             images: (B, H, W, C) uint8, or float32 in [-1, 1], on the device.
             step: Steps taken before this one.
+            labels: (B,) int64 on the device, their classes; a network without labels needs none.
         """
+        if self._model.label_embedding is None:
+            labels = None
         # From outside of a graph, which reads the keys where they lie.
         set_dropout_keys(self._model, self._config.seed, step, first_image=self._first_image)
         if self._device.type != "cuda":
-            self._run(images, step)
+            self._run(images, step, labels)
             return
         if self._replay is None:
-            self._replay = _Replay(self._run, images, step)
-        self._replay(images, step)
+            self._replay = _Replay(self._run, images, step, labels)
+        self._replay(images, step, labels)
 
     def release(self) -> None:
         """Give back the memory of the graph; the next step captures it again."""
         self._replay = None
 
-    def _run(self, images: Tensor, step: int | Tensor) -> None:
+    def _run(self, images: Tensor, step: int | Tensor, labels: Tensor | None) -> None:
         torch._foreach_zero_(self._added_to)
         x_start, t, noise, x_t = self._noisy_images(images, step)
         with self._compute.autocast():
-            output = self._forward(x_t, t)
+            output = self._forward(x_t, t, *self._told(labels, step))
         losses = self._diffusion.training_loss(output, x_start, x_t, t, noise)
         loss = losses.sum() / self._config.global_batch_size
         loss.backward()  # type: ignore[no-untyped-call]
         self._keep_losses(losses.detach(), t)
+
+    def _told(self, labels: Tensor | None, step: int | Tensor) -> tuple[Tensor, ...]:
+        """Return the labels that the network is told, some replaced by no class; () of none."""
+        if labels is None:
+            return ()
+        share = self._config.label_dropout
+        dropped = dropped_labels(self._config.seed, step, self._positions, share)
+        return (labels.masked_fill(dropped, self._model.null_label),)
 
     def _noisy_images(
         self, images: Tensor, step: int | Tensor
@@ -123,7 +134,7 @@ class LossGradient:
 
 
 class _Replay:
-    """A function of images and step that only writes into given buffers, as one CUDA graph.
+    """A function of images, step and labels that only writes into given buffers, as one CUDA graph.
 
     The graph finds its inputs in the same place each time; they are copied there. The stream that
     it is captured on is also that of the warm-ups, in which the libraries took their memory.
@@ -132,25 +143,33 @@ class _Replay:
         function: What is captured.
         images: (B, H, W, C) on the device; all later ones have this shape.
         step: What the first calls, whose results are overwritten, are made with.
+        labels: (B,) int64 on the device, or None, and then always.
     """
 
     def __init__(
-        self, function: Callable[[Tensor, Tensor], None], images: Tensor, step: int
+        self,
+        function: Callable[[Tensor, Tensor, Tensor | None], None],
+        images: Tensor,
+        step: int,
+        labels: Tensor | None,
     ) -> None:
         self._images = images.clone()
+        self._labels = None if labels is None else labels.clone()
         self._step = torch.full((1,), step, dtype=torch.int64, device=images.device)
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_NUM_WARM_UPS):
-                function(self._images, self._step)
+                function(self._images, self._step, self._labels)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads, such as that which pins the next images, may go on meanwhile.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
-            function(self._images, self._step)
+            function(self._images, self._step, self._labels)
 
-    def __call__(self, images: Tensor, step: int) -> None:
+    def __call__(self, images: Tensor, step: int, labels: Tensor | None) -> None:
         self._images.copy_(images)
+        if self._labels is not None and labels is not None:
+            self._labels.copy_(labels)
         self._step.fill_(step)
         self._graph.replay()

@@ -20,7 +20,7 @@ from torch import Tensor
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.errors import NonFiniteLossError
-from ddpm.network.unet import UNet
+from ddpm.network.build import build_network
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.training.adam import VectorAdam
 from ddpm.training.data import BatchOrder, BatchReader, ImageDataset, rank_positions
@@ -80,9 +80,9 @@ class TrainState:
         self.config = config
         self.compute = compute
         self.step = 0
-        self.model = UNet(unet_config, image_shape, seed=config.seed)
+        self.model = build_network(unet_config, diffusion_config, image_shape, seed=config.seed)
         compute.place(self.model)
-        self.forward: Callable[[Tensor, Tensor], Tensor] = compute.network(self.model)
+        self.forward: Callable[..., Tensor] = compute.network(self.model)
         self.parameters = FlatParameters(self.model, num_extra=NUM_EXTRA)
         self.ema = self.parameters.values.clone()
         self.optimizer = VectorAdam(config, self.parameters.values)
@@ -149,7 +149,7 @@ class _Trainer:
         started_at = time.perf_counter()
         batch = self.reader.batch(state.step)
         data_wait_s = time.perf_counter() - started_at
-        self.gradient.set_gradients(batch.images, state.step)
+        self.gradient.set_gradients(batch.images, state.step, batch.labels)
         state.parameters.extra[-1].fill_(float(stop_requested))
         if self.world_size > 1:
             dist.all_reduce(state.parameters.grads)

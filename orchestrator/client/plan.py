@@ -66,7 +66,9 @@ def _fleet(spec: Job) -> dict[str, Any]:
 def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
     """Return parameters, steps, checkpoints, bytes and workers of a training."""
     shape = (dataset.channels, dataset.height, dataset.width)
-    parameters = count_parameters(spec.model, shape)
+    model = spec.model.for_classes(dataset.num_classes)
+    out_channels = shape[0] * spec.diffusion.outputs_per_channel
+    parameters = count_parameters(model, shape, out_channels)
     checkpoint_bytes = parameters * _BYTES_PER_PARAMETER
     steps, every = spec.training.num_steps, spec.checkpoints.every_steps
     num_checkpoints = -(-steps // every)
@@ -80,6 +82,7 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
         "evaluation_images": min(spec.evaluation.num_images, held_out),
         "image_shape": list(shape),
         **_told_of(dataset),
+        **({"classes": model.known_classes} if model.known_classes else {}),
         "parameters": parameters,
         "steps": steps,
         "epochs": round(steps * spec.training.global_batch_size / train_images, 2),
@@ -114,7 +117,7 @@ def plan_sampling(spec: SampleJob) -> dict[str, Any]:
         "images": spec.num_samples,
         "shards": -(-spec.num_samples // spec.shard_size),
         "microbatches": num_microbatches,
-        "network_passes": num_microbatches * sampling.num_steps,
+        "network_passes": num_microbatches * sampling.num_evaluations,
         **({"variance": _OPEN_VARIANCE} if is_open else {}),
         **_fleet(spec),
         "model": spec.model.job or spec.model.registered or spec.model.checkpoint,

@@ -135,7 +135,7 @@ class _Looks:
         if sha256 not in self._images:
             ref = describe(self._store, sha256)
             shape = (ref.channels, ref.height, ref.width)
-            self._images[sha256] = ImagesSeen(ref.num_images, shape)
+            self._images[sha256] = ImagesSeen(ref.num_images, shape, ref.num_classes)
         return self._images[sha256]
 
     def _on_model(self, ref: ModelRef, num_steps: int | None) -> Iterable[Remark]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ddpm.config import SamplingConfig
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
-from ddpm.process.sampling import ChainState, sample_chain, step_coefficients, to_uint8
+from ddpm.process.sampling import ChainState, sample_chain, to_uint8
+from ddpm.process.steps import plan_steps
 from orchestrator.artifacts.samples.shards import Pixels
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard
@@ -93,7 +94,7 @@ class ShardArtist:
         self._image_shape = image_shape
         self._device = device
         self._num_filmed = num_filmed
-        self._num_steps = len(step_coefficients(config, diffusion))
+        self._num_steps = len(plan_steps(config, diffusion))
         self._filmed_steps = filmed_steps(self._num_steps)
 
     def hasty(self, num_steps: int) -> Self:
@@ -137,7 +138,7 @@ class ShardArtist:
         indices = torch.arange(start, start + self._config.microbatch_size, device=self._device)
         begun = canvas.chain
         if begun is not None:
-            begun = ChainState(begun.x.to(self._device), begun.step_index)
+            begun = begun.on(self._device)
         return sample_chain(
             self._denoiser,
             self._diffusion,

@@ -39,6 +39,8 @@ def save_partial(
     arrays: dict[str, Pixels | np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
     if canvas.chain is not None:
         arrays["x"] = canvas.chain.x.detach().cpu().contiguous().numpy()
+        if canvas.chain.memory is not None:
+            arrays["memory"] = canvas.chain.memory.detach().cpu().contiguous().numpy()
     for name, parts in _lists(canvas).items():
         arrays |= {f"{name}.{number}": array for number, array in enumerate(parts)}
     described = {
@@ -111,7 +113,9 @@ def _canvas(
 
     chain = None
     if "x" in arrays:
-        chain = ChainState(torch.from_numpy(arrays["x"].copy()), int(str(described["step_index"])))
+        memory = torch.from_numpy(arrays["memory"].copy()) if "memory" in arrays else None
+        x, step_index = torch.from_numpy(arrays["x"].copy()), int(str(described["step_index"]))
+        chain = ChainState(x, step_index, memory)
     return Canvas(
         shard=shard,
         pixels=numbered("pixels"),

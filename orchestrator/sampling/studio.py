@@ -14,10 +14,9 @@ import torch
 
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
 from ddpm.errors import CheckpointFormatError
-from ddpm.kernels.amx.network import fits_tiles
-from ddpm.process.gaussian import Denoiser
-from ddpm.process.sampling import settled
-from ddpm.process.spacing import sampling_timesteps
+from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
+from ddpm.process.gaussian import Denoiser, GaussianDiffusion
+from ddpm.process.steps import plan_steps, settled
 from ddpm.training.checkpoint import load_model
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
 from orchestrator.artifacts.samples.shards import (
@@ -109,7 +108,7 @@ class StoreStudio:
             self._model, self._info = load_model(local.folder, weights=model.weights)
         except CheckpointFormatError as error:
             raise CheckpointError(f"{model.commit_key} does not fit: {error}") from error
-        sampling_timesteps(self._setup.spec.sampling, self._info.diffusion_config.num_timesteps)
+        plan_steps(self._setup.spec.sampling, GaussianDiffusion(self._info.diffusion_config))
         return {} if decisions else self._proposal()
 
     def _proposal(self) -> dict[str, Any]:
@@ -138,6 +137,7 @@ class StoreStudio:
             num_threads=self._setup.cpus,
             worth_compiling=worth_compiling,
             fits_tiles=fits_tiles(self._info.unet_config, sampling.microbatch_size),
+            tiles_obstacle=tiles_obstacle(self._info.diffusion_config),
             kernel_folder=kernel_folder(),
             device_kind="cuda" if self._setup.uses_gpu else "cpu",
         )
@@ -153,7 +153,7 @@ class StoreStudio:
         self._pass_once(denoiser, compute.device)
         pass_s = time.monotonic() - began_at
         num_microbatches = -(-spec.num_samples // spec.sampling.microbatch_size)
-        return pass_s * spec.sampling.num_steps * num_microbatches / self._setup.num_workers
+        return pass_s * spec.sampling.num_evaluations * num_microbatches / self._setup.num_workers
 
     def _pass_once(self, denoiser: Denoiser, device: torch.device) -> None:
         """Send an empty microbatch through the network, and wait for it."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ddpm.config import ConfigError
 from orchestrator.errors import BadInputError
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.sections import ModelRef
@@ -44,10 +45,11 @@ class Remark:
 
 @dataclass(frozen=True)
 class ImagesSeen:
-    """What is known of a data set at submit: N, and (C, H, W) of each image."""
+    """What is known of a data set at submit: N, (C, H, W) of each image, and its classes."""
 
     num_images: int
     shape: tuple[int, int, int]
+    num_classes: int = 0
 
 
 def remarks_on(spec: Job, gives: Gives) -> Iterator[Remark]:
@@ -167,6 +169,10 @@ def _on_drawing(spec: SampleJob, gives: Gives) -> Iterator[Remark]:
 
 def remarks_on_images(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:
     """Yield what the images tell of a training."""
+    try:
+        spec.model.for_classes(seen.num_classes)
+    except ConfigError as error:
+        yield Remark((("dataset", "source"), ("model", "num_classes")), f"model.{error}")
     fraction = spec.dataset.holdout_fraction
     held_out = round(seen.num_images * fraction)
     left = seen.num_images - held_out

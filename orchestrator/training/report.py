@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm.compute import ComputeDecision
 from ddpm.config import SamplingConfig
-from ddpm.network.unet import UNet
+from ddpm.network.build import build_network
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.likelihood import bits_per_dim, mean_and_error
 from ddpm.process.noise import training_noise
@@ -48,16 +48,18 @@ class AveragedModel:
 
     def __init__(self, state: TrainState) -> None:
         self._compute: ComputeDecision = state.compute
-        self._model = UNet(state.model.config, state.model.image_shape)
+        self._model = build_network(
+            state.model.config, state.diffusion_config, state.model.image_shape
+        )
         state.compute.place(self._model)
         FlatParameters(self._model).values.copy_(state.ema)
         self._model.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Predict for x_t: (B, C, H, W) float32 and t: (B,) int64."""
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Predict for x_t: (B, C, H, W) float32, t and labels: (B,) int64; None: no class."""
         with self._compute.autocast():
-            output: Tensor = self._model(x_t, t)
+            output: Tensor = self._model(x_t, t, labels)
         return output
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ddpm.bits import BITS_VERSION, bits_version_of
 from ddpm.compute import ComputeDecision, decide_compute
-from ddpm.kernels.amx.network import fits_tiles
+from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
 from ddpm.training.checkpoint import StateSnapshot, load_state
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import StepMetrics, TrainState, train_steps
@@ -90,10 +90,10 @@ class TrainingWorker:
         dataset = describe(self._attempt.store, self._spec.dataset.sha256 or "")
         images = self._images(dataset)
         train_set, holdout = images.split(self._spec.dataset.holdout_fraction)
-        compute, fixed = self._decided()
+        compute, fixed = self._decided(dataset)
         set_up_process(compute)
         state = TrainState(
-            unet_config=self._spec.model,
+            unet_config=self._spec.model.for_classes(dataset.num_classes),
             diffusion_config=self._spec.diffusion,
             config=self._spec.training,
             image_shape=train_set.image_shape,
@@ -129,7 +129,7 @@ class TrainingWorker:
         labels = fetch_labels(store, dataset, cache)
         return ImageDataset.open(path, labels, dataset.value_range)
 
-    def _decided(self) -> tuple[ComputeDecision, dict[str, Any]]:
+    def _decided(self, dataset: DatasetRef) -> tuple[ComputeDecision, dict[str, Any]]:
         """Decide what changes bits, or take over what an earlier attempt decided."""
         placement, training = self._attempt.record.placement, self._spec.training
         assert placement is not None  # noqa: S101 - a started record has one
@@ -140,6 +140,7 @@ class TrainingWorker:
             num_threads=placement.cpus_per_worker,
             worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
             fits_tiles=fits_tiles(self._spec.model, training.global_batch_size // self._world_size),
+            tiles_obstacle=tiles_obstacle(self._spec.diffusion),
             kernel_folder=kernel_folder(),
             device_kind="cuda" if placement.gpus_per_worker else "cpu",
         )
@@ -149,6 +150,11 @@ class TrainingWorker:
                 "num_workers": self._world_size,
                 "bits_version": BITS_VERSION,
                 "code_sha256": code_version(),
+                **(
+                    {"class_names": list(dataset.class_names)}
+                    if self._spec.model.num_classes
+                    else {}
+                ),
             }
         )
         if self._rank == 0 and bits_version_of(fixed) != BITS_VERSION:

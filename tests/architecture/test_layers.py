@@ -51,7 +51,8 @@ ROOMS = {
 DDPM_ROOMS = {
     "bits": "",
     "errors": "",
-    "config": "",
+    "settings": "",
+    "config": "settings",
     "memory": "",
     "process": "config",
     "network": "config",

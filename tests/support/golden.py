@@ -11,8 +11,9 @@ from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetCon
 from ddpm.network.unet import UNet
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.noise import Stream, flips, sample_noise, training_noise, training_timesteps
-from ddpm.process.sampling import draw, sampling_timesteps
+from ddpm.process.sampling import draw
 from ddpm.process.schedule import NoiseSchedule, build_schedule
+from ddpm.process.spacing import sampling_timesteps
 from ddpm.training.data import BatchOrder, ImageDataset
 from ddpm.training.loop import TrainState, train_steps
 

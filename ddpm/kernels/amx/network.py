@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.config import UNetConfig
+from ddpm.config import DiffusionConfig, UNetConfig
 from ddpm.kernels.amx.attention import attend
 from ddpm.kernels.amx.geometry import ConvolutionKind
 from ddpm.kernels.amx.layer import Layer
@@ -21,7 +21,7 @@ from ddpm.kernels.amx.maps import (
 )
 from ddpm.kernels.amx.program import Program
 from ddpm.network.dropout import Dropout
-from ddpm.network.unet import ResidualBlock, SelfAttention, UNet, timestep_embedding
+from ddpm.network.unet import ResidualBlock, SelfAttention, UNet
 
 # Of the images of a batch, blocks of 16 may have a half more than there are.
 _MAX_FILL = 1.5
@@ -31,6 +31,13 @@ def fits_tiles(config: UNetConfig, batch_size: int) -> bool:
     """Tell whether a network and a batch fill tiles well enough for them to pay."""
     filled = num_blocks(batch_size) * IMAGES
     return config.channels % CHANNELS == 0 and 0 < filled <= _MAX_FILL * batch_size
+
+
+def tiles_obstacle(diffusion: DiffusionConfig) -> str:
+    """Return why a network for this diffusion is not computed on tiles; "" if it is."""
+    if diffusion.variance == "learned":
+        return "their output has no place for a learned variance"
+    return ""
 
 
 _Shifts = dict[ResidualBlock, Tensor]
@@ -65,12 +72,13 @@ class TiledUNet:
             with torch.no_grad():
                 self._frozen_projection = self._projection()
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the network's output.
 
         Args:
             x_t: (B, C, H, W) float32.
             t: (B,) int64.
+            labels: (B,) int64, of a network that has some; None means no class.
 
         Returns:
             (B, C, H, W) float32.
@@ -78,7 +86,8 @@ class TiledUNet:
         model, batch_size = self._model, len(x_t)
         missing = num_blocks(batch_size) * IMAGES - batch_size
         tiles = tiles_of_images(F.pad(x_t, (0, 0, 0, 0, 0, 0, 0, missing)))
-        shifts = self._shifts(F.pad(t, (0, missing)))
+        padded = None if labels is None else F.pad(labels, (0, missing))
+        shifts = self._shifts(F.pad(t, (0, missing)), padded)
         if self._frozen and not torch.is_grad_enabled():
             output = self._replayed(tiles, shifts)
         else:
@@ -162,12 +171,9 @@ class TiledUNet:
             self._layers[module] = layer
         return layer
 
-    def _shifts(self, t: Tensor) -> _Shifts:
+    def _shifts(self, t: Tensor, labels: Tensor | None) -> _Shifts:
         """Return what each residual block adds to its pixels: views, (images, C) float32 each."""
-        model = self._model
-        dtype = model.embedding1.weight.dtype
-        embedding = timestep_embedding(t, model.config.channels).to(dtype)
-        embedding = F.silu(model.embedding2(F.silu(model.embedding1(embedding))))
+        embedding = self._model.embed(t, labels)
         shifts = F.linear(embedding, *(self._frozen_projection or self._projection())).float()
         sizes = [block.embedding.out_features for block in self._blocks]
         parts = torch.split(shifts, sizes, dim=1)

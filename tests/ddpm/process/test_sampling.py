@@ -17,11 +17,10 @@ from ddpm.process.sampling import (
     draw,
     initial_noise,
     sample_chain,
-    settled,
-    step_coefficients,
     to_uint8,
 )
 from ddpm.process.spacing import sampling_timesteps
+from ddpm.process.steps import settled, step_coefficients
 
 SHAPE = (1, 8, 8)
 
@@ -57,6 +56,7 @@ def gaussian_denoiser(
             "epsilon": eps,
             "x_start": x_start,
             "mean": diffusion.predict_mean_from_xstart(x_t, t, x_start.float()),
+            "v": signal * eps - np.sqrt(noise_variance) * x_start,
         }
         return answer[diffusion.config.prediction].float()
 
@@ -134,17 +134,21 @@ def test_full_chain_draws_the_data_distribution(settings: dict[str, Any]) -> Non
     assert float(x.std()) == pytest.approx(0.4, rel=0.03)
 
 
-@pytest.mark.parametrize("method", ["ddpm", "ddim"])
+METHODS = ["ddpm", "ddim", "dpm++2m", "dpm++2m_sde", "heun"]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_what_the_network_predicts_does_not_change_the_images(method: str) -> None:
-    """ε, x_0 and the mean are one network in three languages, on a respaced chain too."""
+    """ε, x_0, v and the mean are one network in four languages, on a respaced chain too."""
     images = []
-    for prediction in ("epsilon", "x_start", "mean"):
+    for prediction in ("epsilon", "x_start", "mean", "v"):
         diffusion = _diffusion(prediction=prediction)
         config = _sampling(method=method, num_steps=25, clip_denoised=True)
         denoiser = gaussian_denoiser(diffusion, -0.2, 0.5)
         images.append(draw(denoiser, diffusion, config, torch.arange(4), SHAPE))
     torch.testing.assert_close(images[1], images[0], rtol=0.0, atol=1e-4)
     torch.testing.assert_close(images[2], images[0], rtol=0.0, atol=2e-2)
+    torch.testing.assert_close(images[3], images[0], rtol=0.0, atol=1e-4)
 
 
 def test_ddim_with_eta_1_is_ddpm_with_the_small_variance() -> None:
@@ -263,7 +267,7 @@ def test_more_steps_than_the_model_has_are_refused() -> None:
         sampling_timesteps(_sampling(num_steps=101), 100)
 
 
-@pytest.mark.parametrize("method", ["ddpm", "ddim"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("stop", [0, 1, 13, 24, 25])
 def test_stopped_chain_goes_on_to_the_same_bits(method: str, stop: int) -> None:
     """A worker that is told to stop hands over x_t and a count, and nothing is drawn again."""
@@ -272,7 +276,7 @@ def test_stopped_chain_goes_on_to_the_same_bits(method: str, stop: int) -> None:
     denoiser, indices = gaussian_denoiser(diffusion, 0.1, 0.3), torch.tensor([4, 8, 15])
     whole = list(sample_chain(denoiser, diffusion, config, indices, SHAPE))
     assert [state.step_index for state in whole] == list(range(26))
-    start = ChainState(whole[stop].x.clone(), stop)
+    start = whole[stop]._replace(x=whole[stop].x.clone())
     rest = list(sample_chain(denoiser, diffusion, config, indices, SHAPE, start=start))
     assert [state.step_index for state in rest] == list(range(stop, 26))
     assert torch.equal(rest[-1].x, whole[-1].x)

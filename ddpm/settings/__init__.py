@@ -1,0 +1,1 @@
+"""What `ddpm.config` gives: the configurations, one module each."""

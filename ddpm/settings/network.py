@@ -1,0 +1,125 @@
+"""The sizes of a network."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+from ddpm.settings.fields import CLOSED, ConfigError, require, require_positive
+
+MAX_IMAGE_CHANNELS = 64
+MAX_CLASSES = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """The sizes of a U-Net; the defaults are the CIFAR-10 model of Ho et al. 2020, appendix B.
+
+    Attributes:
+        channels: Width of the first level.
+        channel_multipliers: Width of each level as a multiple of `channels`; every level but the
+            last halves height and width.
+        num_res_blocks: Residual blocks of a level on the way down (one more on the way up).
+        attention_resolutions: Heights (in pixels) of the levels that have self-attention. The
+            middle of the U-Net always has it.
+        num_heads: Attention heads of every level.
+        attention_head_dim: Channels of a head, so that the number of heads varies by level, as in
+            diffusers; None takes `num_heads`.
+        num_classes: Classes of the labels that the network is told, 0 for none; "auto" takes those
+            of the data set. One more row of the embedding stands for no class.
+        norm_eps: What group norm adds to the variance: 1e-6 in Ho's code, 1e-5 in torch.
+        dropout: Probability of dropout in each residual block, in [0, 1).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
+
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    num_res_blocks: int = 2
+    attention_resolutions: tuple[int, ...] = (16,)
+    num_heads: int = 1
+    attention_head_dim: int | None = None
+    num_classes: int | Literal["auto"] = 0
+    norm_eps: float = 1e-6
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_positive(self, "channels", "num_res_blocks", "num_heads", "norm_eps")
+        require(self.channels % 2 == 0, "channels", self.channels, "even")
+        multipliers = self.channel_multipliers
+        require(
+            len(multipliers) > 0 and min(multipliers) > 0,
+            "channel_multipliers",
+            multipliers,
+            "a list of numbers greater than 0",
+        )
+        require(
+            all(size > 0 for size in self.attention_resolutions),
+            "attention_resolutions",
+            self.attention_resolutions,
+            "a list of heights greater than 0",
+        )
+        self._check_heads()
+        classes = self.num_classes
+        is_number = classes == "auto" or 0 <= classes <= MAX_CLASSES
+        require(is_number, "num_classes", classes, f"auto, or a number up to {MAX_CLASSES}")
+        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "in [0, 1)")
+
+    def _check_heads(self) -> None:
+        widths = [self.channels * multiplier for multiplier in self.channel_multipliers]
+        divides = "a divisor of the channels of every level"
+        require(
+            all(width % self.num_heads == 0 for width in widths),
+            "num_heads",
+            self.num_heads,
+            divides,
+        )
+        size = self.attention_head_dim
+        if size is not None:
+            fits = size > 0 and all(width % size == 0 for width in widths)
+            require(fits, "attention_head_dim", size, divides)
+            require(self.num_heads == 1, "num_heads", self.num_heads, "1 with attention_head_dim")
+
+    def for_classes(self, num_classes: int) -> Self:
+        """Return the sizes for a data set with so many classes, 0 for one without labels.
+
+        Raises:
+            ConfigError: The network has labels and the data set none, or more than the network.
+        """
+        asked = self.num_classes
+        fits = asked == 0 or (num_classes > 0 and (asked == "auto" or asked >= num_classes))
+        needed = f"at least {num_classes}, the classes of the data set"
+        needed = needed if num_classes else "0, since the data set has no labels"
+        require(fits, "num_classes", asked, needed)
+        return replace(self, num_classes=num_classes) if asked == "auto" else self
+
+    @property
+    def known_classes(self) -> int:
+        """Classes, once they are known: 0 for a network without labels.
+
+        Raises:
+            ConfigError: The data set has not been asked yet.
+        """
+        if self.num_classes == "auto":
+            raise ConfigError("num_classes", "auto", "a number by now: that of the data set")
+        return self.num_classes
+
+    def num_heads_of(self, channels: int) -> int:
+        """Return the attention heads of a level of so many channels."""
+        return channels // self.attention_head_dim if self.attention_head_dim else self.num_heads
+
+    def check_image_shape(self, image_shape: tuple[int, int, int]) -> None:
+        """Raise ConfigError unless a U-Net of these sizes takes (C, H, W) images."""
+        channels, height, width = image_shape
+        require(
+            1 <= channels <= MAX_IMAGE_CHANNELS,
+            "image channels",
+            channels,
+            f"1 to {MAX_IMAGE_CHANNELS}",
+        )
+        levels = len(self.channel_multipliers)
+        divisor = 2 ** (levels - 1)
+        require(
+            height > 0 and width > 0 and height % divisor == 0 and width % divisor == 0,
+            "image size",
+            f"{height}x{width}",
+            f"divisible by {divisor}, since channel_multipliers has {levels} levels",
+        )

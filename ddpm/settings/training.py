@@ -1,0 +1,63 @@
+"""One training run."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from ddpm.settings.fields import CLOSED, Precision, require, require_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """One training run.
+
+    Attributes:
+        num_steps: Optimizer steps.
+        global_batch_size: Images of one step over all workers; the workers must divide it.
+        learning_rate: Peak learning rate.
+        lr_warmup_steps: Steps over which the learning rate rises linearly from 0.
+        optimizer: "adam" or "adamw".
+        weight_decay: Decoupled weight decay, "adamw" only.
+        grad_clip_norm: Largest norm of the gradient; 0 switches clipping off.
+        ema_decay: Decay of the moving average of the weights, in [0, 1).
+        ema_warmup: Use min(ema_decay, (1 + step) / (10 + step)), so that short runs have an
+            average of their own weights and not of their initial ones.
+        label_dropout: Share of the labels, of a network that has some, that are replaced by no
+            class: guidance needs a network that also knows how to draw without.
+        horizontal_flip: Mirror every second image on average; wrong for digits and letters.
+        precision: "bf16" is autocast; "auto" takes what is fastest on the job's machine.
+        compile: Whether the step is compiled; "auto" takes the AMX kernels where they fit, else
+            weighs the compile time against the work.
+        seed: Seed of the initial weights, the order of the images, t, the noise and the dropout.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
+
+    num_steps: int
+    global_batch_size: int = 128
+    learning_rate: float = 2e-4
+    lr_warmup_steps: int = 0
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 1.0
+    ema_decay: float = 0.9999
+    ema_warmup: bool = True
+    label_dropout: float = 0.1
+    horizontal_flip: bool = False
+    precision: Precision = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_steps", "global_batch_size", "learning_rate")
+        for field in ("lr_warmup_steps", "weight_decay", "grad_clip_norm", "seed"):
+            value = getattr(self, field)
+            require(value >= 0, field, value, "0 or more")
+        require(
+            self.optimizer == "adamw" or self.weight_decay == 0.0,
+            "weight_decay",
+            self.weight_decay,
+            "0 with optimizer adam (adamw decays)",
+        )
+        require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "in [0, 1)")
+        require(0.0 <= self.label_dropout <= 1.0, "label_dropout", self.label_dropout, "in [0, 1]")
+        require(self.seed < 2**63, "seed", self.seed, "below 2**63")
