@@ -34,6 +34,14 @@ class SamplingConfig:
             "improved_linear" as that of Nichol & Dhariwal 2021.
         variance: sigma_t^2 of ddpm; None takes the model's for the whole chain, and "fixed_small"
             for a shorter one, where "fixed_large" leaves far more noise. A learned one stays.
+        labels: The classes of the images, of a model that knows some: "balanced" (which None is)
+            gives image k class k mod their number, a mapping so many images of each class, one
+            behind the other, a list its k-th entry again and again; "none" tells the model none.
+            Classes go by name or number.
+        guidance_scale: output = without label + scale (with label - without): 1 is no guidance, and
+            more draws images that are plainer of their class, and less various.
+        guidance_interval: The share of the T timesteps within which there is guidance, as
+            [lowest, highest] in [0, 1]; None for all (Kynkaanniemi et al. 2024).
         clip_denoised: Clip the predicted x_0 to [-1, 1] at every step.
         keep_epsilon: Where x_0 is clipped, ddim goes on with the network's own noise, as diffusers
             does, and not with the one that belongs to the clipped x_0.
@@ -53,6 +61,9 @@ class SamplingConfig:
     eta: float = 0.0
     spacing: Spacing = "linear"
     variance: Variance | None = None
+    labels: Literal["balanced", "none"] | dict[str, int] | tuple[str | int, ...] | None = None
+    guidance_scale: float = 1.0
+    guidance_interval: tuple[float, float] | None = None
     clip_denoised: bool = True
     keep_epsilon: bool = False
     seed: int = 0
@@ -69,11 +80,32 @@ class SamplingConfig:
         require(0.0 <= self.eta <= 1.0, "eta", self.eta, "in [0, 1]")
         require(self.seed < 2**63, "seed", self.seed, "below 2**63")
         self._check_method()
+        self._check_labels()
+
+    @property
+    def images_per_pass(self) -> int:
+        """Images that go through the network together: with guidance each of them twice."""
+        return self.microbatch_size * (1 if self.guidance_scale == 1.0 else 2)
 
     @property
     def num_evaluations(self) -> int:
         """How often a chain asks the network; where timesteps meet, fewer times."""
         return 2 * self.num_steps - 1 if self.method == "heun" else self.num_steps
+
+    def _check_labels(self) -> None:
+        labels, scale, interval = self.labels, self.guidance_scale, self.guidance_interval
+        require(labels != {} and labels != (), "labels", labels, "left out, or of some class")
+        if isinstance(labels, dict):
+            some = all(count > 0 for count in labels.values())
+            require(some, "labels", labels, "numbers of images greater than 0, by class")
+        require(scale >= 0.0, "guidance_scale", scale, "0 or more; 1 is no guidance")
+        is_told = labels != "none" or scale == 1.0
+        require(is_told, "guidance_scale", scale, "1 with labels none")
+        if interval is not None:
+            is_some = 0.0 <= interval[0] < interval[1] <= 1.0
+            require(is_some, "guidance_interval", interval, "[lowest, highest] within [0, 1]")
+            used = scale != 1.0
+            require(used, "guidance_interval", interval, "left out with a guidance_scale of 1")
 
     def _check_method(self) -> None:
         """Refuse what the method would not read."""

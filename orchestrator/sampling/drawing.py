@@ -1,7 +1,7 @@
 """Draws the images of one shard, microbatch by microbatch, and can stop at any reverse step."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -71,7 +71,7 @@ class ShardArtist:
     so that the bits of an image do not depend on where the set ends.
 
     Args:
-        denoiser: The network.
+        denoiser: The network, for the microbatch that begins with an image.
         diffusion: On the network's device.
         config: The sampler.
         image_shape: (C, H, W).
@@ -81,7 +81,7 @@ class ShardArtist:
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Callable[[int], Denoiser],
         diffusion: GaussianDiffusion,
         config: SamplingConfig,
         image_shape: tuple[int, int, int],
@@ -140,7 +140,7 @@ class ShardArtist:
         if begun is not None:
             begun = begun.on(self._device)
         return sample_chain(
-            self._denoiser,
+            self._denoiser(start),
             self._diffusion,
             self._config,
             indices,

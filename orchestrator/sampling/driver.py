@@ -15,6 +15,7 @@ import ray
 
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
 from orchestrator.artifacts.images import film_strip, image_grid
+from orchestrator.artifacts.samples.labels import by_class
 from orchestrator.artifacts.samples.manifest import (
     BackgroundReader,
     SetReader,
@@ -180,7 +181,8 @@ class SampleAttempt:
 
     def _show_images(self, reader: SetReader) -> None:
         """Log and store the grid of the first images, and the film of how they came to be."""
-        grid = image_grid(np.concatenate(reader.first_images))
+        images = np.concatenate(reader.first_images)
+        grid = image_grid(*by_class(images, reader.rule))
         self._show("samples/grid.png", grid)
         frames = list(self._frames())
         if frames:

@@ -1,8 +1,8 @@
 """The network of a sample job where it computes, and what besides it fixes bits."""
 
 import platform
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,60 @@ from ddpm.compute import ComputeDecision, compile_obstacle
 from ddpm.config import SamplingConfig
 from ddpm.network.unet import UNet
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
+from ddpm.process.guidance import guided
 from ddpm.training.checkpoint import CheckpointInfo
 from orchestrator.artifacts.checkpoints.resolve import code_sha256
+from orchestrator.artifacts.samples.labels import NO_CLASS, LabelRule
 from orchestrator.errors import BadInputError
 
 
-def build_denoiser(model: UNet, compute: ComputeDecision) -> Denoiser:
-    """Put a network where it computes, as was decided; bf16 holds its weights in bfloat16."""
+def build_denoiser(model: UNet, compute: ComputeDecision) -> Callable[..., torch.Tensor]:
+    """Put a network where it computes, as was decided; bf16 holds its weights in bfloat16.
+
+    Returns:
+        A `Denoiser`, which also takes labels where the network has some.
+    """
     if compute.precision == "bf16":
         model.to(torch.bfloat16)
     compute.place(model)
     network = compute.network(model, replayed=True)
     is_overwritten = compute.compiled and compute.device_kind == "cuda"  # by the next replay
 
-    def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def denoise(x_t: torch.Tensor, t: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
         # One layout in all cases, so that a chain which goes on meets the same kernels.
         with torch.no_grad():
-            output = network(x_t.contiguous(memory_format=compute.memory_format), t)
+            output = network(x_t.contiguous(memory_format=compute.memory_format), t, *labels)
         return output.clone() if is_overwritten else output
 
     return denoise
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a job's network is asked for the images from a number on.
+
+    Attributes:
+        network: As `build_denoiser` gives it.
+        diffusion: On its device.
+        config: The sampler.
+        rule: Which image has which label; None for a set without.
+        null_label: What the network takes for no class.
+    """
+
+    network: Callable[..., torch.Tensor]
+    diffusion: GaussianDiffusion
+    config: SamplingConfig
+    rule: LabelRule | None
+    null_label: int
+
+    def denoiser(self, start: int) -> Denoiser:
+        """Return the network as it draws a microbatch that begins with image `start`."""
+        if self.rule is None:
+            return self.network
+        labels = torch.from_numpy(self.rule.of(start, start + self.config.microbatch_size))
+        labels = labels.masked_fill(labels == NO_CLASS, self.null_label)
+        labels = labels.to(self.diffusion.betas.device)
+        return guided(self.network, self.diffusion, self.config, labels, self.null_label)
 
 
 def build_diffusion(info: CheckpointInfo, device: torch.device) -> GaussianDiffusion:
@@ -48,7 +82,11 @@ def recorded_sampling(decisions: Mapping[str, Any], info: CheckpointInfo) -> Sam
     open where none was named, and took the model's for chains of any length.
     """
     known = {field.name for field in fields(SamplingConfig)}
-    recorded = {key: value for key, value in decisions["sampling"].items() if key in known}
+    recorded: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in decisions["sampling"].items()
+        if key in known
+    }
     config = SamplingConfig(**recorded)
     if config.method == "ddpm" and config.variance is None:
         return replace(config, variance=info.diffusion_config.variance)

@@ -13,18 +13,22 @@ from typing import Any
 import torch
 
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
+from ddpm.config import SamplingConfig
 from ddpm.errors import CheckpointFormatError
 from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
+from ddpm.network.unet import UNet
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.steps import plan_steps, settled
 from ddpm.training.checkpoint import load_model
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
+from orchestrator.artifacts.samples.labels import make_rule, rule_of
 from orchestrator.artifacts.samples.shards import (
     SampleShards,
     ShardCommit,
     encode_array,
     encode_shard,
     hash_bytes,
+    hash_labels,
     hash_pixels,
     origin_of,
     suffix_of,
@@ -35,6 +39,7 @@ from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask, Watch
 from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist
 from orchestrator.sampling.network import (
+    Drawing,
     build_denoiser,
     build_diffusion,
     environment,
@@ -108,7 +113,13 @@ class StoreStudio:
             self._model, self._info = load_model(local.folder, weights=model.weights)
         except CheckpointFormatError as error:
             raise CheckpointError(f"{model.commit_key} does not fit: {error}") from error
-        plan_steps(self._setup.spec.sampling, GaussianDiffusion(self._info.diffusion_config))
+        sampling = self._setup.spec.sampling
+        plan_steps(sampling, GaussianDiffusion(self._info.diffusion_config))
+        self._rule = make_rule(
+            sampling,
+            self._info.unet_config.known_classes,
+            self._info.fixed.get("class_names", ()),
+        )
         return {} if decisions else self._proposal()
 
     def _proposal(self) -> dict[str, Any]:
@@ -125,6 +136,7 @@ class StoreStudio:
             "image_shape": list(self._info.image_shape),
             "num_samples": setup.spec.num_samples,
             "shard_size": setup.spec.shard_size,
+            **({"labels": self._rule.to_json()} if self._rule else {}),
             **environment(first),
         }
 
@@ -136,10 +148,20 @@ class StoreStudio:
             compile_request=sampling.compile,
             num_threads=self._setup.cpus,
             worth_compiling=worth_compiling,
-            fits_tiles=fits_tiles(self._info.unet_config, sampling.microbatch_size),
+            fits_tiles=fits_tiles(self._info.unet_config, sampling.images_per_pass),
             tiles_obstacle=tiles_obstacle(self._info.diffusion_config),
             kernel_folder=kernel_folder(),
             device_kind="cuda" if self._setup.uses_gpu else "cpu",
+        )
+
+    def _drawing(self, model: UNet, compute: ComputeDecision, config: SamplingConfig) -> Drawing:
+        """Put a network where it computes, and say how it is asked."""
+        return Drawing(
+            network=build_denoiser(model, compute),
+            diffusion=build_diffusion(self._info, compute.device),
+            config=config,
+            rule=self._rule,
+            null_label=model.null_label,
         )
 
     def _estimate_s(self, compute: ComputeDecision) -> float:
@@ -147,7 +169,8 @@ class StoreStudio:
         spec = self._setup.spec
         set_up_process(compute)
         # Of a copy: what is decided may be another precision, proposed by another worker.
-        denoiser = build_denoiser(copy.deepcopy(self._model), compute)
+        drawing = self._drawing(copy.deepcopy(self._model), compute, spec.sampling)
+        denoiser = drawing.denoiser(0)
         self._pass_once(denoiser, compute.device)
         began_at = time.monotonic()
         self._pass_once(denoiser, compute.device)
@@ -180,15 +203,17 @@ class StoreStudio:
         self._origin = origin_of(decisions)
         set_up_process(compute)
         spec, info = self._setup.spec, self._info
-        denoiser = build_denoiser(self._model, compute)
+        self._rule = rule_of(decisions)
+        drawing = self._drawing(self._model, compute, recorded_sampling(decisions, info))
         if compute.compiled:
             compile_in_turn(
-                self._origin.decisions_sha256, lambda: self._pass_once(denoiser, compute.device)
+                self._origin.decisions_sha256,
+                lambda: self._pass_once(drawing.denoiser(0), compute.device),
             )
         self._artist = ShardArtist(
-            denoiser,
-            build_diffusion(info, compute.device),
-            recorded_sampling(decisions, info),
+            drawing.denoiser,
+            drawing.diffusion,
+            drawing.config,
             info.image_shape,
             compute.device,
             num_filmed=min(spec.sampling.trajectory, spec.num_samples),
@@ -233,7 +258,8 @@ class StoreStudio:
     def _put_data(self, drawn: DrawnShard) -> ShardCommit:
         shard, spec = drawn.shard, self._setup.spec
         folder = self._paths.data(f"shard-{shard.index:06d}-{secrets.token_hex(6)}")
-        body = encode_shard(drawn.pixels, shard.start, spec.format)
+        labels = self._rule.of(shard.start, shard.stop) if self._rule else None
+        body = encode_shard(drawn.pixels, shard.start, spec.format, labels)
         data_key = f"{folder}shard-{shard.index:06d}.{suffix_of(spec.format)}"
         self._store.put(data_key, body)
         frames_key = ""
@@ -256,4 +282,5 @@ class StoreStudio:
             worker=self._worker,
             seconds=drawn.seconds,
             frames_key=frames_key,
+            labels_sha256="" if labels is None else hash_labels(labels.tolist()),
         )

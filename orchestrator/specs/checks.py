@@ -148,6 +148,10 @@ def _on_drawing(spec: SampleJob, gives: Gives) -> Iterator[Remark]:
     if steps > MAX_TIMESTEPS:
         told = f"sampling.num_steps must be {MAX_TIMESTEPS:,} at most, not {steps:.3g}"
         yield Remark((("sampling", "num_steps"),), told)
+    labels = spec.sampling.labels
+    if isinstance(labels, dict) and sum(labels.values()) != images:
+        told = f"sampling.labels asks for {sum(labels.values())} images, num_samples for {images}"
+        yield Remark((("num_samples",), ("sampling", "labels")), f"{told}: make them equal")
     shown = {
         ("sampling", "trajectory"): spec.sampling.trajectory,
         ("tracking", "num_sample_images"): spec.tracking.num_sample_images,

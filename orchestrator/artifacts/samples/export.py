@@ -34,8 +34,9 @@ def export_samples(
     Args:
         store: Where the set is.
         job_id: The sample job.
-        export_format: "npz" has `arr_0`, (N, H, W, C) uint8, as FID tools take it; "png" is a
-            folder of files named by index; "parquet" has the columns `index` and `png`.
+        export_format: "npz" has `arr_0`, (N, H, W, C) uint8, as FID tools take it, and the
+            labels as `arr_1`, where there are some; "png" is a folder of files named by index;
+            "parquet" has the columns `index`, `png` and, with labels, `label`.
         output: The file, or for "png" the folder. It appears only when it is whole.
         overwrite: Replace what is there.
 
@@ -101,11 +102,17 @@ def _write_npz(samples: SampleSet, part: Path) -> None:
                     shape = (samples.spec.num_samples, *commit.image_shape)
                     stream.write(_npy_header(shape))
                 stream.write(np.ascontiguousarray(pixels).data)
+        if samples.rule is not None:
+            labels = samples.rule.of(0, samples.spec.num_samples)
+            member = zipfile.ZipInfo("arr_1.npy", date_time=_NPZ_TIME)
+            with archive.open(member, "w", force_zip64=True) as stream:
+                stream.write(_npy_header(labels.shape, "<i8"))
+                stream.write(labels.astype("<i8").tobytes())
 
 
-def _npy_header(shape: tuple[int, ...]) -> bytes:
+def _npy_header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
     header = io.BytesIO()
-    description = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    description = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(header, description)
     return header.getvalue()
 
@@ -121,13 +128,18 @@ def _write_parquet(samples: SampleSet, part: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([("index", pa.int64()), ("png", pa.binary())])
+    fields = [("index", pa.int64()), ("png", pa.binary())]
+    if samples.rule is not None:
+        fields.append(("label", pa.int64()))
+    schema = pa.schema(fields)
     with pq.ParquetWriter(part, schema, compression="none") as writer:
         for commit, pixels in samples.verified_shards():
-            columns = {
+            columns: dict[str, object] = {
                 "index": range(commit.start, commit.stop),
                 "png": [encode_png(image) for image in pixels],
             }
+            if samples.rule is not None:
+                columns["label"] = samples.rule.of(commit.start, commit.stop).tolist()
             writer.write_table(pa.table(columns, schema=schema))
 
 

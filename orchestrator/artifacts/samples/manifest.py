@@ -16,11 +16,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from orchestrator.artifacts.samples.labels import LabelRule, rule_of
 from orchestrator.artifacts.samples.shards import (
     Pixels,
     SampleShards,
     SetOrigin,
     ShardCommit,
+    hash_labels,
     origin_of,
 )
 from orchestrator.errors import ConditionFailedError, ShardDamagedError
@@ -63,11 +65,18 @@ class SetReader:
         set_hash: Hash of the shards read so far.
         entries: What the manifest will say of each of them.
         first_images: (n, H, W, C) uint8, the first images of the set, up to `num_first`.
+        rule: Which image has which label; None for a set without.
     """
 
     def __init__(
-        self, shards: SampleShards, plan: ShardPlan, origin: SetOrigin, num_first: int
+        self,
+        shards: SampleShards,
+        plan: ShardPlan,
+        origin: SetOrigin,
+        num_first: int,
+        rule: LabelRule | None = None,
     ) -> None:
+        self.rule = rule
         self.set_hash = SetHash()
         self.entries: list[dict[str, Any]] = []
         self.first_images: list[Pixels] = []
@@ -120,7 +129,7 @@ class SetReader:
         commit = self._shards.find(index)
         if commit is None:
             raise ShardDamagedError(f"shard {index} has no commit any more")
-        check_fits(commit, self._plan, self._origin)
+        check_fits(commit, self._plan, self._origin, self.rule)
         pixels, self._etags[commit.data_key] = self._shards.read_version(commit)
         self.set_hash.add(pixels)
         self.image_shape = commit.image_shape
@@ -138,6 +147,7 @@ class SetReader:
             "image_shape": list(self.image_shape or ()),
             "origin": asdict(self._origin),
             "set_sha256": self.set_hash.hexdigest,
+            **({"labels": self.rule.to_json()} if self.rule else {}),
             "shards": self.entries,
         }
 
@@ -171,7 +181,8 @@ class BackgroundReader:
 
     def start(self, decisions: dict[str, Any]) -> dict[str, Any]:
         """Begin, now that it is decided what the set comes from; return the decisions."""
-        reader = SetReader(self._shards, self._plan, origin_of(decisions), self._num_first)
+        origin, rule = origin_of(decisions), rule_of(decisions)
+        reader = SetReader(self._shards, self._plan, origin, self._num_first, rule)
         self._reading = self._executor.submit(reader.follow, self._is_committed, self._ended)
         self._reader = reader
         return decisions
@@ -201,8 +212,10 @@ class BackgroundReader:
         self._executor.shutdown(wait=True)
 
 
-def check_fits(commit: ShardCommit, plan: ShardPlan, origin: SetOrigin) -> None:
-    """Make sure that a commit belongs to a set. Raises: ShardDamagedError."""
+def check_fits(
+    commit: ShardCommit, plan: ShardPlan, origin: SetOrigin, rule: LabelRule | None = None
+) -> None:
+    """Make sure that a commit belongs to a set, its labels too. Raises: ShardDamagedError."""
     shard = plan[commit.index]
     if (commit.start, commit.stop) != (shard.start, shard.stop):
         raise ShardDamagedError(
@@ -213,6 +226,9 @@ def check_fits(commit: ShardCommit, plan: ShardPlan, origin: SetOrigin) -> None:
         raise ShardDamagedError(
             f"shard {shard.index} was drawn from another checkpoint, seed or decision than its set"
         )
+    labels = hash_labels(rule.of(shard.start, shard.stop).tolist()) if rule else ""
+    if commit.labels_sha256 != labels:
+        raise ShardDamagedError(f"shard {shard.index} has other labels than its set gives it")
 
 
 def _entry(commit: ShardCommit) -> dict[str, Any]:

@@ -7,10 +7,11 @@ exist. A copy that comes second removes its own data and changes nothing.
 
 import hashlib
 import io
+import itertools
 import json
 import logging
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 Format = Literal["webdataset", "npy"]
 _SUFFIXES: Mapping[str, str] = {"webdataset": "tar", "npy": "npy"}
+_LABEL_SUFFIX = ".cls"
 Pixels = NDArray[np.uint8]
 # Who decided first, and in how many images and shards they are cut, changes no pixel.
 _NOT_FIXING = frozenset({"attempt", "format_version", "num_samples", "shard_size"})
@@ -71,6 +73,7 @@ class ShardCommit:
         worker: The worker that drew it.
         seconds: Worker-seconds that it took.
         frames_key: Where the film of its first images lies, or "".
+        labels_sha256: Hash of the labels, as `hash_labels` gives it; "" of a set without.
     """
 
     index: int
@@ -87,6 +90,7 @@ class ShardCommit:
     worker: str
     seconds: float
     frames_key: str = ""
+    labels_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -100,6 +104,7 @@ class ShardCommit:
             if blob["format_version"] > FORMAT_VERSION:
                 raise ShardDamagedError(f"{key} has the unknown format {blob['format_version']}")
             height, width, channels = (int(size) for size in blob["image_shape"])
+            blob.setdefault("labels_sha256", "")
             known = {name: blob[name] for name in cls.__dataclass_fields__}
             known["image_shape"] = (height, width, channels)
             known["origin"] = SetOrigin(
@@ -142,24 +147,36 @@ def hash_pixels(pixels: Pixels) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
-def encode_shard(pixels: Pixels, start: int, shard_format: Format) -> bytes:
+def encode_shard(
+    pixels: Pixels,
+    start: int,
+    shard_format: Format,
+    labels: NDArray[np.int64] | None = None,
+) -> bytes:
     """Pack the images of a shard; equal images give equal bytes.
 
     Args:
         pixels: (N, H, W, C) uint8 with 1 to 4 channels.
         start: Index of the first image.
         shard_format: "webdataset" is a tar of PNGs named by index, "npy" one array.
+        labels: (N,) int64, which a tar holds beside each PNG as `.cls`; None for none.
     """
     if shard_format == "npy":
         return encode_array(pixels)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for offset, image in enumerate(pixels):
-            png = encode_png(image)
-            member = tarfile.TarInfo(_image_name(start + offset))
-            member.size = len(png)
-            tar.addfile(member, io.BytesIO(png))
+            name = _image_name(start + offset)
+            _add(tar, name, encode_png(image))
+            if labels is not None:
+                _add(tar, _label_name(name), str(int(labels[offset])).encode())
     return packed.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, body: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(body)
+    tar.addfile(member, io.BytesIO(body))
 
 
 def decode_shard(body: bytes, commit: ShardCommit) -> Pixels:
@@ -189,16 +206,38 @@ def decode_shard(body: bytes, commit: ShardCommit) -> Pixels:
 
 
 def _untar(body: bytes, commit: ShardCommit) -> Pixels:
-    images = []
+    images, labels = [], []
     with tarfile.open(fileobj=io.BytesIO(body), mode="r:") as tar:
-        for index, member in enumerate(tar, start=commit.start):
+        for member, wanted in zip(tar, _member_names(commit), strict=False):
             stream = tar.extractfile(member)
-            if member.name != _image_name(index) or stream is None:
+            if member.name != wanted or stream is None:
                 raise ShardDamagedError(
-                    f"shard {commit.index} has {member.name} where {_image_name(index)} belongs"
+                    f"shard {commit.index} has {member.name} where {wanted} belongs"
                 )
-            images.append(decode_png(stream.read(), member.name))
+            if wanted.endswith(_LABEL_SUFFIX):
+                labels.append(int(stream.read()))
+            else:
+                images.append(decode_png(stream.read(), member.name))
+    if commit.labels_sha256 and hash_labels(labels) != commit.labels_sha256:
+        raise ShardDamagedError(f"shard {commit.index} has other labels than were committed")
     return np.stack(images)
+
+
+def _member_names(commit: ShardCommit) -> Iterator[str]:
+    """Yield the names that a tar's members must have, without an end: surplus is told by number."""
+    for index in itertools.count(commit.start):
+        yield _image_name(index)
+        if commit.labels_sha256:
+            yield _label_name(_image_name(index))
+
+
+def hash_labels(labels: Sequence[int]) -> str:
+    """Return the SHA-256 of labels in the order of the images."""
+    return hash_bytes(json.dumps(list(labels)).encode())
+
+
+def _label_name(image_name: str) -> str:
+    return f"{image_name.removesuffix('.png')}{_LABEL_SUFFIX}"
 
 
 def _image_name(index: int) -> str:

@@ -1,5 +1,6 @@
 """Proves that a sample set is whole, and mends what is not."""
 
+import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.artifacts.samples.labels import LabelRule, rule_of
 from orchestrator.artifacts.samples.manifest import SetHash, check_fits, read_manifest
 from orchestrator.artifacts.samples.shards import (
     Pixels,
@@ -90,6 +92,12 @@ class SampleSet:
         found = read_json(self.store, self.paths.decisions)
         return origin_of(found[0]) if found else None
 
+    @functools.cached_property
+    def rule(self) -> LabelRule | None:
+        """Which image has which label; None for a set without."""
+        found = read_json(self.store, self.paths.decisions)
+        return rule_of(found[0]) if found else None
+
     def manifest(self) -> dict[str, Any]:
         """Return the manifest.
 
@@ -111,7 +119,7 @@ class SampleSet:
         commit = self.shards.find(shard.index)
         if commit is None:
             raise ShardDamagedError(f"shard {shard.index} is missing")
-        check_fits(commit, self.plan, origin)
+        check_fits(commit, self.plan, origin, self.rule)
         return commit, self.shards.read(commit)
 
     def verified_shards(self) -> Iterator[tuple[ShardCommit, Pixels]]:
@@ -248,6 +256,8 @@ def _manifest_problem(samples: SampleSet, findings: _Findings) -> str | None:
         return f"{where} is missing"
     if manifest["set_sha256"] != findings.set_hash.hexdigest:
         return f"{where} was made of other images"
+    if manifest.get("labels") != (samples.rule.to_json() if samples.rule else None):
+        return f"{where} tells other labels than the set has"
     listed = {entry["index"]: entry["pixel_sha256"] for entry in manifest.get("shards", ())}
     if listed != findings.entries or manifest.get("num_samples") != samples.spec.num_samples:
         return f"{where} does not list the shards that are there"

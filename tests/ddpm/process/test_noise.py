@@ -108,6 +108,7 @@ def test_stream_numbers_never_change() -> None:
         "FLIP": 4,
         "EVALUATION_NOISE": 5,
         "EVALUATION_TIMESTEP": 6,
+        "LABEL_DROPOUT": 7,
     }
 
 

@@ -35,7 +35,9 @@ def denoise(x_t: Tensor, t: Tensor) -> Tensor:
 
 def artist(num_filmed: int = 0) -> ShardArtist:
     """Return an artist with a deterministic network."""
-    return ShardArtist(denoise, DIFFUSION, CONFIG, SHAPE, torch.device("cpu"), num_filmed)
+    return ShardArtist(
+        lambda start: denoise, DIFFUSION, CONFIG, SHAPE, torch.device("cpu"), num_filmed
+    )
 
 
 def drawn(shard: Shard, num_filmed: int = 0) -> DrawnShard:
