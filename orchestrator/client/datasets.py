@@ -57,12 +57,8 @@ def with_dataset(
             f"have {ref.sha256}; bring those images back, or take the line out"
         )
     spec.check_images((ref.channels, ref.height, ref.width))
-    if ref.num_classes > (num_classes_of(spec) or ref.num_classes):
-        raise ConfigError(
-            "num_classes",
-            num_classes_of(spec),
-            f"at least {ref.num_classes}, the classes of the data set",
-        )
+    if isinstance(spec, TrainJob):
+        spec.model.for_classes(ref.num_classes)
     pinned = asked.model_copy(update={"sha256": ref.sha256, "source": dataset.source})
     return spec.model_copy(update={Input.DATASET.value: pinned})
 
@@ -71,16 +67,15 @@ def _resolved(spec: Job, asked: DatasetSpec, folder: Path) -> DatasetSpec:
     """Return what to take in: paths that mean the same from anywhere, labels only if wanted."""
     source = resolve_source(asked.source, folder)
     labels = asked.labels
-    if labels == "auto" and not num_classes_of(spec):
+    if labels == "auto" and not _is_told_classes(spec):
         labels = "none"
     elif isinstance(labels, LabelFile):
         labels = LabelFile(file=resolve_source(labels.file, folder))
     return asked.model_copy(update={"source": source, "labels": labels})
 
 
-def num_classes_of(spec: Job) -> int:
-    """Return the classes that a training's model is conditional on; 0 for none."""
-    return (getattr(spec.model, "num_classes", None) or 0) if isinstance(spec, TrainJob) else 0
+def _is_told_classes(spec: Job) -> bool:
+    return isinstance(spec, TrainJob) and spec.model.num_classes != 0
 
 
 def _find(dataset: DatasetSpec, store: ObjectStore) -> DatasetRef | None:

@@ -220,7 +220,8 @@ class _Plain:
         return values
 
     def _key(self, key: Node) -> str:
-        if isinstance(key, ScalarNode) and str(key.tag) in (f"{_TAG}str", f"{_TAG}merge"):
+        words = (f"{_TAG}str", f"{_TAG}merge", f"{_TAG}int")  # classes may be called by number
+        if isinstance(key, ScalarNode) and str(key.tag) in words:
             return str(key.value)
         shown = key.value if isinstance(key, ScalarNode) else "[...]"
         raise self._fault(key, f"key {shown} is not a word; quote it or mend it")
