@@ -4,10 +4,14 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ddpm.config import ConfigError, SamplingConfig
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.datasets.refs import describe
+from orchestrator.artifacts.samples.labels import make_rule
 from orchestrator.client.status import list_jobs, orchestrator_is_alive
 from orchestrator.errors import (
     BadInputError,
+    DatasetError,
     JobNotFoundError,
     OrchestratorError,
     StoreError,
@@ -37,13 +41,15 @@ class _Found:
     step: int | None
 
 
-def remarks_on_model(store: ObjectStore, ref: ModelRef, num_steps: int | None) -> Iterator[Remark]:
+def remarks_on_model(
+    store: ObjectStore, ref: ModelRef, sampling: SamplingConfig | None
+) -> Iterator[Remark]:
     """Yield what is wrong with a reference to a model, as far as the store tells now.
 
     Args:
         store: Where the jobs are.
         ref: What the file says; its form is right.
-        num_steps: Reverse steps that are to be drawn in; None where that does not matter.
+        sampling: How it is to draw; None where that does not matter.
     """
     found = None
     try:
@@ -51,7 +57,7 @@ def remarks_on_model(store: ObjectStore, ref: ModelRef, num_steps: int | None) -
         if found is None:
             return
         spec = read_spec(RecordStore(found.store), found.job_id)
-        yield from _on_training(found, spec, num_steps)
+        yield from _on_training(found, spec, sampling)
     except JobNotFoundError:
         if ref.job is not None:
             yield Remark((_JOB,), _no_such_job(store, ref.job))
@@ -91,20 +97,40 @@ def _no_such_job(store: ObjectStore, name: str) -> str:
     return f"model.job: there is no job {name}; {hint}"
 
 
-def _on_training(found: _Found, spec: Job, num_steps: int | None) -> Iterator[Remark]:
+def _on_training(found: _Found, spec: Job, sampling: SamplingConfig | None) -> Iterator[Remark]:
     record = RecordStore(found.store).read(found.job_id).record
     if not isinstance(spec, TrainJob):
         told = f"model.job: {found.job_id} is a {record.kind} job, not a training"
         yield Remark((found.place,), told)
         return
+    if sampling is not None:
+        yield from _on_drawing(found, spec, sampling)
+    yield from _on_checkpoints(found, spec, str(record.state), record.state.has_ended)
+
+
+def _on_drawing(found: _Found, spec: TrainJob, sampling: SamplingConfig) -> Iterator[Remark]:
     limit = spec.diffusion.num_timesteps
-    if num_steps is not None and num_steps > limit:
+    if sampling.num_steps > limit:
         yield Remark(
             (found.place, ("sampling", "num_steps")),
-            f"sampling.num_steps is {num_steps}, but the model of {found.job_id} has {limit} "
-            f"timesteps; ask for {limit} at most",
+            f"sampling.num_steps is {sampling.num_steps}, but the model of {found.job_id} has "
+            f"{limit} timesteps; ask for {limit} at most",
         )
-    yield from _on_checkpoints(found, spec, str(record.state), record.state.has_ended)
+    try:
+        num_classes, names = _classes_of(found.store, spec)
+        make_rule(sampling, num_classes, names)
+    except ConfigError as error:
+        yield Remark((found.place, tuple(error.field.split("."))), f"{error}")
+    except DatasetError:
+        return  # its images are gone; the checkpoint still says what it knows
+
+
+def _classes_of(store: ObjectStore, spec: TrainJob) -> tuple[int, tuple[str, ...]]:
+    """Return the number of classes that a training's model knows, and their names."""
+    if spec.model.num_classes == 0:
+        return 0, ()
+    dataset = describe(store, str(spec.dataset.sha256))
+    return spec.model.for_classes(dataset.num_classes).known_classes, dataset.class_names
 
 
 def _on_checkpoints(found: _Found, spec: TrainJob, state: str, has_ended: bool) -> Iterator[Remark]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ddpm.config import ConfigError
+from ddpm.config import ConfigError, SamplingConfig
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe, resolve_source
 from orchestrator.client.datasets import with_dataset
 from orchestrator.client.model_checks import gpus_of_nodes, remarks_on_model, remarks_on_room
@@ -109,7 +109,7 @@ class _Looks:
     def __init__(self, store: ObjectStore, file: JobFile) -> None:
         self._store = store
         self._images: dict[str, ImagesSeen] = {}
-        self._models: dict[tuple[ModelRef, int | None], list[Remark]] = {}
+        self._models: dict[tuple[ModelRef, str], list[Remark]] = {}
         self._of_steps: frozenset[str] = frozenset()
         if isinstance(file.spec, GroupJob):
             self._of_steps = frozenset(c.step for c in file.spec.children if c.model_step)
@@ -122,8 +122,8 @@ class _Looks:
         if isinstance(job, TrainJob):
             yield from remarks_on_images(job, self._seen(str(job.dataset.sha256)), gives)
         if job.model_input is not None and step not in self._of_steps:
-            num_steps = job.sampling.num_steps if isinstance(job, SampleJob) else None
-            yield from self._on_model(job.model_input, num_steps)
+            sampling = job.sampling if isinstance(job, SampleJob) else None
+            yield from self._on_model(job.model_input, sampling)
         if job.resources.gpus_per_worker not in ("auto", 0):
             yield from remarks_on_room(self._gpus, job, gives)
 
@@ -138,8 +138,8 @@ class _Looks:
             self._images[sha256] = ImagesSeen(ref.num_images, shape, ref.num_classes)
         return self._images[sha256]
 
-    def _on_model(self, ref: ModelRef, num_steps: int | None) -> Iterable[Remark]:
-        key = (ref, num_steps)
+    def _on_model(self, ref: ModelRef, sampling: SamplingConfig | None) -> Iterable[Remark]:
+        key = (ref, repr(sampling))
         if key not in self._models:
-            self._models[key] = list(remarks_on_model(self._store, ref, num_steps))
+            self._models[key] = list(remarks_on_model(self._store, ref, sampling))
         return self._models[key]

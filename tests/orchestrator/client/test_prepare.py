@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddpm.config import SamplingConfig
 from orchestrator.client.model_checks import remarks_on_model, remarks_on_room
 from orchestrator.client.prepare import check_sources, prepared
 from orchestrator.client.submit import submit_job
@@ -121,9 +122,44 @@ def test_more_steps_than_the_models_timesteps_are_refused(tmp_path: Path) -> Non
         message = told(tmp_path, store, SAMPLE.replace("num_steps: 100", "num_steps: 101"))
         assert message.startswith("/job.yaml:6: sampling.num_steps is 101, but the model of t has")
         uri = f"{store.uri}/jobs/t/checkpoints/step-000000010.json"
-        (remark,) = remarks_on_model(store, ModelRef(checkpoint=uri), 101)
+        (remark,) = remarks_on_model(store, ModelRef(checkpoint=uri), SamplingConfig(num_steps=101))
         assert remark.is_fatal
         assert "timesteps; ask for 100 at most" in remark.message
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            "labels: {cat: 8}",
+            "sampling.labels must be one of the model's classes (0, 1), not 'cat'",
+        ),
+        ("labels: [0, 2]", "sampling.labels must be one of the model's classes (0, 1), not 2"),
+    ],
+)
+def test_a_class_that_the_model_does_not_know_is_refused(
+    tmp_path: Path, asked: str, message: str
+) -> None:
+    """The training's data set tells them before there is a checkpoint."""
+    images = np.arange(8 * 64, dtype=np.uint8).reshape(8, 8, 8, 1)
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(8) % 2)
+    text = TRAIN.replace("set.npy", "set.npz").replace(
+        "  channels: 8", "  num_classes: auto\n  channels: 8"
+    )
+    store = MemoryStore()
+    submit_job(store, prepared(load(tmp_path, text), tmp_path, store).spec, "t")
+    sample = SAMPLE.replace("num_steps: 100", f"num_steps: 100, {asked}")
+    assert told(tmp_path, store, sample) == f"/job.yaml:6: {message}"
+    known = SAMPLE.replace("num_steps: 100", "num_steps: 100, labels: {1: 8}, guidance_scale: 2.0")
+    assert prepared(load(tmp_path, known), tmp_path, store).warnings == ()
+
+
+def test_guidance_of_a_model_without_classes_is_refused(tmp_path: Path) -> None:
+    """There is no second branch to guide by."""
+    text = SAMPLE.replace("num_steps: 100", "num_steps: 100, guidance_scale: 2.0")
+    assert told(tmp_path, with_training(tmp_path), text) == (
+        "/job.yaml:6: sampling.guidance_scale must be left out: the model knows no classes, not 2.0"
+    )
 
 
 def test_a_step_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
