@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Literal
 
 from ddpm.settings.fields import CLOSED, Precision, require, require_positive
 
+LrSchedule = Literal["constant", "cosine", "linear", "inverse_sqrt"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -13,8 +15,14 @@ class TrainingConfig:
     Attributes:
         num_steps: Optimizer steps.
         global_batch_size: Images of one step over all workers; the workers must divide it.
+        microbatch_size: Images of a worker that go through the network together, a divisor of its
+            share of the batch; the gradients of its parts are added in their order. None takes the
+            share whole. Fewer need less memory; other numbers give other bits.
         learning_rate: Peak learning rate.
         lr_warmup_steps: Steps over which the learning rate rises linearly from 0.
+        lr_schedule: What it does after that: "constant", "cosine" and "linear" towards 0 at
+            num_steps, or "inverse_sqrt", the root of lr_warmup_steps by the step (Vaswani et al.
+            2017, 5.3).
         optimizer: "adam" or "adamw".
         weight_decay: Decoupled weight decay, "adamw" only.
         grad_clip_norm: Largest norm of the gradient; 0 switches clipping off.
@@ -34,8 +42,10 @@ class TrainingConfig:
 
     num_steps: int
     global_batch_size: int = 128
+    microbatch_size: int | None = None
     learning_rate: float = 2e-4
     lr_warmup_steps: int = 0
+    lr_schedule: LrSchedule = "constant"
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 0.0
     grad_clip_norm: float = 1.0
@@ -49,6 +59,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "num_steps", "global_batch_size", "learning_rate")
+        if self.microbatch_size is not None:
+            require_positive(self, "microbatch_size")
         for field in ("lr_warmup_steps", "weight_decay", "grad_clip_norm", "seed"):
             value = getattr(self, field)
             require(value >= 0, field, value, "0 or more")
@@ -61,3 +73,30 @@ class TrainingConfig:
         require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "in [0, 1)")
         require(0.0 <= self.label_dropout <= 1.0, "label_dropout", self.label_dropout, "in [0, 1]")
         require(self.seed < 2**63, "seed", self.seed, "below 2**63")
+        require(
+            self.lr_schedule != "inverse_sqrt" or self.lr_warmup_steps > 0,
+            "lr_warmup_steps",
+            self.lr_warmup_steps,
+            "greater than 0 with lr_schedule inverse_sqrt, which falls from there",
+        )
+
+    @property
+    def lr_depends_on_length(self) -> bool:
+        """Whether the learning rate of a step depends on `num_steps`."""
+        return self.lr_schedule in ("cosine", "linear")
+
+    def images_per_pass(self, num_workers: int) -> int:
+        """Return how many images of a worker go through the network together.
+
+        Raises:
+            ConfigError: The microbatch divides no worker's share of the batch.
+        """
+        share = self.global_batch_size // num_workers
+        size = min(self.microbatch_size or share, share)
+        divides = f"a divisor of {share}, a worker's share of the batch"
+        require(share % size == 0, "microbatch_size", self.microbatch_size, divides)
+        return size
+
+    def num_passes(self, num_workers: int) -> int:
+        """Return how often a worker goes through the network in a step."""
+        return self.global_batch_size // num_workers // self.images_per_pass(num_workers)

@@ -213,6 +213,8 @@ def read_info(folder: Path) -> CheckpointInfo:
 def load_state(state: TrainState, folder: Path) -> CheckpointInfo:
     """Fill a state of the same configuration from a checkpoint; only `num_steps` may differ.
 
+    And that only where the learning rate of a step does not depend on it.
+
     Returns:
         What the checkpoint says of itself.
 
@@ -268,10 +270,10 @@ def _config_from_json(config_class: type[_Config], values: Mapping[str, Any]) ->
 
 
 def _check_same_run(saved: CheckpointInfo, wanted: CheckpointInfo, folder: Path) -> None:
-    same_length = dataclasses.replace(
-        saved.training_config, num_steps=wanted.training_config.num_steps
-    )
-    saved = dataclasses.replace(saved, training_config=same_length)
+    training = saved.training_config
+    if not training.lr_depends_on_length:
+        training = dataclasses.replace(training, num_steps=wanted.training_config.num_steps)
+    saved = dataclasses.replace(saved, training_config=training)
     for part in ("unet_config", "diffusion_config", "training_config", "image_shape", "compute"):
         found, expected = getattr(saved, part), getattr(wanted, part)
         if found != expected:

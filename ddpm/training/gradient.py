@@ -4,6 +4,7 @@ A step of the CIFAR-10 network is some two thousand small kernels, more than a h
 a GPU runs them. Replayed, they are one launch, and they are the same kernels: no bit changes.
 """
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -61,13 +62,15 @@ class LossGradient:
         self._compute = compute
         self._device = compute.device
         self._first_image = int(positions[0])
-        self._positions = torch.from_numpy(positions).to(self._device)
+        num_workers = config.global_batch_size // len(positions)
+        size = config.images_per_pass(num_workers)
+        self._parts = torch.split(torch.from_numpy(positions).to(self._device), size)
         self._replay: _Replay | None = None
-        self._added_to = [parameters.grads]  # by the backward pass, so zeros before it
-        if isinstance(forward, TiledUNet):
+        self._added_to = [parameters.grads]  # by the backward passes, so zeros before them
+        if isinstance(forward, TiledUNet) and len(self._parts) == 1:
             overwritten = forward.overwrite_gradients()
             added = (one.grad for one in model.parameters() if one not in overwritten)
-            self._added_to = [grad for grad in added if grad is not None]
+            self._added_to = [parameters.extra, *(grad for grad in added if grad is not None)]
 
     def set_gradients(self, images: Tensor, step: int, labels: Tensor | None = None) -> None:
         """Set the gradients, and the extra numbers but the last, to this worker's part of them.
@@ -77,98 +80,110 @@ class LossGradient:
             step: Steps taken before this one.
             labels: (B,) int64 on the device, their classes; a network without labels needs none.
         """
+        size, first_image = len(self._parts[0]), self._first_image
         if self._model.label_embedding is None:
             labels = None
-        # From outside of a graph, which reads the keys where they lie.
-        set_dropout_keys(self._model, self._config.seed, step, first_image=self._first_image)
-        if self._device.type != "cuda":
-            self._run(images, step, labels)
-            return
-        if self._replay is None:
-            self._replay = _Replay(self._run, images, step, labels)
-        self._replay(images, step, labels)
+        told = itertools.repeat(None) if labels is None else torch.split(labels, size)
+        parts = list(zip(torch.split(images, size), self._parts, told, strict=False))
+        if self._device.type == "cuda" and self._replay is None:
+            self._replay = _Replay(self._add, step, *parts[0])
+        add = self._replay or self._add
+        torch._foreach_zero_(self._added_to)
+        for part in parts:
+            # From outside of a graph, which reads the keys where they lie.
+            set_dropout_keys(self._model, self._config.seed, step, first_image=first_image)
+            add(step, *part)
+            first_image += size
 
     def release(self) -> None:
         """Give back the memory of the graph; the next step captures it again."""
         self._replay = None
 
-    def _run(self, images: Tensor, step: int | Tensor, labels: Tensor | None) -> None:
-        torch._foreach_zero_(self._added_to)
-        x_start, t, noise, x_t = self._noisy_images(images, step)
+    def _add(
+        self, step: int | Tensor, images: Tensor, positions: Tensor, labels: Tensor | None
+    ) -> None:
+        """Add the gradient and the losses of some of this worker's images."""
+        x_start, t, noise, x_t = self._noisy_images(images, step, positions)
         with self._compute.autocast():
-            output = self._forward(x_t, t, *self._told(labels, step))
+            output = self._forward(x_t, t, *self._told(labels, step, positions))
         losses = self._diffusion.training_loss(output, x_start, x_t, t, noise)
         loss = losses.sum() / self._config.global_batch_size
         loss.backward()  # type: ignore[no-untyped-call]
         self._keep_losses(losses.detach(), t)
 
-    def _told(self, labels: Tensor | None, step: int | Tensor) -> tuple[Tensor, ...]:
+    def _told(
+        self, labels: Tensor | None, step: int | Tensor, positions: Tensor
+    ) -> tuple[Tensor, ...]:
         """Return the labels that the network is told, some replaced by no class; () of none."""
         if labels is None:
             return ()
         share = self._config.label_dropout
-        dropped = dropped_labels(self._config.seed, step, self._positions, share)
+        dropped = dropped_labels(self._config.seed, step, positions, share)
         return (labels.masked_fill(dropped, self._model.null_label),)
 
     def _noisy_images(
-        self, images: Tensor, step: int | Tensor
+        self, images: Tensor, step: int | Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return x_0, t, the noise and x_t of a step."""
         seed, num_timesteps = self._config.seed, self._diffusion.num_timesteps
         x_start = to_float(images)
         if self._config.horizontal_flip:
-            mirrored = flips(seed, step, self._positions)
+            mirrored = flips(seed, step, positions)
             x_start = torch.where(mirrored[:, None, None, None], x_start.flip(3), x_start)
-        t = training_timesteps(seed, step, self._positions, num_timesteps)
-        noise = training_noise(seed, step, self._positions, self._model.image_shape)
+        t = training_timesteps(seed, step, positions, num_timesteps)
+        noise = training_noise(seed, step, positions, self._model.image_shape)
         return x_start, t, noise, self._diffusion.q_sample(x_start, t, noise)
 
     def _keep_losses(self, losses: Tensor, t: Tensor) -> None:
-        """Sum up the losses (B,) float32 of timesteps t (B,) int64, for the extra numbers."""
+        """Add the losses (B,) float32 of timesteps t (B,) int64, to the extra numbers."""
         quarters = t * NUM_QUARTERS // self._diffusion.num_timesteps
         in_quarter = quarters[:, None] == torch.arange(NUM_QUARTERS, device=self._device)
         extra = self._parameters.extra
-        extra[0] = losses.sum() / self._config.global_batch_size
-        extra[1 : 1 + NUM_QUARTERS] = losses @ in_quarter.float()
-        extra[1 + NUM_QUARTERS : 1 + 2 * NUM_QUARTERS] = in_quarter.float().sum(dim=0)
+        extra[0] += losses.sum() / self._config.global_batch_size
+        extra[1 : 1 + NUM_QUARTERS] += losses @ in_quarter.float()
+        extra[1 + NUM_QUARTERS : 1 + 2 * NUM_QUARTERS] += in_quarter.float().sum(dim=0)
 
 
 class _Replay:
-    """A function of images, step and labels that only writes into given buffers, as one CUDA graph.
+    """A function of step, images, positions and labels that adds to buffers, as one CUDA graph.
 
     The graph finds its inputs in the same place each time; they are copied there. The stream that
     it is captured on is also that of the warm-ups, in which the libraries took their memory.
 
     Args:
         function: What is captured.
+        step: What the first calls, whose results count for nothing, are made with.
         images: (B, H, W, C) on the device; all later ones have this shape.
-        step: What the first calls, whose results are overwritten, are made with.
+        positions: (B,) int64 on the device.
         labels: (B,) int64 on the device, or None, and then always.
     """
 
     def __init__(
         self,
-        function: Callable[[Tensor, Tensor, Tensor | None], None],
-        images: Tensor,
+        function: Callable[[Tensor, Tensor, Tensor, Tensor | None], None],
         step: int,
+        images: Tensor,
+        positions: Tensor,
         labels: Tensor | None,
     ) -> None:
-        self._images = images.clone()
+        self._images, self._positions = images.clone(), positions.clone()
         self._labels = None if labels is None else labels.clone()
         self._step = torch.full((1,), step, dtype=torch.int64, device=images.device)
+        inputs = (self._step, self._images, self._positions, self._labels)
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_NUM_WARM_UPS):
-                function(self._images, self._step, self._labels)
+                function(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads, such as that which pins the next images, may go on meanwhile.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
-            function(self._images, self._step, self._labels)
+            function(*inputs)
 
-    def __call__(self, images: Tensor, step: int, labels: Tensor | None) -> None:
+    def __call__(self, step: int, images: Tensor, positions: Tensor, labels: Tensor | None) -> None:
         self._images.copy_(images)
+        self._positions.copy_(positions)
         if self._labels is not None and labels is not None:
             self._labels.copy_(labels)
         self._step.fill_(step)

@@ -27,6 +27,7 @@ from ddpm.training.data import BatchOrder, BatchReader, ImageDataset, rank_posit
 from ddpm.training.ema import ema_decay_at, update_ema
 from ddpm.training.flat import FlatParameters
 from ddpm.training.gradient import NUM_EXTRA, NUM_QUARTERS, LossGradient
+from ddpm.training.learning_rate import learning_rate_at
 
 _CLIP_EPS = 1e-6
 
@@ -112,13 +113,6 @@ class TrainState:
             self._gradient.release()
 
 
-def learning_rate_at(config: TrainingConfig, step: int) -> float:
-    """Return the learning rate of step `step`, counted from 0: a linear rise, then constant."""
-    if step + 1 >= config.lr_warmup_steps:
-        return config.learning_rate
-    return config.learning_rate * (step + 1) / config.lr_warmup_steps
-
-
 @dataclass(frozen=True)
 class _Measured:
     """The numbers of one step, perhaps still on their way from the device."""
@@ -185,7 +179,7 @@ def train_steps(
         One StepMetrics a step.
 
     Raises:
-        ConfigError: The workers do not divide the global batch.
+        ConfigError: The workers do not divide the global batch, or the microbatch not their share.
         NonFiniteLossError: The loss or the gradient is not finite; `state` is then worthless.
     """
     trainer = _Trainer(state, dataset)

@@ -91,6 +91,7 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
         "bytes_kept": checkpoint_bytes * min(spec.checkpoints.keep, num_checkpoints),
         "workers": spec.resources.num_workers,
         "images_per_worker_and_step": spec.training.global_batch_size // spec.resources.num_workers,
+        "images_per_pass": spec.training.images_per_pass(spec.resources.num_workers),
         "gpus_per_worker": spec.resources.gpus_per_worker,
     }
 

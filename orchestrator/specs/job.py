@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ddpm.config import (
+    ConfigError,
     DiffusionConfig,
     SamplingConfig,
     TrainingConfig,
@@ -164,6 +165,11 @@ class TrainJob(Job):
                 f"training.global_batch_size ({batch}) must be a multiple of "
                 f"resources.num_workers ({workers})",
             )
+        try:
+            self.training.images_per_pass(workers)
+        except ConfigError as error:
+            places = (("resources", "num_workers"), ("training", error.field))
+            raise FieldsError(places, f"training.{error}") from error
         check_precision(self.training.precision, self.diffusion.prediction, "training.precision")
         return self
 

@@ -139,8 +139,10 @@ class TrainingWorker:
             compile_request=training.compile,
             num_threads=placement.cpus_per_worker,
             worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
-            fits_tiles=fits_tiles(self._spec.model, training.global_batch_size // self._world_size),
-            tiles_obstacle=tiles_obstacle(self._spec.diffusion),
+            fits_tiles=fits_tiles(self._spec.model, training.images_per_pass(self._world_size)),
+            tiles_obstacle=tiles_obstacle(
+                self._spec.diffusion, num_passes=training.num_passes(self._world_size)
+            ),
             kernel_folder=kernel_folder(),
             device_kind="cuda" if placement.gpus_per_worker else "cpu",
         )

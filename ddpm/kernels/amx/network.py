@@ -33,10 +33,17 @@ def fits_tiles(config: UNetConfig, batch_size: int) -> bool:
     return config.channels % CHANNELS == 0 and 0 < filled <= _MAX_FILL * batch_size
 
 
-def tiles_obstacle(diffusion: DiffusionConfig) -> str:
-    """Return why a network for this diffusion is not computed on tiles; "" if it is."""
+def tiles_obstacle(diffusion: DiffusionConfig, *, num_passes: int = 1) -> str:
+    """Return why a network for this diffusion is not computed on tiles; "" if it is.
+
+    Args:
+        diffusion: What its output stands for.
+        num_passes: Passes that a step of its training has.
+    """
     if diffusion.variance == "learned":
         return "their output has no place for a learned variance"
+    if num_passes > 1:
+        return "they write the gradients of one pass a step, and microbatch_size asks for more"
     return ""
 
 

@@ -133,6 +133,15 @@ def test_run_may_be_made_longer(folder: Path) -> None:
     assert load_state(state, folder).training_config.num_steps == 8
 
 
+def test_run_whose_rates_depend_on_its_length_is_not_made_longer(tmp_path: Path) -> None:
+    """Its first steps would have had other rates."""
+    config = dataclasses.replace(CONFIG, lr_schedule="cosine")
+    save_state(_state(config), tmp_path)
+    load_state(_state(config), tmp_path)
+    with pytest.raises(CheckpointFormatError, match="training_config"):
+        load_state(_state(dataclasses.replace(config, num_steps=20)), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("state", "part"),
     [

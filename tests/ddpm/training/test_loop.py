@@ -18,10 +18,10 @@ from ddpm.config import ConfigError, DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.errors import NonFiniteLossError
 from ddpm.training.checkpoint import load_state, save_state
 from ddpm.training.data import ImageDataset
+from ddpm.training.learning_rate import learning_rate_at
 from ddpm.training.loop import (
     StepMetrics,
     TrainState,
-    learning_rate_at,
     train_steps,
 )
 
@@ -178,6 +178,40 @@ def test_gradient_is_clipped_to_the_norm() -> None:
     assert metrics.grad_norm > 1e-3
     norm = state.optimizer.moments["exp_avg"].norm().item()
     assert norm == pytest.approx(1e-4, rel=1e-2)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_parts_of_a_batch_add_up_to_its_step(labels: bool) -> None:
+    """Less memory must not be another training: dropout, noise and labels go by the position."""
+    unet = dataclasses.replace(UNET, num_classes=3 if labels else 0)
+    whole, parted, again = (
+        _state(dataclasses.replace(CONFIG, microbatch_size=size), unet) for size in (None, 2, 2)
+    )
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+    classes = np.arange(20) % 3 if labels else None
+    dataset = ImageDataset(images, np.arange(20), classes)
+    told = [list(train_steps(state, dataset, until_step=3)) for state in (whole, parted, again)]
+    _assert_same_bits(parted, again)
+    for one, other in zip(told[0], told[1], strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-5)
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
+        quarters = [[part or 0.0 for part in step.loss_by_quarter] for step in (one, other)]
+        assert quarters[1] == pytest.approx(quarters[0], rel=1e-5)
+    assert not torch.equal(parted.parameters.values, whole.parameters.values)
+
+
+def test_a_part_as_large_as_the_share_keeps_the_bits() -> None:
+    """Whoever says what is so anyway gets what there was."""
+    whole, same = (_state(dataclasses.replace(CONFIG, microbatch_size=n)) for n in (None, 6))
+    _train(whole, 2)
+    _train(same, 2)
+    _assert_same_bits(same, whole)
+
+
+def test_a_part_that_divides_no_share_is_refused() -> None:
+    """The last part would have another size, and a compiled network takes one."""
+    with pytest.raises(ConfigError, match="microbatch_size must be a divisor of 6, a worker's"):
+        _train(_state(dataclasses.replace(CONFIG, microbatch_size=4)), 1)
 
 
 def test_learning_rate_rises_linearly_then_stays() -> None:

@@ -76,6 +76,11 @@ WRONG = [
     ),
     ("name: digits", "name: My_Job", ":2: name must be of a-z, 0-9 and single hyphens"),
     ("num_workers: 1", "num_workers: 3", "global_batch_size (128) must be a multiple of"),
+    (
+        "  precision: bf16",
+        "  microbatch_size: 48",
+        ":8: training.microbatch_size must be a divisor of 128, a worker's share of the batch",
+    ),
     ("2e-4", ".inf", ":7: training.learning_rate must be a finite number, not inf"),
     ("kind: train", "kind: trian", ":1: kind must be train, sample or evaluate, not 'trian'"),
     ("  num_steps: 2000\n", "", ":5: key training.num_steps is missing"),
