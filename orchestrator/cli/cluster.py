@@ -7,6 +7,7 @@ import click
 
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.output import Output, output_option
+from orchestrator.client.doctor.background import diagnose_background
 from orchestrator.client.doctor.findings import Finding
 from orchestrator.client.doctor.run import diagnose
 from orchestrator.client.ensure import ensure_running
@@ -43,7 +44,7 @@ def doctor_command(output: Output) -> None:
 
 def _diagnose(output: Output) -> list[Finding]:
     try:
-        surroundings(output.say)
+        store = surroundings(output.say).store
     except OrchestratorError as error:
         return [Finding("stack", "store", False, str(error), "then look again")]
-    return diagnose()
+    return [*diagnose(), *diagnose_background(store)]

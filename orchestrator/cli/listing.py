@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from orchestrator.cli.output import Output, output_forms
-from orchestrator.cli.show import age_s, duration_text, progress_text, state_text
+from orchestrator.cli.show import age_s, duration_text, mark_of, progress_text, state_text
 from orchestrator.cli.terminal import Column, color_option, table, width_of_terminal
 from orchestrator.client.owner import user_name
 from orchestrator.client.status import ListedJob, list_jobs
@@ -144,7 +144,7 @@ def job_table(jobs: Sequence[ListedJob], everything: bool = False, wide: bool = 
             "STATE",
             0,
             [state_text(job) for _, job in shown],
-            [f"{job.state}{'?' if job.stale or job.stalled else ''}" for _, job in shown],
+            [f"{job.state}{mark_of(job)}" for _, job in shown],
         ),
         Column("TRY", 1, [str(job.attempt) for _, job in shown]),
         Column("PROGRESS", 4, [progress_text(job) for _, job in shown]),

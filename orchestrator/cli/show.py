@@ -58,9 +58,16 @@ def state_text(job: ListedJob | ChildEntry) -> str:
             return f"{job.state}? unconfirmed since {job.confirmed_at:%Y-%m-%d %H:%M:%S}"
         if job.stalled and job.moved_at:
             notes.append(f"no progress since {job.moved_at:%H:%M:%S}")
+        if job.has_trouble:
+            notes.append("waits in the background")
         if job.position:
             notes.append(f"#{job.position} in line")
     return f"{job.state} ({', '.join(notes)})" if notes else str(job.state)
+
+
+def mark_of(job: ListedJob) -> str:
+    """Return "?" for a job that is unconfirmed or gets no further, "!" for one that waits."""
+    return f"{'?' if job.stale or job.stalled else ''}{'!' if job.has_trouble else ''}"
 
 
 def describe_job(status: JobStatus) -> str:
@@ -80,6 +87,8 @@ def describe_job(status: JobStatus) -> str:
     if not status.stale and status.state in (JobState.STARTING, JobState.RUNNING):
         lines += [f"  worker    {_worker_text(worker)}" for worker in status.workers]
     lines += [f"  {child_text(child)}" for child in status.children]
+    for trouble in status.troubles:
+        lines.append(f"  waits     {trouble.what}: {trouble.why}")
     if status.run_id:
         lines.append(f"  MLflow    run {status.run_id}")
     return "\n".join(lines)

@@ -108,6 +108,7 @@ def delete_job(store: ObjectStore, job_id: str) -> Removed:
     post_request(store, told)
     for mark in (keys.queue_marker, keys.tracking_marker, keys.notify_marker):
         store.delete(mark(job_id))
+    remove_objects(store, store.list_objects(keys.trouble(job_id, "")))
     last = (job.spec, job.record)
     let_go_of_model(store, record.model or {}, job_id)
     infos = list(store.list_objects(job.folder))

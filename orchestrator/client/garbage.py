@@ -5,17 +5,21 @@ marks without a spec; and jobs whose deletion was interrupted. A job with a reco
 that cannot be read is left alone: nobody knows what that names.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 from orchestrator.artifacts.checkpoints.commit import decode_commit
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.client.deletion import Removed, delete_job, remove_objects
 from orchestrator.client.stored_datasets import half_made
-from orchestrator.errors import BadInputError, CheckpointError, JobNotFoundError, ShardDamagedError
+from orchestrator.errors import JobNotFoundError
 from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.troubles import concerns_all
+from orchestrator.lifecycle.causes import headline
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
@@ -24,6 +28,8 @@ from orchestrator.store.objects import ObjectInfo, ObjectStore
 UPLOADS_OLDER_THAN = timedelta(days=1)
 MARKS_OLDER_THAN = timedelta(minutes=10)
 _THREADS = 8
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +55,43 @@ class Garbage:
 
 def collect_garbage(store: ObjectStore, *, dry_run: bool = False) -> Garbage:
     """Remove what nothing refers to; with `dry_run` only look for it."""
-    job_ids = store.list_folders(keys.JOBS)
+    job_ids, skipped = store.list_folders(keys.JOBS), dict[str, str]()
+
+    def turn(job_id: str, action: Callable[[], _T]) -> _T | None:
+        return _turn(store, job_id, action, skipped)
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        looks = list(pool.map(lambda job_id: _look_at(store, job_id), job_ids))
-    data = [info for look in looks for info in look.orphans]
-    half_deleted = [look.job_id for look in looks if look.is_half_deleted]
+        met = pool.map(lambda job_id: turn(job_id, partial(_look_at, store, job_id)), job_ids)
+        looks = [look for look in met if look is not None]
+    skipped |= {look.job_id: look.skipped for look in looks if look.skipped}
+    data, jobs = Removed(), Removed()
+    for look in looks:
+        if look.orphans:
+            action = partial(remove_objects, store, look.orphans, dry_run=dry_run)
+            data += turn(look.job_id, action) or Removed()
+        if look.is_half_deleted:
+            jobs += turn(look.job_id, partial(_drop_job, store, look.job_id, dry_run)) or Removed()
     return Garbage(
-        data=remove_objects(store, data, dry_run=dry_run),
+        data=data,
         uploads=_drop_uploads(store, dry_run),
         marks=remove_objects(store, _stale_marks(store, set(job_ids)), dry_run=dry_run),
-        jobs=sum((_drop_job(store, job_id, dry_run) for job_id in half_deleted), Removed()),
+        jobs=jobs,
         datasets=remove_objects(store, half_made(store), dry_run=dry_run),
-        skipped={look.job_id: look.skipped for look in looks if look.skipped},
+        skipped=skipped,
     )
+
+
+def _turn(
+    store: ObjectStore, job_id: str, action: Callable[[], _T], skipped: dict[str, str]
+) -> _T | None:
+    """Do one job's turn; what is amiss with one job keeps no other's garbage."""
+    try:
+        return action()
+    except Exception as error:
+        if concerns_all(store, error):
+            raise
+        skipped[job_id] = headline(error)
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +115,6 @@ def _look_at(store: ObjectStore, job_id: str) -> _Look:
         is_empty = next(store.list_objects(JobPaths(job_id).folder), None) is None
         skipped = "" if is_empty else "it has neither a spec nor a record"
         return _Look(job_id=job_id, skipped=skipped)
-    except (BadInputError, CheckpointError, ShardDamagedError) as error:
-        return _Look(job_id=job_id, skipped=str(error))
     return _Look(job_id=job_id, orphans=tuple(i for i in candidates if i.key not in named))
 
 
@@ -118,10 +146,10 @@ def _named_keys(store: ObjectStore, job: JobPaths) -> set[str]:
 
 
 def _stale_marks(store: ObjectStore, job_ids: set[str]) -> Iterator[ObjectInfo]:
-    for folder in (keys.QUEUE, keys.TRACKING, keys.NOTIFY):
+    for folder in (keys.QUEUE, keys.TRACKING, keys.NOTIFY, keys.TROUBLES):
         for info in store.list_objects(folder):
             is_old = store.now() - info.modified_at > MARKS_OLDER_THAN
-            if is_old and info.key.removeprefix(folder) not in job_ids:
+            if is_old and info.key.removeprefix(folder).partition("/")[0] not in job_ids:
                 yield info
 
 

@@ -26,6 +26,7 @@ from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.progress import ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.troubles import Trouble, read_troubles, troubled_jobs
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobState
 from orchestrator.store import keys
@@ -47,11 +48,13 @@ class ListedJob(IndexEntry):
         stale: Whether nobody has confirmed its state for a while.
         confirmed_at: When somebody did.
         stalled: Whether it is known to run, and does not get further.
+        has_trouble: Whether something of it waits in the background; `status` says what and why.
     """
 
     stale: bool = False
     confirmed_at: datetime
     stalled: bool = False
+    has_trouble: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,7 @@ class JobStatus(ListedJob):
         decisions: What was fixed once for the job.
         attempts: What each of them came to.
         children: The jobs of a group.
+        troubles: What of it waits in the background, and why.
     """
 
     workers: tuple[WorkerReport, ...] = ()
@@ -75,6 +79,7 @@ class JobStatus(ListedJob):
     decisions: Mapping[str, Any] = field(default_factory=dict)
     attempts: tuple[AttemptRecord, ...] = ()
     children: tuple[ChildEntry, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
 
 
 def job_status(store: ObjectStore, job: str) -> JobStatus:
@@ -100,6 +105,7 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
         decisions=record.decisions,
         attempts=record.attempts,
         children=children,
+        troubles=tuple(read_troubles(store, job_id)),
     )
 
 
@@ -141,12 +147,15 @@ def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[ListedJob
 
 def _with_confirmation(store: ObjectStore, entries: list[IndexEntry]) -> list[ListedJob]:
     """Add whether each state is confirmed: nobody can write a record when all of Ray is dead."""
-    lease = read_lease(store)
+    lease, troubled = read_lease(store), troubled_jobs(store)
     now = store.now()
     shown = []
     for entry in entries:
         if entry.state.has_ended:
-            shown.append(ListedJob(**vars(entry), confirmed_at=entry.changed_at))
+            has_trouble = entry.job_id in troubled
+            shown.append(
+                ListedJob(**vars(entry), confirmed_at=entry.changed_at, has_trouble=has_trouble)
+            )
             continue
         times = [lease.renewed_at if lease else entry.submitted_at]
         if entry.heartbeat_at and entry.state in (JobState.RUNNING, JobState.STARTING):
@@ -155,7 +164,13 @@ def _with_confirmation(store: ObjectStore, entries: list[IndexEntry]) -> list[Li
         stale = now - confirmed_at > STALE_AFTER
         stalled = not stale and is_stalled(entry, now)
         shown.append(
-            ListedJob(**vars(entry), stale=stale, confirmed_at=confirmed_at, stalled=stalled)
+            ListedJob(
+                **vars(entry),
+                stale=stale,
+                confirmed_at=confirmed_at,
+                stalled=stalled,
+                has_trouble=entry.job_id in troubled,
+            )
         )
     return shown
 

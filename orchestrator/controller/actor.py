@@ -18,9 +18,10 @@ from orchestrator.cluster.code_version import release
 from orchestrator.cluster.ray_cluster import ProcessRef, RayCluster
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
-from orchestrator.controller.notifications import notify_all
+from orchestrator.controller.notifications import WHAT, notify_all
 from orchestrator.errors import ConditionFailedError, LeaseLostError, OrchestratorError
 from orchestrator.jobs.lease_view import LeaseHolder, read_lease
+from orchestrator.jobs.troubles import Troubles
 from orchestrator.store.objects import open_store
 from orchestrator.tracking.loop import carry_until
 
@@ -148,10 +149,11 @@ def _end_process() -> None:
 def notify_until(store_uri: str, holds_lease: threading.Event) -> None:
     """Post the ends of jobs for as long as the process lives and holds the lease."""
     store = open_store(store_uri)
+    troubles = Troubles(store, WHAT)
     while True:
         holds_lease.wait()
         try:
-            notify_all(store)
+            notify_all(store, troubles)
         except OrchestratorError as error:
             logger.warning("notifications wait: %s", error)
         except Exception:

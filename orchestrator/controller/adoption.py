@@ -14,7 +14,6 @@ from itertools import islice
 
 from orchestrator.controller.group_steps import LiveGroup
 from orchestrator.errors import (
-    BadInputError,
     ConditionFailedError,
     JobNotFoundError,
     ObjectNotFoundError,
@@ -23,6 +22,7 @@ from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.jobs.index import read_heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import read_submission
+from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
@@ -59,10 +59,12 @@ class Adopter:
 
     Args:
         records: Reads, and writes under the orchestrator's lease.
+        troubles: Contains what goes wrong for one job.
     """
 
-    def __init__(self, records: RecordStore) -> None:
+    def __init__(self, records: RecordStore, troubles: Troubles) -> None:
         self._records = records
+        self._troubles = troubles
         self._unreadable: dict[str, float] = {}  # until when it is not looked at again
 
     def adopt(
@@ -87,14 +89,20 @@ class Adopter:
                 yield from [job for job in pool.map(self._adopt, some) if job is not None]
 
     def _adopt(self, job_id: str) -> LiveJob | LiveGroup | None:
+        """Return the job, if it could be read and claimed; what is amiss with it stays with it."""
+        self._unreadable[job_id] = time.monotonic() + _LOOK_AGAIN_AFTER_S
+        return self._troubles.serve(job_id, lambda: self._read(job_id))
+
+    def _read(self, job_id: str) -> LiveJob | LiveGroup | None:
+        adopted = self._adopted(job_id)
+        del self._unreadable[job_id]
+        return adopted
+
+    def _adopted(self, job_id: str) -> LiveJob | LiveGroup | None:
         try:
             spec, current = read_submission(self._records, job_id), self._records.read(job_id)
         except JobNotFoundError:
             self._drop_orphan(job_id)
-            return None
-        except (BadInputError, ValueError) as error:  # also a spec that is no JSON
-            logger.error("job=%s cannot be read: %s", job_id, error)
-            self._unreadable[job_id] = time.monotonic() + _LOOK_AGAIN_AFTER_S
             return None
         try:
             current = self._records.write(current, current.record)

@@ -8,6 +8,7 @@ requests are dropped only once a record shows them handled.
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 from orchestrator.artifacts.checkpoints.references import hold_model
@@ -29,7 +30,6 @@ from orchestrator.controller.models import ModelFinder
 from orchestrator.controller.requests import handle_request
 from orchestrator.controller.smoke_gate import read_gate, smoke_gate
 from orchestrator.errors import (
-    CONCERN_ALL_JOBS,
     BadInputError,
     ConditionFailedError,
     JobNotFoundError,
@@ -40,6 +40,7 @@ from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests
 from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
 from orchestrator.jobs.queue import SNAPSHOT, read_quotas
 from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import AttemptRecord, JobState, Placement, Reason
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot, Start, in_line
@@ -49,6 +50,7 @@ from orchestrator.store.objects import ObjectStore
 
 PREEMPT_GRACE_S = 60.0
 ADOPTED_A_LOOP = 128
+DROP_REQUEST_AFTER = timedelta(minutes=10)
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,8 @@ class Controller:
         self._lease = lease
         self._records = RecordStore(store, lease.guard, lease.fence)
         self._control = AttemptControl(store, cluster, self._records)
-        self._adopter = Adopter(self._records)
+        self._troubles = Troubles(store, "orchestrator")
+        self._adopter = Adopter(self._records, Troubles(store, "adoption"))
         self._groups = GroupControl(store, self._records)
         self._index = JobIndex(store)
         self._models = ModelFinder(store)
@@ -112,6 +115,10 @@ class Controller:
 
     def _guarded(self, job: LiveJob, action: Callable[[LiveJob], None]) -> bool:
         """Act on one job so that its trouble does not hold up the others; tell whether it went."""
+        went = self._troubles.serve(job.record.job_id, lambda: self._went(job, action))
+        return went is True
+
+    def _went(self, job: LiveJob, action: Callable[[LiveJob], None]) -> bool:
         try:
             action(job)
             return True
@@ -119,22 +126,19 @@ class Controller:
             job.current = self._records.read(job.record.job_id)
         except RayUnavailableError as error:
             logger.warning("job=%s waits for Ray: %s", job.record.job_id, error)
-        except CONCERN_ALL_JOBS:
-            raise
-        except Exception:
-            # What nobody foresaw of one job must not end the loop in which all others wait.
-            logger.exception("job=%s is passed over", job.record.job_id)
         return False
 
     def _answer(self, request: Request) -> None:
-        """Handle a request; one that cannot be handled is dropped, or it would come up forever."""
-        try:
-            self._handle(request)
-        except CONCERN_ALL_JOBS:
-            raise
-        except Exception:
-            logger.exception("job=%s: its request %s is dropped", request.job_id, request.key)
+        """Handle a request; one that cannot be handled is dropped after a while."""
+        if self._troubles.serve(request.job_id, lambda: self._handled(request)):
+            return
+        if self._store.now() - request.at > DROP_REQUEST_AFTER:
+            logger.error("job=%s: its request %s is dropped", request.job_id, request.key)
             self._store.delete(request.key)
+
+    def _handled(self, request: Request) -> bool:
+        self._handle(request)
+        return True
 
     def _handle(self, request: Request) -> None:
         if request.verb is Verb.DELETE:  # whoever asks deletes; here it is only dropped

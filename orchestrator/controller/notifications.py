@@ -12,6 +12,7 @@ import os
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -19,12 +20,14 @@ from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import live_attempts
 from orchestrator.jobs.records import RecordStore, drop_mark
 from orchestrator.jobs.submissions import read_submission
+from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.store import keys
 from orchestrator.store.objects import ObjectInfo, ObjectStore
 
 TIMEOUT_S = 10.0
 GIVE_UP_AFTER = timedelta(days=1)
+WHAT = "notification"
 
 logger = logging.getLogger(__name__)
 
@@ -42,22 +45,40 @@ class Delivery:
     detail: str
 
 
-def notify_all(store: ObjectStore) -> None:
-    """Post the end of each job that asked for it and has ended."""
+def notify_all(store: ObjectStore, troubles: Troubles | None = None) -> None:
+    """Post the end of each job that asked for it and has ended.
+
+    Args:
+        store: Where the jobs are.
+        troubles: Contains what goes wrong for one of them.
+
+    Raises:
+        StoreError: The store does not answer.
+    """
+    troubles = troubles or Troubles(store, WHAT)
     marks = list(store.list_objects(keys.NOTIFY))
     live = live_attempts(store) if marks else {}
     for mark in marks:
         job_id = mark.key.removeprefix(keys.NOTIFY)
         if job_id in live:
             continue
-        try:
-            done = _notify(store, job_id, mark)
-        except (JobNotFoundError, BadInputError) as error:
-            done = store.now() - mark.modified_at > GIVE_UP_AFTER
-            if done:
-                logger.warning("job=%s cannot be told of: %s", job_id, error)
-        if done:
-            drop_mark(store, mark.key, job_id)
+        troubles.serve(job_id, partial(_serve, store, job_id, mark))
+
+
+def _serve(store: ObjectStore, job_id: str, mark: ObjectInfo) -> None:
+    if _is_told(store, job_id, mark):
+        drop_mark(store, mark.key, job_id)
+
+
+def _is_told(store: ObjectStore, job_id: str, mark: ObjectInfo) -> bool:
+    """Post the end of a job that has ended; tell whether nothing is left to do."""
+    try:
+        return _notify(store, job_id, mark)
+    except (JobNotFoundError, BadInputError) as error:
+        if store.now() - mark.modified_at <= GIVE_UP_AFTER:
+            return False
+        logger.warning("job=%s cannot be told of: %s", job_id, error)
+        return True
 
 
 def _notify(store: ObjectStore, job_id: str, mark: ObjectInfo) -> bool:

@@ -17,6 +17,7 @@ INBOX = "inbox/"
 JOBS = "jobs/"
 TRACKING = "tracking/"
 NOTIFY = "notify/"
+TROUBLES = "troubles/"
 DATASETS = "datasets/"
 FEATURES = "features/"
 DOCTOR = "doctor/"
@@ -84,6 +85,11 @@ def queue_marker(job_id: str) -> str:
 def tracking_marker(job_id: str) -> str:
     """Key of the mark that MLflow has not been told everything about a job."""
     return f"{TRACKING}{job_id}"
+
+
+def trouble(job_id: str, what: str) -> str:
+    """Key of what keeps a job waiting in the background."""
+    return f"{TROUBLES}{job_id}/{what}"
 
 
 def notify_marker(job_id: str) -> str:

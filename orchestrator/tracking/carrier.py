@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
-from orchestrator.errors import ConditionFailedError, ObjectNotFoundError
+from orchestrator.errors import ConditionFailedError, ObjectNotFoundError, TrackingError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.store.json_objects import read_json
@@ -79,6 +79,14 @@ class TrackingCarrier:
     def __init__(self, store: ObjectStore, server: TrackingServer) -> None:
         self._store = store
         self._server = server
+
+    def answers(self) -> bool:
+        """Tell whether MLflow answers at all, asked about no job."""
+        try:
+            self._server.find_run("0", "")
+        except TrackingError:
+            return False
+        return True
 
     def carry(self, job_id: str, budget_s: float = 10.0) -> CarryResult:
         """Tell MLflow what is new about a job.

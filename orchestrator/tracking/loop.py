@@ -5,9 +5,9 @@ import os
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 
 from orchestrator.errors import (
-    BadInputError,
     ConditionFailedError,
     JobNotFoundError,
     OrchestratorError,
@@ -15,6 +15,7 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs.index import live_attempts
 from orchestrator.jobs.records import drop_mark
+from orchestrator.jobs.troubles import Troubles, concerns_all
 from orchestrator.store import keys
 from orchestrator.store.objects import ObjectInfo, ObjectStore, open_store
 from orchestrator.tracking.carrier import TrackingCarrier
@@ -43,8 +44,9 @@ def carry_until(store_uri: str, holds_lease: threading.Event) -> None:
         holds_lease.wait()
         try:
             carrier = TrackingCarrier(store, open_mlflow(tracking_uri))
+            troubles = tracking_troubles(store, carrier)
             while holds_lease.is_set():
-                carry_all(store, carrier)
+                carry_all(store, carrier, troubles)
                 time.sleep(EVERY_S)
         except TrackingError as error:
             logger.warning("metrics wait: %s", error)
@@ -56,26 +58,40 @@ def carry_until(store_uri: str, holds_lease: threading.Event) -> None:
         time.sleep(PAUSE_AFTER_ERROR_S)
 
 
-def carry_all(store: ObjectStore, carrier: TrackingCarrier) -> None:
+def tracking_troubles(store: ObjectStore, carrier: TrackingCarrier) -> Troubles:
+    """Return what contains the trouble of one job with MLflow: one that answers ends no round."""
+
+    def is_shared(error: BaseException) -> bool:
+        if isinstance(error, TrackingError):
+            return not carrier.answers()
+        return concerns_all(store, error)
+
+    return Troubles(store, "tracking", is_shared)
+
+
+def carry_all(store: ObjectStore, carrier: TrackingCarrier, troubles: Troubles) -> None:
     """Tell MLflow what is new about each job that it has not been told everything about.
 
     Raises:
         TrackingError: MLflow does not answer.
+        StoreError: The store does not.
     """
     live = live_attempts(store)
     for info in store.list_objects(keys.TRACKING):
         job_id = info.key.removeprefix(keys.TRACKING)
         if live.get(job_id) == 0:
             continue  # it waits for its first attempt and has nothing to say
-        try:
-            if carrier.carry(job_id).done:
-                drop_mark(store, info.key, job_id)
-        except ConditionFailedError:
-            logger.info("job=%s is carried by another process", job_id)
-        except JobNotFoundError:
-            _drop_orphan(store, info)
-        except BadInputError as error:
-            logger.error("job=%s cannot be tracked: %s", job_id, error)
+        troubles.serve(job_id, partial(_carry, store, carrier, info, job_id))
+
+
+def _carry(store: ObjectStore, carrier: TrackingCarrier, info: ObjectInfo, job_id: str) -> None:
+    try:
+        if carrier.carry(job_id).done:
+            drop_mark(store, info.key, job_id)
+    except ConditionFailedError:
+        logger.info("job=%s is carried by another process", job_id)
+    except JobNotFoundError:
+        _drop_orphan(store, info)
 
 
 def _drop_orphan(store: ObjectStore, mark: ObjectInfo) -> None:

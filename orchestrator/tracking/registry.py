@@ -9,6 +9,8 @@ COMMIT_TAG = "ddpmctl.commit"
 JOB_TAG = "ddpmctl.job_id"
 _USER = re.compile(r"//[^/?#]*@")
 
+_HIGHEST_VERSION = 2**31 - 1  # MLflow's databases fail beyond, as if the server were down
+
 
 def registered_checkpoint(name: str) -> str:
     """Return the s3:// URI of the checkpoint that `name@alias` or `name/version` points at.
@@ -32,6 +34,8 @@ def registered_checkpoint(name: str) -> str:
             version = client.get_model_version_by_alias(model, alias)
         else:
             model, _, number = name.partition("/")
+            if number.isdigit() and int(number) > _HIGHEST_VERSION:
+                raise BadInputError(f"model.registered: MLflow knows no {name}")
             version = client.get_model_version(model, number)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):

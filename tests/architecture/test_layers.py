@@ -92,11 +92,11 @@ MAY_CATCH_ALL = frozenset(
         "orchestrator/attempts/attempt.py: _beat_until",
         "orchestrator/attempts/attempt.py: run_attempt",
         "orchestrator/cli/main.py: main",
-        "orchestrator/controller/loop.py: _answer",
-        "orchestrator/controller/loop.py: _guarded",
         "orchestrator/controller/group_steps.py: follow",
         "orchestrator/controller/actor.py: _run",
         "orchestrator/controller/actor.py: notify_until",
+        "orchestrator/client/garbage.py: _turn",
+        "orchestrator/jobs/troubles.py: serve",
         "orchestrator/store/watched_thread.py: run",
         "orchestrator/tracking/loop.py: carry_until",
     }

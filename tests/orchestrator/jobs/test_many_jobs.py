@@ -23,13 +23,14 @@ from orchestrator.jobs.index import (
     read_pages,
 )
 from orchestrator.jobs.records import RECORD, RecordStore
+from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.job import TrainJob
 from orchestrator.specs.sections import DatasetSpec, NotifySpec
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.carrier import TrackingCarrier
-from orchestrator.tracking.loop import carry_all
+from orchestrator.tracking.loop import carry_all, tracking_troubles
 from tests.support.cluster import FakeCluster
 from tests.support.fakes import FaultyStore, MemoryStore, MemoryTracking
 
@@ -82,7 +83,8 @@ def test_jobs_that_wait_cost_the_threads_beside_the_loop_nothing() -> None:
     queue_up(store, 30)
     controller_of(store).step()
     store.num_calls = 0
-    carry_all(store, TrackingCarrier(store, MemoryTracking()))
+    carrier = TrackingCarrier(store, MemoryTracking())
+    carry_all(store, carrier, tracking_troubles(store, carrier))
     notify_all(store)
     assert store.num_calls == 4  # for each of the two, the index and the marks
 
@@ -111,7 +113,7 @@ def test_a_job_that_cannot_be_read_is_read_once_and_holds_up_no_other() -> None:
     for number in range(AT_ONCE + 1):
         store.put(JobPaths(f"odd-{number}").spec, b'{"kind": "dance"}')
     ids = [f"odd-{number}" for number in range(AT_ONCE + 1)]
-    adopter = Adopter(RecordStore(store))
+    adopter = Adopter(RecordStore(store), Troubles(store, "adoption"))
     assert list(adopter.adopt(ids)) == []
     submit_job(store, spec(), "fine")
     before = store.num_calls
