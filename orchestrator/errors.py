@@ -212,7 +212,3 @@ class LocalFolderError(OrchestratorError):
 
 class StackError(OrchestratorError):
     """A part of the embedded stack did not start or stop."""
-
-
-CONCERN_ALL_JOBS = (LeaseLostError, StoreUnavailableError, StoreRefusedError)
-"""What ends a round of the orchestrator's loop; anything else ends one job's turn in it."""

@@ -17,6 +17,7 @@ from orchestrator.errors import (
     ConditionFailedError,
     JobNotFoundError,
     ObjectNotFoundError,
+    StoreError,
 )
 from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.jobs.index import read_heartbeat
@@ -47,6 +48,7 @@ class LiveJob:
     waits_for_job: str | None = None
     has_passed_smoke: bool = False
     has_images: bool = False
+    is_stale: bool = False  # whether nobody knows if the last write of its record was done
 
     @property
     def record(self) -> JobRecord:
@@ -94,7 +96,11 @@ class Adopter:
         return self._troubles.serve(job_id, lambda: self._read(job_id))
 
     def _read(self, job_id: str) -> LiveJob | LiveGroup | None:
-        adopted = self._adopted(job_id)
+        try:
+            adopted = self._adopted(job_id)
+        except StoreError:  # of the moment, so it is tried at once; what is damaged stays damaged
+            del self._unreadable[job_id]
+            raise
         del self._unreadable[job_id]
         return adopted
 

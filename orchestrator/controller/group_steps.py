@@ -5,17 +5,18 @@ requests that a user's verbs put into the inbox. So each step may be taken twice
 orchestrator that dies between two of them goes on from what the store holds.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from orchestrator.errors import CONCERN_ALL_JOBS, ConditionFailedError, JobNotFoundError
+from orchestrator.errors import ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
 from orchestrator.jobs.index import index_entry
 from orchestrator.jobs.progress import GROUP_PROGRESS, ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import Event, RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import create_job
+from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.groups import (
     ChildView,
     next_children,
@@ -28,8 +29,6 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
 MAX_STARTS_A_LOOP = 16
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,22 +74,25 @@ class GroupControl:
     def __init__(self, store: ObjectStore, records: RecordStore) -> None:
         self._store = store
         self._records = records
+        self._troubles = Troubles(store, "group")
         self.live: dict[str, LiveGroup] = {}
 
     def follow(self, jobs: Mapping[str, Seen]) -> None:
         """Take what follows for each group; `jobs` are those that have not ended, by id."""
         for job_id, group in self.live.items():
-            try:
-                if group.is_stale:
-                    group.current, group.is_stale = self._records.read(job_id), False
-                self._follow(group, jobs)
-            except ConditionFailedError:
-                group.is_stale = True
-            except CONCERN_ALL_JOBS:
-                raise
-            except Exception:
-                # What nobody foresaw of one group must not end the loop in which all others wait.
-                logger.exception("job=%s is passed over", job_id)
+            went = self._troubles.serve(job_id, partial(self._went, group, jobs))
+            group.is_stale |= not went
+
+    def _went(self, group: LiveGroup, jobs: Mapping[str, Seen]) -> bool:
+        try:
+            if group.is_stale:
+                group.current = self._records.read(group.record.job_id)
+                self._records.tell_last_move(group.record)
+                group.is_stale = False
+            self._follow(group, jobs)
+        except ConditionFailedError:
+            return False
+        return True
 
     def _follow(self, group: LiveGroup, live: Mapping[str, Seen]) -> None:
         views = [self._view(group, child, live) for child in group.spec.children]

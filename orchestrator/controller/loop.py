@@ -33,13 +33,12 @@ from orchestrator.errors import (
     BadInputError,
     ConditionFailedError,
     JobNotFoundError,
-    RayUnavailableError,
 )
 from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests
 from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
 from orchestrator.jobs.queue import SNAPSHOT, read_quotas
-from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import AttemptRecord, JobState, Placement, Reason
 from orchestrator.scheduling.decide import decide
@@ -51,6 +50,8 @@ from orchestrator.store.objects import ObjectStore
 PREEMPT_GRACE_S = 60.0
 ADOPTED_A_LOOP = 128
 DROP_REQUEST_AFTER = timedelta(minutes=10)
+# What may go wrong for one job by itself: a round that goes well forgets its own trouble alone.
+ROUNDS = ("request", "attempt", "queue", "start", "preemption", "index")
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Controller:
         self._lease = lease
         self._records = RecordStore(store, lease.guard, lease.fence)
         self._control = AttemptControl(store, cluster, self._records)
-        self._troubles = Troubles(store, "orchestrator")
+        self._troubles = {what: Troubles(store, what) for what in ROUNDS}
         self._adopter = Adopter(self._records, Troubles(store, "adoption"))
         self._groups = GroupControl(store, self._records)
         self._index = JobIndex(store)
@@ -96,7 +97,7 @@ class Controller:
         for job in list(self._jobs.values()):
             if job.record.state.has_processes:
                 self._lease.renew()
-                self._guarded(job, self._follow)
+                self._guarded("attempt", job, self._follow)
         self._groups.follow({i: Seen(job.record, job.said) for i, job in self._jobs.items()})
         self._lease.renew()
         self._schedule()
@@ -113,28 +114,38 @@ class Controller:
     def _known(self, job_id: str) -> LiveJob | LiveGroup | None:
         return self._jobs.get(job_id) or self._groups.live.get(job_id)
 
-    def _guarded(self, job: LiveJob, action: Callable[[LiveJob], None]) -> bool:
+    def _guarded(self, what: str, job: LiveJob, action: Callable[[LiveJob], None]) -> bool:
         """Act on one job so that its trouble does not hold up the others; tell whether it went."""
-        went = self._troubles.serve(job.record.job_id, lambda: self._went(job, action))
+        went = self._troubles[what].serve(job.record.job_id, lambda: self._went(job, action))
+        job.is_stale |= not went
         return went is True
 
     def _went(self, job: LiveJob, action: Callable[[LiveJob], None]) -> bool:
         try:
+            self._refresh(job)
             action(job)
-            return True
         except ConditionFailedError:
+            return False
+        return True
+
+    def _refresh(self, job: LiveJob | LiveGroup) -> VersionedRecord:
+        """Read a record anew of which nobody knows whether its last write was done."""
+        if job.is_stale:
             job.current = self._records.read(job.record.job_id)
-        except RayUnavailableError as error:
-            logger.warning("job=%s waits for Ray: %s", job.record.job_id, error)
-        return False
+            self._records.tell_last_move(job.record)
+            job.is_stale = False
+        return job.current
 
     def _answer(self, request: Request) -> None:
         """Handle a request; one that cannot be handled is dropped after a while."""
-        if self._troubles.serve(request.job_id, lambda: self._handled(request)):
+        if self._troubles["request"].serve(request.job_id, lambda: self._handled(request)):
             return
+        if job := self._known(request.job_id):
+            job.is_stale = True
         if self._store.now() - request.at > DROP_REQUEST_AFTER:
             logger.error("job=%s: its request %s is dropped", request.job_id, request.key)
-            self._store.delete(request.key)
+            drop = partial(self._store.delete, request.key)
+            self._troubles["request"].serve(request.job_id, drop)
 
     def _handled(self, request: Request) -> bool:
         self._handle(request)
@@ -147,7 +158,7 @@ class Controller:
             return
         job = self._known(request.job_id)
         try:
-            current = job.current if job else self._records.read(request.job_id)
+            current = self._refresh(job) if job else self._records.read(request.job_id)
         except JobNotFoundError:
             self._store.delete(request.key)
             return
@@ -156,7 +167,7 @@ class Controller:
                 current = handle_request(self._records, current, request, self._store.now())
         except ConditionFailedError:
             if job:
-                job.current = self._records.read(request.job_id)
+                job.is_stale = True
             return
         self._cancel_smoke_of(job, request)
         if job:
@@ -193,9 +204,10 @@ class Controller:
         for action in decide(snapshot, self._store.now().timestamp()):
             job = self._jobs[action.job_id]
             if isinstance(action, Start):
-                self._guarded(job, partial(self._start, to=action.placement, nodes=nodes))
+                start = partial(self._start, to=action.placement, nodes=nodes)
+                self._guarded("start", job, start)
             else:
-                self._guarded(job, partial(self._preempt, by=action.for_job))
+                self._guarded("preemption", job, partial(self._preempt, by=action.for_job))
 
     def _show(self, snapshot: Snapshot) -> None:
         """Write down what is decided from, for `explain`; jobs' positions, for `list`."""
@@ -224,15 +236,19 @@ class Controller:
         )
 
     def _ready_to_queue(self, nodes: list[NodeCapacity]) -> Iterable[LiveJob]:
-        await_smoke = partial(self._await_smoke, nodes=nodes)
         for job in self._jobs.values():
             self._lease.renew()
-            is_settled = all(
-                job.record.state is not JobState.QUEUED or self._guarded(job, settle)
-                for settle in (self._find_model, self._await_images, await_smoke)
-            )
+            if job.record.state is not JobState.QUEUED:
+                continue
+            is_settled = self._guarded("queue", job, partial(self._settle, nodes=nodes))
             if is_settled and job.record.state is JobState.QUEUED:
                 yield job
+
+    def _settle(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> None:
+        await_smoke = partial(self._await_smoke, nodes=nodes)
+        for settle in (self._find_model, self._await_images, await_smoke):
+            if job.record.state is JobState.QUEUED:
+                settle(job)
 
     def _find_model(self, job: LiveJob) -> None:
         """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
@@ -355,9 +371,12 @@ class Controller:
         entries = [self._entry(job) for job in known if not job.record.state.has_ended]
         self._index.write(entries, self._store.now())
         for job in ended:
-            self._store.delete(keys.queue_marker(job.record.job_id))
-            self._jobs.pop(job.record.job_id, None)
-            self._groups.live.pop(job.record.job_id, None)
+            self._troubles["index"].serve(job.record.job_id, partial(self._let_go, job))
+
+    def _let_go(self, job: LiveJob | LiveGroup) -> None:
+        self._store.delete(keys.queue_marker(job.record.job_id))
+        self._jobs.pop(job.record.job_id, None)
+        self._groups.live.pop(job.record.job_id, None)
 
     def _entry(self, job: LiveJob | LiveGroup) -> IndexEntry:
         is_queued = job.record.state is JobState.QUEUED

@@ -9,7 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from orchestrator.errors import StoredFormError
+from orchestrator.errors import StoredFormError, StoreError
+from orchestrator.jobs.troubles import concerns_all
 from orchestrator.store import keys
 from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore
@@ -75,6 +76,11 @@ def read_requests(store: ObjectStore) -> Iterator[Request]:
         except StoredFormError as error:
             logger.error("%s; it is dropped", error)
             store.delete(info.key)
+            continue
+        except StoreError as error:
+            if concerns_all(store, error):
+                raise
+            logger.error("%s cannot be read: %s", info.key, error)
             continue
         if request is not None:
             yield request

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.errors import JobNotFoundError, OrchestratorError
 from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat
 from orchestrator.jobs.progress import GroupProgress, read_progress
 from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.troubles import concerns_all
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import GROUP_KINDS, JobRecord, JobState
 from orchestrator.store import keys
@@ -273,7 +274,9 @@ def read_entries(store: ObjectStore, job_ids: Iterable[str]) -> list[IndexEntry 
             return None if record.deleted_at else index_entry(record, read_said(store, record))
         except JobNotFoundError:
             return None
-        except BadInputError as error:  # of a kind that only a newer version knows
+        except OrchestratorError as error:  # such as a kind that only a newer version knows
+            if concerns_all(store, error):
+                raise
             logger.warning("job=%s is not listed: %s", job_id, error)
             return None
 

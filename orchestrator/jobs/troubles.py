@@ -30,7 +30,7 @@ class Trouble:
 
     Attributes:
         job_id: The job.
-        what: What waits: "tracking", "notification", "orchestrator".
+        what: What waits: "tracking", "notification", "request", "start", "attempt", ...
         why: One line for a reader.
         since: When it was met first.
     """
@@ -99,21 +99,34 @@ class Troubles:
 
     def _note(self, job_id: str, error: Exception) -> None:
         why = headline(error)
-        if self._known_troubles().get(job_id) == why:
+        before = self._known_troubles().get(job_id)
+        if before == why:
             return
         ours = isinstance(error, OrchestratorError)
         logger.error("job=%s %s waits: %s", job_id, self._what, why, exc_info=not ours)
         trouble = Trouble(job_id=job_id, what=self._what, why=why, since=self._store.now())
-        self._store.put(keys.trouble(job_id, self._what), TROUBLE.encode(trouble))
+        try:
+            self._store.put(keys.trouble(job_id, self._what), TROUBLE.encode(trouble))
+        except StoreError as refused:  # tried again at the next turn
+            logger.error("job=%s cannot be noted: %s", job_id, refused)
+            return
         self._known_troubles()[job_id] = why
+        if before is not None:  # told already; its words may hold a time or an address
+            return
         with suppress(Exception):  # the job's own folder may be what is amiss, whatever that raises
             event = Event(at=trouble.since, message=f"{self._what} waits: {why}")
             RecordStore(self._store).append_event(job_id, event)
 
     def clear(self, job_id: str) -> None:
         """Forget a trouble whose job's turn went well."""
-        if self._known_troubles().pop(job_id, None) is not None:
+        if job_id not in self._known_troubles():
+            return
+        try:
             self._store.delete(keys.trouble(job_id, self._what))
+        except StoreError as refused:  # tried again at the next turn
+            logger.error("job=%s: its trouble stays noted: %s", job_id, refused)
+            return
+        del self._known_troubles()[job_id]
 
     def _known_troubles(self) -> dict[str, str]:
         if self._known is None:

@@ -92,7 +92,6 @@ MAY_CATCH_ALL = frozenset(
         "orchestrator/attempts/attempt.py: _beat_until",
         "orchestrator/attempts/attempt.py: run_attempt",
         "orchestrator/cli/main.py: main",
-        "orchestrator/controller/group_steps.py: follow",
         "orchestrator/controller/actor.py: _run",
         "orchestrator/controller/actor.py: notify_until",
         "orchestrator/client/garbage.py: _turn",

@@ -14,11 +14,17 @@ from orchestrator.lifecycle.state import Reason
 from tests.support.fakes import MemoryStore
 from tests.support.world import World, train_job
 
-MODES = ("before", "after", "repeated")
+# The orchestrator dies before a write or after it; the store refuses one, or does it and loses the
+# answer; the answer is lost and the client sends it again.
+MODES = ("dies before", "dies after", "refused", "unanswered", "repeated")
+
+
+class Death(BaseException):
+    """The end of a process, which nothing in it catches."""
 
 
 class FailingStore(MemoryStore):
-    """A store of which one write fails: before it is done, after it, or by meeting itself."""
+    """A store of which one write fails, or is the last that an orchestrator comes to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,11 +38,15 @@ class FailingStore(MemoryStore):
         """Write, or fail."""
         self.num_puts += self.is_watched
         is_it = self.is_watched and self.num_puts == self.fail_at
-        if is_it and self.mode == "before":
-            raise StoreUnavailableError("the orchestrator dies before it writes")
+        if is_it and self.mode == "dies before":
+            raise Death
+        if is_it and self.mode == "refused":
+            raise StoreUnavailableError("this once")
         etag = super().put(key, body, if_absent=if_absent, if_match=if_match)
-        if is_it and self.mode == "after":
-            raise StoreUnavailableError("the orchestrator dies after it wrote")
+        if is_it and self.mode == "dies after":
+            raise Death
+        if is_it and self.mode == "unanswered":
+            raise StoreUnavailableError("the answer is lost, this once")
         if is_it:  # the answer is lost, and the client sends it again
             return super().put(key, body, if_absent=if_absent, if_match=if_match)
         return etag
@@ -62,7 +72,7 @@ class FailingWorld(World):
         self.store.is_watched = True
         try:
             act()
-        except StoreUnavailableError:
+        except (Death, StoreUnavailableError):
             self.store.fail_at = 0
             self.controller = self._successor()
             self.controller.step()

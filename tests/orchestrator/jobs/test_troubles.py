@@ -1,25 +1,37 @@
 """One job's trouble ends with its turn, in every round, and is told."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
+from orchestrator.cli.listing import job_table
+from orchestrator.cli.show import describe_job
+from orchestrator.client.deletion import delete_job, find_deletable
 from orchestrator.client.doctor.background import diagnose_background
 from orchestrator.client.garbage import collect_garbage
 from orchestrator.client.status import job_status, list_jobs
 from orchestrator.client.submit import submit_job
 from orchestrator.controller.notifications import notify_all
-from orchestrator.errors import LeaseLostError, StoreUnavailableError, TrackingError
+from orchestrator.errors import (
+    LeaseLostError,
+    OrchestratorError,
+    StoreError,
+    StoreUnavailableError,
+    TrackingError,
+)
+from orchestrator.jobs.inbox import Request, Verb, post_request
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import Troubles, read_troubles
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState
+from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.store import keys
 from orchestrator.store.objects import ObjectInfo, StoredObject
 from orchestrator.tracking.carrier import TrackingCarrier
 from orchestrator.tracking.loop import carry_all, tracking_troubles
+from tests.support.cluster import FakeCluster
 from tests.support.errors import example_of, our_error_classes
 from tests.support.fakes import MemoryStore, MemoryTracking
 from tests.support.world import World, train_job
@@ -39,8 +51,10 @@ class CursedStore(MemoryStore):
         self.curse: Exception | None = None
 
     def _look(self, key: str) -> None:
-        if self.curse is not None and key.startswith(f"{keys.JOBS}{BAD}/"):
-            raise self.curse
+        if self.curse is None or BAD not in key or key.startswith(keys.TROUBLES):
+            return
+        if key.startswith(f"{keys.JOBS}{BAD}/") or isinstance(self.curse, StoreError):
+            raise self.curse.with_traceback(None)  # of marks and requests, only what a store says
 
     def get(self, key: str) -> StoredObject:
         """Return an object, or fail."""
@@ -51,6 +65,11 @@ class CursedStore(MemoryStore):
         """Write an object, or fail."""
         self._look(key)
         return super().put(key, body, **condition)
+
+    def delete(self, key: str) -> None:
+        """Remove an object, or fail."""
+        self._look(key)
+        super().delete(key)
 
     def exists(self, key: str) -> bool:
         """Look, or fail."""
@@ -63,12 +82,38 @@ class CursedStore(MemoryStore):
         return super().list_objects(prefix, after)
 
 
+class CursedCluster(FakeCluster):
+    """A cluster that fails for the drivers of one job."""
+
+    curse: Exception | None = None
+
+    def _look(self, submission_id: str) -> None:
+        if self.curse is not None and BAD in submission_id:
+            raise self.curse.with_traceback(None)
+
+    def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
+        """Start a driver, or fail."""
+        self._look(submission_id)
+        super().start(submission_id, entrypoint, metadata)
+
+    def status(self, submission_id: str) -> DriverStatus:
+        """Look at a driver, or fail."""
+        self._look(submission_id)
+        return super().status(submission_id)
+
+    def stop(self, submission_id: str) -> None:
+        """Stop a driver, or fail."""
+        self._look(submission_id)
+        super().stop(submission_id)
+
+
 class CursedWorld(World):
     """A world with two jobs of which one is cursed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.store: CursedStore = CursedStore()
+        self.cluster: CursedCluster = CursedCluster()
         self.records = RecordStore(self.store)
         self.controller = self.new_controller()
         self.cluster.node_ids = ["n1", "n2"]
@@ -77,19 +122,45 @@ class CursedWorld(World):
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_the_loop_serves_all_others_whatever_one_job_meets(error: Exception) -> None:
+def test_requests_of_all_others_are_served_whatever_one_job_meets(error: Exception) -> None:
     """Before adoption, and while it runs: all others waited behind one job."""
-    for num_steps in (0, 1, 3):
+    for num_steps, is_ray in ((0, False), (1, False), (3, False), (0, True), (3, True)):
         world = CursedWorld()
         world.step(num_steps)
-        world.store.curse = error
+        for job_id in (BAD, GOOD):
+            request(world.store, job_id, Verb.CANCEL)
+        cursed = world.cluster if is_ray else world.store
+        cursed.curse = error
+        world.step(2)
+        assert world.state(GOOD) in ("STOPPING", "CANCELLED"), (num_steps, is_ray)
+
+
+def request(store: MemoryStore, job_id: str, verb: Verb) -> None:
+    """Ask for something, as a verb of the command line does."""
+    attempt = RecordStore(store).read(job_id).record.attempt
+    post_request(store, Request(job_id=job_id, verb=verb, attempt=attempt, at=store.now()))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_the_loop_finishes_all_others_whatever_one_job_meets(error: Exception) -> None:
+    """Before adoption, and while it runs: all others waited behind one job."""
+    for num_steps, is_ray in ((0, False), (1, False), (3, False), (0, True), (3, True)):
+        world = CursedWorld()
+        world.step(num_steps)
+        cursed = world.cluster if is_ray else world.store
+        cursed.curse = error
         world.step(2)
         assert world.state(GOOD) in ("STARTING", "RUNNING")
         world.begin(GOOD)
         world.step(2)
         world.end(GOOD, Outcome(succeeded=True, progress=10))
         world.step(3)
-        assert world.state(GOOD) == "SUCCEEDED", num_steps
+        assert world.state(GOOD) == "SUCCEEDED", (num_steps, is_ray)
+        assert {one.job_id for one in read_troubles(world.store)} <= {BAD}
+        cursed.curse = None
+        told = [event.message for event in world.records.events(BAD)]
+        waits = [message for message in told if " waits: " in message]
+        assert len(waits) == len(set(waits)), waits
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -107,7 +178,15 @@ def test_other_rounds_serve_all_others_whatever_one_job_meets(error: Exception) 
     assert not world.store.exists(keys.tracking_marker(GOOD))
     notify_all(world.store)
     assert not world.store.exists(keys.notify_marker(GOOD))
-    collect_garbage(world.store, dry_run=True)
+    orphan = world.store.put(f"{keys.JOBS}{GOOD}/attempts/0001/data/x", b"1")
+    assert orphan
+    found = collect_garbage(world.store)
+    assert set(found.skipped) <= {BAD}
+    if isinstance(error, OrchestratorError):  # what a store, or what is stored, may lead to
+        assert find_deletable(world.store, GOOD) == [GOOD]
+        assert GOOD in {job.job_id for job in list_jobs(world.store, everything=True)}
+    delete_job(world.store, GOOD)
+    assert not list(world.store.list_objects(keys.JobPaths(GOOD).folder))
 
 
 class DeletedExperiment(MemoryTracking):
@@ -141,6 +220,9 @@ def test_a_job_whose_experiment_was_deleted_waits_alone_and_people_are_told() ->
         BAD: True,
         GOOD: False,
     }
+    assert "tracking: the experiment must be" in describe_job(job_status(world.store, BAD))
+    (row,) = [row for row in job_table(list_jobs(world.store)).splitlines() if BAD in row]
+    assert "!" in row or "waits in the background" in row
     (finding,) = diagnose_background(world.store)
     assert not finding.ok
     assert f"{BAD} (tracking)" in finding.detail
