@@ -34,6 +34,8 @@ _VERBS = {
     "gc": ("removal", "Remove what crashes left behind and nothing refers to."),
     "samples": ("samples", "Prove, mend and export a set of samples."),
     "datasets": ("datasets", "Show, prove, export and remove data sets."),
+    "compare": ("compare", "Show evaluations side by side."),
+    "report": ("report", "Write evaluations side by side as one HTML page."),
     "queue": ("queue", "Quotas of the queues."),
     "orchestrator": ("cluster", "The actor that moves the jobs."),
     "schema": ("reference", "Print the JSON Schema of job files, for editors."),

@@ -1,0 +1,35 @@
+"""`ddpmctl report`: evaluations side by side as one HTML page."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.output import Output, short_output_option
+from orchestrator.client.evaluations import read_evaluations
+from orchestrator.client.report.page import report_page
+from orchestrator.client.surroundings import surroundings
+
+
+@click.command("report")
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option(
+    "--output",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page.",
+)
+@short_output_option
+def report_command(jobs: tuple[str, ...], path: Path, output: Output) -> None:
+    """Write evaluations side by side as one page that needs nothing else."""
+    store = surroundings(output.say).store
+    rows = read_evaluations(store, jobs)
+    text = report_page(store, rows, datetime.now(UTC))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, "utf-8")
+    partial.replace(path)
+    output.result({"path": str(path), "size_bytes": len(text.encode())}, str(path))

@@ -1,0 +1,176 @@
+"""What evaluations found, side by side: one row an evaluated sample set."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import BadInputError, JobNotFoundError, ObjectNotFoundError
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.submissions import read_submission
+from orchestrator.lifecycle.state import JobRecord
+from orchestrator.specs.evaluate import EvaluateJob
+from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import SampleJob
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+
+MEASURES = ("fid", "fd", "kid", "precision", "recall", "density", "coverage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One metric of one set.
+
+    Attributes:
+        value: What it is.
+        spread: Its standard error.
+        floor: What real images get against real ones.
+        floor_spread: How that varies.
+        floor_images: Real images on each side of it.
+        is_at_floor: Whether the two cannot be told apart.
+        num_samples: Samples that it compares.
+        num_reference: With so many real images.
+        k: Neighbours; None for a metric without.
+        lower_is_better: Whether.
+    """
+
+    value: float
+    spread: float = 0.0
+    floor: float = 0.0
+    floor_spread: float = 0.0
+    floor_images: int = 0
+    is_at_floor: bool = False
+    num_samples: int = 0
+    num_reference: int = 0
+    k: int | None = None
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A row of a comparison.
+
+    Attributes:
+        job_id: The evaluation.
+        samples: The sample set's job.
+        training: The training's job, and its step; "" where it is gone.
+        reference: What it was compared with.
+        extractor: What the features are of.
+        settings: How the set was drawn, by the sample job's keys.
+        metrics: By name.
+        memorisation: Numbers by name.
+        speed: Numbers of the sample job by name.
+        nearest: Key of the picture of the samples nearest to training images.
+    """
+
+    job_id: str
+    samples: str
+    training: str = ""
+    step: int = 0
+    reference: str
+    extractor: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Measured] = field(default_factory=dict)
+    memorisation: Mapping[str, float] = field(default_factory=dict)
+    speed: Mapping[str, float] = field(default_factory=dict)
+    nearest: str = ""
+
+    def metric(self, measure: str) -> Measured | None:
+        """Return the metric of a measure, whatever its extractor."""
+        names = (measure, f"{measure}-{self.extractor}")
+        return next((self.metrics[name] for name in names if name in self.metrics), None)
+
+
+def read_evaluations(store: ObjectStore, jobs: Iterable[str]) -> list[Evaluated]:
+    """Return what evaluations found; of a group, those of all its evaluations.
+
+    Args:
+        store: Where the jobs are.
+        jobs: Ids or names.
+
+    Raises:
+        JobNotFoundError: There is no such job.
+        BadInputError: One is no evaluation, or has no result.
+    """
+    records = RecordStore(store)
+    found: list[Evaluated] = []
+    for name in jobs:
+        job_id = find_job_id(store, name)
+        submission = read_submission(records, job_id)
+        if isinstance(submission, GroupJob):
+            ids = [
+                child.job_id for child in submission.children if isinstance(child.spec, EvaluateJob)
+            ]
+            if not ids:
+                raise BadInputError(f"{job_id} is a {submission.kind} without an evaluate step")
+        elif isinstance(submission, EvaluateJob):
+            ids = [job_id]
+        else:
+            raise BadInputError(f"{job_id} is a {submission.kind} job; give evaluations")
+        found.extend(_read(store, records, each) for each in ids)
+    return found
+
+
+def _read(store: ObjectStore, records: RecordStore, job_id: str) -> Evaluated:
+    try:
+        result: dict[str, Any] = json.loads(store.get(JobPaths(job_id).evaluation).body)
+    except ObjectNotFoundError as error:
+        raise BadInputError(
+            f"evaluation {job_id} has no result: {_state(records, job_id)}"
+        ) from error
+    samples = str(result["of"].get("job_id", ""))
+    nearest = f"{JobPaths(job_id).folder}evaluation-nearest.png"
+    return Evaluated(
+        job_id=job_id,
+        samples=samples,
+        reference=str(result["against"]["name"]),
+        extractor=str(result["extractor"]["name"]),
+        metrics={name: _measured(values) for name, values in result["scores"].items()},
+        memorisation=result.get("memorisation", {}),
+        speed=result.get("speed", {}),
+        nearest=nearest if store.exists(nearest) else "",
+        **_origin(records, samples),
+    )
+
+
+def _state(records: RecordStore, job_id: str) -> str:
+    try:
+        record: JobRecord = records.read(job_id).record
+    except JobNotFoundError:
+        return "it is not submitted yet"
+    return f"it is {record.state}" + (f": {record.message}" if record.message else "")
+
+
+def _measured(values: Mapping[str, Any]) -> Measured:
+    known = {name: values[name] for name in Measured.__dataclass_fields__ if name in values}
+    return Measured(**known)
+
+
+def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:
+    """Return how a set was drawn and from what; {} if its job is gone."""
+    try:
+        spec, record = read_submission(records, job_id), records.read(job_id).record
+    except JobNotFoundError:
+        return {}
+    if not isinstance(spec, SampleJob):
+        return {}
+    told = spec.model_dump(mode="json")
+    settings = {**told["sampling"], "num_samples": spec.num_samples, "weights": spec.model.weights}
+    training = str(record.model.get("job_id", "")) if record.model else ""
+    step = int(record.model.get("step", 0)) if record.model else 0
+    return {"settings": settings, "training": training, "step": step}
+
+
+def differing(rows: Iterable[Evaluated]) -> list[str]:
+    """Return the settings in which rows differ, in the order of their keys."""
+    all_rows = list(rows)
+    keys = dict.fromkeys(key for row in all_rows for key in row.settings)
+    return [key for key in keys if len({str(row.settings.get(key)) for row in all_rows}) > 1]
+
+
+def measures_of(rows: Iterable[Evaluated]) -> Iterator[str]:
+    """Yield the measures that at least one row has."""
+    all_rows = list(rows)
+    yield from (m for m in MEASURES if any(row.metric(m) for row in all_rows))

@@ -1,0 +1,234 @@
+"""The page of a report: tables, plots and pictures in one file that needs nothing else."""
+
+import base64
+import html
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+
+from orchestrator.client.evaluations import Evaluated, Measured, differing, measures_of
+from orchestrator.client.report.curves import pair_plots, step_plots, training_plots
+from orchestrator.client.report.plots import Plot, svg_of
+from orchestrator.errors import JobNotFoundError, ObjectNotFoundError
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+
+_MEANING = {
+    "fid": "Fréchet distance by the published Inception; 0 is perfect",
+    "fd": "Fréchet distance; 0 is perfect",
+    "kid": "kernel distance; 0 is perfect, may be below",
+    "precision": "share of samples that look real",
+    "density": "real neighbourhoods that hold a sample",
+    "recall": "share of real images that samples reach",
+    "coverage": "share of real neighbourhoods with a sample",
+}
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --soft: #b9c0c7; --mark: #0b6; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e8e8; --paper: #16181b; --soft: #555d66; --mark: #4d9; }
+}
+body { color: var(--ink); background: var(--paper); font: 1rem/1.5 system-ui, sans-serif;
+  max-width: 88rem; margin: 0 auto; padding: 1rem; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
+.scroll { overflow-x: auto; } .scroll:focus { outline: 2px solid var(--mark); }
+table { border-collapse: collapse; } caption { text-align: left; padding: .3rem 0; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--soft);
+  white-space: nowrap; font-variant-numeric: tabular-nums; }
+th[scope=row], thead th:first-child { text-align: left; }
+.floor td { font-weight: 600; } tr.real { font-style: italic; }
+.side { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1.5rem; }
+figure { margin: 0; } figure svg { width: 100%; height: auto; }
+figure img { max-width: 100%; min-width: 12rem; image-rendering: pixelated; }
+figcaption { font-size: .9rem; }
+nav a { margin-right: 1rem; } a { color: inherit; }
+@media print {
+  nav { display: none; } body { max-width: none; } figure, table { break-inside: avoid; }
+}
+"""
+
+
+def report_page(store: ObjectStore, rows: Sequence[Evaluated], at: datetime) -> str:
+    """Return the page of some evaluations.
+
+    Args:
+        store: Where the pictures and the trainings are.
+        rows: What was found; at least one.
+        at: When it is written.
+    """
+    trainings = list(dict.fromkeys(row.training for row in rows if row.training))
+    plots = [*pair_plots(rows), *step_plots(rows), *_of_trainings(store, trainings)]
+    sections = {
+        "Numbers": "".join(_numbers(rows)),
+        "Settings that differ": _settings(rows),
+        "Memorisation": _memorisation(rows),
+        "Plots": _side(_figure(plot, number) for number, plot in enumerate(plots)),
+        "Samples at equal seeds": _pictures(store, rows, "grid.png", "the first images of"),
+        "From noise to image": _pictures(store, rows, "reverse-chain.png", "reverse chains of"),
+        "Nearest to training images": _side(_nearest(store, rows)),
+        "Cost": _cost(rows),
+    }
+    kept = {title: body for title, body in sections.items() if body}
+    links = "".join(f'<a href="#{_anchor(title)}">{_text(title)}</a>' for title in kept)
+    bodies = "".join(
+        f'<section aria-labelledby="{_anchor(title)}"><h2 id="{_anchor(title)}">{_text(title)}</h2>'
+        f"{body}</section>"
+        for title, body in kept.items()
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{_text(_title(rows))}</title><style>{_STYLE}</style></head><body>"
+        f"<header><h1>{_text(_title(rows))}</h1><p>Written by ddpmctl on "
+        f'<time datetime="{at.isoformat()}">{at:%Y-%m-%d %H:%M} UTC</time>.</p>'
+        f'<nav aria-label="Sections">{links}</nav></header><main>{bodies}</main></body></html>'
+    )
+
+
+def _title(rows: Sequence[Evaluated]) -> str:
+    sets = [row.samples for row in rows]
+    return f"Evaluation of {sets[0]}" if len(sets) == 1 else f"{len(sets)} sample sets compared"
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def _of_trainings(store: ObjectStore, job_ids: Iterable[str]) -> Iterator[Plot]:
+    try:
+        yield from training_plots(store, job_ids)
+    except (JobNotFoundError, ObjectNotFoundError):
+        return  # a training that is gone has no curves
+
+
+def _table(caption: str, heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """Return a table; a row is its heading and its cells, which are HTML."""
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
+    body = "".join(
+        f'<tr><th scope="row">{_text(name)}</th>'
+        f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for name, cells in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}"><table>'
+        f"<caption>{_text(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _numbers(rows: Sequence[Evaluated]) -> Iterator[str]:
+    for extractor in dict.fromkeys(row.extractor for row in rows):
+        yield _of_extractor([row for row in rows if row.extractor == extractor], extractor)
+
+
+def _of_extractor(rows: Sequence[Evaluated], extractor: str) -> str:
+    measures = list(measures_of(rows))
+    lines = [(row.samples, [_number(row.metric(m)) for m in measures]) for row in rows]
+    lines += [
+        (f"real images ({reference})", [_floor(row.metric(m)) for m in measures])
+        for reference, row in {row.reference: row for row in rows}.items()
+    ]
+    told = "".join(f"<dt>{m}</dt><dd>{_text(_MEANING[m])}</dd>" for m in measures)
+    return (
+        _table(f"By {extractor}, with standard errors", ["set", *measures], lines)
+        + f"<p>{_text(_how(rows))}</p><dl>{told}</dl>"
+    )
+
+
+def _how(rows: Sequence[Evaluated]) -> str:
+    found = [metric for row in rows for metric in row.metrics.values()]
+    k = ", ".join(sorted({str(metric.k) for metric in found if metric.k is not None}))
+    n = sorted({metric.num_samples for metric in found})
+    floors = sorted({metric.floor_images for metric in found})
+    return (
+        f"k = {k} neighbours; {_span(n)} samples; real against real at {_span(floors)} images. "
+        "A value marked = cannot be told from that of real images."
+    )
+
+
+def _span(numbers: Sequence[int]) -> str:
+    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _number(metric: Measured | None) -> str:
+    if metric is None:
+        return "&ndash;"
+    mark = ' <abbr title="cannot be told from real images">=</abbr>' if metric.is_at_floor else ""
+    return f"{metric.value:.4f} ± {metric.spread:.4f}{mark}"
+
+
+def _floor(metric: Measured | None) -> str:
+    return "&ndash;" if metric is None else f"{metric.floor:.4f} ± {metric.floor_spread:.4f}"
+
+
+def _settings(rows: Sequence[Evaluated]) -> str:
+    keys = differing(rows)
+    heads = ["set", *keys, "training", "step"]
+    lines = [
+        (
+            row.samples,
+            [*(_text(row.settings.get(k, "")) for k in keys), _text(row.training), str(row.step)],
+        )
+        for row in rows
+    ]
+    return _table("What the sets were drawn with", heads, lines)
+
+
+def _memorisation(rows: Sequence[Evaluated]) -> str:
+    keys = list(dict.fromkeys(key for row in rows for key in row.memorisation))
+    if not keys:
+        return ""
+    lines = [(row.samples, [_value(row.memorisation, key) for key in keys]) for row in rows]
+    return _table("Signs of copied training images", ["set", *keys], lines)
+
+
+def _value(numbers: Mapping[str, float], key: str) -> str:
+    return f"{numbers[key]:.4g}" if key in numbers else "&ndash;"
+
+
+def _cost(rows: Sequence[Evaluated]) -> str:
+    keys = list(dict.fromkeys(key for row in rows for key in row.speed))
+    if not keys:
+        return ""
+    lines = [(row.samples, [_value(row.speed, key) for key in keys]) for row in rows]
+    heads = ["set", *(key.replace("_", " ") for key in keys)]
+    return _table("From the sample jobs' own records", heads, lines)
+
+
+def _side(figures: Iterable[str]) -> str:
+    found = "".join(figures)
+    return f'<div class="side">{found}</div>' if found else ""
+
+
+def _figure(plot: Plot, number: int) -> str:
+    return f"<figure>{svg_of(plot, number)}<figcaption>{_text(plot.title)}</figcaption></figure>"
+
+
+def _picture(store: ObjectStore, key: str, told: str) -> str:
+    try:
+        body = store.get(key).body
+    except ObjectNotFoundError:
+        return ""
+    data = base64.b64encode(body).decode()
+    return (
+        f'<figure><img alt="{_text(told)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{_text(told)}</figcaption></figure>"
+    )
+
+
+def _pictures(store: ObjectStore, rows: Sequence[Evaluated], name: str, told: str) -> str:
+    return _side(
+        _picture(store, f"{JobPaths(samples).samples}{name}", f"{told} {samples}, seed {seed}")
+        for samples, seed in {r.samples: r.settings.get("seed", "?") for r in rows}.items()
+        if samples
+    )
+
+
+def _nearest(store: ObjectStore, rows: Sequence[Evaluated]) -> Iterator[str]:
+    for row in rows:
+        if row.nearest:
+            told = f"samples of {row.samples} (left), each with its nearest training image"
+            yield _picture(store, row.nearest, told)

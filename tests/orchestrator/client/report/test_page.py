@@ -1,0 +1,146 @@
+"""A report says all that was found, in one file that loads nothing, and reads without eyes."""
+
+import dataclasses
+import html.parser
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.artifacts.images import encode_png
+from orchestrator.client.evaluations import differing, read_evaluations
+from orchestrator.client.report.curves import training_plots
+from orchestrator.client.report.page import report_page
+from orchestrator.errors import BadInputError
+from orchestrator.jobs.records import RecordStore
+from orchestrator.specs.evaluate import EvaluateJob, SetRef
+from orchestrator.store.keys import JobPaths
+from orchestrator.tracking.writer import MetricWriter
+from tests.support.fakes import MemoryStore
+from tests.support.sample_sets import put_set
+from tests.support.world import train_job
+
+AT = datetime(2026, 11, 28, tzinfo=UTC)
+VOID = {"meta", "link", "img", "path", "use", "rect", "br"}
+
+
+def put_evaluation(store: MemoryStore, job_id: str, samples: str, kid: float) -> None:
+    """Put an evaluation that has ended."""
+    spec = EvaluateJob(
+        kind="evaluate", name=job_id, of=SetRef(job=samples), against=SetRef(job="t")
+    )
+    store.put(JobPaths(job_id).spec, spec.model_dump_json().encode())
+    score: dict[str, Any] = {"value": kid, "spread": 0.001, "floor": 0.0, "floor_spread": 0.002}
+    score |= {"floor_images": 50, "num_samples": 90, "num_reference": 90, "k": None}
+    shares = {**score, "value": 0.9, "floor": 0.95, "k": 5}
+    result = {
+        "format_version": 1,
+        "of": {"job_id": samples},
+        "against": {"name": "<digits>"},
+        "extractor": {"name": "pixels"},
+        "scores": {"kid-pixels": score, "precision-pixels": shares, "coverage-pixels": shares},
+        "memorisation": {"authentic_share": 0.7},
+        "speed": {"mean_images_per_s": 100.0},
+    }
+    store.put(JobPaths(job_id).evaluation, json.dumps(result).encode())
+    png = encode_png(np.zeros((4, 4, 1), np.uint8))
+    store.put(f"{JobPaths(job_id).folder}evaluation-nearest.png", png)
+    store.put(f"{JobPaths(samples).samples}grid.png", png)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    """Two evaluations of two sets."""
+    store = MemoryStore()
+    for number in (1, 2):
+        put_set(store, f"set-{number}", np.zeros((8, 4, 4, 1), np.uint8), 4 * number)
+        put_evaluation(store, f"e{number}", f"set-{number}", 0.01 * number)
+    return store
+
+
+class _Reader(html.parser.HTMLParser):
+    """Collects tags, and notices those that are not closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note it."""
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note it."""
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close it."""
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_loads_nothing_and_reads_without_eyes(store: MemoryStore) -> None:
+    """It is sent by mail, opened years later, and read aloud."""
+    page = report_page(store, read_evaluations(store, ["e1", "e2"]), AT)
+    reader = _Reader()
+    reader.feed(page)
+    assert reader.open == []
+    loaded = [a.get("src") or a.get("href") or "" for t, a in reader.tags if t in ("img", "link")]
+    assert all(address.startswith("data:") for address in loaded)
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert not re.search(r"url\((?!#)|@import", page)
+    images = [attributes for tag, attributes in reader.tags if tag == "img"]
+    assert len(images) == 4
+    assert all(attributes.get("alt") for attributes in images)
+    plots = [a for tag, a in reader.tags if tag == "svg"]
+    assert len(plots) >= 4
+    assert all(a.get("role") == "img" and a.get("aria-label") for a in plots)
+    ids = [a["id"] for _, a in reader.tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+    assert "&lt;digits&gt;" in page
+    assert "<digits>" not in page
+
+
+def test_the_page_shows_each_number_with_its_error_and_its_floor(store: MemoryStore) -> None:
+    """A number alone tells nothing."""
+    page = report_page(store, read_evaluations(store, ["e1", "e2"]), AT)
+    for told in ("0.0100 ± 0.0010", "0.0200 ± 0.0010", "0.0000 ± 0.0020", "k = 5", "90 samples"):
+        assert told in page, told
+
+
+def test_settings_that_differ_are_found(store: MemoryStore) -> None:
+    """What is equal in all rows tells nothing of why they differ."""
+    assert differing(read_evaluations(store, ["e1", "e2"])) == ["microbatch_size"]
+
+
+def test_what_is_no_evaluation_or_has_no_result_is_refused(store: MemoryStore) -> None:
+    """In one line, before anything is written."""
+    with pytest.raises(BadInputError, match="set-1 is a sample job"):
+        read_evaluations(store, ["set-1"])
+    store.delete(JobPaths("e1").evaluation)
+    with pytest.raises(BadInputError, match="evaluation e1 has no result: it is QUEUED"):
+        read_evaluations(store, ["e1"])
+
+
+def test_a_training_shows_its_loss_and_the_terms_of_its_bound(store: MemoryStore) -> None:
+    """Where in time the bits go is told by the draws that the training left."""
+    store.put(JobPaths("t").spec, train_job("t").model_dump_json().encode())
+    records = RecordStore(store)
+    current = records.read("t")
+    records.write(current, dataclasses.replace(current.record, attempt=1))
+    paths = JobPaths("t").attempt(1)
+    with MetricWriter(store, paths) as metrics:
+        for step in range(1, 4):
+            metrics.log(step, {"loss": 1.0 / step})
+    images = [{"image": 0, "timesteps": [0, 5, 900], "terms": [2.0, 0.1, 0.01]}]
+    store.put(f"{paths.folder}evaluation.json", json.dumps({"images": images}).encode())
+    loss, terms = training_plots(store, ["t"])
+    assert list(loss.series[0].y) == [1.0, 0.5, pytest.approx(1 / 3)]
+    assert list(terms.series[0].x) == [1.0, 6.0, 901.0]
+    assert list(terms.series[0].y) == [2.0, 0.1, 0.01]
