@@ -77,6 +77,8 @@ def describe_job(status: JobStatus) -> str:
         f"  kind      {status.kind}, queue {status.queue}, priority {status.priority}",
         f"  attempt   {status.attempt}",
     ]
+    if status.model:
+        lines.append(f"  model     of step {status.model['step']} of {status.model['job_id']}")
     if status.message:
         lines.append(f"  message   {status.message}")
     if progress_text(status):

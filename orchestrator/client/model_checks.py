@@ -1,8 +1,9 @@
 """Looks at submit whether the model that a job draws from is there, and at the cluster for room."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ddpm.config import ConfigError, SamplingConfig
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
@@ -29,6 +30,7 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
 
 _JOB, _STEP, _CHECKPOINT = ("model", "job"), ("model", "step"), ("model", "checkpoint")
+_FIELD = "model"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class _Found:
     job_id: str
     place: Location
     step: int | None
+
+
+def remarks_on_init(store: ObjectStore, ref: ModelRef) -> Iterator[Remark]:
+    """Yield what `remarks_on_model` does of the model whose weights a training starts from."""
+    for remark in remarks_on_model(store, ref, None):
+        places = tuple(("init", *p[1:]) if p[0] == _FIELD else p for p in remark.places)
+        message = re.sub(r"^model\b", "init", remark.message)
+        yield replace(remark, places=places, message=message.replace("to draw from", "to take"))
 
 
 def remarks_on_model(

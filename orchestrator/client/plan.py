@@ -7,6 +7,7 @@ from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.kinds import JOB_KINDS
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store.objects import ObjectStore
 
 _OPEN_VARIANCE = "the model's for all its timesteps, fixed_small for fewer"
@@ -32,7 +33,7 @@ def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, Any]:
     ]
     for child, plan in zip(spec.children, children, strict=True):
         if child.model_step is not None:
-            plan["model"] = f"of step {child.model_step}"
+            plan[child.spec.model_field] = f"of step {child.model_step}"
     return {
         "kind": spec.kind,
         "name": spec.name,
@@ -81,6 +82,7 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
         "held_out_images": held_out,
         "evaluation_images": min(spec.evaluation.num_images, held_out),
         "image_shape": list(shape),
+        **({"init": _told_model(spec.init)} if spec.init else {}),
         **_told_of(dataset),
         **({"classes": model.known_classes} if model.known_classes else {}),
         "parameters": parameters,
@@ -121,5 +123,9 @@ def plan_sampling(spec: SampleJob) -> dict[str, Any]:
         "network_passes": num_microbatches * sampling.num_evaluations,
         **({"variance": _OPEN_VARIANCE} if is_open else {}),
         **_fleet(spec),
-        "model": spec.model.job or spec.model.registered or spec.model.checkpoint,
+        "model": _told_model(spec.model),
     }
+
+
+def _told_model(ref: ModelRef) -> str | None:
+    return ref.job or ref.registered or ref.checkpoint

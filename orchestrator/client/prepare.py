@@ -12,7 +12,12 @@ from pathlib import Path
 from ddpm.config import ConfigError, SamplingConfig
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe, resolve_source
 from orchestrator.client.datasets import with_dataset
-from orchestrator.client.model_checks import gpus_of_nodes, remarks_on_model, remarks_on_room
+from orchestrator.client.model_checks import (
+    gpus_of_nodes,
+    remarks_on_init,
+    remarks_on_model,
+    remarks_on_room,
+)
 from orchestrator.errors import DatasetError, StoreError
 from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images
 from orchestrator.specs.files import JobFile
@@ -122,8 +127,11 @@ class _Looks:
         if isinstance(job, TrainJob):
             yield from remarks_on_images(job, self._seen(str(job.dataset.sha256)), gives)
         if job.model_input is not None and step not in self._of_steps:
-            sampling = job.sampling if isinstance(job, SampleJob) else None
-            yield from self._on_model(job.model_input, sampling)
+            if isinstance(job, TrainJob):
+                yield from remarks_on_init(self._store, job.model_input)
+            else:
+                sampling = job.sampling if isinstance(job, SampleJob) else None
+                yield from self._on_model(job.model_input, sampling)
         if job.resources.gpus_per_worker not in ("auto", 0):
             yield from remarks_on_room(self._gpus, job, gives)
 

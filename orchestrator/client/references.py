@@ -10,7 +10,7 @@ from orchestrator.jobs.index import IndexEntry
 from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
-from orchestrator.specs.kinds import JOB_KINDS, Input, reads
+from orchestrator.specs.kinds import JOB_KINDS, reads_model
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
@@ -44,7 +44,7 @@ def references_to(
     told = [job_id for job_id in job_ids if _has_run(store, job_id)]
     registered = [f"the registered model {name}" for job_id in told for name in versions(job_id)]
     jobs = list_jobs(store, everything=True)
-    others = [job for job in jobs if reads(job.kind, Input.MODEL) and job.job_id not in going]
+    others = [job for job in jobs if reads_model(job.kind) and job.job_id not in going]
     with ThreadPoolExecutor(_THREADS) as pool:
         uses = pool.map(lambda other: _reads_model_of(store, other.job_id, going), others)
         users = [other for other, used in zip(others, uses, strict=True) if used]

@@ -54,11 +54,12 @@ class ImagesSeen:
 
 def remarks_on(spec: Job, gives: Gives) -> Iterator[Remark]:
     """Yield what the file alone tells of a job."""
+    if spec.model_input is not None:
+        yield from _on_model(spec.model_input, spec.model_field)
     if isinstance(spec, TrainJob):
         yield from _on_steps(spec)
         yield from _on_timesteps(spec, gives)
     elif isinstance(spec, SampleJob):
-        yield from _on_model(spec.model)
         yield from _on_drawing(spec, gives)
 
 
@@ -111,35 +112,35 @@ def _on_timesteps(spec: TrainJob, gives: Gives) -> Iterator[Remark]:
             )
 
 
-def _on_model(ref: ModelRef) -> Iterator[Remark]:
+def _on_model(ref: ModelRef, field: str) -> Iterator[Remark]:
     if ref.job is not None:
         try:
-            check_name("model.job", ref.job)
+            check_name(f"{field}.job", ref.job)
         except BadInputError as error:
-            yield Remark((("model", "job"),), str(error))
+            yield Remark(((field, "job"),), str(error))
     if ref.checkpoint is not None and _COMMIT_URI.fullmatch(ref.checkpoint) is None:
         yield Remark(
-            (("model", "checkpoint"),),
-            f"model.checkpoint {ref.checkpoint!r} must be the s3:// URI of a checkpoint's commit: "
-            "s3://bucket/prefix/jobs/<id>/checkpoints/step-<number>.json",
+            ((field, "checkpoint"),),
+            f"{field}.checkpoint {ref.checkpoint!r} must be the s3:// URI of a checkpoint's "
+            "commit: s3://bucket/prefix/jobs/<id>/checkpoints/step-<number>.json",
         )
-    if ref.registered is not None and (told := registered_fault(ref.registered)):
-        yield Remark((("model", "registered"),), told)
+    if ref.registered is not None and (told := registered_fault(ref.registered, field)):
+        yield Remark(((field, "registered"),), told)
 
 
-def registered_fault(registered: str) -> str | None:
-    """Return why a text cannot name a registered model; None if it can."""
+def registered_fault(registered: str, field: str = "model") -> str | None:
+    """Return why a text, which a field has, cannot name a registered model; None if it can."""
     if found := _MLFLOW_URI.fullmatch(registered):
         right = f"{found['name']}{found['rest']}"
-        return f"model.registered: write {registered!r} as {right}"
+        return f"{field}.registered: write {registered!r} as {right}"
     found = _REGISTERED.fullmatch(registered)
     if found is None:
         return (
-            f"model.registered {registered!r} must be name@alias or name/version, "
+            f"{field}.registered {registered!r} must be name@alias or name/version, "
             "as digits@champion or digits/3"
         )
     if found["version"] and not 1 <= int(found["version"]) <= MAX_VERSION:
-        return f"model.registered: there can be no version {found['version']}"
+        return f"{field}.registered: there can be no version {found['version']}"
     return None
 
 

@@ -65,7 +65,8 @@ class PipelineFile(_GroupFile):
 
     Attributes:
         steps: A whole job without `name` for each step, 64 at most. `model: {step: NAME}` draws
-            from another step's model and waits for it; `after: [NAME]` waits alone.
+            from another step's model, `init` starts from it, and both wait for it;
+            `after: [NAME]` waits alone.
     """
 
     kind: Literal["pipeline"]
@@ -287,19 +288,22 @@ class _Pipeline:
         return names
 
     def _model_step(self, step: str, document: Document) -> str | None:
-        """Take `model: {step: NAME}` for what it means here, and return the name."""
-        model = document.value.get("model")
-        if not reads(document.value.get("kind"), Input.MODEL) or not isinstance(model, dict):
+        """Take `model: {step: NAME}`, or `init`, for what it means here; return the name."""
+        field = Input.MODEL if reads(document.value.get("kind"), Input.MODEL) else Input.INIT
+        model = document.value.get(field.value)
+        if not reads(document.value.get("kind"), field) or not isinstance(model, dict):
             return None
-        name, place = model.get("step"), ("model", "step")
+        name, place = model.get("step"), (field.value, "step")
         if not isinstance(name, str):
             return None
         self._check_known(step, name, document, place)
         if not leaves(self._steps[name].value.get("kind"), Output.CHECKPOINTS):
-            raise document.fault(place, f"model.step: {name} is no train step and leaves no model")
+            raise document.fault(
+                place, f"{field}.step: {name} is no train step and leaves no model"
+            )
         del model["step"]
         if "job" in model:
-            raise document.fault(place, f"model: give step {name} or a job, not both")
+            raise document.fault(place, f"{field}: give step {name} or a job, not both")
         model["job"] = name
         return name
 

@@ -95,7 +95,7 @@ def _with_id(child: Child, ids: dict[str, str]) -> Child:
     spec = child.spec
     if spec.model_input is not None and child.model_step is not None:
         model = spec.model_input.model_copy(update={"job": ids[child.model_step]})
-        spec = spec.model_copy(update={"model": model})
+        spec = spec.model_copy(update={spec.model_field: model})
     for field, step in child.image_steps.items():
         ref = getattr(spec, field).model_copy(update={"job": ids[step]})
         spec = spec.model_copy(update={field: ref})

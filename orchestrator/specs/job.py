@@ -95,6 +95,11 @@ class Job(Closed, ABC):
         return None
 
     @property
+    def model_field(self) -> str:
+        """The field that names that model."""
+        return "model"
+
+    @property
     def image_jobs(self) -> tuple[str, ...]:
         """Jobs, by id or name, whose images it reads; their sets must have been drawn."""
         return ()
@@ -113,6 +118,7 @@ class TrainJob(Job):
     Attributes:
         dataset: The images to train on.
         model: The sizes of the U-Net; the defaults are those of Ho et al. 2020 for CIFAR-10.
+        init: The trained model whose weights it starts from; none draws them from training.seed.
         diffusion: The forward process, what the network predicts, and the loss.
         training: Steps, batch, learning rate and what else makes up the run.
         checkpoints: When checkpoints are committed and how many are kept.
@@ -122,6 +128,7 @@ class TrainJob(Job):
     kind: Literal["train"]
     dataset: DatasetSpec
     model: UNetConfig = UNetConfig()
+    init: ModelRef | None = None
     diffusion: DiffusionConfig = DiffusionConfig()
     training: TrainingConfig
     checkpoints: CheckpointSpec = Field(default_factory=CheckpointSpec)
@@ -143,6 +150,16 @@ class TrainJob(Job):
     def dataset_input(self) -> DatasetSpec:
         """The images that it learns from."""
         return self.dataset
+
+    @property
+    def model_input(self) -> ModelRef | None:
+        """The model whose weights it starts from."""
+        return self.init
+
+    @property
+    def model_field(self) -> str:
+        """The field that names that model."""
+        return "init"
 
     def check_images(self, shape: tuple[int, int, int]) -> None:
         """Raise ConfigError if its network cannot take images of a shape."""

@@ -24,6 +24,7 @@ class Input(StrEnum):
 
     DATASET = "dataset"
     MODEL = "model"
+    INIT = "init"
     SAMPLES = "of"
     REFERENCE = "against"
 
@@ -62,7 +63,7 @@ JOB_KINDS: Mapping[str, JobKind] = {
         driver="orchestrator.training.driver",
         unit="steps",
         noun="training",
-        inputs=frozenset({Input.DATASET}),
+        inputs=frozenset({Input.DATASET, Input.INIT}),
         output=Output.CHECKPOINTS,
     ),
     "sample": JobKind(
@@ -88,6 +89,11 @@ def reads(kind: object, what: Input) -> bool:
     """Tell whether jobs of a kind read something; a kind that nobody knows reads nothing."""
     row = JOB_KINDS.get(str(kind))
     return row is not None and what in row.inputs
+
+
+def reads_model(kind: object) -> bool:
+    """Tell whether jobs of a kind may draw or start from a trained model."""
+    return reads(kind, Input.MODEL) or reads(kind, Input.INIT)
 
 
 def leaves(kind: object, what: Output) -> bool:
@@ -140,8 +146,9 @@ def checked_job(document: Document) -> Job:
     spec = _of_kind(kind, document)
     model = spec.model_input
     if model is not None and model.step is not None and model.job is None:
-        message = "model.step goes with model.job; take one of the two out"
-        raise document.fault(("model", "step"), message)
+        field = spec.model_field
+        message = f"{field}.step goes with {field}.job; take one of the two out"
+        raise document.fault((field, "step"), message)
     return spec
 
 

@@ -120,12 +120,12 @@ def _step(defs: _Schema, kind: str) -> _Schema:
     del form["properties"]["name"]
     form["required"] = [name for name in form["required"] if name != "name"]
     form["properties"] |= _STEP_KEYS
-    if Input.MODEL in JOB_KINDS[kind].inputs:
+    for field in {Input.MODEL, Input.INIT} & JOB_KINDS[kind].inputs:
         own = copy.deepcopy(defs["ModelRef"])
-        told = "The step whose model it draws from; with `job`, the step of a checkpoint."
+        told = "The step whose model it takes; with `job`, the step of a checkpoint."
         own["properties"]["step"] = {
             "description": told,
             "anyOf": [{"type": "string"}, {"type": "integer", "minimum": 1}],
         }
-        form["properties"]["model"] = own
+        form["properties"][field.value] = own
     return form

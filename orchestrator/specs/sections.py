@@ -234,7 +234,7 @@ class NotifySpec(Closed):
 
 
 class ModelRef(Closed):
-    """The model that a sample job draws from; exactly one of the first three.
+    """The trained model that a job draws or starts from; exactly one of the first three.
 
     Attributes:
         job: A training's id, or a name (its newest job); waits until that job has ended.
@@ -256,7 +256,7 @@ class ModelRef(Closed):
         if len(given) != 1:
             raise FieldsError(
                 [(name,) for name in given] or [()],
-                "exactly one of model.job, model.registered and model.checkpoint must be given",
+                "exactly one of job, registered and checkpoint must be given",
             )
         return self
 

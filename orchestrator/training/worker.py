@@ -12,12 +12,15 @@ from typing import Any
 
 from ddpm.bits import BITS_VERSION, bits_version_of
 from ddpm.compute import ComputeDecision, decide_compute
+from ddpm.errors import CheckpointFormatError
 from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
 from ddpm.training.checkpoint import StateSnapshot, load_state
 from ddpm.training.data import ImageDataset
+from ddpm.training.initial import start_from
 from ddpm.training.loop import StepMetrics, TrainState, train_steps
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
 from orchestrator.artifacts.datasets.labels import describe_classes, fetch_labels
 from orchestrator.artifacts.datasets.node_cache import fetch
@@ -27,6 +30,7 @@ from orchestrator.attempts.compute import kernel_folder, set_up_process
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.cluster.code_version import code_version, git_commit
+from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.specs.job import TrainJob
 from orchestrator.store.objects import open_store
@@ -177,8 +181,20 @@ class TrainingWorker:
         commit = self._checkpoints.find(step) if step else None
         if commit is not None:
             load_state(state, self._checkpoints.fetch(commit, cache).folder)
+        elif self._attempt.record.model:
+            self._start_from(state, ResolvedModel.from_json(self._attempt.record.model))
         if self._rank == 0 and self._attempt.number > 1:
             self._attempt.tell(f"goes on from step {state.step}")
+
+    def _start_from(self, state: TrainState, model: ResolvedModel) -> None:
+        """Take the weights of the model that the job starts from."""
+        local = fetch_model(self._attempt.store, model)
+        try:
+            start_from(state, local.folder, weights=model.weights)
+        except CheckpointFormatError as error:
+            raise BadInputError(f"init: {model.commit_key} {error.problem}") from error
+        if self._rank == 0:
+            self._attempt.tell(f"starts from step {model.step} of {model.job_id}")
 
     def _tell_skipped(self, step: int, problem: str) -> None:
         self._attempt.tell(f"the checkpoint of step {step} is passed over: {problem}")
@@ -257,9 +273,10 @@ class TrainingWorker:
             source=self._spec.dataset.source,
             profile=dataset.profile,
         )
-        commit = git_commit()
+        commit, model = git_commit(), self._attempt.record.model
         metrics.log_tags(
             {
+                **({"ddpmctl.init": f"{model['job_id']}/{model['step']}"} if model else {}),
                 **({"mlflow.source.git.commit": commit} if commit else {}),
                 "ddpmctl.attempt": str(self._attempt.number),
                 "ddpmctl.code_sha256": code_version(),

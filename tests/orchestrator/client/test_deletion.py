@@ -134,6 +134,13 @@ def test_what_a_sample_set_draws_from_stays_and_the_set_is_named(store: MemorySt
     assert references_to(store, ["busy"]) == []
 
 
+def test_what_a_training_starts_from_stays(store: MemoryStore) -> None:
+    """It may not have begun yet; and later its line of descent is told by that job."""
+    further = spec().model_copy(update={"name": "further", "init": ModelRef(job="old")})
+    submit_job(store, further, "further")
+    assert references_to(store, ["old"]) == ["the training further"]
+
+
 def test_a_reference_that_means_nothing_holds_nothing(store: MemoryStore) -> None:
     """A sample job of `model: {job: T1}` blocked the deletion of every training."""
     odd = SampleJob(kind="sample", name="odd", model=ModelRef(job="other"), num_samples=1)

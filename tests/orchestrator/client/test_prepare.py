@@ -162,6 +162,29 @@ def test_guidance_of_a_model_without_classes_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ("{job: tt}", "/job.yaml:3: init.job: there is no job tt; did you mean t?"),
+        ("{job: t, step: 11}", "/job.yaml:3: init.step: job t ends at step 10, before 11"),
+        ("{job: t, registered: a/1}", "/job.yaml:3: exactly one of job, registered and checkpoint"),
+        ("{registered: a/1, step: 2}", "/job.yaml:3: init.step goes with init.job"),
+        ("{checkpoint: x}", "/job.yaml:3: init.checkpoint 'x' must be the s3:// URI"),
+    ],
+)
+def test_a_training_that_starts_from_what_is_not_there_is_refused(
+    tmp_path: Path, init: str, message: str
+) -> None:
+    """It would wait for ever, or fail hours later."""
+    store = with_training(tmp_path)
+    text = TRAIN.replace("name: t\n", f"name: u\ninit: {init}\n")
+    with pytest.raises(BadInputError) as caught:
+        prepared(load(tmp_path, text), tmp_path, store)
+    assert str(caught.value).removeprefix(str(tmp_path)).startswith(message)
+    good = load(tmp_path, TRAIN.replace("name: t\n", "name: u\ninit: {job: t}\n"))
+    assert prepared(good, tmp_path, store).warnings == ()
+
+
 def test_a_step_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     """Of a training that has ended; of one that runs, a step behind its last."""
     ended = with_training(tmp_path, (5, 10))

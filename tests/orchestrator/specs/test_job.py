@@ -115,7 +115,7 @@ def test_a_mistake_is_one_line_that_names_the_place(
         (
             "{job: digits}",
             "{}",
-            ":3: exactly one of model.job, model.registered and model.checkpoint",
+            ":3: exactly one of job, registered and checkpoint",
         ),
         (
             "{job: digits}",

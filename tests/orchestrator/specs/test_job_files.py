@@ -1,5 +1,6 @@
 """The job files that come with the project."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,11 @@ def test_demo_trains_on_a_set_that_needs_no_download() -> None:
 
 @pytest.mark.parametrize(
     ("train", "sample"),
-    [("train.yaml", "sample.yaml"), ("cifar10-train.yaml", "cifar10-sample-50k.yaml")],
+    [
+        ("train.yaml", "sample.yaml"),
+        ("labelled-digits.yaml", "guided-samples.yaml"),
+        ("cifar10-train.yaml", "cifar10-sample-50k.yaml"),
+    ],
 )
 def test_sample_job_draws_from_the_job_that_is_trained_beside_it(train: str, sample: str) -> None:
     """A name that fits no job would wait for ever."""
@@ -49,6 +54,17 @@ def test_sample_job_draws_from_the_job_that_is_trained_beside_it(train: str, sam
     assert isinstance(drawn, SampleJob)
     assert drawn.model.job == trained.name
     assert drawn.sampling.num_steps <= trained.diffusion.num_timesteps
+
+
+def test_fine_tuning_starts_from_a_network_of_the_same_sizes() -> None:
+    """Only what knows the classes is new."""
+    before, after = load_spec(JOBS / "train.yaml"), load_spec(JOBS / "finetune.yaml")
+    assert isinstance(before, TrainJob)
+    assert isinstance(after, TrainJob)
+    assert after.init is not None
+    assert after.init.job == before.name
+    assert replace(after.model, num_classes=0) == before.model
+    assert after.diffusion == before.diffusion
 
 
 def test_cifar10_setting_is_that_of_the_paper() -> None:

@@ -17,7 +17,15 @@ from orchestrator.specs import kinds
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob, submission_from_json
 from orchestrator.specs.job import Job
-from orchestrator.specs.kinds import JOB_KINDS, Input, JobKind, Output, one_of, spec_from_json
+from orchestrator.specs.kinds import (
+    JOB_KINDS,
+    Input,
+    JobKind,
+    Output,
+    one_of,
+    reads_model,
+    spec_from_json,
+)
 from orchestrator.specs.sections import ModelRef, WorkerRange
 from tests.support.world import World
 
@@ -85,7 +93,7 @@ def test_rows_name_fields_of_their_specs(kind: str) -> None:
     row = JOB_KINDS[kind]
     assert {str(name) for name in row.inputs} <= row.spec.model_fields.keys()
     assert row.spec.model_fields["kind"].annotation == Literal[kind]
-    assert (row.spec.model_input is not Job.model_input) == (Input.MODEL in row.inputs)
+    assert (row.spec.model_input is not Job.model_input) == reads_model(kind)
     assert (row.spec.dataset_input is not Job.dataset_input) == (Input.DATASET in row.inputs)
 
 

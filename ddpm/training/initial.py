@@ -1,0 +1,61 @@
+"""The weights that a training starts from, where they are those of another one."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ddpm.config import UNetConfig
+from ddpm.errors import CheckpointFormatError
+from ddpm.training.checkpoint import STATE_FILE, CheckpointInfo, load_model
+from ddpm.training.loop import TrainState
+
+# What a training may have otherwise than the one it starts from.
+_FREE = frozenset({"dropout", "num_classes"})
+_LABELS = "label_embedding."
+
+
+def start_from(
+    state: TrainState, folder: Path, *, weights: Literal["ema", "model"] = "ema"
+) -> CheckpointInfo:
+    """Give a state that took no step the weights of a checkpoint, and its average the same.
+
+    The embedding of the labels stays as it was drawn where the checkpoint has none, or one of
+    another number of classes.
+
+    Args:
+        state: Of a network of the same sizes, which predicts the same.
+        folder: With `state.json` and the file of the weights.
+        weights: The moving average, or the raw weights.
+
+    Returns:
+        What the checkpoint says of itself.
+
+    Raises:
+        CheckpointFormatError: The checkpoint does not fit; then nothing of `state` was changed.
+    """
+    model, info = load_model(folder, weights=weights)
+    for found, wanted, name in _unequal(info, state):
+        problem = f"has {name} {found}, and this training {wanted}: they must be equal"
+        raise CheckpointFormatError(str(folder / STATE_FILE), problem)
+    theirs = model.state_dict()
+    with torch.no_grad():
+        for name, view in state.parameters.views(state.parameters.values):
+            own = theirs.get(name)
+            if own is not None and (own.shape == view.shape or not name.startswith(_LABELS)):
+                view.copy_(own)
+    state.ema.copy_(state.parameters.values)
+    return info
+
+
+def _unequal(info: CheckpointInfo, state: TrainState) -> list[tuple[object, object, str]]:
+    """Return what has to be equal and is not: theirs, ours, and its name."""
+    ours = state.model.config
+    names = [f.name for f in dataclasses.fields(UNetConfig) if f.name not in _FREE]
+    pairs = [(getattr(info.unet_config, n), getattr(ours, n), f"model.{n}") for n in names]
+    pairs.append((info.image_shape, state.model.image_shape, "images of (C, H, W)"))
+    for name in ("prediction", "outputs_per_channel"):
+        found, wanted = getattr(info.diffusion_config, name), getattr(state.diffusion_config, name)
+        pairs.append((found, wanted, f"diffusion.{name}"))
+    return [pair for pair in pairs if pair[0] != pair[1]]
