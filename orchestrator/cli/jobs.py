@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from dataclasses import replace
 
 import click
 
@@ -23,7 +24,8 @@ from orchestrator.store.objects import ObjectStore
 @output_option
 def status_command(job: str, output: Output) -> None:
     """Show one job in full; JOB is an id, or a name (its newest job)."""
-    status = job_status(surroundings(output.say).store, job)
+    around = surroundings(output.say)
+    status = with_page(job_status(around.store, job), around)
     output.result(status, describe_job(status))
 
 
@@ -63,7 +65,7 @@ def wait_command(job: str, timeout_s: float | None, output: Output) -> None:
     job_id = find_job_id(around.store, job)
     _see_that_it_moves(around, output, deadline)
     left_s = None if timeout_s is None else max(0.0, deadline - time.monotonic())
-    sys.exit(exit_code_of(wait_for(output, around.store, job_id, left_s).state))
+    sys.exit(exit_code_of(wait_for(output, around, job_id, left_s).state))
 
 
 def _see_that_it_moves(around: Surroundings, output: Output, deadline: float) -> None:
@@ -78,9 +80,17 @@ def _see_that_it_moves(around: Surroundings, output: Output, deadline: float) ->
         output.say(f"the job waits: {error}")
 
 
-def wait_for(output: Output, store: ObjectStore, job_id: str, timeout_s: float | None) -> JobStatus:
+def with_page(status: JobStatus, around: Surroundings) -> JobStatus:
+    """Return a status with the page of its experiment, once there is one."""
+    page = around.mlflow_page(status.experiment_id) if status.experiment_id else ""
+    return replace(status, mlflow_page=page)
+
+
+def wait_for(
+    output: Output, around: Surroundings, job_id: str, timeout_s: float | None
+) -> JobStatus:
     """Wait for a job's end, showing its progress; give and return its last status."""
-    last = watch(output, store, job_id, timeout_s)
+    last = with_page(watch(output, around.store, job_id, timeout_s), around)
     output.result(last, describe_job(last))
     return last
 

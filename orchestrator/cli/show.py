@@ -93,6 +93,7 @@ def describe_job(status: JobStatus) -> str:
         lines.append(f"  waits     {trouble.what}: {trouble.why}")
     if status.run_id:
         lines.append(f"  MLflow    run {status.run_id}")
+        lines += [f"            {status.mlflow_page}"] if status.mlflow_page else []
     return "\n".join(lines)
 
 

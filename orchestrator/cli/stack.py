@@ -6,6 +6,7 @@ import click
 
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.client.mlflow_page import runs_page
 from orchestrator.client.surroundings import stack_folder, use_stack
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.store.conditions import prove_conditions
@@ -27,7 +28,7 @@ def up_command(output: Output) -> None:
         "store_url": info.store_url,
         "ray_url": info.ray_url,
         "ray_token_file": str(info.ray_token_file),
-        "mlflow_url": info.mlflow_url,
+        "mlflow_url": runs_page(info.mlflow_url),
     }
     output.result(value, describe_stack(info))
 
@@ -39,7 +40,7 @@ def describe_stack(info: StackInfo) -> str:
         f"embedded stack in {info.folder}: {state}\n"
         f"  store   {info.store_url}\n"
         f"  Ray     {info.ray_url}   (its token: {info.ray_token_file})\n"
-        f"  MLflow  {info.mlflow_url}"
+        f"  MLflow  {runs_page(info.mlflow_url)}"
     )
 
 

@@ -56,9 +56,11 @@ def submit_command(
     )
     ensure_running(around, output.say)
     if stay:
-        sys.exit(exit_code_of(wait_for(output, store, submission.job_id, None).state))
+        sys.exit(exit_code_of(wait_for(output, around, submission.job_id, None).state))
     told = "queued" if submission.is_new else "exists already, with the same spec"
     # The status costs seven requests, which the text does not need.
     status = job_status(store, submission.job_id) if output.as_json else None
     text = f"{submission.job_id} {told}\n  follow it: ddpmctl wait {spec.name}"
+    page = around.mlflow_page()
+    text += f"\n  its run:   {page}" if page else ""
     output.result(status, text)

@@ -65,6 +65,8 @@ class JobStatus(ListedJob):
         workers: What each worker of its attempt does.
         details: What else its attempt shows.
         run_id: Its run in MLflow.
+        experiment_id: The experiment of that run.
+        mlflow_page: Where a browser finds the experiment's runs; "" where nobody said so.
         model: The checkpoint that it reads.
         decisions: What was fixed once for the job.
         attempts: What each of them came to.
@@ -75,6 +77,8 @@ class JobStatus(ListedJob):
     workers: tuple[WorkerReport, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     run_id: str | None = None
+    experiment_id: str = ""
+    mlflow_page: str = ""
     model: Mapping[str, Any] = field(default_factory=dict)
     decisions: Mapping[str, Any] = field(default_factory=dict)
     attempts: tuple[AttemptRecord, ...] = ()
@@ -101,6 +105,7 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
         workers=said.workers if isinstance(said, Heartbeat) else (),
         details=said.details if isinstance(said, Heartbeat) else {},
         run_id=tracking[0].get("run_id") if tracking else None,
+        experiment_id=str(tracking[0].get("experiment_id", "")) if tracking else "",
         model=record.model,
         decisions=record.decisions,
         attempts=record.attempts,

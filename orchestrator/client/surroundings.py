@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.client.mlflow_page import runs_page
 from orchestrator.cluster.private_files import write_private
 from orchestrator.errors import BadInputError, LocalFolderError, StackError
 from orchestrator.store.conditions import prove_conditions
@@ -60,6 +61,13 @@ class Surroundings:
     store: ObjectStore
     stack: "StackInfo | None"
     started: tuple[str, ...] = ()
+
+    def mlflow_page(self, experiment_id: str = "") -> str:
+        """Return where a browser finds runs; "" where MLflow is not one that has pages."""
+        if self.stack is not None:
+            return runs_page(self.stack.mlflow_url, experiment_id)
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        return runs_page(uri, experiment_id) if uri.startswith(("http://", "https://")) else ""
 
     def bring_up_rest(self, say: Say) -> tuple[str, ...]:
         """Start what of an embedded stack does not run, and return what this command started.

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 TOKEN_VARIABLE = "DDPMCTL_MLFLOW_TOKEN"  # noqa: S105  (a name, not a token)
+REMEMBERED_S = 90 * 24 * 3600
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -43,7 +44,11 @@ class TokenGate:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif self._is_token(dict(_query(scope)).get("token", "")):
-            remember = f"{_cookie_name(scope)}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+            # Lax: a link or bookmark from elsewhere opens the page; forms of others do not get in.
+            remember = (
+                f"{_cookie_name(scope)}={self._token}; Path=/; HttpOnly; SameSite=Lax; "
+                f"Max-Age={REMEMBERED_S}"
+            )
             headers = [(b"location", _without_token(scope)), (b"set-cookie", remember.encode())]
             await _send(send, 303, headers)
         else:

@@ -9,6 +9,10 @@ from orchestrator.stack.parts import BUCKET, Part, http_get
 from orchestrator.stack.ports import LOOPBACK
 
 MLFLOW_PORTS = ("mlflow",)
+# Patterns of fnmatch. Any port: a tunnel brings the page to another one, and a name that somebody
+# points at this machine is still refused.
+_OWN_NAMES = (LOOPBACK, "localhost", "[[]::1]")
+ALLOWED_HOSTS = tuple(f"{name}{port}" for name in _OWN_NAMES for port in ("", ":*"))
 
 
 def mlflow_url(ports: Mapping[str, int]) -> str:
@@ -37,8 +41,7 @@ def mlflow_part(
         store: The variables by which the store is reached.
     """
     port = ports["mlflow"]
-    hosts = [f"{host}:{port}" for host in (LOOPBACK, "localhost")]
-    origins = [f"http://{host}" for host in hosts]
+    origins = [f"http://{host}:{port}" for host in (LOOPBACK, "localhost")]
     options = {
         "--app-name": "ddpmctl",
         "--host": LOOPBACK,
@@ -47,7 +50,7 @@ def mlflow_part(
         # Relative to the working folder: a path may hold what a URI may not.
         "--backend-store-uri": "sqlite:///mlflow.db",
         "--artifacts-destination": f"s3://{BUCKET}/mlflow",
-        "--allowed-hosts": ",".join(hosts),
+        "--allowed-hosts": ",".join(ALLOWED_HOSTS),
         "--cors-allowed-origins": ",".join(origins),
     }
     told = [word for option in options.items() for word in option]

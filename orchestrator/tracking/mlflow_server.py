@@ -22,6 +22,8 @@ _LONGEST_DIGEST = 36
 
 _STEP_TAG = "ddpmctl.step"
 
+# By these MLflow's page opens an experiment on its runs instead of on traces of language models.
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 
 
@@ -47,7 +49,17 @@ class MlflowServer:
         """Return the id of an experiment, made if absent."""
         with self._translated():
             found = self._client.get_experiment_by_name(name)
-            return str(found.experiment_id if found else self._client.create_experiment(name))
+            if found is None:
+                kind = {KIND_TAG: KIND}
+                return str(self._client.create_experiment(name, tags=kind))
+            if found.lifecycle_stage == "deleted":
+                raise TrackingError(
+                    f"experiment {name!r} was deleted in MLflow: restore it there with "
+                    f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+                )
+            if KIND_TAG not in found.tags:
+                self._client.set_experiment_tag(found.experiment_id, KIND_TAG, KIND)
+        return str(found.experiment_id)
 
     def find_run(self, experiment_id: str, job_id: str) -> str | None:
         """Return the id of the oldest run of a job, or None."""

@@ -166,17 +166,24 @@ def test_ray_agents_refuse_strangers(stack_info: StackInfo, path: str, body: byt
     assert request(ports["ray.dashboard"], "POST", "/api/jobs/", body or b"{}")[0] == 401
 
 
-def test_other_hosts_names_are_refused_by_mlflow(stack_info: StackInfo) -> None:
+def test_mlflow_answers_through_any_tunnel_and_under_no_other_name(stack_info: StackInfo) -> None:
     """A web page must not reach the server by a name of its own (DNS rebinding)."""
     token = stack_info.environment["MLFLOW_TRACKING_TOKEN"]
     port = load_state(StackFolder(stack_info.folder)).ports["mlflow"]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    headers = {"Host": "evil.example", "Authorization": f"Bearer {token}"}
-    connection.request(
-        "GET", "/ajax-api/2.0/mlflow/experiments/search?max_results=1", None, headers
-    )
-    assert connection.getresponse().status == 403
-    connection.close()
+
+    def status(host: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        headers = {"Host": host, "Authorization": f"Bearer {token}"}
+        path = "/ajax-api/2.0/mlflow/experiments/search?max_results=1"
+        connection.request("GET", path, None, headers)
+        answer = connection.getresponse().status
+        connection.close()
+        return answer
+
+    own = (f"127.0.0.1:{port}", "127.0.0.1:15000", "localhost:15000", "localhost", "[::1]:15000")
+    assert [status(host) for host in own] == [200] * len(own)
+    others = ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil:80")
+    assert [status(host) for host in others] == [403] * len(others)
 
 
 def grpc_code(channel: grpc.Channel, method: str) -> str:

@@ -151,6 +151,8 @@ def test_everything_a_job_says_is_on_its_page(job: TrackedJob, tmp_path: Path) -
     assert run.data.params["training.learning_rate"] == "0.0002"
     assert len(run.data.params["note"]) == 6000
     assert run.data.tags["mlflow.source.git.commit"] == "0123abc"
+    experiment = mlflow_client().get_experiment(run.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert np.isnan(run.data.metrics["loss"])
     assert run.data.metrics["system/cpu_utilization_percentage"] == 50.0
     assert run.data.metrics["odd name_"] == 1.0

@@ -85,7 +85,8 @@ def test_link_with_the_token_is_remembered_and_cleaned() -> None:
     assert start["status"] == 303
     assert headers[b"location"] == b"/x?run=3"
     assert headers[b"set-cookie"].startswith(b"ddpmctl-mlflow-5000=a-token;")
-    assert b"HttpOnly; SameSite=Strict" in headers[b"set-cookie"]
+    # Strict, or without an age, every bookmark and link from elsewhere was refused.
+    assert b"; HttpOnly; SameSite=Lax; Max-Age=" in headers[b"set-cookie"]
 
 
 def test_link_leads_to_no_other_host() -> None:
