@@ -7,12 +7,21 @@ from collections.abc import Callable
 
 import click
 
+from orchestrator.cli.arguments import JobArgument
+from orchestrator.cli.listing import matches
 from orchestrator.cli.output import Output, output_option
 from orchestrator.cli.show import progress_text
 from orchestrator.client.ensure import ensure_running
-from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status, request
+from orchestrator.client.status import (
+    POLL_EVERY_S,
+    JobStatus,
+    follow,
+    job_status,
+    list_jobs,
+    request,
+)
 from orchestrator.client.surroundings import Start, Surroundings, surroundings
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import BadInputError, OrchestratorError
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Verb
 from orchestrator.jobs.lookup import find_job_id, live_job_id
 from orchestrator.lifecycle.state import JobState
@@ -32,7 +41,9 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
 
 
 @click.command("cancel")
-@click.argument("job")
+@click.argument("jobs", nargs=-1, cls=JobArgument, metavar="[JOB]...")
+@click.option("--name", metavar="PATTERN", help="All live jobs of that name or id: 'digits-*'.")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @click.option(
     "--grace-s",
     type=click.FloatRange(min=0),
@@ -42,23 +53,64 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
     help="Time to save the work in.",
 )
 @output_option
-def cancel_command(job: str, grace_s: float, output: Output) -> None:
-    """End a job; returns when its processes are really gone, and fails if they are not."""
+def cancel_command(
+    jobs: tuple[str, ...], name: str | None, yes: bool, grace_s: float, output: Output
+) -> None:
+    r"""End jobs; returns when their processes are really gone, and fails if they are not.
+
+    \b
+    Examples:
+      ddpmctl cancel digits
+      ddpmctl cancel digits-20261122-15 other-job
+      ddpmctl cancel --name 'digits-*'
+    """
+    if not jobs and not name:
+        raise click.UsageError("name a job, or a pattern with --name")
     around = surroundings(output.say, Start.AGAIN)
     store = around.store
-    job_id = live_job_id(store, job)
+    ids = _named_jobs(store, jobs, name)
+    if name and not yes and sys.stdin.isatty():
+        question = f"cancel {len(ids)} job(s): {', '.join(ids)}?"
+        if not click.confirm(question, err=True):
+            raise BadInputError("nothing was cancelled")
+    live = [job_id for job_id in ids if not job_status(store, job_id).state.has_ended]
+    for job_id in live:
+        request(store, job_id, Verb.CANCEL, grace_s)  # kept, whoever reads it later
+    if live:
+        ensure_running(around, output.say)
+    ends = [_end_of(store, job_id, grace_s, is_live=job_id in live) for job_id in ids]
+    found: list[JobStatus] = [status for status, _, _ in ends]
+    is_one = len(jobs) == 1 and not name
+    output.result(found[0] if is_one else found, "\n".join(told for _, told, _ in ends))
+    sys.exit(0 if all(is_right for _, _, is_right in ends) else 1)
+
+
+def _named_jobs(store: ObjectStore, jobs: tuple[str, ...], pattern: str | None) -> list[str]:
+    """Return the ids of the jobs that are named, each once, and of the live ones of a pattern."""
+    ids = [live_job_id(store, job) for job in jobs]
+    if pattern:
+        live = [job for job in list_jobs(store) if not job.state.has_ended]
+        own = [job for job in live if matches(job, pattern)]
+        groups = {job.job_id for job in own}
+        ids += [job.job_id for job in own if job.parent not in groups]
+    if not ids:
+        raise BadInputError(f"no live job has a name or an id of the pattern {pattern}")
+    return list(dict.fromkeys(ids))
+
+
+def _end_of(
+    store: ObjectStore, job_id: str, grace_s: float, *, is_live: bool
+) -> tuple[JobStatus, str, bool]:
+    """Return what a job came to, what to say of it, and whether all of it is cancelled."""
     status = job_status(store, job_id)
-    if status.state.has_ended:
-        output.result(status, f"{job_id} had ended before: it is {status.state}")
-        sys.exit(0 if status.state is JobState.CANCELLED else 1)
-    request(store, job_id, Verb.CANCEL, grace_s)  # kept, whoever reads it later
-    ensure_running(around, output.say)
+    if not is_live:
+        told = f"{job_id} had ended before: it is {status.state}"
+        return status, told, status.state is JobState.CANCELLED
     *_, status = follow(store, job_id, grace_s + CANCEL_MARGIN_S)
     left = _left_of_smoke_test(store, job_id, grace_s)
     is_cancelled = status.state is JobState.CANCELLED
     told = "is cancelled; its processes are gone" if is_cancelled else f"is {status.state}"
-    output.result(status, f"{job_id} {told}{left}")
-    sys.exit(0 if is_cancelled and not left else 1)
+    return status, f"{job_id} {told}{left}", is_cancelled and not left
 
 
 def _left_of_smoke_test(store: ObjectStore, job_id: str, grace_s: float) -> str:
@@ -71,7 +123,7 @@ def _left_of_smoke_test(store: ObjectStore, job_id: str, grace_s: float) -> str:
 
 
 @click.command("retry")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @output_option
 def retry_command(job: str, output: Output) -> None:
     """Queue a failed or cancelled job again; it goes on from what it has committed."""

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client.evaluations import (
     Evaluated,
@@ -22,7 +23,7 @@ AT_FLOOR = "*"
 
 
 @click.command("compare")
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.argument("jobs", nargs=-1, cls=JobArgument, required=True, metavar="JOB...")
 @output_option
 def compare_command(jobs: tuple[str, ...], output: Output) -> None:
     """Show evaluations side by side; JOB is an evaluation, or a group that has some."""

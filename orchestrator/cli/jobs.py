@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.progress import ProgressView
 from orchestrator.cli.show import describe_event, describe_job
@@ -20,7 +21,7 @@ from orchestrator.store.objects import ObjectStore
 
 
 @click.command("status")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @output_option
 def status_command(job: str, output: Output) -> None:
     """Show one job in full; JOB is an id, or a name (its newest job)."""
@@ -30,7 +31,7 @@ def status_command(job: str, output: Output) -> None:
 
 
 @click.command("events")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @click.option("-f", "--follow", "stay", is_flag=True, help="Go on until the job has ended.")
 @output_option
 def events_command(job: str, stay: bool, output: Output) -> None:
@@ -52,7 +53,7 @@ def events_command(job: str, stay: bool, output: Output) -> None:
 
 
 @click.command("wait")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @click.option("--timeout-s", type=click.FloatRange(min=0), help="Give up waiting after this.")
 @output_option
 def wait_command(job: str, timeout_s: float | None, output: Output) -> None:

@@ -22,6 +22,9 @@ _VERBS = {
     "up": ("stack", "Start the embedded stack (store, Ray, MLflow), or say that it runs."),
     "down": ("stack", "Stop exactly what `up` started; the data stay."),
     "submit": ("submit", "Check a job file and put the job into the queue."),
+    "resubmit": ("again", "Queue a job like one that there is, with other settings."),
+    "diff": ("again", "Show in which settings two jobs differ."),
+    "init": ("init", "Ask three questions and write a job file that runs."),
     "list": ("listing", "Show the jobs."),
     "status": ("jobs", "Show one job in full."),
     "events": ("jobs", "Show what happened to a job."),
@@ -40,6 +43,8 @@ _VERBS = {
     "orchestrator": ("cluster", "The actor that moves the jobs."),
     "schema": ("reference", "Print the JSON Schema of job files, for editors."),
     "explain-field": ("reference", "Say what a field of a job file takes and means."),
+    "completion": ("completion", "Print the completion of a shell."),
+    "help": ("completion", "Show what a verb does, with its options."),
     "doctor": ("cluster", "Look whether store, Ray and MLflow do what is needed."),
 }
 
@@ -57,6 +62,7 @@ class _LazyGroup(VerbGroup):
             return None
         module = importlib.import_module(f"orchestrator.cli.{_VERBS[cmd_name][0]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
+        _keep_examples(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -90,6 +96,15 @@ class _LazyGroup(VerbGroup):
         except Exception as error:  # noqa: BLE001
             # The top of the process: a traceback helps nobody who reads a line, or JSON.
             complain(describe(error, arguments), 1, as_json)
+
+
+def _keep_examples(command: click.Command) -> None:
+    """Have click keep the lines of examples: its mark for that is no letter of a docstring."""
+    if command.help:
+        command.help = command.help.replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _keep_examples(inner)
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

@@ -62,6 +62,13 @@ class ProgressView:
         else:
             self._say_plainly(state, progress)
 
+    def say(self, line: str) -> None:
+        """Write a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif not self._silent:
+            click.echo(line, err=True)
+
     def _say_plainly(self, state: str, progress: str) -> None:
         now = time.monotonic()
         if state == self._said and now - self._said_at < PLAIN_EVERY_S:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
+from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.output import Output, output_option
 from orchestrator.cli.show import child_text, duration_text
@@ -23,7 +24,7 @@ _SHOWN_NODES = 8
 
 
 @click.command("explain")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @output_option
 def explain_command(job: str, output: Output) -> None:
     """Say what a job asks for, what is free, who is ahead, and when it starts."""

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import click
 
+from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
 from orchestrator.cli.show import bytes_text
 from orchestrator.client.deletion import Removed, delete_job, find_deletable
@@ -14,7 +15,7 @@ from orchestrator.errors import BadInputError
 
 
 @click.command("delete")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @output_option
 def delete_command(job: str, yes: bool, output: Output) -> None:

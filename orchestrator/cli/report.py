@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, short_output_option
 from orchestrator.client.evaluations import read_evaluations
 from orchestrator.client.report.page import report_page
@@ -13,7 +14,7 @@ from orchestrator.client.surroundings import surroundings
 
 
 @click.command("report")
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.argument("jobs", nargs=-1, cls=JobArgument, required=True, metavar="JOB...")
 @click.option(
     "--output",
     "path",

@@ -15,6 +15,7 @@ from orchestrator.artifacts.samples.verify import (
     repair_samples,
     verify_samples,
 )
+from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.changes import ask_and_wait
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.jobs import watch
@@ -35,7 +36,7 @@ def samples_command() -> None:
 
 
 @samples_command.command("verify")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @output_option
 def verify_command(job: str, output: Output) -> None:
     """Reread a set and prove that it has exactly N images, in order and undamaged."""
@@ -46,7 +47,7 @@ def verify_command(job: str, output: Output) -> None:
 
 
 @samples_command.command("repair")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @output_option
 def repair_command(job: str, output: Output) -> None:
     """Draw again what is missing or damaged, and nothing else; then prove the set."""
@@ -67,7 +68,7 @@ def repair_command(job: str, output: Output) -> None:
 
 
 @samples_command.command("export")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @click.option(
     "--format",
     "export_format",
@@ -92,7 +93,7 @@ def export_command(
 
 
 @samples_command.command("grid")
-@click.argument("job")
+@click.argument("job", cls=JobArgument)
 @click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
 @click.option("--num-images", type=click.IntRange(1, 4096), default=64, show_default=True)
 @short_output_option

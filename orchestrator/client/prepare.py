@@ -5,7 +5,7 @@ Every mistake names the line of the file, also in a step of a pipeline or a run 
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +62,11 @@ def _bare(source: str) -> str:
 
 
 def prepared(
-    file: JobFile, folder: Path, store: ObjectStore, say: Callable[[str], None] = _silent
+    file: JobFile,
+    folder: Path,
+    store: ObjectStore,
+    say: Callable[[str], None] = _silent,
+    coming: Collection[str] = (),
 ) -> JobFile:
     """Return a job file whose images are in the store, pinned by their hash; equal sources once.
 
@@ -71,6 +75,7 @@ def prepared(
         folder: What relative paths start from.
         store: Where the images go, and the jobs are.
         say: Told what was taken in, and what was left out.
+        coming: Names of trainings that are queued before it, and are not there yet.
 
     Raises:
         BadInputError: A job cannot work; the message names file and line.
@@ -80,7 +85,7 @@ def prepared(
     for step, job in file.jobs():
         pinned = functools.partial(with_dataset, job, folder, store, known, say)
         jobs[step] = _with_images(file, step, job, pinned)
-    return _Looks(store, file).at(replace(file, spec=_with_jobs(file.spec, jobs)))
+    return _Looks(store, file, coming).at(replace(file, spec=_with_jobs(file.spec, jobs)))
 
 
 def _with_images(file: JobFile, step: str, job: Job, pinned: Callable[[], Job]) -> Job:
@@ -111,7 +116,8 @@ def _with_jobs(spec: Job | GroupJob, jobs: dict[str, Job]) -> Job | GroupJob:
 class _Looks:
     """Looks at each job of a file; what many jobs share is looked at once."""
 
-    def __init__(self, store: ObjectStore, file: JobFile) -> None:
+    def __init__(self, store: ObjectStore, file: JobFile, coming: Collection[str]) -> None:
+        self._coming = coming
         self._store = store
         self._images: dict[str, ImagesSeen] = {}
         self._models: dict[tuple[ModelRef, str], list[Remark]] = {}
@@ -126,12 +132,13 @@ class _Looks:
     def _look(self, step: str, job: Job, gives: Gives) -> Iterator[Remark]:
         if isinstance(job, TrainJob):
             yield from remarks_on_images(job, self._seen(str(job.dataset.sha256)), gives)
-        if job.model_input is not None and step not in self._of_steps:
+        ref = job.model_input
+        if ref is not None and ref.job not in self._coming and step not in self._of_steps:
             if isinstance(job, TrainJob):
-                yield from remarks_on_init(self._store, job.model_input)
+                yield from remarks_on_init(self._store, ref)
             else:
                 sampling = job.sampling if isinstance(job, SampleJob) else None
-                yield from self._on_model(job.model_input, sampling)
+                yield from self._on_model(ref, sampling)
         if job.resources.gpus_per_worker not in ("auto", 0):
             yield from remarks_on_room(self._gpus, job, gives)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from orchestrator.store.keys import AttemptPaths, JobPaths
 from orchestrator.store.numbered import NumberedFolder
@@ -19,10 +20,17 @@ class LogStream:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line, without its end."""
+    """One line, without its end.
+
+    Attributes:
+        stream: Whose it is.
+        text: What it says.
+        at: When it reached the store, by the store's clock: within seconds of being written.
+    """
 
     stream: LogStream
     text: str
+    at: datetime = field(compare=False, default=datetime.min.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True)
@@ -123,20 +131,27 @@ class LogReader:
         positions = dict(cursor.positions)
         for stream in self.streams():
             position = positions.get(stream, StreamPosition())
-            texts, positions[stream] = self._read(stream, position, at_end)
-            lines += [LogLine(stream, text) for text in texts]
+            found, positions[stream] = self._read(stream, position, at_end)
+            lines += found
+        lines.sort(key=lambda line: line.at)  # those of one stream stay in their order
         return lines, LogCursor(positions)
 
     def _read(
         self, stream: LogStream, position: StreamPosition, at_end: bool
-    ) -> tuple[list[str], StreamPosition]:
-        paths = self._paths.attempt(stream.attempt)
-        text, number = read_log(self._store, paths, stream.role, stream.rank, position.number)
-        # Bytes are cut at line ends before they are decoded: a piece may end within a character.
-        *whole, rest = (position.rest + text).split(b"\n")
+    ) -> tuple[list[LogLine], StreamPosition]:
+        folder = stream_folder(self._paths.attempt(stream.attempt), stream.role, stream.rank)
+        pieces = NumberedFolder(self._store, folder, ".log")
+        lines: list[LogLine] = []
+        number, rest, at = position.number, position.rest, LogLine(stream, "").at
+        for number in pieces.numbers(position.number):
+            piece = self._store.get(pieces.key(number))
+            # Cut at line ends before it is decoded: a piece may end within a character.
+            *whole, rest = (rest + piece.body).split(b"\n")
+            at = piece.modified_at
+            lines += [LogLine(stream, _decoded(line), at) for line in whole]
         if at_end and rest:
-            whole, rest = [*whole, rest], b""
-        lines = [line.decode("utf-8", errors="replace").rstrip("\r") for line in whole]
+            lines.append(LogLine(stream, _decoded(rest), at))
+            rest = b""
         return lines, StreamPosition(number, rest)
 
     def tail(self, stream: LogStream, num_lines: int) -> list[str]:
@@ -150,3 +165,7 @@ class LogReader:
                 break
         lines = text.decode("utf-8", errors="replace").splitlines()
         return lines[max(0, len(lines) - num_lines) :]
+
+
+def _decoded(line: bytes) -> str:
+    return line.decode("utf-8", errors="replace").rstrip("\r")

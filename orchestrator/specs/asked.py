@@ -67,6 +67,30 @@ def differences(new: Request, stored: Request) -> list[str]:
     ]
 
 
+def fields_that_differ(one: Job | GroupJob, other: Job | GroupJob) -> dict[str, tuple[Any, Any]]:
+    """Return the fields, as ways with dots, in which two specs differ, with both values.
+
+    A field that one of them does not have is None there.
+    """
+    values = []
+    for spec in (one, other):
+        leaves = {step: dict(_leaves(value)) for step, value in _specs(spec).items()}
+        values.append(
+            {
+                ".".join((*([step] if step else []), *way)): value
+                for step, ways in leaves.items()
+                for way, value in ways.items()
+                if way[0] != "ties"
+            }
+        )
+    ours, theirs = values
+    return {
+        key: (ours.get(key), theirs.get(key))
+        for key in ours | theirs
+        if ours.get(key) != theirs.get(key)
+    }
+
+
 def _specs(spec: Job | GroupJob) -> dict[str, dict[str, Any]]:
     """Return the fields of a job by its step, those of a group (or a lone job) at ""."""
     own = spec.model_dump(mode="json")

@@ -182,7 +182,11 @@ def load_job_file(
     Raises:
         BadInputError: One line that names file, line and key, and what to do.
     """
-    document = load_document(path, environment)
+    return job_file_of(load_document(path, environment), overrides)
+
+
+def job_file_of(document: Document, overrides: Sequence[str] = ()) -> JobFile:
+    """Check a document as a job file of any kind. Raises: BadInputError."""
     return _job_file(document, overrides).checked(lambda _, job, gives: remarks_on(job, gives))
 
 
