@@ -21,14 +21,18 @@ $(STAMP): pyproject.toml constraints.txt requirements-embedded.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[embedded,dev]'
 	@touch $(STAMP)
 
-# The main job on the embedded stack: train on digits, then draw new ones.
+# The main job on the embedded stack: train on digits, draw new ones, and say how good they are.
 demo: setup
 	$(BIN)/ddpmctl up
 	$(BIN)/ddpmctl submit jobs/train.yaml
 	$(BIN)/ddpmctl submit jobs/sample.yaml
+	$(BIN)/ddpmctl submit jobs/evaluate.yaml
 	$(BIN)/ddpmctl wait digits
 	$(BIN)/ddpmctl wait digits-samples
+	$(BIN)/ddpmctl wait digits-quality
 	$(BIN)/ddpmctl samples grid digits-samples --to samples/digits.png
+	$(BIN)/ddpmctl compare digits-quality
+	$(BIN)/ddpmctl report digits-quality --output samples/digits.html
 	@echo "The stack goes on running; stop it with $(BIN)/ddpmctl down"
 	@$(BIN)/ddpmctl up
 

@@ -1,7 +1,7 @@
 """`ddpmctl compare`: evaluations side by side."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 from rich import box
@@ -28,24 +28,28 @@ AT_FLOOR = "*"
 def compare_command(jobs: tuple[str, ...], output: Output) -> None:
     """Show evaluations side by side; JOB is an evaluation, or a group that has some."""
     rows = read_evaluations(surroundings(output.say).store, jobs)
-    output.result([dataclasses.asdict(row) for row in rows], _table(rows))
+    output.result([dataclasses.asdict(row) for row in rows], comparison_table(rows))
 
 
-def _table(rows: Sequence[Evaluated]) -> str:
+def comparison_table(rows: Sequence[Evaluated]) -> str:
+    """Return what people read: a line a set, then what real images get."""
     measures = list(measures_of(rows))
     settings = differing(rows) or ["method", "num_steps"]
     table = Table(box=box.SIMPLE, pad_edge=False)
     for heading in ("set", *settings):
         table.add_column(heading)
-    for heading in (*measures, "authentic", "images/s"):
+    for heading in (*measures, "rarest class", "authentic", "images/s"):
         table.add_column(heading, justify="right")
     for row in rows:
         cells = [_number(row.metric(measure)) for measure in measures]
         told = [str(row.settings.get(key, "")) for key in settings]
-        table.add_row(row.samples, *told, *cells, _authentic(row), _speed(row))
+        more = (_rarest(row.classes), _authentic(row), _speed(row))
+        table.add_row(row.samples, *told, *cells, *more)
     for row in {(row.reference, row.extractor): row for row in rows}.values():
         floors = [_floor(row.metric(measure)) for measure in measures]
-        table.add_row(f"real ({row.reference})", *([""] * len(settings)), *floors, "", "")
+        blank = [""] * len(settings)
+        rarest = _rarest(row.real_classes)
+        table.add_row(f"real ({row.reference})", *blank, *floors, rarest, "", "")
     console = Console(width=200, color_system=None)
     with console.capture() as captured:
         console.print(table)
@@ -58,10 +62,12 @@ def _legend(rows: Sequence[Evaluated]) -> str:
     k = sorted({str(metric.k) for metric in found if metric.k is not None})
     n = sorted({metric.num_samples for metric in found})
     floors = sorted({metric.floor_images for metric in found})
+    classifiers = sorted({row.classifier for row in rows if row.classifier})
+    told = "".join(f"\nclasses: {classifier}" for classifier in classifiers)
     return (
         f"features: {', '.join(extractors)}; k = {', '.join(k)}; n = {_span(n)}; "
         f"real against real at n = {_span(floors)}; "
-        f"± is a standard error; {AT_FLOOR}: cannot be told from real images"
+        f"± is a standard error; {AT_FLOOR}: cannot be told from real images{told}"
     )
 
 
@@ -83,6 +89,13 @@ def _floor(metric: Measured | None) -> str:
 def _authentic(row: Evaluated) -> str:
     share = row.memorisation.get("authentic_share")
     return "" if share is None else f"{share:.3f}"
+
+
+def _rarest(shares: Mapping[str, float]) -> str:
+    if not shares:
+        return ""
+    name = min(shares, key=lambda name: shares[name])
+    return f"{shares[name]:.3f} ({name})"
 
 
 def _speed(row: Evaluated) -> str:

@@ -8,6 +8,7 @@ from ddpm.config import ConfigError
 from orchestrator.artifacts.datasets.refs import DatasetRef, find_known, resolve_source
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.errors import BadInputError, DatasetError
+from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job, TrainJob
 from orchestrator.specs.kinds import Input
@@ -49,7 +50,8 @@ def with_dataset(
     dataset = _resolved(spec, asked, folder)
     key = dataset.model_dump_json(exclude={"sha256", "holdout_fraction"})
     if key not in known:
-        known[key] = _find(dataset, store) or _take_in(dataset, store, say)
+        needs_labels = isinstance(spec, TrainJob)
+        known[key] = _find(dataset, store) or _take_in(dataset, store, say, needs_labels)
     ref = known[key]
     if asked.sha256 not in (None, ref.sha256):
         raise DatasetError(
@@ -75,7 +77,9 @@ def _resolved(spec: Job, asked: DatasetSpec, folder: Path) -> DatasetSpec:
 
 
 def _is_told_classes(spec: Job) -> bool:
-    return isinstance(spec, TrainJob) and spec.model.num_classes != 0
+    if isinstance(spec, TrainJob):
+        return spec.model.num_classes != 0
+    return isinstance(spec, EvaluateJob)
 
 
 def _find(dataset: DatasetSpec, store: ObjectStore) -> DatasetRef | None:
@@ -86,10 +90,14 @@ def _find(dataset: DatasetSpec, store: ObjectStore) -> DatasetRef | None:
     return None if found is None or found.class_names else found
 
 
-def _take_in(dataset: DatasetSpec, store: ObjectStore, say: Callable[[str], None]) -> DatasetRef:
+def _take_in(
+    dataset: DatasetSpec, store: ObjectStore, say: Callable[[str], None], needs_labels: bool
+) -> DatasetRef:
     # Loaded here: the libraries that read images take longer than all else that `submit` does.
     datasets = importlib.import_module("orchestrator.artifacts.datasets.ingest")
-    ref: DatasetRef = datasets.ingest_as_asked(dataset, store, cache_folder("datasets"), say=say)
+    ref: DatasetRef = datasets.ingest_as_asked(
+        dataset, store, cache_folder("datasets"), say=say, needs_labels=needs_labels
+    )
     return ref
 
 

@@ -62,6 +62,9 @@ class Evaluated:
         metrics: By name.
         memorisation: Numbers by name.
         speed: Numbers of the sample job by name.
+        classes: Share of the samples by class; {} where the real images have no labels.
+        real_classes: Share of the real images.
+        classifier: How the classes were found, and how often that is right; "" without labels.
         nearest: Key of the picture of the samples nearest to training images.
     """
 
@@ -75,6 +78,9 @@ class Evaluated:
     metrics: Mapping[str, Measured] = field(default_factory=dict)
     memorisation: Mapping[str, float] = field(default_factory=dict)
     speed: Mapping[str, float] = field(default_factory=dict)
+    classes: Mapping[str, float] = field(default_factory=dict)
+    real_classes: Mapping[str, float] = field(default_factory=dict)
+    classifier: str = ""
     nearest: str = ""
 
     def metric(self, measure: str) -> Measured | None:
@@ -131,6 +137,7 @@ def _read(store: ObjectStore, records: RecordStore, job_id: str) -> Evaluated:
         memorisation=result.get("memorisation", {}),
         speed=result.get("speed", {}),
         nearest=nearest if store.exists(nearest) else "",
+        **_classes(result.get("classes", {})),
         **_origin(records, samples),
     )
 
@@ -146,6 +153,19 @@ def _state(records: RecordStore, job_id: str) -> str:
 def _measured(values: Mapping[str, Any]) -> Measured:
     known = {name: values[name] for name in Measured.__dataclass_fields__ if name in values}
     return Measured(**known)
+
+
+def _classes(values: Mapping[str, Any]) -> dict[str, Any]:
+    if not values:
+        return {}
+    told = f"the class of most of the {values['k']} nearest training images"
+    if values["accuracy"] is not None:
+        told += f"; right of {values['accuracy']:.3f} of {values['num_held_out']} held-out images"
+    return {
+        "classes": dict(zip(values["names"], values["shares"], strict=True)),
+        "real_classes": dict(zip(values["names"], values["real_shares"], strict=True)),
+        "classifier": told,
+    }
 
 
 def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:

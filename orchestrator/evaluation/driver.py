@@ -19,10 +19,21 @@ import ray
 from ddpm.metrics.blocks import Features
 from orchestrator.artifacts.images import film_strip
 from orchestrator.attempts.attempt import Attempt, run_attempt
-from orchestrator.errors import BadInputError, ShardDamagedError, WorkersLostError
+from orchestrator.errors import (
+    BadInputError,
+    DatasetError,
+    ShardDamagedError,
+    WorkersLostError,
+)
 from orchestrator.evaluation.extractors import extractor_sha256
 from orchestrator.evaluation.feature_shards import FeatureShards
-from orchestrator.evaluation.image_sets import ImageSet, Pixels, find_sets, open_reader
+from orchestrator.evaluation.image_sets import (
+    ImageSet,
+    Pixels,
+    find_sets,
+    open_reader,
+    read_classes,
+)
 from orchestrator.evaluation.scoring import Findings, score_features, speed_of
 from orchestrator.evaluation.worker import FeatureSetup, sets_of
 from orchestrator.fleet.run import FleetRun, placement_of
@@ -133,7 +144,8 @@ class Evaluation:
             _gathered(folder / f"{number}.npy", images, features[number])
             for number, images in enumerate(self.sets)
         )
-        return score_features(self.spec, samples, reference, self.sets[1])
+        classes = read_classes(self.attempt.store, self.sets[1])
+        return score_features(self.spec, samples, reference, self.sets[1], classes)
 
     def _keep(self, findings: Findings) -> None:
         attempt, (samples, reference) = self.attempt, self.sets
@@ -218,7 +230,7 @@ def evaluate(attempt: Attempt) -> Outcome:
             return job.run()
         except WorkersLostError as error:
             return Outcome(reason=Reason.WORKER_LOST, message=str(error))
-        except ShardDamagedError as error:
+        except (ShardDamagedError, DatasetError) as error:
             return Outcome(reason=Reason.BAD_INPUT, message=headline(error))
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.artifacts.datasets.labels import ClassLabels, read_labels
 from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.artifacts.samples.verify import SampleSet
@@ -38,6 +39,7 @@ class ImageSet:
         shape: (H, W, C).
         shard_size: Images of a shard of features.
         holdout_fraction: Of a data set, the share that no training saw.
+        labelled_sha256: Of a data set with labels, the name of images and labels together.
     """
 
     form: Literal["samples", "dataset"]
@@ -48,6 +50,7 @@ class ImageSet:
     shard_size: int
     job_id: str = ""
     holdout_fraction: float = 0.0
+    labelled_sha256: str = ""
 
     @property
     def plan(self) -> ShardPlan:
@@ -141,7 +144,15 @@ def _of_dataset(store: ObjectStore, spec: DatasetSpec) -> ImageSet:
         shape=(ref.height, ref.width, ref.channels),
         shard_size=DATASET_SHARD,
         holdout_fraction=spec.holdout_fraction,
+        labelled_sha256=ref.sha256 if ref.class_names else "",
     )
+
+
+def read_classes(store: ObjectStore, images: ImageSet) -> ClassLabels | None:
+    """Return the classes of a set's images; None where nobody told them. Raises: DatasetError."""
+    if not images.labelled_sha256:
+        return None
+    return read_labels(store, describe(store, images.labelled_sha256))
 
 
 class ShardReader(Protocol):

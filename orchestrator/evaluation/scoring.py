@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddpm.metrics.blocks import Features
+from ddpm.metrics.classes import ClassShares, class_shares
 from ddpm.metrics.neighbours import (
     Nearest,
     authentic_share,
@@ -17,6 +18,7 @@ from ddpm.metrics.neighbours import (
 )
 from ddpm.metrics.scores import Score, score_all
 from ddpm.training.data import ImageDataset
+from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.evaluation.extractors import metric_name
 from orchestrator.evaluation.image_sets import ImageSet
 from orchestrator.specs.evaluate import EvaluateJob
@@ -38,6 +40,8 @@ class Findings:
         shown: Samples that lie nearest to a training image, nearest first.
         neighbours: The training image next to each of them.
         remarks: What a reader should know.
+        classes: Which classes the samples are of; None without labels of real images.
+        class_names: Of these classes.
     """
 
     scores: dict[str, Score]
@@ -45,6 +49,8 @@ class Findings:
     shown: Indices
     neighbours: Indices
     remarks: tuple[str, ...]
+    classes: ClassShares | None = None
+    class_names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -56,6 +62,7 @@ class Findings:
             "format_version": FORMAT_VERSION,
             "scores": scores,
             "memorisation": self.memorisation,
+            "classes": self._classes(),
             "nearest": [
                 {"sample": int(sample), "training_image": int(image)}
                 for sample, image in zip(self.shown, self.neighbours, strict=True)
@@ -63,9 +70,18 @@ class Findings:
             "remarks": list(self.remarks),
         }
 
+    def _classes(self) -> dict[str, Any]:
+        if self.classes is None:
+            return {}
+        return {"names": list(self.class_names), **asdict(self.classes)}
+
     def numbers(self) -> dict[str, float]:
         """Return what a tracker is told: each metric with its spread and its floor."""
         numbers: dict[str, float] = dict(self.memorisation)
+        if self.classes is not None:
+            numbers["rarest_class_share"] = min(self.classes.shares)
+            if self.classes.accuracy is not None:
+                numbers["classifier_accuracy"] = self.classes.accuracy
         for name, score in self.scores.items():
             numbers |= {
                 name: score.value,
@@ -95,7 +111,11 @@ def split_reference(images: ImageSet) -> tuple[Indices, Indices]:
 
 
 def score_features(
-    spec: EvaluateJob, samples: Features, reference: Features, images: ImageSet
+    spec: EvaluateJob,
+    samples: Features,
+    reference: Features,
+    images: ImageSet,
+    labels: ClassLabels | None = None,
 ) -> Findings:
     """Compare samples with real images.
 
@@ -104,6 +124,7 @@ def score_features(
         samples: (N, D).
         reference: (M, D), of all images of the reference set.
         images: That set.
+        labels: Its classes, if it has some.
     """
     train_images, held_out = split_reference(images)
     train = reference[train_images]
@@ -127,6 +148,27 @@ def score_features(
         shown=shown,
         neighbours=train_images[nearest.indices[shown]],
         remarks=tuple(remarks),
+        classes=_classes(spec, samples, reference, labels, (train_images, held_out)),
+        class_names=labels.names if labels else (),
+    )
+
+
+def _classes(
+    spec: EvaluateJob,
+    samples: Features,
+    reference: Features,
+    labels: ClassLabels | None,
+    split: tuple[Indices, Indices],
+) -> ClassShares | None:
+    if labels is None:
+        return None
+    train, held_out = split
+    return class_shares(
+        samples,
+        (reference[train], labels.values[train]),
+        (reference[held_out], labels.values[held_out]),
+        num_classes=len(labels.names),
+        k=spec.k,
     )
 
 

@@ -81,7 +81,7 @@ class DatasetSpec(Closed):
         channels: What every image becomes; `auto` keeps what all of them have.
         background: Colour below transparent and padded pixels.
         value_range: Values that become -1 and 1; `auto` is all that a whole-number type can hold.
-        labels: Where the classes of a conditional model are from.
+        labels: Where the classes of a conditional model, or of an evaluation's counts, are from.
         skip_damaged: Go on without images that cannot be read, and record which.
         holdout_fraction: Share of the images kept for evaluation.
         sha256: Hash of the images; `submit` fills it in, and whoever gives it pins them.

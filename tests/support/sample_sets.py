@@ -1,6 +1,7 @@
 """Whole sample sets and data sets in a store, without a training or a fleet."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,11 @@ def _put(store: MemoryStore, paths: JobPaths, shard: Shard, pixels: Pixels) -> S
     )
 
 
-def put_dataset(store: MemoryStore, folder: Path, pixels: Pixels) -> str:
-    """Take some images into a store as a data set; return their hash."""
-    path = folder / "images.npy"
-    np.save(path, pixels)
-    return ingest(str(path), store, folder / "cache").sha256
+def put_dataset(
+    store: MemoryStore, folder: Path, pixels: Pixels, labels: Sequence[int] = ()
+) -> str:
+    """Take some images, perhaps with their classes, into a store; return the data set's hash."""
+    path = folder / "images.npz"
+    np.savez(path, images=pixels, **({"labels": np.array(labels)} if labels else {}))
+    mode = "auto" if labels else "none"
+    return ingest(str(path), store, folder / "cache", labels=mode).sha256

@@ -51,6 +51,7 @@ def ingest(
     *,
     reading: Reading | None = None,
     labels: str = "none",
+    needs_labels: bool = True,
     say: Say = _silent,
     progress: Progress = _unseen,
 ) -> DatasetRef:
@@ -63,6 +64,7 @@ def ingest(
         open_place: Opens the s3:// URI of a source.
         reading: What the images are to become; None takes them as they are.
         labels: `none`; `auto` for the surest that there are; `folders`; or `file:PATH`.
+        needs_labels: Whether `auto` is refused where there are none.
         say: Told in one line what was taken and what was left out.
         progress: Told how many of the images are in the store.
 
@@ -87,7 +89,7 @@ def ingest(
         ref = _prepared(opened, reading, store) or _prepare(opened, reading, store, progress)
         outcome = _outcome(opened, reading, store)
         say(outcome["line"])
-        if labels == "none":
+        if labels == "none" or (labels == "auto" and not (opened.labels or needs_labels)):
             return replace(ref, source=source)
         classes = find_labels(opened, labels, open_place)
     return _labelled(replace(ref, source=source), classes, outcome["damaged"], store, say)
@@ -120,6 +122,7 @@ def ingest_as_asked(
     store: ObjectStore,
     cache: Path,
     *,
+    needs_labels: bool = True,
     say: Say = _silent,
     progress: Progress = _unseen,
 ) -> DatasetRef:
@@ -130,6 +133,7 @@ def ingest_as_asked(
         cache,
         reading=reading_of(dataset),
         labels=label_mode(dataset),
+        needs_labels=needs_labels,
         say=say,
         progress=progress,
     )

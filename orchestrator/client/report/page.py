@@ -59,6 +59,7 @@ def report_page(store: ObjectStore, rows: Sequence[Evaluated], at: datetime) -> 
     sections = {
         "Numbers": "".join(_numbers(rows)),
         "Settings that differ": _settings(rows),
+        "Classes": _classes(rows),
         "Memorisation": _memorisation(rows),
         "Plots": _side(_figure(plot, number) for number, plot in enumerate(plots)),
         "Samples at equal seeds": _pictures(store, rows, "grid.png", "the first images of"),
@@ -175,6 +176,17 @@ def _settings(rows: Sequence[Evaluated]) -> str:
         for row in rows
     ]
     return _table("What the sets were drawn with", heads, lines)
+
+
+def _classes(rows: Sequence[Evaluated]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row.classes))
+    if not names:
+        return ""
+    shares = [(row.samples, row.classes) for row in rows]
+    shares += list({row.reference: (row.reference, row.real_classes) for row in rows}.values())
+    lines = [(who, [_value(found, name) for name in names]) for who, found in shares if found]
+    told = "; ".join(sorted({row.classifier for row in rows if row.classifier}))
+    return _table("Share of each class", ["set", *names], lines) + f"<p>{_text(told)}.</p>"
 
 
 def _memorisation(rows: Sequence[Evaluated]) -> str:

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.client.datasets import with_dataset
 from orchestrator.client.prepare import check_sources
 from orchestrator.errors import BadInputError, DatasetError
+from orchestrator.specs.evaluate import EvaluateJob, SetRef
 from orchestrator.specs.files import load_job_file, load_submission
 from orchestrator.specs.job import TrainJob
+from orchestrator.specs.sections import DatasetSpec
 from tests.support.fakes import MemoryStore
 
 TRAIN = """kind: train
@@ -74,3 +77,22 @@ def test_images_that_are_not_those_pinned_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "set.npy", np.ones((5, 8, 8, 1), np.uint8))
     with pytest.raises(DatasetError, match=f"pins {pinned.dataset.sha256}"):
         with_dataset(pinned, tmp_path, store)
+
+
+def test_an_evaluation_knows_classes_where_the_images_have_some(tmp_path: Path) -> None:
+    """It counts samples by class; images without labels are compared all the same."""
+    store, found = MemoryStore(), []
+    pixels = np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8, 1)
+    for name, arrays in (("told", {"labels": np.array([0, 1, 1, 0])}), ("plain", {})):
+        np.savez(tmp_path / f"{name}.npz", images=pixels, **arrays)
+        spec = EvaluateJob(
+            kind="evaluate",
+            name="quality",
+            of=SetRef(job="s"),
+            dataset=DatasetSpec(source=f"{name}.npz"),
+        )
+        pinned = with_dataset(spec, tmp_path, store).dataset_input
+        assert pinned is not None
+        found.append(describe(store, str(pinned.sha256)))
+    assert [ref.class_counts for ref in found] == [(2, 2), ()]
+    assert found[0].images == found[1].images  # so features are computed once

@@ -142,6 +142,30 @@ def test_a_set_that_copies_its_training_images_is_found_out(
     assert found["nearest_min"] == 0.0
 
 
+def test_samples_are_counted_by_class_where_the_real_images_have_labels(
+    store: MemoryStore, metrics: MetricWriter, tmp_path: Path
+) -> None:
+    """A class that a model has forgotten is seen in no mean; features are those of the images."""
+    pixels = np.random.default_rng(5).normal(0, 6, (200, 4, 4, 1))
+    numbers = np.arange(200) % 2
+    pixels[:, :2] += 60 + 120 * numbers[:, None, None, None]
+    pixels[:, 2:] += 180 - 120 * numbers[:, None, None, None]
+    real = pixels.round().astype(np.uint8)
+    sha256 = put_dataset(store, tmp_path, real, numbers.tolist())
+    put_set(store, "one-sided", real[numbers == 1][:80], 40)
+    dataset = DatasetSpec(source="halves", holdout_fraction=0.2, sha256=sha256)
+    spec = spec_of(store, of=SetRef(job="one-sided"), dataset=dataset)
+    job = Evaluated(store, "quality", spec)
+    evaluation = job.begin(metrics)
+    job.compute(evaluation)
+    evaluation.run()
+    found = job.result()["classes"]
+    assert (found["names"], found["shares"]) == (["0", "1"], [0.0, 1.0])
+    assert (found["accuracy"], found["num_held_out"]) == (1.0, 40)
+    assert sum(found["real_shares"]) == pytest.approx(1.0)
+    assert evaluation.sets[1].sha256 != sha256  # the images' own name
+
+
 def test_features_are_computed_once_for_all_jobs(store: MemoryStore, metrics: MetricWriter) -> None:
     """They lie under the hashes of images and extractor, not under a job."""
     first = Evaluated(store, "quality", spec_of(store))
