@@ -128,4 +128,11 @@ def _step(defs: _Schema, kind: str) -> _Schema:
             "anyOf": [{"type": "string"}, {"type": "integer", "minimum": 1}],
         }
         form["properties"][field.value] = own
+    for field in {Input.SAMPLES, Input.REFERENCE} & JOB_KINDS[kind].inputs:
+        own = copy.deepcopy(defs["SetRef"])
+        own["properties"]["step"] = {"description": "The step whose images it takes."}
+        own["properties"]["step"]["type"] = "string"
+        del own["required"]
+        described = form["properties"][field.value].get("description", "")
+        form["properties"][field.value] = {**own, "description": described}
     return form
