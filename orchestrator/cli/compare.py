@@ -20,6 +20,7 @@ from orchestrator.client.evaluations import (
 from orchestrator.client.surroundings import surroundings
 
 AT_FLOOR = "*"
+_WIDTH = 400  # as wide as it comes: what is cut off cannot be compared
 
 
 @click.command("compare")
@@ -32,7 +33,35 @@ def compare_command(jobs: tuple[str, ...], output: Output) -> None:
 
 
 def comparison_table(rows: Sequence[Evaluated]) -> str:
-    """Return what people read: a line a set, then what real images get."""
+    """Return what people read: a line a set, then what real images get; one set goes down."""
+    table = _of_one(rows[0]) if len(rows) == 1 else _of_many(rows)
+    console = Console(width=_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    return "\n".join([*(line for line in lines if line), *_legend(rows)])
+
+
+def _of_one(row: Evaluated) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("")
+    for heading in (row.samples, f"real ({row.reference})"):
+        table.add_column(heading, justify="right")
+    for measure in measures_of([row]):
+        metric = row.metric(measure)
+        table.add_row(measure, _number(metric), _floor(metric))
+    more = {
+        "rarest class": (_rarest(row.classes), _rarest(row.real_classes)),
+        "authentic": (_authentic(row), ""),
+        "images/s": (_speed(row), ""),
+    }
+    for name, (own, real) in more.items():
+        if own:
+            table.add_row(name, own, real)
+    return table
+
+
+def _of_many(rows: Sequence[Evaluated]) -> Table:
     measures = list(measures_of(rows))
     settings = differing(rows) or ["method", "num_steps"]
     table = Table(box=box.SIMPLE, pad_edge=False)
@@ -50,25 +79,22 @@ def comparison_table(rows: Sequence[Evaluated]) -> str:
         blank = [""] * len(settings)
         rarest = _rarest(row.real_classes)
         table.add_row(f"real ({row.reference})", *blank, *floors, rarest, "", "")
-    console = Console(width=200, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    return f"{captured.get().rstrip()}\n{_legend(rows)}"
+    return table
 
 
-def _legend(rows: Sequence[Evaluated]) -> str:
+def _legend(rows: Sequence[Evaluated]) -> list[str]:
     found = [metric for row in rows for metric in row.metrics.values()]
     extractors = sorted({row.extractor for row in rows})
     k = sorted({str(metric.k) for metric in found if metric.k is not None})
     n = sorted({metric.num_samples for metric in found})
     floors = sorted({metric.floor_images for metric in found})
     classifiers = sorted({row.classifier for row in rows if row.classifier})
-    told = "".join(f"\nclasses: {classifier}" for classifier in classifiers)
-    return (
-        f"features: {', '.join(extractors)}; k = {', '.join(k)}; n = {_span(n)}; "
-        f"real against real at n = {_span(floors)}; "
-        f"± is a standard error; {AT_FLOOR}: cannot be told from real images{told}"
-    )
+    told = f"features: {', '.join(extractors)}; k = {', '.join(k)}; n = {_span(n)}"
+    return [
+        f"{told}; real against real at n = {_span(floors)}",
+        f"± is a standard error; {AT_FLOOR}: cannot be told from real images",
+        *(f"classes: {classifier}" for classifier in classifiers),
+    ]
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -9,6 +9,17 @@ from tests.support.fakes import MemoryStore
 from tests.support.sample_sets import put_set
 
 
+def test_one_set_reads_from_top_to_bottom_within_a_terminal() -> None:
+    """The demo ends with it, on a screen of 80 columns."""
+    store = MemoryStore()
+    put_set(store, "set-1", np.zeros((8, 4, 4, 1), np.uint8), 4)
+    put_evaluation(store, "e1", "set-1", 0.01)
+    lines = comparison_table(read_evaluations(store, ["e1"])).splitlines()
+    kid = next(line for line in lines if line.split()[0] == "kid")
+    assert kid.split() == ["kid", "0.0100", "±0.0010", "0.0000", "±0.0020"]
+    assert max(map(len, lines[:-3])) <= 80
+
+
 def test_the_table_has_a_line_for_each_set_and_one_for_real_images() -> None:
     """A number without its error and without what real images get tells nothing."""
     store = MemoryStore()
