@@ -18,7 +18,7 @@ from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.store.objects import ObjectStore
 
 LOOK_EVERY_S = 30.0
-_SETTLE_S = 20.0  # a head that has just come up takes no jobs for some seconds
+_SETTLE_S = 20.0  # a head that has just come up does not answer for some seconds
 _POLL_S = 0.25
 _PACKAGES = Path(__file__).resolve().parents[2]
 
@@ -81,7 +81,7 @@ def ensure_orchestrator(
 
 def _submit(jobs: RayJobs, store: ObjectStore, deadline: float) -> str:
     """Hand the job that starts the orchestrator to Ray, which may still be coming up."""
-    give_up = min(deadline, time.monotonic() + _SETTLE_S)
+    settled = min(deadline, time.monotonic() + _SETTLE_S)
     while True:
         submission_id = f"ddpmctl-ensure-{secrets.token_hex(4)}"
         try:
@@ -93,8 +93,10 @@ def _submit(jobs: RayJobs, store: ObjectStore, deadline: float) -> str:
             )
         except RayRefusedError:
             raise
-        except RayUnavailableError:
-            if time.monotonic() + _POLL_S >= give_up:
+        except RayUnavailableError as error:
+            # One that answers comes up, however slow the machine is; another may not be there.
+            is_silent = isinstance(error.__cause__, OSError)
+            if time.monotonic() + _POLL_S >= (settled if is_silent else deadline):
                 raise
             time.sleep(2 * _POLL_S)
         else:

@@ -50,8 +50,9 @@ class Document:
         return f"{self.source}:{line}" if line else self.source
 
     def fault(self, location: Location, message: str) -> BadInputError:
-        """Return the error that says what is wrong at a place."""
-        return BadInputError(f"{self.where(location)}: {message}")
+        """Return the error that says what is wrong at a place, in one line whatever was written."""
+        line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
+        return BadInputError(f"{self.where(location)}: {line}")
 
     def part(self, location: Location) -> "Document":
         """Return a copy of the mapping at a place, as a document that still names the lines."""

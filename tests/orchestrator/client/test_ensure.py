@@ -119,6 +119,22 @@ def test_a_head_that_comes_up_is_asked_again(use: Use) -> None:
     assert len(ray.submitted) == 1
 
 
+def test_a_head_that_answers_is_waited_for_as_long_as_patience_lasts(
+    use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a loaded machine it says for more than 20 s that no agent is there."""
+    monkeypatch.setattr(ensure, "_SETTLE_S", 0.0)
+    store, answered = MemoryStore(), RayUnavailableError("No available agent to submit job")
+    answered.__cause__ = RuntimeError("status code 500")
+    use(FakeRay(store, answered, answered), None)
+    assert ensure_orchestrator(store, lambda line: None)
+    silent = RayUnavailableError("Failed to connect")
+    silent.__cause__ = ConnectionError()
+    use(FakeRay(MemoryStore(), silent), None)
+    with pytest.raises(RayUnavailableError, match="connect"):
+        ensure_orchestrator(MemoryStore(), lambda line: None)
+
+
 def test_a_refused_token_is_not_offered_again(use: Use) -> None:
     """It stays wrong, and the user waits for the answer."""
     store = MemoryStore()
