@@ -19,6 +19,7 @@ from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.cursor import TrackingCursor, decode_cursor, encode_cursor
+from orchestrator.tracking.description import description
 from orchestrator.tracking.groups import group_tags, own_settings
 from orchestrator.tracking.lines import (
     DatasetLine,
@@ -193,7 +194,8 @@ class _Carry:
             return True
         if not self._run_is_active():
             return False
-        params = flattened(own_settings(self._spec()))
+        spec = self._spec()
+        params = flattened(own_settings(spec))
         self._send_params(params)
         self._send_tags(
             {
@@ -201,6 +203,8 @@ class _Carry:
                 "ddpmctl.name": self._record.name,
                 "ddpmctl.attempt": str(self._cursor.attempt),
                 "mlflow.source.name": "ddpmctl",
+                "mlflow.note.content": description(spec, self._record),
+                **({"mlflow.user": self._record.owner} if self._record.owner else {}),
                 **(group_tags(self._store, self._record) or {}),
             }
         )
@@ -254,7 +258,7 @@ class _Carry:
             if isinstance(line, TagsLine):
                 self._send_tags(line.values)
             elif isinstance(line, ImageLine):
-                self._server.log_image(run_id, line.path, self._store.get(line.key).body)
+                self._server.log_image(run_id, line, self._store.get(line.key).body)
             elif isinstance(line, DatasetLine):
                 self._server.log_dataset(run_id, line)
             elif isinstance(line, ModelLine):

@@ -9,13 +9,19 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.cursor import decode_cursor
 
-# A group's children have runs of their own, and the group of a job is told as tags.
-_NO_PARAMS = frozenset({"children", ASKED_KEY, PARENT_KEY})
+# A group's children have runs of their own, the group of a job is told as tags, and what has
+# nothing to do with the images drawn would hide what has.
+_NO_PARAMS = frozenset(
+    {"children", ASKED_KEY, PARENT_KEY, "retry", "notify", "waits_for_smoke", "smoke_of"}
+)
 
 
 def own_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a stored spec says of its own job."""
-    return {key: value for key, value in spec.items() if key not in _NO_PARAMS}
+    """Return what a stored spec says of its own job, and what a sweep varies."""
+    own = {key: value for key, value in spec.items() if key not in _NO_PARAMS}
+    asked = spec.get(ASKED_KEY) or {}
+    matrix = asked.get("parts", {}).get("", {}).get("matrix")
+    return {**own, "matrix": matrix} if matrix else own
 
 
 def group_tags(store: ObjectStore, record: JobRecord) -> dict[str, str] | None:

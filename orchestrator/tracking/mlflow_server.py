@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import TrackingError
-from orchestrator.tracking.lines import DatasetLine, ModelLine
+from orchestrator.tracking.image_grid import grid_files
+from orchestrator.tracking.lines import DatasetLine, ImageLine, ModelLine
 from orchestrator.tracking.registry import JOB_TAG, shown_uri, without_secrets
 from orchestrator.tracking.server import LineRefusedError, MetricValue, RunMissingError
 
@@ -121,13 +122,16 @@ class MlflowServer:
         with self._translated():
             self._client.log_batch(run_id, tags=entries, synchronous=True)
 
-    def log_image(self, run_id: str, path: str, png: bytes) -> None:
-        """Put an image among the run's artifacts."""
-        folder, _, name = path.rpartition("/")
+    def log_image(self, run_id: str, line: ImageLine, png: bytes) -> None:
+        """Put an image among the run's artifacts, and into its grid of images by step."""
+        files = {line.path: png, **grid_files(line, png)}
         with tempfile.TemporaryDirectory(prefix="ddpmctl-image-") as local, self._translated():
-            file = Path(local) / name
-            file.write_bytes(png)
-            self._client.log_artifact(run_id, str(file), folder or None)
+            for path, body in files.items():
+                folder, _, name = path.rpartition("/")
+                file = Path(local) / name
+                file.write_bytes(body)
+                self._client.log_artifact(run_id, str(file), folder or None)
+            self._client.set_tag(run_id, "mlflow.loggedImages", "True")
 
     def log_dataset(self, run_id: str, line: DatasetLine) -> None:
         """Note a data set as an input of the run."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.errors import TrackingError
-from orchestrator.tracking.lines import DatasetLine, ModelLine
+from orchestrator.tracking.lines import DatasetLine, ImageLine, ModelLine
 
 # What one call takes at most.
 METRICS_PER_CALL = 1000
@@ -68,8 +68,11 @@ class TrackingServer(Protocol):
     def log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set at most `NAMES_PER_CALL` tags."""
 
-    def log_image(self, run_id: str, path: str, png: bytes) -> None:
-        """Put an image among the run's artifacts, in the place of one of the same path."""
+    def log_image(self, run_id: str, line: ImageLine, png: bytes) -> None:
+        """Put an image among the run's artifacts, and into its grid of images by step.
+
+        It takes the place of one of the same path and time.
+        """
 
     def log_dataset(self, run_id: str, line: DatasetLine) -> None:
         """Note a data set as an input of the run."""

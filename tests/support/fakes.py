@@ -16,7 +16,7 @@ from orchestrator.errors import (
     TrackingError,
 )
 from orchestrator.store.objects import ObjectInfo, OpenUpload, StoredObject
-from orchestrator.tracking.lines import DatasetLine, ModelLine
+from orchestrator.tracking.lines import DatasetLine, ImageLine, ModelLine
 from orchestrator.tracking.server import (
     METRICS_PER_CALL,
     LineRefusedError,
@@ -240,10 +240,10 @@ class MemoryTracking:
         with self._call():
             self.tags[run_id].update(tags)
 
-    def log_image(self, run_id: str, path: str, png: bytes) -> None:
+    def log_image(self, run_id: str, line: ImageLine, png: bytes) -> None:
         """Keep an image."""
         with self._call():
-            self.images[run_id, path] = png
+            self.images[run_id, line.path] = png
 
     def log_dataset(self, run_id: str, line: DatasetLine) -> None:
         """Note a data set."""

@@ -1,0 +1,48 @@
+"""What stands above a run in MLflow: what it is, and how to go on, as Markdown."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.lifecycle.state import JobRecord
+
+_FENCE = "```"
+
+
+def description(spec: Mapping[str, Any], record: JobRecord) -> str:
+    """Return a run's description.
+
+    Args:
+        spec: What was asked, as it is stored.
+        record: The job.
+    """
+    facts = {
+        "data": _of(spec, "dataset", "source"),
+        "model": _model(spec),
+        "part of": f"{record.parent}, as {record.step}" if record.parent else "",
+        "submitted by": record.owner,
+    }
+    lines = [f"**{_plain(record.kind)}** `{record.job_id}`", ""]
+    lines += [f"- {name}: `{_plain(text)}`" for name, text in facts.items() if text]
+    verbs = [f"ddpmctl status {record.job_id}", f"ddpmctl resubmit {record.job_id} --set ..."]
+    return "\n".join([*lines, "", _FENCE, *verbs, _FENCE])
+
+
+def _model(spec: Mapping[str, Any]) -> str:
+    """Return whose weights a job reads, or how wide a network it trains is."""
+    for name in ("job", "registered", "checkpoint"):
+        if found := _of(spec, "model", name):
+            return f"{name} {found}"
+    channels = _of(spec, "model", "channels")
+    return f"{channels} channels" if channels else ""
+
+
+def _of(spec: Mapping[str, Any], section: str, name: str) -> str:
+    inner = spec.get(section)
+    value = inner.get(name) if isinstance(inner, Mapping) else None
+    return "" if value is None else str(value)
+
+
+def _plain(text: str) -> str:
+    """Return a text that Markdown takes as it stands, on one line."""
+    return re.sub(r"[`\s]+", " ", text)

@@ -1,0 +1,50 @@
+"""A run in MLflow says what it is; its params are those that matter to the images."""
+
+from datetime import UTC, datetime
+
+from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.tracking.description import description
+from orchestrator.tracking.groups import own_settings
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+def record(**more: str) -> JobRecord:
+    """Return the record of a running job."""
+    return JobRecord(
+        job_id="digits-1",
+        kind="train",
+        name="digits",
+        queue="default",
+        priority=50,
+        state=JobState.RUNNING,
+        reason=None,
+        submitted_at=NOW,
+        changed_at=NOW,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_a_description_names_data_model_owner_and_what_to_type() -> None:
+    """Who finds a run in a year's time goes on from there; no text of a user breaks it."""
+    spec = {"dataset": {"source": "my `set`\n# big"}, "model": {"channels": 64}}
+    told = description(spec, record(owner="ada", parent="sweep-1", step="002"))
+    assert "- data: `my set # big`" in told
+    assert "- model: `64 channels`" in told
+    assert "- part of: `sweep-1, as 002`" in told
+    assert "- submitted by: `ada`" in told
+    assert "ddpmctl resubmit digits-1" in told
+    assert "- model: `job digits`" in description({"model": {"job": "digits"}}, record())
+
+
+def test_params_leave_retries_out_and_hold_what_a_sweep_varies() -> None:
+    """31 of 74 params were `retry.*`, and an address to notify is nobody's business there."""
+    matrix = {"training.seed": [0, 1]}
+    spec = {
+        "kind": "sweep",
+        "retry": {"worker_lost": {}},
+        "notify": {"url": "https://x/secret"},
+        "children": [],
+        "asked": {"parts": {"": {"matrix": matrix}}},
+    }
+    assert own_settings(spec) == {"kind": "sweep", "matrix": matrix}
