@@ -33,6 +33,8 @@ _IN_WORDS = (
     (r"could not find expected ':'", "a key without `: ` behind it"),
     (r"found undefined alias '?([^' ]*)'?", r"nothing above is called &\1"),
     (r"duplicate anchor", "two places have the same &name"),
+    (r"expected the node content.*stream end", "a bracket that is opened above is never closed"),
+    (r"expected the node content", "a value is missing here"),
     (r"found another document", "a second document begins here; a file holds one job"),
 )
 _DIRECTIVE = re.compile(r"^%(?!YAML 1\.2\s*$).*", re.MULTILINE)

@@ -38,6 +38,8 @@ def test_what_yaml_1_2_allows_is_read(text: str, value: dict[str, Any]) -> None:
         ("a: 1\nb: \x00", "f:2: the character U+0000 is no text"),
         ("a: 1\n\x0cb: 2", "f:2: the character U+000C is no text"),
         ("a:\n  b: 1\n c: 2\n", "f:3: no valid YAML: its indentation does not fit"),
+        ("a:\n  b: [\n", "f:3: no valid YAML: a bracket that is opened above is never closed"),
+        ("a: [1, :]\n]", "f:2: no valid YAML"),
         ("a: b: c", "f:1: no valid YAML: a second `: ` in one line; quote the value"),
         ("x: 1\na: %x", "f:2: no valid YAML: text cannot begin with '%'; quote it"),
         ("a: [1, 2\nb: 3", "f:1: no valid YAML: a list that is opened with [ here"),
