@@ -32,6 +32,7 @@ class ProgressView:
         self._task: Any = None
         self._said = ""
         self._said_at = 0.0
+        self._job_id = ""
 
     def __enter__(self) -> Self:
         if not self._silent and sys.stderr.isatty():
@@ -48,11 +49,14 @@ class ProgressView:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if kind is KeyboardInterrupt and self._job_id:
+            click.echo(f"{self._job_id} goes on: ddpmctl wait {self._job_id}", err=True)
 
     def show(self, status: JobStatus) -> None:
         """Show a status."""
         if self._silent:
             return
+        self._job_id = status.job_id
         state, progress = _state_line(status), pace_line(status)
         if self._bar is not None:
             total, done = status.total or None, completed(status)
