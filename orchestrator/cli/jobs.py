@@ -102,12 +102,8 @@ def watch(
     """Wait for a job's end, showing its progress; return its last status."""
     last: JobStatus | None = None
     keeper = Keeper(store, output.say)
-    try:
-        with ProgressView(output.as_json) as view:
-            for last in follow(store, job_id, timeout_s):
-                view.show(last)
-                keeper.look()
-    except KeyboardInterrupt:
-        output.say(f"{job_id} goes on; `ddpmctl cancel {job_id}` ends it")
-        raise
+    with ProgressView(output.as_json) as view:
+        for last in follow(store, job_id, timeout_s):
+            view.show(last)
+            keeper.look()
     return last or job_status(store, job_id)
