@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from datetime import datetime
 
 from orchestrator.attempts.attempt import Progress
 from orchestrator.fleet.fleet import Fleet
@@ -23,15 +24,23 @@ class FleetProgress:
         metrics: Takes the metrics.
         units_per_worker: GPUs of a worker, or its CPUs if it has none.
         unit: "gpu" or "cpu".
+        since: When the job was submitted: images done may be the same for long, and fewer again
+            after a repair, so the metrics stand over time.
     """
 
     def __init__(
-        self, progress: Progress, metrics: MetricWriter, units_per_worker: float, unit: str
+        self,
+        progress: Progress,
+        metrics: MetricWriter,
+        units_per_worker: float,
+        unit: str,
+        since: datetime,
     ) -> None:
         self._progress = progress
         self._metrics = metrics
         self._units = units_per_worker
         self._unit = unit
+        self._since = since
         self._shown_at = 0.0
         self._logged_at = time.monotonic()
         self._trail: deque[tuple[float, float]] = deque()
@@ -111,7 +120,7 @@ class FleetProgress:
             **self._time_left(),
             **self._cost(fleet),
         }
-        self._metrics.log(statistics.images_done, values)
+        self._metrics.log_over_time(values, self._since)
 
 
 def _mean_rate(fleet: Fleet) -> dict[str, float]:

@@ -71,7 +71,8 @@ class FleetRun:
         placement = placement_of(self.attempt)
         gpus = placement.gpus_per_worker
         units, unit = (gpus, "gpu") if gpus else (float(placement.cpus_per_worker), "cpu")
-        progress = FleetProgress(self.attempt.progress, self.metrics, units, unit)
+        since = self.attempt.record.submitted_at
+        progress = FleetProgress(self.attempt.progress, self.metrics, units, unit, since)
 
         def tick(fleet: Fleet) -> None:
             self.check()

@@ -17,10 +17,10 @@ class MetricsLine:
 
     Attributes:
         at_ms: When they were measured, in ms since the epoch.
-        step: The training step, or images done.
+        step: The training step; of a fleet the seconds since the job was submitted.
         values: By name.
-        by_time: They belong to a time more than to a step, as the machine's load does, so a step
-            that is done again has new ones.
+        by_time: They belong to a time more than to a step, as the machine's load and a fleet's
+            pace do, so a step that is done again has new ones.
     """
 
     at_ms: int

@@ -98,6 +98,22 @@ class MetricWriter:
         line = MetricsLine(at_ms=_ms(at), step=self._last_step, values=values, by_time=True)
         self._append(line)
 
+    def log_over_time(
+        self, metrics: Mapping[str, float], since: datetime, at: datetime | None = None
+    ) -> None:
+        """Log values of work that has no step of its own, at the second that they belong to.
+
+        Args:
+            metrics: Values by name.
+            since: When the job was submitted. Their step is the whole seconds since then; two in
+                one second stand one after the other, so a step is never told twice.
+            at: When they were measured; now by default.
+        """
+        seconds = (_ms(at) - _ms(since)) // 1000
+        self._last_step = step = max(seconds, self._last_step + 1)
+        values = {name: float(value) for name, value in metrics.items()}
+        self._append(MetricsLine(at_ms=_ms(at), step=step, values=values, by_time=True))
+
     def log_image(self, path: str, png: bytes, step: int, at: datetime | None = None) -> None:
         """Log an image.
 

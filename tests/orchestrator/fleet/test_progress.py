@@ -22,6 +22,7 @@ from tests.support.fakes import MemoryStore
 from tests.support.pool import Desk, fleet_of
 
 ATTEMPT = JobPaths("set").attempt(1)
+SUBMITTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 DONE_OF_TEN = {"worker-0": 3, "worker-1": 6}
 
 
@@ -30,9 +31,9 @@ class Recorder(MetricWriter):
 
     logged: dict[str, float]
 
-    def log(self, step: int, metrics: Any, at: Any = None) -> None:
+    def log_over_time(self, metrics: Any, since: Any, at: Any = None) -> None:
         """Keep the newest values."""
-        self.logged = {"step": step, **metrics}
+        self.logged = {**metrics}
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def metrics() -> Iterator[Recorder]:
 def shown_in_the_middle(metrics: Recorder) -> tuple[Progress, dict[str, float]]:
     """Return heartbeat and metrics of a fleet whose two workers are in their first shards."""
     progress = Progress(total=8, unit="images")
-    shown = FleetProgress(progress, metrics, 2.0, "gpu")
+    shown = FleetProgress(progress, metrics, 2.0, "gpu", SUBMITTED_AT)
     desk, seen = Desk(), threading.Event()
     found: list[tuple[Progress, dict[str, float]]] = []
 
@@ -129,7 +130,7 @@ def test_cost_is_told_per_thousand_images_useful_and_redone(metrics: Recorder) -
     fleet.totals = FleetTotals(
         images=500, useful_s=10.0, redone_s=2.5, first_draw_at=100.0, last_commit_at=120.0
     )
-    FleetProgress(progress, metrics, 2.0, "gpu").end(fleet)
+    FleetProgress(progress, metrics, 2.0, "gpu", SUBMITTED_AT).end(fleet)
     assert progress.details["useful_gpu_s_per_1000_images"] == 40.0
     assert progress.details["redone_gpu_s_per_1000_images"] == 10.0
     assert metrics.logged["mean_images_per_s"] == 25.0
@@ -140,6 +141,6 @@ def test_cost_is_told_per_thousand_images_useful_and_redone(metrics: Recorder) -
 
 def test_a_worker_that_goes_with_its_shard_makes_no_negative_pace(metrics: Recorder) -> None:
     """What it had drawn by half counts no more; the scheduler and people read the rate."""
-    shown = FleetProgress(Progress(), metrics, 2.0, "gpu")
+    shown = FleetProgress(Progress(), metrics, 2.0, "gpu", SUBMITTED_AT)
     rates = [shown._rate(now, done) for now, done in ((0.0, 40.0), (10.0, 90.0), (20.0, 20.0))]
     assert rates == [0.0, 5.0, 0.0]

@@ -287,6 +287,20 @@ def test_load_of_the_machine_is_told_for_each_attempt(store: MemoryStore) -> Non
     assert loads == {10.0, 20.0}
 
 
+def test_a_fleets_values_stand_over_time_each_at_a_step_of_its_own(store: MemoryStore) -> None:
+    """As many images are done for long; after a repair fewer are, and are told all the same."""
+    server, since = MemoryTracking(), store.clock
+    for attempt, told in ((1, ((5, 0), (5, 0), (10, 128))), (2, ((60, 64), (65, 128)))):
+        with MetricWriter(store, PATHS.attempt(attempt)) as writer:
+            for second, images in told:
+                at = since + timedelta(seconds=second)
+                writer.log_over_time({"images_done": images}, since, at)
+        put_record(store, attempt=attempt)
+        carried(store, server)
+    values = sorted((value.step, value.value) for value in server.metrics["run-1"])
+    assert values == [(5, 0), (6, 0), (10, 128), (60, 64), (65, 128)]
+
+
 def test_unreadable_line_is_passed_over(store: MemoryStore) -> None:
     """A later version's kind of line, or a damaged one, costs that line alone."""
     write_steps(store, 1, 1, 12)
