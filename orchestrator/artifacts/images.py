@@ -15,7 +15,7 @@ from orchestrator.errors import DatasetError
 MAX_PIXELS = 1 << 24
 _READABLE_EDGE = 48
 _PADDING = 2
-_MAX_SHOWN = 4
+MAX_PNG_CHANNELS = 4
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MODE_CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 
@@ -119,7 +119,7 @@ def image_grid(
         scale: Screen pixels of a pixel's edge; by default tiny images are enlarged until they can
             be read.
     """
-    if images.shape[-1] > _MAX_SHOWN:  # a field of many quantities is shown by its first
+    if images.shape[-1] > MAX_PNG_CHANNELS:  # a field of many quantities is shown by its first
         images = images[..., :1]
     num_images, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(num_images))

@@ -117,6 +117,21 @@ def test_a_smoke_test_changes_no_bit_of_a_training_and_leaves_nothing() -> None:
     assert store.objects == {}
 
 
+def test_smoke_test_passes_for_images_of_many_channels() -> None:
+    """A field of twelve quantities is no PNG, but can be trained on."""
+    values = np.random.default_rng(0).normal(size=(20, 8, 8, 12)).astype(np.float32)
+    fields = ImageDataset(values, np.arange(20), value_range=(-6.0, 6.0))
+    state = TrainState(
+        unet_config=UNET,
+        diffusion_config=DiffusionConfig(num_timesteps=100),
+        config=TRAINING,
+        image_shape=(12, 8, 8),
+        compute=ComputeDecision(),
+    )
+    smoke_training(attempt_of(MemoryStore()), state, fields, {"num_workers": 2}, 0)
+    assert state.step == 0
+
+
 class WatchedStore(MemoryStore):
     """A store that notes every key that is written."""
 
