@@ -7,6 +7,7 @@ from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.kinds import JOB_KINDS
+from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.objects import ObjectStore
 
@@ -48,6 +49,8 @@ def _plan_of_job(spec: Job, store: ObjectStore) -> dict[str, Any]:
         return plan_training(spec, describe(store, str(spec.dataset.sha256)))
     if isinstance(spec, SampleJob):
         return plan_sampling(spec)
+    if isinstance(spec, LikelihoodJob):
+        return plan_likelihood(spec, describe(store, str(spec.dataset.sha256)).num_images)
     return {  # what can be said of any kind
         "kind": spec.kind,
         "name": spec.name,
@@ -122,6 +125,25 @@ def plan_sampling(spec: SampleJob) -> dict[str, Any]:
         "microbatches": num_microbatches,
         "network_passes": num_microbatches * sampling.num_evaluations,
         **({"variance": _OPEN_VARIANCE} if is_open else {}),
+        **_fleet(spec),
+        "model": _told_model(spec.model),
+    }
+
+
+def plan_likelihood(spec: LikelihoodJob, num_all: int) -> dict[str, Any]:
+    """Return images, shards, passes of the network and workers of a likelihood."""
+    images = spec.count(num_all)
+    shards = -(-images // spec.shard_size)
+    timesteps: int | str = spec.num_timesteps or "all of the model's"
+    passes = shards * spec.num_draws * spec.num_timesteps if spec.num_timesteps else None
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "images": images,
+        "draws": spec.num_draws,
+        "timesteps": timesteps,
+        "shards": shards,
+        **({"network_passes": passes} if passes else {}),
         **_fleet(spec),
         "model": _told_model(spec.model),
     }

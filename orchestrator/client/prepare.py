@@ -19,10 +19,11 @@ from orchestrator.client.model_checks import (
     remarks_on_room,
 )
 from orchestrator.errors import DatasetError, StoreError
-from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images
+from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images, remarks_on_split
 from orchestrator.specs.files import JobFile
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.sections import LabelFile, ModelRef
 from orchestrator.specs.variables import BARE
 from orchestrator.store.objects import ObjectStore
@@ -132,6 +133,8 @@ class _Looks:
     def _look(self, step: str, job: Job, gives: Gives) -> Iterator[Remark]:
         if isinstance(job, TrainJob):
             yield from remarks_on_images(job, self._seen(str(job.dataset.sha256)), gives)
+        elif isinstance(job, LikelihoodJob):
+            yield from remarks_on_split(job, self._seen(str(job.dataset.sha256)).num_images)
         ref = job.model_input
         if ref is not None and ref.job not in self._coming and step not in self._of_steps:
             if isinstance(job, TrainJob):

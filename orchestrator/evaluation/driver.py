@@ -18,7 +18,7 @@ import ray
 
 from ddpm.metrics.blocks import Features
 from orchestrator.artifacts.images import film_strip
-from orchestrator.attempts.attempt import Attempt, run_attempt
+from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
 from orchestrator.errors import (
     BadInputError,
     DatasetError,
@@ -223,6 +223,7 @@ def _images(store: ObjectStore, images: ImageSet, indices: np.ndarray[Any, Any])
 def evaluate(attempt: Attempt) -> Outcome:
     """Run one attempt of an evaluation on the Ray cluster that this process belongs to."""
     ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    register_driver(attempt)
     with MetricWriter(attempt.store, attempt.paths) as metrics:
         job = Evaluation.begin(attempt, metrics)
         metrics.log_params(job.spec.model_dump(mode="json"))

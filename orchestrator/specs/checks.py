@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ddpm.config import ConfigError
 from orchestrator.errors import BadInputError
 from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import check_name
@@ -170,6 +171,14 @@ def _on_drawing(spec: SampleJob, gives: Gives) -> Iterator[Remark]:
             "others have nothing to do; a smaller shard_size makes more shards",
             is_fatal=False,
         )
+
+
+def remarks_on_split(spec: LikelihoodJob, num_images: int) -> Iterator[Remark]:
+    """Yield what the number of images of its data set tells of a likelihood."""
+    try:
+        spec.count(num_images)
+    except BadInputError as error:
+        yield Remark((("dataset", "source"), ("split",), ("num_images",)), str(error))
 
 
 def remarks_on_images(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:

@@ -16,6 +16,7 @@ from orchestrator.lifecycle.state import ASKED_KEY, PARENT_KEY
 from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.located_errors import validated
 
 
@@ -80,6 +81,14 @@ JOB_KINDS: Mapping[str, JobKind] = {
         unit="images",
         noun="evaluation",
         inputs=frozenset({Input.DATASET, Input.SAMPLES, Input.REFERENCE}),
+        output=None,
+    ),
+    "likelihood": JobKind(
+        spec=LikelihoodJob,
+        driver="orchestrator.evaluation.likelihood_driver",
+        unit="images",
+        noun="likelihood",
+        inputs=frozenset({Input.DATASET, Input.MODEL}),
         output=None,
     ),
 }

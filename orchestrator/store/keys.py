@@ -283,6 +283,20 @@ class JobPaths:
         return f"{self.folder}evaluation.json"
 
     @property
+    def bounds(self) -> str:
+        """Folder of the shards of a likelihood."""
+        return f"{self.folder}bounds/"
+
+    def bound(self, index: int) -> str:
+        """Key of one shard of a likelihood; put if absent."""
+        return f"{self.bounds}shard-{index:06d}.npz"
+
+    @property
+    def likelihood(self) -> str:
+        """Key of the bits per dimension; put when all shards are in."""
+        return f"{self.folder}likelihood.json"
+
+    @property
     def decisions(self) -> str:
         """What was decided once for the job since it changes bits; put if absent."""
         return f"{self.folder}decisions.json"

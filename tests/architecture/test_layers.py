@@ -74,6 +74,7 @@ STARTED_BY_NAME = {
         "orchestrator.training.driver",
         "orchestrator.sampling.driver",
         "orchestrator.evaluation.driver",
+        "orchestrator.evaluation.likelihood_driver",
     ),
     "orchestrator.stack.ray_head": ("orchestrator.stack.ray_start",),
     "orchestrator.training.entry": ("orchestrator.training.worker",),

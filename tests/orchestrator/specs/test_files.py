@@ -120,14 +120,14 @@ WRONG_PIPELINES = [
     ("step: train", "step: train, job: x", ":12: model: give step train or a job, not both"),
     ("num_steps: 50", "num_steps: 500", ":15: sampling.num_steps is 500, but the model of step"),
     ("training: {num_steps: 5}", "training: {num_stps: 5}", ":9: unknown key training.num_stps"),
-    ("kind: sample", "kind: smple", ":11: kind must be train, sample or evaluate, not 'smple'"),
+    ("kind: sample", "kind: smple", "evaluate or likelihood, not 'smple'"),
     ("kind: train\n    dataset", "kind: train\n    after: again\n    dataset",
      "steps wait for each other in a circle"),
     ("  train:\n", f"  {'a' * 60}:\n", "its job's name chain-aaaa"),
     ("  train:\n", "  Train:\n", ":4: steps must be of a-z, 0-9 and single hyphens"),
     ("queue:", "qeue:", ":3: unknown key qeue; did you mean queue?"),
     ("priority: 7", "name: x", ":13: a job of a group takes its name from the group"),
-    ("kind: pipeline", "kind: pipelin", ":1: kind must be train, sample, evaluate, pipeline or"),
+    ("kind: pipeline", "kind: pipelin", ":1: kind must be train, sample, evaluate, likelihood,"),
 ]  # fmt: skip
 
 

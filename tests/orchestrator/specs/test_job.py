@@ -82,7 +82,11 @@ WRONG = [
         ":8: training.microbatch_size must be a divisor of 128, a worker's share of the batch",
     ),
     ("2e-4", ".inf", ":7: training.learning_rate must be a finite number, not inf"),
-    ("kind: train", "kind: trian", ":1: kind must be train, sample or evaluate, not 'trian'"),
+    (
+        "kind: train",
+        "kind: trian",
+        ":1: kind must be train, sample, evaluate or likelihood, not 'trian'",
+    ),
     ("  num_steps: 2000\n", "", ":5: key training.num_steps is missing"),
     ("name: digits", "name: digits\nname: two", ":3: key 'name' stands twice"),
     ("channels: 64", "channels: !!python/name:os.system 1", ":4: tag "),

@@ -1,0 +1,159 @@
+"""The driver of one attempt of a likelihood: the bound by a fleet, then its mean and its curve."""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from ddpm.process.bound_sums import BoundSums
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
+from orchestrator.artifacts.datasets.refs import describe
+from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
+from orchestrator.errors import (
+    BadInputError,
+    CheckpointError,
+    DatasetError,
+    ShardDamagedError,
+    WorkersLostError,
+)
+from orchestrator.evaluation.bound_shards import BoundShards
+from orchestrator.evaluation.likelihood_worker import LikelihoodSetup
+from orchestrator.fleet.run import FleetRun, placement_of
+from orchestrator.fleet.table import ShardTable
+from orchestrator.jobs.units import ShardPlan
+from orchestrator.lifecycle.causes import headline
+from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.phase import Phase
+from orchestrator.lifecycle.state import Reason
+from orchestrator.specs.likelihood import LikelihoodJob
+from orchestrator.store.json_objects import read_json
+from orchestrator.tracking.writer import MetricWriter
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+STRAGGLER_FLOOR_S = 10.0
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What one attempt of a likelihood is made of.
+
+    Attributes:
+        attempt: Its identity.
+        spec: What was asked.
+        plan: The shards.
+        metrics: Takes the numbers.
+    """
+
+    attempt: Attempt
+    spec: LikelihoodJob
+    plan: ShardPlan
+    metrics: MetricWriter
+
+    @classmethod
+    def begin(cls, attempt: Attempt, metrics: MetricWriter) -> "Likelihood":
+        """Look at what is asked. Raises: BadInputError, DatasetError."""
+        spec = attempt.spec
+        if not isinstance(spec, LikelihoodJob):
+            raise BadInputError(f"job {attempt.record.job_id} is no likelihood")
+        num_images = spec.count(describe(attempt.store, str(spec.dataset.sha256)).num_images)
+        return cls(attempt, spec, ShardPlan(num_images, spec.shard_size), metrics)
+
+    def run(self) -> Outcome:
+        """Have the bound of all images computed and say what it is, or stop."""
+        shards = BoundShards(self.attempt.store, self.attempt.job)
+        table = ShardTable(self.plan, straggler_floor_s=STRAGGLER_FLOOR_S)
+        for index in shards.committed():
+            if index < len(self.plan):
+                table.mark_committed(index)
+        self.attempt.progress.total = self.plan.num_samples
+        done = table.is_complete or self._fleet(table, shards).run()
+        committed = table.statistics().images_done
+        self.attempt.progress.done = self.attempt.progress.committed = committed
+        if not done:
+            told = f"stopped with {committed} images done"
+            return Outcome(stopped=True, progress=committed, message=told)
+        self.attempt.progress.phase = Phase.EVALUATING
+        means = self._keep(shards.read_all(self.plan))
+        told = f"{means['bpd']:.4f}"
+        if "bpd_se" in means:
+            told += f" ± {means['bpd_se']:.4f}"
+        told += f" bits per dimension of {self.plan.num_samples} images"
+        return Outcome(succeeded=True, progress=committed, message=told)
+
+    def _fleet(self, table: ShardTable, shards: BoundShards) -> FleetRun:
+        attempt, placement = self.attempt, placement_of(self.attempt)
+        found = read_json(attempt.store, attempt.job.decisions)
+        model = (
+            found[0]["model"]
+            if found
+            else attempt.record.model or resolve_model(attempt.store, self.spec.model)
+        )
+        return FleetRun(
+            attempt=attempt,
+            metrics=self.metrics,
+            table=table,
+            setup=LikelihoodSetup(
+                store_uri=attempt.store.uri,
+                job_id=attempt.record.job_id,
+                spec=self.spec,
+                model=ResolvedModel.from_json(model),
+                cpus=placement.cpus_per_worker,
+                uses_gpu=placement.gpus_per_worker > 0,
+            ),
+            max_workers=max(self.spec.num_workers.max, placement.num_workers),
+            is_stored=shards.is_committed,
+            decide=attempt.decide_once,
+            decisions=found[0] if found else None,
+        )
+
+    def _keep(self, sums: BoundSums) -> dict[str, float]:
+        means, curve = sums.means(), sums.curve()
+        store, job = self.attempt.store, self.attempt.job
+        decided = read_json(store, job.decisions)
+        result: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "means": means,
+            "curve": curve,
+            "num_images": sums.num_images,
+            "num_draws": sums.num_draws,
+            "split": self.spec.split,
+            "dataset": self.spec.dataset.model_dump(mode="json"),
+            "model": decided[0]["model"] if decided else {},
+        }
+        store.put(job.likelihood, json.dumps(result, indent=1).encode())
+        self.metrics.log(sums.num_images, means)
+        for t, bits in zip(curve["t"], curve["bits"], strict=True):
+            self.metrics.log(int(t), {"bpd_at_t": float(bits)})
+        logger.info("bits per dimension: %s", means)
+        return means
+
+
+def measure(attempt: Attempt) -> Outcome:
+    """Run one attempt of a likelihood on the Ray cluster that this process belongs to."""
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    register_driver(attempt)
+    with MetricWriter(attempt.store, attempt.paths) as metrics:
+        try:
+            job = Likelihood.begin(attempt, metrics)
+            metrics.log_params(job.spec.model_dump(mode="json"))
+            return job.run()
+        except WorkersLostError as error:
+            return Outcome(reason=Reason.WORKER_LOST, message=str(error))
+        except (ShardDamagedError, DatasetError, CheckpointError) as error:
+            return Outcome(reason=Reason.BAD_INPUT, message=headline(error))
+
+
+def main() -> int:
+    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    store_uri, job_id, number = sys.argv[1:]
+    return run_attempt(store_uri, job_id, int(number), measure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
