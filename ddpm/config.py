@@ -5,7 +5,7 @@ home of every default of the mathematics. A value that is out of range raises `C
 names the field, so that whoever read it from a file can point at the line.
 """
 
-from ddpm.settings.diffusion import DiffusionConfig
+from ddpm.settings.diffusion import Betas, DiffusionConfig
 from ddpm.settings.fields import ConfigError, Precision, Prediction, Variance, check_precision
 from ddpm.settings.network import MAX_IMAGE_CHANNELS, UNetConfig
 from ddpm.settings.sampling import SamplingConfig, Spacing
@@ -13,6 +13,7 @@ from ddpm.settings.training import TrainingConfig
 
 __all__ = [
     "MAX_IMAGE_CHANNELS",
+    "Betas",
     "ConfigError",
     "DiffusionConfig",
     "Precision",

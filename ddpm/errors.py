@@ -44,3 +44,15 @@ class NonFiniteLossError(ArithmeticError):
 
     def __str__(self) -> str:
         return f"at step {self.step} the loss is {self.loss} and its gradient {self.grad_norm}"
+
+
+class ForeignModelError(ValueError):
+    """A model has no counterpart in the other form, diffusers' or ours."""
+
+    def __init__(self, part: str, problem: str) -> None:
+        super().__init__(part, problem)
+        self.part = part
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.problem}"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -239,12 +239,12 @@ def load_state(state: TrainState, folder: Path) -> CheckpointInfo:
     return info
 
 
-def load_model(
-    folder: Path, *, weights: Literal["ema", "model"] = "ema"
-) -> tuple[UNet, CheckpointInfo]:
+def load_model(folder: Path, *, weights: str = "ema") -> tuple[UNet, CheckpointInfo]:
     """Read the network of a checkpoint, ready to predict: float32, on the CPU, in eval mode.
 
-    Only `state.json` and the one file of weights have to be in the folder.
+    Args:
+        folder: With `state.json` and the one file of weights.
+        weights: That file's name, without its ending.
 
     Raises:
         CheckpointFormatError: A file, a tensor or a shape doesn't fit.
@@ -252,7 +252,7 @@ def load_model(
     info = read_info(folder)
     model = build_network(info.unet_config, info.diffusion_config, info.image_shape)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    tensors = _read_tensors(folder / (EMA_FILE if weights == "ema" else MODEL_FILE), shapes)
+    tensors = _read_tensors(folder / f"{weights}.safetensors", shapes)
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False), info
 

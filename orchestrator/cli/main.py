@@ -36,6 +36,7 @@ _VERBS = {
     "delete": ("removal", "Remove an ended job and all that it wrote."),
     "gc": ("removal", "Remove what crashes left behind and nothing refers to."),
     "samples": ("samples", "Prove, mend and export a set of samples."),
+    "models": ("models", "Take models of diffusers in, and write trained ones for it."),
     "datasets": ("datasets", "Show, prove, export and remove data sets."),
     "compare": ("compare", "Show evaluations side by side."),
     "report": ("report", "Write evaluations side by side as one HTML page."),

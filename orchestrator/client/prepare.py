@@ -12,13 +12,14 @@ from pathlib import Path
 from ddpm.config import ConfigError, SamplingConfig
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe, resolve_source
 from orchestrator.client.datasets import with_dataset
+from orchestrator.client.foreign_models import with_foreign_model
 from orchestrator.client.model_checks import (
     gpus_of_nodes,
     remarks_on_init,
     remarks_on_model,
     remarks_on_room,
 )
-from orchestrator.errors import DatasetError, StoreError
+from orchestrator.errors import BadInputError, DatasetError, StoreError
 from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images, remarks_on_split
 from orchestrator.specs.files import JobFile
 from orchestrator.specs.group import GroupJob
@@ -84,7 +85,8 @@ def prepared(
     known: dict[str, DatasetRef] = {}
     jobs = {}
     for step, job in file.jobs():
-        pinned = functools.partial(with_dataset, job, folder, store, known, say)
+        taken = _with_model(file, step, job, folder, store, say)
+        pinned = functools.partial(with_dataset, taken, folder, store, known, say)
         jobs[step] = _with_images(file, step, job, pinned)
     return _Looks(store, file, coming).at(replace(file, spec=_with_jobs(file.spec, jobs)))
 
@@ -105,6 +107,22 @@ def _with_images(file: JobFile, step: str, job: Job, pinned: Callable[[], Job]) 
         if job.dataset_input is not None and job.dataset_input.source.startswith("s3://"):
             raise file.fault(step, _SOURCE, str(error)) from error
         raise
+
+
+def _with_model(
+    file: JobFile,
+    step: str,
+    job: Job,
+    folder: Path,
+    store: ObjectStore,
+    say: Callable[[str], None],
+) -> Job:
+    """Return a job with its model, where that is a folder; its faults are told with its line."""
+    try:
+        return with_foreign_model(job, folder, store, say)
+    except BadInputError as error:
+        place = (job.model_field, "diffusers")
+        raise file.fault(step, (place,), f"{'.'.join(place)}: {error}") from error
 
 
 def _with_jobs(spec: Job | GroupJob, jobs: dict[str, Job]) -> Job | GroupJob:

@@ -195,7 +195,7 @@ class SampleJob(Job):
     """Draw images from a trained model.
 
     Attributes:
-        model: The model that draws; exactly one of job, registered and checkpoint is given.
+        model: The model that draws; one of job, registered, checkpoint and diffusers.
         num_samples: Images of the set.
         sampling: How they are drawn.
         shard_size: Images that are committed together, a multiple of the microbatch.

@@ -234,12 +234,14 @@ class NotifySpec(Closed):
 
 
 class ModelRef(Closed):
-    """The trained model that a job draws or starts from; exactly one of the first three.
+    """The trained model that a job draws or starts from; exactly one of the first four.
 
     Attributes:
         job: A training's id, or a name (its newest job); waits until that job has ended.
         registered: `name@alias` or `name/version` in MLflow's registry.
         checkpoint: s3:// URI of a checkpoint's commit object.
+        diffusers: A folder with a UNet2DModel and its scheduler; `submit` takes it into the store
+            and fills `checkpoint` in.
         weights: The moving average, or the raw weights.
         step: With `job`, the checkpoint of that step; None for the newest whole one.
     """
@@ -247,16 +249,18 @@ class ModelRef(Closed):
     job: str | None = None
     registered: str | None = None
     checkpoint: str | None = None
+    diffusers: str | None = None
     weights: Literal["ema", "model"] = "ema"
     step: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("job", "registered", "checkpoint") if getattr(self, name)]
-        if len(given) != 1:
+        names = ("job", "registered", "checkpoint", "diffusers")
+        given = [name for name in names if getattr(self, name)]
+        if len(given) != 1 and given != ["checkpoint", "diffusers"]:
             raise FieldsError(
                 [(name,) for name in given] or [()],
-                "exactly one of job, registered and checkpoint must be given",
+                "exactly one of job, registered, checkpoint and diffusers must be given",
             )
         return self
 

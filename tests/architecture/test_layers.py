@@ -59,6 +59,7 @@ DDPM_ROOMS = {
     "kernels": "config network",
     "compute": "config memory network kernels",
     "training": "config process network kernels compute",
+    "exchange": "config process network compute training",  # models in the forms of others
     "metrics": "config",
     "baselines": "config process network compute training",
 }
@@ -69,6 +70,7 @@ STARTED_BY_NAME = {
     "orchestrator.cli.main": ("orchestrator.cli.",),
     "orchestrator.client.surroundings": ("orchestrator.stack.embedded",),
     "orchestrator.client.datasets": ("orchestrator.artifacts.datasets.ingest",),
+    "orchestrator.client.foreign_models": ("orchestrator.artifacts.checkpoints.foreign",),
     "orchestrator.client.ensure": ("orchestrator.controller.actor",),
     "orchestrator.specs.kinds": (
         "orchestrator.training.driver",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ddpm.config import SamplingConfig
+from orchestrator.artifacts.checkpoints.resolve import resolve_model
 from orchestrator.client.model_checks import remarks_on_model, remarks_on_room
 from orchestrator.client.prepare import check_sources, prepared
 from orchestrator.client.submit import submit_job
@@ -18,6 +19,7 @@ from orchestrator.specs.job import TrainJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
+from tests.support.foreign_models import write_small_folder
 
 TRAIN = """\
 kind: train
@@ -167,7 +169,8 @@ def test_guidance_of_a_model_without_classes_is_refused(tmp_path: Path) -> None:
     [
         ("{job: tt}", "/job.yaml:3: init.job: there is no job tt; did you mean t?"),
         ("{job: t, step: 11}", "/job.yaml:3: init.step: job t ends at step 10, before 11"),
-        ("{job: t, registered: a/1}", "/job.yaml:3: exactly one of job, registered and checkpoint"),
+        ("{job: t, registered: a/1}", "/job.yaml:3: exactly one of job, registered, checkpoint"),
+        ("{diffusers: gone}", "/job.yaml:3: init.diffusers: "),
         ("{registered: a/1, step: 2}", "/job.yaml:3: init.step goes with init.job"),
         ("{checkpoint: x}", "/job.yaml:3: init.checkpoint 'x' must be the s3:// URI"),
     ],
@@ -222,3 +225,17 @@ def test_a_variable_of_a_shell_in_a_path_is_explained(tmp_path: Path) -> None:
     file = load(tmp_path, TRAIN.replace("set.npy", "$DATA/set.npy"))
     with pytest.raises(BadInputError, match=r"\$DATA is not filled in: write \$\{DATA\}"):
         check_sources(file, tmp_path)
+
+
+def test_a_folder_of_diffusers_becomes_a_checkpoint_that_the_job_starts_from(
+    tmp_path: Path,
+) -> None:
+    """Once for all that name it; the file may be submitted again when the folder is gone."""
+    store, folder = MemoryStore(), write_small_folder(tmp_path / "foreign")
+    text = TRAIN.replace("name: t\n", f"name: u\ninit: {{diffusers: {folder}}}\n")
+    specs = [prepared(load(tmp_path, text), tmp_path, store).spec for _ in range(2)]
+    assert specs[0] == specs[1]
+    init = specs[0].init
+    assert init.checkpoint.startswith(f"{store.uri}/jobs/imported-")
+    model = resolve_model(store, init)
+    assert (model["step"], model["weights"]) == (0, "ema")

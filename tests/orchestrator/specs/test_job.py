@@ -119,7 +119,7 @@ def test_a_mistake_is_one_line_that_names_the_place(
         (
             "{job: digits}",
             "{}",
-            ":3: exactly one of job, registered and checkpoint",
+            ":3: exactly one of job, registered, checkpoint and diffusers",
         ),
         (
             "{job: digits}",
