@@ -132,6 +132,7 @@ def decide_compute(
     prediction: Prediction = "epsilon",
     fits_tiles: bool = False,
     tiles_obstacle: str = "",
+    compile_hindrance: str = "",
     kernel_folder: Path | None = None,
     device_kind: DeviceKind | None = None,
 ) -> ComputeDecision:
@@ -147,6 +148,7 @@ def decide_compute(
             to 1e-4, and bfloat16's rounding with it, so it is computed in float32.
         fits_tiles: Whether network and batch are such as the AMX kernels are made for.
         tiles_obstacle: Why the kernels cannot compute it all the same; "" if they can.
+        compile_hindrance: Why nothing is compiled, whatever the machine has; "" for no such reason.
         kernel_folder: Where these are kept, as for `ddpm.kernels.amx.kernels.load_kernels`.
         device_kind: None takes CUDA where there is a device.
 
@@ -164,7 +166,7 @@ def decide_compute(
             reasons.append("network and batch fit the AMX kernels")
             return replace(decided, kernels="amx", reason="; ".join(reasons))
         reasons.append(f"no AMX kernels, since {obstacle}")
-    obstacle = compile_obstacle(device_kind)
+    obstacle = compile_hindrance or compile_obstacle(device_kind)
     wanted = worth_compiling if compile_request == "auto" else compile_request
     if wanted and obstacle is not None:
         reasons.append(f"eager, since {obstacle}")

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ddpm.config import UNetConfig
 from ddpm.network.convolution import Conv2d
@@ -152,8 +153,18 @@ class _Stage(nn.Module):
         super().__init__()
         self.block = block
         self.attention = attention
+        self.is_recomputed = False
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        if not (self.is_recomputed and torch.is_grad_enabled()):
+            return self._computed(x, embedding)
+        # Dropout has keys of its own, so no generator's state has to be kept.
+        again: Tensor = checkpoint(
+            self._computed, x, embedding, use_reentrant=False, preserve_rng_state=False
+        )
+        return again
+
+    def _computed(self, x: Tensor, embedding: Tensor) -> Tensor:
         h: Tensor = self.block(x, embedding)
         if self.attention is not None:
             h = self.attention(h)
@@ -304,6 +315,12 @@ class UNet(nn.Module):
                 stages.append(self._stage(channels + remaining.pop(), width, level))
                 channels = width
             self.up.append(_UpLevel(stages, None if level == 0 else Upsample(width)))
+
+    def recompute_activations(self, asked: bool) -> None:
+        """Have each stage keep its input alone, and compute the rest again for the gradient."""
+        for module in self.modules():
+            if isinstance(module, _Stage):
+                module.is_recomputed = asked
 
     @property
     def null_label(self) -> int:

@@ -27,10 +27,14 @@ class TrainingConfig:
         weight_decay: Decoupled weight decay, "adamw" only.
         grad_clip_norm: Largest norm of the gradient; 0 switches clipping off.
         ema_decay: Decay of the moving average of the weights, in [0, 1).
+        ema_decays: Decays of further averages, which are kept beside that one: `weights: ema-0.999`
+            of a model draws with the one of 0.999.
         ema_warmup: Use min(ema_decay, (1 + step) / (10 + step)), so that short runs have an
             average of their own weights and not of their initial ones.
         label_dropout: Share of the labels, of a network that has some, that are replaced by no
             class: guidance needs a network that also knows how to draw without.
+        activation_checkpointing: Keep of each stage of the network its input alone and compute the
+            rest again for the gradient: a third more work, much less memory, the same bits.
         horizontal_flip: Mirror every second image on average; wrong for digits and letters.
         precision: "bf16" is autocast; "auto" takes what is fastest on the job's machine.
         compile: Whether the step is compiled; "auto" takes the AMX kernels where they fit, else
@@ -50,8 +54,10 @@ class TrainingConfig:
     weight_decay: float = 0.0
     grad_clip_norm: float = 1.0
     ema_decay: float = 0.9999
+    ema_decays: tuple[float, ...] = ()
     ema_warmup: bool = True
     label_dropout: float = 0.1
+    activation_checkpointing: bool = False
     horizontal_flip: bool = False
     precision: Precision = "auto"
     compile: bool | Literal["auto"] = "auto"
@@ -71,6 +77,9 @@ class TrainingConfig:
             "0 with optimizer adam (adamw decays)",
         )
         require(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "in [0, 1)")
+        decays = self.ema_decays
+        usable = all(0.0001 <= decay < 1.0 for decay in decays) and len({*decays}) == len(decays)
+        require(usable, "ema_decays", decays, "numbers from 0.0001 to below 1, each once")
         require(0.0 <= self.label_dropout <= 1.0, "label_dropout", self.label_dropout, "in [0, 1]")
         require(self.seed < 2**63, "seed", self.seed, "below 2**63")
         require(
@@ -79,6 +88,11 @@ class TrainingConfig:
             self.lr_warmup_steps,
             "greater than 0 with lr_schedule inverse_sqrt, which falls from there",
         )
+
+    @property
+    def further_averages(self) -> dict[str, float]:
+        """The decays of `ema_decays` by the names of their averages."""
+        return {f"ema-{decay}": decay for decay in self.ema_decays}
 
     @property
     def lr_depends_on_length(self) -> bool:

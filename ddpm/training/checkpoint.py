@@ -2,6 +2,7 @@
 
 `model.safetensors`, `ema.safetensors` and `optimizer.safetensors` hold tensors by the name of the
 parameter, in row-major order; the memory format is that of the state which loads them.
+Each further average has a file of its own, as `ema-0.999.safetensors`.
 `state.json` holds the rest. Nothing in them can run code.
 """
 
@@ -32,6 +33,12 @@ MODEL_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 CHECKPOINT_FILES = (MODEL_FILE, EMA_FILE, OPTIMIZER_FILE, STATE_FILE)
+
+
+def weights_file(name: str) -> str:
+    """Return the file of some weights: `ema`, `model`, or a further average as `ema-0.999`."""
+    return f"{name}.safetensors"
+
 
 _Config = TypeVar("_Config", UNetConfig, DiffusionConfig, TrainingConfig)
 
@@ -121,6 +128,7 @@ class StateSnapshot:
     model: Tensor
     ema: Tensor
     moments: Mapping[str, Tensor]
+    further_emas: Mapping[str, Tensor]
 
     @classmethod
     def take(cls, state: TrainState, fixed: Mapping[str, Any] | None = None) -> Self:
@@ -137,6 +145,7 @@ class StateSnapshot:
             model=_cpu_copy(state.parameters.values),
             ema=_cpu_copy(state.ema),
             moments={name: _cpu_copy(moments[name]) for name in MOMENTS},
+            further_emas={name: _cpu_copy(ema) for name, ema in state.further_emas.items()},
         )
 
     def put_back(self, state: TrainState) -> None:
@@ -158,6 +167,7 @@ class StateSnapshot:
             (state.parameters.values, self.model),
             (state.ema, self.ema),
             *((moments[name], self.moments[name]) for name in MOMENTS),
+            *((ema, self.further_emas[name]) for name, ema in state.further_emas.items()),
         ]
 
     def write(self, folder: Path) -> list[Path]:
@@ -169,6 +179,9 @@ class StateSnapshot:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self.layout.contiguous_tensors(self.model), folder / MODEL_FILE)
         save_file(self.layout.contiguous_tensors(self.ema), folder / EMA_FILE)
+        further = [weights_file(name) for name in self.further_emas]
+        for file, ema in zip(further, self.further_emas.values(), strict=True):
+            save_file(self.layout.contiguous_tensors(ema), folder / file)
         moments = {
             f"{moment}.{name}": tensor
             for moment, vector in self.moments.items()
@@ -176,7 +189,7 @@ class StateSnapshot:
         }
         save_file(moments, folder / OPTIMIZER_FILE)
         (folder / STATE_FILE).write_text(json.dumps(self.info.to_json(), indent=1))
-        return [folder / name for name in CHECKPOINT_FILES]
+        return [folder / name for name in (*further, *CHECKPOINT_FILES)]
 
 
 def save_state(
@@ -227,10 +240,13 @@ def load_state(state: TrainState, folder: Path) -> CheckpointInfo:
     shapes = {name: view.shape for name, view in state.parameters.views(state.ema)}
     model = _read_tensors(folder / MODEL_FILE, shapes)
     ema = _read_tensors(folder / EMA_FILE, shapes)
+    further = {n: _read_tensors(folder / weights_file(n), shapes) for n in state.further_emas}
     moment_shapes = {f"{m}.{name}": shape for m in MOMENTS for name, shape in shapes.items()}
     moments = _read_tensors(folder / OPTIMIZER_FILE, moment_shapes)
     state.parameters.fill(state.parameters.values, model)
     state.parameters.fill(state.ema, ema)
+    for name, tensors in further.items():
+        state.parameters.fill(state.further_emas[name], tensors)
     for moment in MOMENTS:
         tensors = {name: moments[f"{moment}.{name}"] for name in shapes}
         state.parameters.fill(state.optimizer.moments[moment], tensors)
@@ -252,7 +268,7 @@ def load_model(folder: Path, *, weights: str = "ema") -> tuple[UNet, CheckpointI
     info = read_info(folder)
     model = build_network(info.unet_config, info.diffusion_config, info.image_shape)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    tensors = _read_tensors(folder / f"{weights}.safetensors", shapes)
+    tensors = _read_tensors(folder / weights_file(weights), shapes)
     model.load_state_dict(tensors)
     return model.eval().requires_grad_(False), info
 

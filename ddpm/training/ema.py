@@ -6,15 +6,21 @@ from torch import Tensor
 from ddpm.config import TrainingConfig
 
 
-def ema_decay_at(config: TrainingConfig, step: int) -> float:
-    """Return the decay of the average after optimizer step `step`, counted from 0.
+def ema_decay_at(config: TrainingConfig, step: int, ema_decay: float | None = None) -> float:
+    """Return the decay of an average after optimizer step `step`, counted from 0.
 
     With warm-up it is min(ema_decay, (1 + step) / (10 + step)), so that the initial weights do
     not weigh on the average of a short run.
+
+    Args:
+        config: Its `ema_warmup`, and the decay where none is given.
+        step: The number of the step.
+        ema_decay: Of a further average.
     """
+    decay = config.ema_decay if ema_decay is None else ema_decay
     if not config.ema_warmup:
-        return config.ema_decay
-    return min(config.ema_decay, (1 + step) / (10 + step))
+        return decay
+    return min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -16,10 +15,8 @@ _FREE = frozenset({"dropout", "num_classes"})
 _LABELS = "label_embedding."
 
 
-def start_from(
-    state: TrainState, folder: Path, *, weights: Literal["ema", "model"] = "ema"
-) -> CheckpointInfo:
-    """Give a state that took no step the weights of a checkpoint, and its average the same.
+def start_from(state: TrainState, folder: Path, *, weights: str = "ema") -> CheckpointInfo:
+    """Give a state that took no step the weights of a checkpoint, and its averages the same.
 
     The embedding of the labels stays as it was drawn where the checkpoint has none, or one of
     another number of classes.
@@ -27,7 +24,7 @@ def start_from(
     Args:
         state: Of a network of the same sizes, which predicts the same.
         folder: With `state.json` and the file of the weights.
-        weights: The moving average, or the raw weights.
+        weights: That file's name, without its ending.
 
     Returns:
         What the checkpoint says of itself.
@@ -45,7 +42,8 @@ def start_from(
             own = theirs.get(name)
             if own is not None and (own.shape == view.shape or not name.startswith(_LABELS)):
                 view.copy_(own)
-    state.ema.copy_(state.parameters.values)
+    for average in (state.ema, *state.further_emas.values()):
+        average.copy_(state.parameters.values)
     return info
 
 

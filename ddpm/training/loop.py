@@ -64,6 +64,7 @@ class TrainState:
         forward: The same, compiled if that was decided.
         parameters: Their values and gradients, one vector each.
         ema: (P,) float32, the moving average of `parameters.values`.
+        further_emas: The same with the decays of `config.ema_decays`, by their names.
         optimizer: Adam or AdamW over `parameters.values`, with its two averages.
         step: Steps taken.
     """
@@ -83,9 +84,11 @@ class TrainState:
         self.step = 0
         self.model = build_network(unet_config, diffusion_config, image_shape, seed=config.seed)
         compute.place(self.model)
+        self.model.recompute_activations(config.activation_checkpointing)
         self.forward: Callable[..., Tensor] = compute.network(self.model)
         self.parameters = FlatParameters(self.model, num_extra=NUM_EXTRA)
         self.ema = self.parameters.values.clone()
+        self.further_emas = {name: self.ema.clone() for name in config.further_averages}
         self.optimizer = VectorAdam(config, self.parameters.values)
         self._gradient: LossGradient | None = None
 
@@ -218,6 +221,9 @@ def _update(state: TrainState, learning_rate: float) -> Tensor:
             grads.mul_(factor.clamp(max=1.0))
     state.optimizer.step(state.parameters.values, grads, learning_rate)
     update_ema(state.ema, state.parameters.values, ema_decay_at(state.config, state.step))
+    for name, decay in state.config.further_averages.items():
+        decay = ema_decay_at(state.config, state.step, decay)
+        update_ema(state.further_emas[name], state.parameters.values, decay)
     return grad_norm
 
 

@@ -67,7 +67,7 @@ def remarks_on_model(
         if found is None:
             return
         spec = read_spec(RecordStore(found.store), found.job_id)
-        yield from _on_training(found, spec, sampling)
+        yield from _on_training(found, spec, ref.weights, sampling)
     except JobNotFoundError:
         if ref.job is not None:
             yield Remark((_JOB,), _no_such_job(store, ref.job))
@@ -107,12 +107,18 @@ def _no_such_job(store: ObjectStore, name: str) -> str:
     return f"model.job: there is no job {name}; {hint}"
 
 
-def _on_training(found: _Found, spec: Job, sampling: SamplingConfig | None) -> Iterator[Remark]:
+def _on_training(
+    found: _Found, spec: Job, weights: str, sampling: SamplingConfig | None
+) -> Iterator[Remark]:
     record = RecordStore(found.store).read(found.job_id).record
     if not isinstance(spec, TrainJob):
         told = f"model.job: {found.job_id} is a {record.kind} job, not a training"
         yield Remark((found.place,), told)
         return
+    known = ("ema", "model", *spec.training.further_averages)
+    if weights not in known:
+        told = f"model.weights: {found.job_id} has no {weights}; it has: {', '.join(known)}"
+        yield Remark((found.place, ("model", "weights")), told)
     if sampling is not None:
         yield from _on_drawing(found, spec, sampling)
     yield from _on_checkpoints(found, spec, str(record.state), record.state.has_ended)

@@ -73,7 +73,8 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
     model = spec.model.for_classes(dataset.num_classes)
     out_channels = shape[0] * spec.diffusion.outputs_per_channel
     parameters = count_parameters(model, shape, out_channels)
-    checkpoint_bytes = parameters * _BYTES_PER_PARAMETER
+    further = len(spec.training.ema_decays)
+    checkpoint_bytes = parameters * _BYTES_PER_PARAMETER * (4 + further) // 4
     steps, every = spec.training.num_steps, spec.checkpoints.every_steps
     num_checkpoints = -(-steps // every)
     held_out = round(dataset.num_images * spec.dataset.holdout_fraction)

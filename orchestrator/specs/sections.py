@@ -233,6 +233,9 @@ class NotifySpec(Closed):
     url_env: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 
 
+Weights = Annotated[str, StringConstraints(pattern=r"^(ema(-0\.\d{1,17})?|model)$")]
+
+
 class ModelRef(Closed):
     """The trained model that a job draws or starts from; exactly one of the first four.
 
@@ -242,7 +245,8 @@ class ModelRef(Closed):
         checkpoint: s3:// URI of a checkpoint's commit object.
         diffusers: A folder with a UNet2DModel and its scheduler; `submit` takes it into the store
             and fills `checkpoint` in.
-        weights: The moving average, or the raw weights.
+        weights: `ema`, the moving average, a further one as `ema-0.999` (training.ema_decays), or
+            `model`, the raw weights.
         step: With `job`, the checkpoint of that step; None for the newest whole one.
     """
 
@@ -250,7 +254,7 @@ class ModelRef(Closed):
     registered: str | None = None
     checkpoint: str | None = None
     diffusers: str | None = None
-    weights: Literal["ema", "model"] = "ema"
+    weights: Weights = "ema"
     step: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")

@@ -43,6 +43,7 @@ from orchestrator.training.smoke import smoke_training
 logger = logging.getLogger(__name__)
 
 _WORTH_COMPILING_STEPS = 5000
+_RECOMPUTED = "activation_checkpointing computes the stages of the network one by one"
 
 
 def train_loop(config: dict[str, Any], send: SendReport, *, rank: int, world_size: int) -> None:
@@ -145,8 +146,11 @@ class TrainingWorker:
             worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
             fits_tiles=fits_tiles(self._spec.model, training.images_per_pass(self._world_size)),
             tiles_obstacle=tiles_obstacle(
-                self._spec.diffusion, num_passes=training.num_passes(self._world_size)
+                self._spec.diffusion,
+                num_passes=training.num_passes(self._world_size),
+                is_recomputed=training.activation_checkpointing,
             ),
+            compile_hindrance=_RECOMPUTED if training.activation_checkpointing else "",
             kernel_folder=kernel_folder(),
             device_kind="cuda" if placement.gpus_per_worker else "cpu",
         )

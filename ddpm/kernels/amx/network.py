@@ -33,13 +33,18 @@ def fits_tiles(config: UNetConfig, batch_size: int) -> bool:
     return config.channels % CHANNELS == 0 and 0 < filled <= _MAX_FILL * batch_size
 
 
-def tiles_obstacle(diffusion: DiffusionConfig, *, num_passes: int = 1) -> str:
+def tiles_obstacle(
+    diffusion: DiffusionConfig, *, num_passes: int = 1, is_recomputed: bool = False
+) -> str:
     """Return why a network for this diffusion is not computed on tiles; "" if it is.
 
     Args:
         diffusion: What its output stands for.
         num_passes: Passes that a step of its training has.
+        is_recomputed: Whether these keep no activations for the gradient.
     """
+    if is_recomputed:
+        return "they keep the activations, and activation_checkpointing asks for none"
     if diffusion.variance == "learned":
         return "their output has no place for a learned variance"
     if num_passes > 1:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore, LocalCheckpoint
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit, decode_commit
@@ -41,7 +41,7 @@ class ResolvedModel:
         step: Its training steps.
         commit_key: Key of its commit.
         commit_sha256: Hash over the names, sizes and hashes of its files.
-        weights: The moving average, or the raw weights.
+        weights: The file of the weights, without its ending.
     """
 
     store_uri: str = ""
@@ -49,7 +49,7 @@ class ResolvedModel:
     step: int
     commit_key: str
     commit_sha256: str
-    weights: Literal["ema", "model"] = "ema"
+    weights: str = "ema"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ResolvedModel":
@@ -151,6 +151,12 @@ def _of_uri(store: ObjectStore, uri: str, ref: ModelRef) -> ResolvedModel:
 
 
 def _described(uri: str, job_id: str, commit: CheckpointCommit, ref: ModelRef) -> ResolvedModel:
+    averages = sorted(Path(f.name).stem for f in commit.files if f.name.startswith("ema"))
+    if ref.weights.startswith("ema-") and ref.weights not in averages:
+        there = ", ".join([*averages, "model"])
+        raise BadInputError(
+            f"step {commit.step} of job {job_id} has no weights {ref.weights}; it has: {there}"
+        )
     return ResolvedModel(
         store_uri=uri,
         job_id=job_id,

@@ -239,3 +239,16 @@ def test_a_folder_of_diffusers_becomes_a_checkpoint_that_the_job_starts_from(
     assert init.checkpoint.startswith(f"{store.uri}/jobs/imported-")
     model = resolve_model(store, init)
     assert (model["step"], model["weights"]) == (0, "ema")
+
+
+def test_an_average_that_the_training_does_not_keep_is_refused(tmp_path: Path) -> None:
+    """The names of those that it keeps follow from its decays."""
+    store = with_training(tmp_path)
+    text = SAMPLE.replace("{job: t}", "{job: t, weights: ema-0.5}")
+    assert told(tmp_path, store, text) == (
+        "/job.yaml:3: model.weights: t has no ema-0.5; it has: ema, model"
+    )
+    kept = TRAIN.replace("num_steps: 10,", "num_steps: 10, ema_decays: [0.5],")
+    submit_job(store, prepared(load(tmp_path, kept), tmp_path, store).spec, "u")
+    ours = SAMPLE.replace("{job: t}", "{job: u, weights: ema-0.5}")
+    assert prepared(load(tmp_path, ours), tmp_path, store).warnings == ()
