@@ -12,7 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ddpm.config import ConfigError
-from ddpm.errors import CheckpointFormatError, ImageDatasetError, KernelError, NonFiniteLossError
+from ddpm.errors import (
+    CheckpointFormatError,
+    ForeignModelError,
+    ImageDatasetError,
+    KernelError,
+    NonFiniteLossError,
+)
 from orchestrator.errors import (
     BadInputError,
     CheckpointError,
@@ -61,6 +67,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], _Cause], ...] = (
     (NonFiniteLossError, _Cause(_R.DIVERGED)),
     (CheckpointFormatError, _INPUT),
     (ImageDatasetError, _INPUT),
+    (ForeignModelError, _INPUT),
     (ConfigError, _INPUT),
     (KernelError, _MACHINE),
     (BadInputError, _INPUT),

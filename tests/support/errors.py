@@ -22,6 +22,7 @@ _PARTS = {
     "ConfigError": ("training.ema_decay", 2.0, "must be below 1"),
     "CheckpointFormatError": ("a/path", "is no checkpoint"),
     "ImageDatasetError": ("a/path", "is no array"),
+    "ForeignModelError": ("unet/config.json", "has a kind of block that is not known here"),
     "NonFiniteLossError": (7, 1.5, 2.5),
 }
 

@@ -30,6 +30,7 @@ from orchestrator.lifecycle.causes import (
     _BY_NAME,
     _EXPLAINS,
     _WRAPPERS,
+    _own_cause,
     failed_ranks,
     headline,
     reason_of,
@@ -37,6 +38,7 @@ from orchestrator.lifecycle.causes import (
 )
 from orchestrator.lifecycle.retry import BUDGETS, ENDS_NO_ATTEMPT, FINAL_MESSAGES
 from orchestrator.lifecycle.state import Reason
+from tests.support.errors import example_of, our_error_classes
 
 HOMES = {
     "ray": (
@@ -72,6 +74,12 @@ def test_the_table_has_a_row_for_every_class_that_ray_has() -> None:
     known = {*_BY_NAME["ray"], *(name for package, name in _WRAPPERS if package == "ray")}
     assert len(classes) > 50
     assert {cls.__name__ for cls in classes} - known == set()
+
+
+@pytest.mark.parametrize("cls", our_error_classes(), ids=lambda cls: cls.__name__)
+def test_the_table_has_a_row_for_every_class_of_ours(cls: type[Exception]) -> None:
+    """One that nothing is known of is passed over where another error holds it as its cause."""
+    assert _own_cause(example_of(cls)) is not None
 
 
 def test_every_class_that_the_table_names_exists() -> None:
