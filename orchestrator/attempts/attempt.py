@@ -79,6 +79,7 @@ class Progress:
         committed: Units that no crash can lose.
         num_unplaced: Workers that it has room for and that are not there yet.
         workers: What each worker does.
+        scores: What the work is worth so far: "loss", "bpd", "bpd_se".
         details: What else `status` shows; nothing is decided from it.
     """
 
@@ -90,6 +91,7 @@ class Progress:
     committed: int = 0
     num_unplaced: int = 0
     workers: Sequence[WorkerReport] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -248,8 +250,17 @@ def run_attempt(
                 "job=%s attempt=%d ends: %s", job_id, number, headline(error), exc_info=not is_ours
             )
             outcome = _failed(error, attempt)
+        _beat_last(attempt)
         attempt.put_outcome(outcome)
     return _exit_code(outcome, attempt)
+
+
+def _beat_last(attempt: Attempt) -> None:
+    """Say how far the attempt came before its end is read: what it is worth is known only now."""
+    try:
+        attempt.beat()
+    except StoreError as error:  # the outcome says what matters, and waits longer
+        logger.warning("job=%s its last heartbeat is lost: %s", attempt.record.job_id, error)
 
 
 def _exit_code(outcome: Outcome, attempt: Attempt) -> int:

@@ -33,11 +33,21 @@ def duration_text(seconds: float) -> str:
 
 
 def progress_text(job: IndexEntry | ChildEntry) -> str:
-    """Return how far a job is: "1200/2000 steps, 14.2/s"."""
-    if not job.total:
-        return f"{job.done:g}" if job.done else ""
-    text = f"{job.done:.0f}/{job.total} {job.unit}"
-    return f"{text}, {job.rate_per_s:.1f}/s" if job.rate_per_s else text
+    """Return how far a job is and what it is worth: "1200/2000 steps, 14.2/s, loss 0.0912"."""
+    parts = [f"{job.done:g}"] if job.done else []
+    if job.total:
+        parts = [f"{job.done:.0f}/{job.total} {job.unit}"]
+        parts += [f"{job.rate_per_s:.1f}/s"] if job.rate_per_s else []
+    return ", ".join([*parts, *_score_texts(job.scores)])
+
+
+def _score_texts(scores: Mapping[str, float]) -> list[str]:
+    """Return what a job is worth: "loss 0.0912", "4.57 ± 0.05 bits/dim"."""
+    texts = [f"loss {scores['loss']:.4f}"] if "loss" in scores else []
+    if "bpd" in scores:
+        error = f" ± {scores['bpd_se']:.2f}" if "bpd_se" in scores else ""
+        texts.append(f"{scores['bpd']:.2f}{error} bits/dim")
+    return texts
 
 
 def fleet_text(status: JobStatus) -> str:

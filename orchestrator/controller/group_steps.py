@@ -213,4 +213,5 @@ def _entry(child: Child, seen: Seen, view: ChildView, views: Sequence[ChildView]
         total=entry.total,
         unit=entry.unit,
         rate_per_s=entry.rate_per_s,
+        scores=entry.scores,
     )

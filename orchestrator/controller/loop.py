@@ -190,9 +190,11 @@ class Controller:
             post_request(self._store, again)
 
     def _follow(self, job: LiveJob) -> None:
-        attempt = JobPaths(job.record.job_id).attempt(job.record.attempt)
-        job.said = HEARTBEAT.value(self._store, attempt.heartbeat)
+        heartbeat = JobPaths(job.record.job_id).attempt(job.record.attempt).heartbeat
+        job.said = HEARTBEAT.value(self._store, heartbeat)
         job.current = self._control.follow(job.current, job.spec, job.said)
+        if job.record.state.has_ended:  # its last word may have come since
+            job.said = HEARTBEAT.value(self._store, heartbeat)
 
     def _schedule(self) -> None:
         queued = [job for job in self._jobs.values() if job.record.state is JobState.QUEUED]

@@ -79,6 +79,9 @@ class Likelihood:
             return Outcome(stopped=True, progress=committed, message=told)
         self.attempt.progress.phase = Phase.EVALUATING
         means = self._keep(shards.read_all(self.plan))
+        self.attempt.progress.scores = {
+            name: means[name] for name in ("bpd", "bpd_se") if name in means
+        }
         told = f"{means['bpd']:.4f}"
         if "bpd_se" in means:
             told += f" ± {means['bpd_se']:.4f}"

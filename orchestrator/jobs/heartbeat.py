@@ -26,6 +26,7 @@ class WorkerReport:
         total: Units in all.
         committed: Units that no crash can lose.
         rate_per_s: Units a second, lately.
+        scores: What the work is worth so far: "loss", "bpd", "bpd_se".
     """
 
     rank: int = 0
@@ -39,6 +40,7 @@ class WorkerReport:
     total: int | None = None
     committed: int | None = None
     rate_per_s: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class Heartbeat:
         committed: Units that no crash can lose.
         num_unplaced: Workers that it has room for and that are not there yet.
         workers: Its workers.
+        scores: What the work is worth so far: "loss", "bpd", "bpd_se".
         details: What else people are shown; nothing is decided from it.
     """
 
@@ -69,6 +72,7 @@ class Heartbeat:
     committed: int = 0
     num_unplaced: int = 0
     workers: tuple[WorkerReport, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

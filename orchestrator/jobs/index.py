@@ -5,9 +5,9 @@ theirs is deleted. A page is a copy of what records say: a job that is live agai
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from orchestrator.errors import JobNotFoundError, OrchestratorError
@@ -59,6 +59,7 @@ class IndexEntry:
         total: Units in all.
         unit: What is counted.
         rate_per_s: Units a second, lately.
+        scores: What the work is worth so far: "loss", "bpd", "bpd_se".
     """
 
     job_id: str
@@ -85,6 +86,7 @@ class IndexEntry:
     total: int | None = None
     unit: str | None = None
     rate_per_s: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,7 @@ def index_entry(
         total=said.total if said else None,
         unit=said.unit if said else None,
         rate_per_s=beat.rate_per_s if has_beaten else None,
+        scores=beat.scores,
     )
 
 

@@ -31,6 +31,7 @@ class ChildEntry:
         total: Units in all.
         unit: What is counted.
         rate_per_s: Units a second, lately.
+        scores: What the work is worth so far: "loss", "bpd", "bpd_se".
     """
 
     step: str
@@ -47,6 +48,7 @@ class ChildEntry:
     total: int | None = None
     unit: str | None = None
     rate_per_s: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,16 +130,23 @@ class BoardReader:
     ) -> None:
         self._ended.set()
         self._thread.join(timeout=5)
+        if error is None:  # what the workers said last came after the look before
+            self._try_to_look()
 
     def _run(self) -> None:
+        while not self._ended.wait(self._every_s):
+            if not self._try_to_look():
+                time.sleep(1.0)
+
+    def _try_to_look(self) -> bool:
         import ray
 
-        while not self._ended.wait(self._every_s):
-            try:
-                self._look()
-            except (ray.exceptions.RayError, TimeoutError) as error:
-                logger.warning("the board does not answer: %s", error)
-                time.sleep(1.0)
+        try:
+            self._look()
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            logger.warning("the board does not answer: %s", error)
+            return False
+        return True
 
     def _look(self) -> None:
         import ray
@@ -155,4 +162,5 @@ class BoardReader:
         progress.phase = first.phase or progress.phase
         progress.done = progress.done if first.done is None else first.done
         progress.rate_per_s = first.rate_per_s or 0.0
+        progress.scores = first.scores
         progress.committed = max(progress.committed, first.committed or 0)

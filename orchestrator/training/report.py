@@ -83,8 +83,13 @@ def final_report(
     state: TrainState,
     holdout: ImageDataset,
     metrics: MetricWriter,
-) -> None:
-    """Log what a finished training is worth, and have its model registered."""
+) -> dict[str, float]:
+    """Log what a finished training is worth, and have its model registered.
+
+    Returns:
+        The bound of the held-out images: "bpd" with its standard error "bpd_se"; or nothing.
+    """
+    scores: dict[str, float] = {}
     if spec.tracking.sample_every_steps:
         log_samples(spec, state, metrics)
         _log_strips(spec, state, holdout, metrics)
@@ -93,6 +98,11 @@ def final_report(
         if holdout.num_levels is None:
             attempt.tell("the bound leaves L_0 out, which images of real numbers do not have")
         metrics.log(state.step, means)
+        scores = {
+            name: means[f"holdout/{name}"]
+            for name in ("bpd", "bpd_se")
+            if f"holdout/{name}" in means
+        }
         said = {"format_version": 1, "step": state.step, "means": means, "images": draws}
         body = json.dumps({**said, "num_levels": holdout.num_levels})
         attempt.store.put(f"{attempt.paths.folder}evaluation.json", body.encode())
@@ -105,6 +115,7 @@ def final_report(
             sha256=commit.sha256,
             tags={"ddpmctl.commit": f"{attempt.store.uri}/{attempt.job.checkpoint(state.step)}"},
         )
+    return scores
 
 
 def evaluate(

@@ -5,7 +5,8 @@ sample grids, and stops when it is told to.
 """
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from orchestrator.training.smoke import smoke_training
 logger = logging.getLogger(__name__)
 
 _WORTH_COMPILING_STEPS = 5000
+_TELL_LOSS_EVERY_S = 10.0
 _RECOMPUTED = "activation_checkpointing computes the stages of the network one by one"
 
 
@@ -88,6 +90,8 @@ class TrainingWorker:
         self._rank = rank
         self._world_size = world_size
         self._board = board
+        self._scores: dict[str, float] = {}
+        self._told_at = 0.0
         self._checkpoints = CheckpointStore(attempt.store, attempt.job)
 
     def run(self) -> None:
@@ -124,7 +128,7 @@ class TrainingWorker:
             if state.step >= self._spec.training.num_steps:
                 self._board.say(phase=Phase.EVALUATING)
                 state.release()
-                final_report(self._attempt, self._spec, state, holdout, metrics)
+                self._say_scores(final_report(self._attempt, self._spec, state, holdout, metrics))
 
     def _images(self, dataset: DatasetRef) -> ImageDataset:
         store, cache = self._attempt.store, cache_folder("datasets")
@@ -244,7 +248,10 @@ class TrainingWorker:
                 window.add(measured)
                 self._board.say(done=measured.step, rate_per_s=window.steps_per_s)
                 if measured.step % self._spec.tracking.log_every_steps == 0:
-                    metrics.log(measured.step, window.take())
+                    values = window.take()
+                    metrics.log(measured.step, values)
+                    self._say_scores({"loss": values["loss"]})
+                    self._tell_loss(measured)
                 if self._is_due(measured.step, self._spec.checkpoints.every_steps, state):
                     self._save(saver, state, fixed)
                     saved = state.step
@@ -253,6 +260,17 @@ class TrainingWorker:
             if state.step > saved:
                 self._board.say(phase=Phase.SAVING)
                 self._save(saver, state, fixed)
+
+    def _say_scores(self, scores: Mapping[str, float]) -> None:
+        self._scores |= scores
+        self._board.say(scores=dict(self._scores))
+
+    def _tell_loss(self, measured: StepMetrics) -> None:
+        """Tell whoever follows the log, a few times a minute."""
+        now, is_last = time.monotonic(), measured.step >= self._spec.training.num_steps
+        if is_last or now - self._told_at >= _TELL_LOSS_EVERY_S:
+            self._told_at = now
+            logger.info("step %d: loss %.4f", measured.step, measured.loss)
 
     @staticmethod
     def _is_due(step: int, every_steps: int, state: TrainState) -> bool:

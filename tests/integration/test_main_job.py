@@ -72,7 +72,14 @@ def test_a_job_file_trains_and_another_one_samples(
     assert run.data.params["training.num_steps"] == "30"
     bound = {name: run.data.metrics[f"holdout/bpd{name}"] for name in ("", "_prior", "_denoising")}
     assert bound[""] > bound["_denoising"] > 0
-    steps = [m.step for m in client.get_metric_history(run_id, "loss")]
+    history = client.get_metric_history(run_id, "loss")
+    steps = [m.step for m in history]
+    scores = ddpmctl("status", training).value["scores"]
+    assert scores == {
+        "loss": history[-1].value,
+        "bpd": bound[""],
+        "bpd_se": run.data.metrics["holdout/bpd_se"],
+    }
     assert steps == [5, 10, 15, 20, 25, 30]
     artifacts = {a.path for folder in ("samples", "film") for a in
                  client.list_artifacts(run_id, folder)}  # fmt: skip

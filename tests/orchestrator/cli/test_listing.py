@@ -1,5 +1,6 @@
 """Tables that fit the terminal, and the filters of `list`."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 
 from orchestrator.cli import terminal
 from orchestrator.cli.listing import Duration, Wanted, job_table
+from orchestrator.cli.show import child_text, progress_text
 from orchestrator.client.status import ListedJob
+from orchestrator.jobs.progress import ChildEntry
 from orchestrator.lifecycle.state import JobState
 
 NOW = datetime.now(UTC)
@@ -104,3 +107,28 @@ def test_durations_are_written_with_a_unit() -> None:
     assert kind.convert("1.5h", None, None) == timedelta(minutes=90)
     with pytest.raises(click.BadParameter, match="write it as 30s"):
         kind.convert("90", None, None)
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ({}, "1200/2000 steps, 14.2/s"),
+        ({"loss": 0.09121}, "1200/2000 steps, 14.2/s, loss 0.0912"),
+        (
+            {"loss": 0.09121, "bpd": 4.571, "bpd_se": 0.052},
+            "1200/2000 steps, 14.2/s, loss 0.0912, 4.57 ± 0.05 bits/dim",
+        ),
+        ({"bpd": 4.571}, "1200/2000 steps, 14.2/s, 4.57 bits/dim"),
+    ],
+)
+def test_what_a_job_is_worth_stands_beside_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, scores: dict[str, float], shown: str
+) -> None:
+    """The loss was to be found in MLflow alone, for every look at whether a job goes well."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert progress_text(job(scores=scores)) == shown
+    assert shown in job_table([job(scores=scores)])
+    run = ChildEntry(step="run-2", job_id="x", kind="train", state=JobState.SUCCEEDED, done=3)
+    assert child_text(replace(run, scores={"loss": 0.5})).startswith(
+        "run-2  SUCCEEDED, 3, loss 0.5"
+    )

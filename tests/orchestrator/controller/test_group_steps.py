@@ -387,6 +387,20 @@ def test_a_run_at_work_is_not_counted_as_done(world: World, tmp_path: Path) -> N
     assert pace_line(status) == "0/3 runs; 3 at work"
 
 
+def test_a_sweep_shows_what_each_of_its_runs_is_worth(world: World, tmp_path: Path) -> None:
+    """Runs are compared by their numbers, which stood in MLflow alone."""
+    submit(world, tmp_path, SWEEP)
+    pid = run(world, "g-002")
+    beat = {"phase": "running", "done": 10, "total": 10, "scores": {"bpd": 4.571, "bpd_se": 0.052}}
+    world.store.put(JobPaths("g-002").attempt(1).heartbeat, json.dumps(beat).encode())
+    world.step()
+    shown = "10/10 steps, 4.57 ± 0.05 bits/dim  g-002  (training.seed=1)"
+    assert f"002  RUNNING, {shown}" in describe_job(job_status(world.store, "g"))
+    world.end("g-002", Outcome(succeeded=True, progress=10), pid)
+    world.step(3)
+    assert f"002  SUCCEEDED, {shown}" in describe_job(job_status(world.store, "g"))
+
+
 def test_people_see_a_group_with_its_children(world: World, tmp_path: Path) -> None:
     """`list` nests them while the group lives and sums them up afterwards; `status` names all."""
     submit(world, tmp_path, CHAIN)

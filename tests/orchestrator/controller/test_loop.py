@@ -23,6 +23,7 @@ from orchestrator.specs.sections import ModelRef, TrainResources
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import StoredObject
 from tests.support.world import World, train_job
 
 
@@ -559,3 +560,22 @@ def test_a_job_that_ended_unseen_is_listed_with_all_that_its_attempt_said(world:
     world.step()
     (listed,) = list_jobs(world.store)
     assert (listed.state, listed.total, listed.unit) == ("SUCCEEDED", 10, "steps")
+
+
+def test_what_an_attempt_is_worth_at_its_very_end_stands_in_the_list(world: World) -> None:
+    """The bound is known only when the attempt ends: its last word came after the look at it."""
+    job_id = running_at_7_of_10(world)
+    outcome = JobPaths(job_id).attempt(1).outcome
+    read = world.store.get
+
+    def says_its_last_word(key: str) -> StoredObject:
+        if key == outcome:
+            beat(world, job_id, 1, done=10, committed=10, scores={"loss": 0.1, "bpd": 4.5})
+        return read(key)
+
+    world.end(job_id, Outcome(succeeded=True, progress=10))
+    world.store.get = says_its_last_word  # type: ignore[method-assign]
+    world.step(2)
+    (listed,) = list_jobs(world.store)
+    assert (listed.state, listed.scores) == ("SUCCEEDED", {"loss": 0.1, "bpd": 4.5})
+    assert job_status(world.store, job_id).scores == listed.scores

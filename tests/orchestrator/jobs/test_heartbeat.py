@@ -69,6 +69,14 @@ def test_a_heartbeat_of_before_keeps_what_the_scheduler_needs() -> None:
     )
 
 
+def test_what_older_versions_wrote_has_no_scores_and_is_read() -> None:
+    """`list` and `status` meet heartbeats of before for as long as their jobs are kept."""
+    assert HEARTBEAT.decode(json.dumps(OLD_BEAT).encode()).scores == {}
+    assert GROUP_PROGRESS.decode(json.dumps(OLD_GROUP).encode()).children[0].scores == {}
+    said = Heartbeat(scores={"loss": 0.25}, workers=(WorkerReport(scores={"loss": 0.25}),))
+    assert HEARTBEAT.decode(HEARTBEAT.encode(said)) == said
+
+
 def test_what_people_are_shown_decides_nothing() -> None:
     """Whoever tidies the display must not change the scheduler."""
     beat = Heartbeat(num_unplaced=1, details={"num_unplaced": 5})
