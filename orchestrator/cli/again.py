@@ -7,7 +7,7 @@ import click
 
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
-from orchestrator.cli.show import describe_plan
+from orchestrator.client.describe import describe_plan
 from orchestrator.client.ensure import ensure_running
 from orchestrator.client.owner import user_name
 from orchestrator.client.plan import plan_of

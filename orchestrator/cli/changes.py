@@ -2,24 +2,16 @@
 
 import math
 import sys
-import time
-from collections.abc import Callable
 
 import click
 
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.listing import matches
 from orchestrator.cli.output import Output, output_option
-from orchestrator.cli.show import progress_text
+from orchestrator.client.asking import ask_and_wait
+from orchestrator.client.describe import progress_text
 from orchestrator.client.ensure import ensure_running
-from orchestrator.client.status import (
-    POLL_EVERY_S,
-    JobStatus,
-    follow,
-    job_status,
-    list_jobs,
-    request,
-)
+from orchestrator.client.status import JobStatus, follow, job_status, list_jobs, request
 from orchestrator.client.surroundings import Start, Surroundings, surroundings
 from orchestrator.errors import BadInputError, OrchestratorError
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Verb
@@ -30,7 +22,6 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
 CANCEL_MARGIN_S = 60.0
-REQUEST_TIMEOUT_S = 60.0
 RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
@@ -155,22 +146,3 @@ def retry_job(output: Output, around: Surroundings, job_id: str) -> JobStatus:
     if after.changed_at == before.changed_at:
         raise OrchestratorError(f"job {job_id} was not queued again: it is {after.state} still")
     return after
-
-
-def ask_and_wait(around: Surroundings, job_id: str, verb: Verb, say: Callable[[str], None]) -> None:
-    """Ask the orchestrator for something, have it run, and wait until it has read that.
-
-    Raises:
-        OrchestratorError: Nobody reads the request; it stays in the store.
-    """
-    store = around.store
-    key = request(store, job_id, verb)
-    ensure_running(around, say)
-    deadline = time.monotonic() + REQUEST_TIMEOUT_S
-    while store.exists(key):
-        if time.monotonic() > deadline:
-            raise OrchestratorError(
-                f"the orchestrator did not read the request in {REQUEST_TIMEOUT_S:g} s; "
-                "see `ddpmctl doctor`"
-            )
-        time.sleep(POLL_EVERY_S)

@@ -15,7 +15,7 @@ from orchestrator.artifacts.datasets.proof import verify_dataset
 from orchestrator.artifacts.datasets.refs import DatasetRef, find_stored
 from orchestrator.artifacts.images import image_grid
 from orchestrator.cli.output import Output, output_option, short_output_option
-from orchestrator.cli.show import bytes_text
+from orchestrator.client.describe import bytes_text
 from orchestrator.client.stored_datasets import delete_dataset, list_datasets
 from orchestrator.client.surroundings import surroundings
 from orchestrator.errors import BadInputError

@@ -10,7 +10,7 @@ import click
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.progress import ProgressView
-from orchestrator.cli.show import describe_event, describe_job
+from orchestrator.client.describe import describe_event, describe_job
 from orchestrator.client.ensure import Keeper, ensure_orchestrator, ensure_running
 from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status
 from orchestrator.client.surroundings import Start, Surroundings, surroundings

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from orchestrator.cli.output import Output, output_forms
-from orchestrator.cli.show import age_s, duration_text, mark_of, progress_text, state_text
 from orchestrator.cli.terminal import Column, color_option, table, width_of_terminal
+from orchestrator.client.describe import age_s, duration_text, mark_of, progress_text, state_text
 from orchestrator.client.owner import user_name
 from orchestrator.client.status import ListedJob, list_jobs
 from orchestrator.client.surroundings import surroundings

@@ -15,7 +15,7 @@ from orchestrator.artifacts.checkpoints.foreign import (
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.output import Output, output_option, short_output_option
-from orchestrator.cli.show import bytes_text
+from orchestrator.client.describe import bytes_text
 from orchestrator.client.surroundings import surroundings
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.specs.sections import ModelRef

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from orchestrator.cli.show import duration_text, fleet_text, progress_text, state_text
+from orchestrator.client.describe import duration_text, fleet_text, progress_text, state_text
 from orchestrator.client.status import JobStatus
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import JobState

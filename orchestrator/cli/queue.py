@@ -8,7 +8,7 @@ import click
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.output import Output, output_option
-from orchestrator.cli.show import child_text, duration_text
+from orchestrator.client.describe import child_text, duration_text
 from orchestrator.client.status import job_status
 from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.errors import BadInputError, JobNotFoundError

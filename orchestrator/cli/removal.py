@@ -7,8 +7,8 @@ import click
 
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
-from orchestrator.cli.show import bytes_text
 from orchestrator.client.deletion import Removed, delete_job, find_deletable
+from orchestrator.client.describe import bytes_text
 from orchestrator.client.garbage import Garbage, collect_garbage
 from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.errors import BadInputError

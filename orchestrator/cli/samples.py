@@ -16,10 +16,10 @@ from orchestrator.artifacts.samples.verify import (
     verify_samples,
 )
 from orchestrator.cli.arguments import JobArgument
-from orchestrator.cli.changes import ask_and_wait
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.jobs import watch
 from orchestrator.cli.output import Output, output_option, short_output_option
+from orchestrator.client.asking import ask_and_wait
 from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.errors import BadInputError
 from orchestrator.jobs.inbox import Verb

@@ -11,7 +11,7 @@ import click
 from orchestrator.cli.jobs import watch, with_page
 from orchestrator.cli.logs import follow_logs
 from orchestrator.cli.output import Output, exit_code_of, output_option
-from orchestrator.cli.show import describe_job, describe_plan
+from orchestrator.client.describe import describe_job, describe_plan
 from orchestrator.client.ensure import ensure_running
 from orchestrator.client.owner import user_name
 from orchestrator.client.plan import plan_of

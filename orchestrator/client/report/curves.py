@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from orchestrator.client.evaluations import Evaluated, measures_of
+from orchestrator.client.metrics import read_metrics
 from orchestrator.client.report.plots import Band, Plot, Series
 from orchestrator.jobs.records import RecordStore
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
-from orchestrator.tracking.lines import MetricsLine, decode_lines, segments
 
 _BINS = 20
 _MOST_POINTS = 400
@@ -144,18 +144,11 @@ def training_plots(store: ObjectStore, job_ids: Iterable[str]) -> Iterator[Plot]
 
 
 def _loss(store: ObjectStore, job_id: str) -> Series | None:
-    points: dict[int, float] = {}
-    record = RecordStore(store).read(job_id).record
-    for attempt in range(1, record.attempt + 1):
-        for _, body in segments(store, JobPaths(job_id).attempt(attempt)).bodies():
-            for line in decode_lines(body)[0]:
-                if isinstance(line, MetricsLine) and "loss" in line.values:
-                    points[line.step] = line.values["loss"]
+    points = read_metrics(store, job_id, {"loss"}).get("loss", {})
     if len(points) < 2:
         return None
-    steps = sorted(points)
-    stride = -(-len(steps) // _MOST_POINTS)
-    kept = steps[::stride]
+    steps = list(points)
+    kept = steps[:: -(-len(steps) // _MOST_POINTS)]
     return Series(name=job_id, x=[float(s) for s in kept], y=[points[s] for s in kept])
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from orchestrator.cli.listing import job_table
 from orchestrator.cli.progress import completed, pace_line
-from orchestrator.cli.show import describe_job, describe_plan
 from orchestrator.client.datasets import with_datasets
 from orchestrator.client.deletion import delete_job, find_deletable
+from orchestrator.client.describe import describe_job, describe_plan
 from orchestrator.client.garbage import collect_garbage
 from orchestrator.client.plan import plan_of
 from orchestrator.client.status import job_status, list_jobs, request

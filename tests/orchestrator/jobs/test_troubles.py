@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.listing import job_table
-from orchestrator.cli.show import describe_job
 from orchestrator.client.deletion import delete_job, find_deletable
+from orchestrator.client.describe import describe_job
 from orchestrator.client.doctor.background import diagnose_background
 from orchestrator.client.garbage import collect_garbage
 from orchestrator.client.status import job_status, list_jobs
