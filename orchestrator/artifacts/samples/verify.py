@@ -139,6 +139,30 @@ class SampleSet:
         if set_hash.hexdigest != manifest["set_sha256"]:
             raise ShardDamagedError("the images are not those that the manifest was made of")
 
+    def images(self, start: int, stop: int) -> Pixels:
+        """Return images start to stop - 1 of a set, be it whole or still being drawn.
+
+        Reads the shards that they lie in and no other.
+
+        Returns:
+            (stop - start, H, W, C) uint8, each shard verified by its hashes.
+
+        Raises:
+            BadInputError: The set has no such images, or some of them are not drawn yet.
+            ShardDamagedError: A shard is not what was committed.
+        """
+        total, origin = self.plan.num_samples, self.origin
+        if not 0 <= start < stop <= total:
+            raise BadInputError(f"the set has images 0 to {total - 1}, not {start} to {stop - 1}")
+        parts: list[Pixels] = []
+        for index in range(start // self.spec.shard_size, -(-stop // self.spec.shard_size)):
+            shard = self.plan[index]
+            if origin is None or self.shards.find(index) is None:
+                raise BadInputError(f"images {shard.start} to {shard.stop - 1} are not drawn yet")
+            _, pixels = self.read(shard, origin)
+            parts.append(pixels[max(0, start - shard.start) : stop - shard.start])
+        return np.concatenate(parts)
+
     def first_images(self, count: int) -> Pixels:
         """Return the first images of the set, (min(count, N), H, W, C) uint8.
 

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.attempts.attempt import Progress
 from orchestrator.cli.progress import ProgressView
-from orchestrator.cli.show import describe_job, fleet_text
+from orchestrator.client.describe import describe_job, fleet_text
 from orchestrator.client.status import JobStatus
 from orchestrator.fleet.fleet import Fleet, FleetTotals
 from orchestrator.fleet.progress import FleetProgress
