@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.cli import terminal
 from orchestrator.cli.listing import Duration, Wanted, job_table
-from orchestrator.cli.show import child_text, progress_text
+from orchestrator.client.describe import child_text, progress_text
 from orchestrator.client.status import ListedJob
 from orchestrator.jobs.progress import ChildEntry
 from orchestrator.lifecycle.state import JobState
