@@ -31,12 +31,14 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs.heartbeat import HEARTBEAT, OUTCOME, Heartbeat, WorkerReport
 from orchestrator.jobs.records import Event, RecordStore
-from orchestrator.jobs.submissions import read_spec
+from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.causes import failed_ranks, headline, reason_of, unwrapped
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.lifecycle.steps import is_ended_by_ray
+from orchestrator.specs.envelope import Origin
+from orchestrator.specs.group import job_of
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.store.json_objects import read_json
@@ -123,6 +125,7 @@ class Attempt:
         progress: What the heartbeat shows.
         movement: When that had changed last.
         stop: Set once the attempt is to end; `stop_request` then tells how.
+        origin: Where the job comes from: a smoke test ends after its look.
     """
 
     store: ObjectStore
@@ -132,6 +135,7 @@ class Attempt:
     progress: Progress = field(default_factory=Progress)
     movement: Movement = field(default_factory=Movement)
     stop: threading.Event = field(default_factory=threading.Event)
+    origin: Origin = field(default_factory=Origin)
 
     @classmethod
     def open(cls, store: ObjectStore, job_id: str, number: int) -> "Attempt":
@@ -140,9 +144,10 @@ class Attempt:
         record = records.read(job_id).record
         if record.attempt != number or not record.state.has_processes:
             raise AttemptSupersededError(job_id, number)
-        spec = read_spec(records, job_id)
+        asked = read_submitted(records, job_id)
+        spec = job_of(asked.spec, job_id)
         progress = Progress(total=spec.total, unit=JOB_KINDS[spec.kind].unit)
-        return cls(store, spec, record, number, progress)
+        return cls(store, spec, record, number, progress, origin=asked.origin)
 
     @property
     def job(self) -> JobPaths:

@@ -17,7 +17,7 @@ from orchestrator.client.submit import submit_job
 from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
-from orchestrator.jobs.submissions import read_request
+from orchestrator.jobs.submissions import read_submitted
 from orchestrator.specs.again import job_file_again
 from orchestrator.specs.asked import fields_that_differ
 
@@ -41,7 +41,7 @@ def resubmit_command(
     around = surroundings(output.say, Start.NEVER if dry_run else Start.AGAIN, writes=True)
     store = around.store
     old = find_job_id(store, job)
-    again = job_file_again(read_request(RecordStore(store), old), old, overrides)
+    again = job_file_again(read_submitted(RecordStore(store), old), old, overrides)
     again = prepared(again, Path.cwd(), store, output.say)
     for warning in again.warnings:
         output.say(f"warning: {warning}")
@@ -69,7 +69,7 @@ def diff_command(job: str, other: str, output: Output) -> None:
     """
     store = surroundings(output.say).store
     ids = [find_job_id(store, one) for one in (job, other)]
-    one, two = (read_request(RecordStore(store), job_id).spec for job_id in ids)
+    one, two = (read_submitted(RecordStore(store), job_id).spec for job_id in ids)
     found = fields_that_differ(one, two)
     width = max((len(key) for key in found), default=0)
     lines = [f"{key:<{width}}  {_shown(a)} -> {_shown(b)}" for key, (a, b) in found.items()]

@@ -3,7 +3,6 @@
 Nothing here reads a job file, so these verbs need not build what a job file may say.
 """
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -116,10 +115,10 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
 
 def _planned(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:
     """Return the children of a group of which nothing is known but that they are asked for."""
-    asked = json.loads(RecordStore(store).spec_body(job_id))["children"]
+    children: Any = RecordStore(store).stored_spec(job_id).spec["children"]
     return tuple(
         planned_entry(c["step"], c["job_id"], c["spec"]["kind"], c["settings"], c["needs"])
-        for c in asked
+        for c in children
     )
 
 

@@ -6,8 +6,9 @@ from datetime import datetime
 
 from orchestrator.errors import SpecConflictError
 from orchestrator.jobs.records import RecordStore
-from orchestrator.jobs.submissions import create_job, read_request
-from orchestrator.specs.asked import Asked, Request, differences
+from orchestrator.jobs.submissions import create_job, read_submitted
+from orchestrator.specs.asked import Submitted, differences
+from orchestrator.specs.envelope import Asked
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
 from orchestrator.specs.smoke import behind_smoke_tests
@@ -49,10 +50,14 @@ def submit_job(
     job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
     if isinstance(spec, GroupJob):
         spec = spec.with_ids(job_id)
+    return _put(store, job_id, Submitted(spec, asked))
+
+
+def _put(store: ObjectStore, job_id: str, asked: Submitted) -> Submission:
     records = RecordStore(store)
-    if create_job(records, job_id, spec, asked=asked):
+    if create_job(records, job_id, asked):
         return Submission(job_id, is_new=True)
-    differing = differences(Request(spec, asked), read_request(records, job_id))
+    differing = differences(asked, read_submitted(records, job_id))
     if differing:
         raise SpecConflictError(job_id, tuple(differing))
     return Submission(job_id, is_new=False)
@@ -73,18 +78,10 @@ def submit_with_smoke(
     job_id = check_name("id", job_id) if job_id else _new_id(spec.name, store.now())
     if isinstance(spec, GroupJob):
         spec = spec.with_ids(job_id)
-    waiting, smokes = behind_smoke_tests(spec, job_id)
+    waiting, smokes = behind_smoke_tests(Submitted(spec, asked), job_id)
     for smoke_id, smoke in smokes.items():
-        submit_job(store, smoke, smoke_id, _same_for(smoke, asked))
-    return submit_job(store, waiting, job_id, asked)
-
-
-def _same_for(smoke: Job, asked: Asked | None) -> Asked | None:
-    """Return what counts as written for a smoke test: nothing but what ties it to its job.
-
-    Its settings are those of the job, which is compared itself.
-    """
-    return None if asked is None else Asked({"": {"kind": smoke.kind, "name": smoke.name}})
+        _put(store, smoke_id, smoke)
+    return _put(store, job_id, waiting)
 
 
 def _new_id(name: str, now: datetime) -> str:

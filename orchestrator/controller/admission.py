@@ -15,7 +15,9 @@ MAX_AUTO_CPUS_PER_GPU = 8
 _NONE: Mapping[str, int] = {}
 
 
-def resolve_resources(spec: Job, nodes: Sequence[NodeCapacity]) -> ResolvedResources:
+def resolve_resources(
+    spec: Job, nodes: Sequence[NodeCapacity], *, is_smoke: bool = False
+) -> ResolvedResources:
     """Return what a job asks for in numbers.
 
     "auto" GPUs are one a worker where the cluster has any, else none. "auto" CPUs are a GPU's
@@ -26,10 +28,10 @@ def resolve_resources(spec: Job, nodes: Sequence[NodeCapacity]) -> ResolvedResou
     gpus = resources.gpus_per_worker
     if gpus == "auto":
         gpus = 1.0 if any(node.gpus >= 1 for node in nodes) else 0.0
-    if spec.smoke_of is not None and not any(node.free_gpus >= gpus for node in nodes):
+    if is_smoke and not any(node.free_gpus >= gpus for node in nodes):
         gpus = 0.0
     cpus = resources.cpus_per_worker
-    if cpus == "auto" and spec.smoke_of is not None and not gpus:
+    if cpus == "auto" and is_smoke and not gpus:
         cpus = 1  # it computes for seconds and must find room
     if cpus == "auto":
         cpus = _cpus_beside_gpus(gpus, nodes) if gpus else _cpus_alone(workers.max, nodes)
@@ -44,7 +46,7 @@ def resolve_resources(spec: Job, nodes: Sequence[NodeCapacity]) -> ResolvedResou
 def unseen_by_smoke(spec: Job, resources: ResolvedResources, nodes: Sequence[NodeCapacity]) -> str:
     """Return what a smoke test without a GPU can't show, where the main job will have one."""
     wants_gpus = spec.resources.gpus_per_worker != 0 and any(node.gpus > 0 for node in nodes)
-    if spec.smoke_of is None or resources.gpus_per_worker or not wants_gpus:
+    if resources.gpus_per_worker or not wants_gpus:
         return ""
     return ", since no GPU is free: a GPU's memory and kernels are not tried"
 
@@ -78,10 +80,15 @@ def _request(record: JobRecord, spec: Job, resources: ResolvedResources) -> dict
 
 
 def queued_job(
-    record: JobRecord, spec: Job, nodes: Sequence[NodeCapacity], waits_for: str | None
+    record: JobRecord,
+    spec: Job,
+    nodes: Sequence[NodeCapacity],
+    waits_for: str | None,
+    *,
+    is_smoke: bool = False,
 ) -> QueuedJob:
     """Return a QUEUED record as the scheduler sees it."""
-    resources = record.resources or resolve_resources(spec, nodes)
+    resources = record.resources or resolve_resources(spec, nodes, is_smoke=is_smoke)
     return QueuedJob(
         **_request(record, spec, resources),
         was_preempted=record.reason is Reason.PREEMPTED,

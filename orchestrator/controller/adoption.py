@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 
@@ -22,9 +22,10 @@ from orchestrator.errors import (
 from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.jobs.index import read_heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
-from orchestrator.jobs.submissions import read_submission
+from orchestrator.jobs.submissions import read_submitted
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import JobRecord
+from orchestrator.specs.envelope import Origin
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
 from orchestrator.store import keys
@@ -44,6 +45,7 @@ class LiveJob:
     spec: Job
     current: VersionedRecord
     said: Heartbeat | None = None
+    origin: Origin = field(default_factory=Origin)
     waits_for: str | None = None
     waits_for_job: str | None = None
     has_passed_smoke: bool = False
@@ -106,7 +108,7 @@ class Adopter:
 
     def _adopted(self, job_id: str) -> LiveJob | LiveGroup | None:
         try:
-            spec, current = read_submission(self._records, job_id), self._records.read(job_id)
+            asked, current = read_submitted(self._records, job_id), self._records.read(job_id)
         except JobNotFoundError:
             self._drop_orphan(job_id)
             return None
@@ -115,11 +117,11 @@ class Adopter:
         except ConditionFailedError:
             return None  # read again in the next round
         self._records.tell_last_move(current.record)
-        if isinstance(spec, GroupJob):
-            return LiveGroup(spec, current)
+        if isinstance(asked.spec, GroupJob):
+            return LiveGroup(asked.spec, current)
         # One that ended unseen goes into the index with what its attempt said last.
         said = read_heartbeat(self._records.store, current.record)
-        return LiveJob(spec, current, said)
+        return LiveJob(asked.spec, current, said, asked.origin)
 
     def _drop_orphan(self, job_id: str) -> None:
         """Forget a queue mark whose spec never came: its `submit` died in between."""

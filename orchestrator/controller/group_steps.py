@@ -24,6 +24,8 @@ from orchestrator.lifecycle.groups import (
     waits_for,
 )
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
+from orchestrator.specs.asked import Submitted
+from orchestrator.specs.envelope import Origin
 from orchestrator.specs.group import Child, GroupJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -160,9 +162,11 @@ class GroupControl:
             self._ask(view.record, Verb.RETRY)
             return
         child = next(c for c in group.spec.children if c.step == view.step)
-        parent = {"job_id": group.record.job_id, "step": child.step}
+        origin = Origin(
+            parent=group.record.job_id, step=child.step, waits_for_smoke=child.waits_for_smoke
+        )
         del group.seen[child.job_id]
-        if create_job(self._records, child.job_id, child.spec, parent):
+        if create_job(self._records, child.job_id, Submitted(child.spec, origin=origin)):
             message = f"{child.step} is in the queue as {child.job_id}"
             told = Event(at=self._store.now(), message=message, attempt=group.record.attempt)
             self._records.append_event(group.record.job_id, told)

@@ -180,11 +180,11 @@ class Controller:
         """Ask that a job's smoke test is cancelled with it, unless others wait for that too."""
         if asked.verb is not Verb.CANCEL or not isinstance(job, LiveJob):
             return
-        smoke = self._jobs.get(job.spec.waits_for_smoke or "")
+        smoke = self._jobs.get(job.origin.waits_for_smoke)
         if smoke is None or smoke.record.state.has_ended:
             return
         others = [other for other in self._jobs.values() if other is not job]
-        waiting = [o for o in others if o.spec.waits_for_smoke == smoke.record.job_id]
+        waiting = [o for o in others if o.origin.waits_for_smoke == smoke.record.job_id]
         if not any(other.record.state is JobState.QUEUED for other in waiting):
             again = replace(asked, job_id=smoke.record.job_id, attempt=smoke.record.attempt)
             post_request(self._store, again)
@@ -228,7 +228,13 @@ class Controller:
         busy = [job for job in self._jobs.values() if job.record.state.has_processes]
         return Snapshot(
             queue=[
-                queued_job(job.record, job.spec, nodes, job.waits_for)
+                queued_job(
+                    job.record,
+                    job.spec,
+                    nodes,
+                    job.waits_for,
+                    is_smoke=job.origin.is_smoke,
+                )
                 for job in self._ready_to_queue(nodes)
             ],
             running=[running_job(job.record, job.spec, job.said, now) for job in busy],
@@ -297,11 +303,11 @@ class Controller:
 
     def _await_smoke(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> None:
         """Hold a job back until its smoke test has passed, or fail it with that."""
-        smoke_id, record = job.spec.waits_for_smoke, job.record
+        smoke_id, record = job.origin.waits_for_smoke, job.record
         waits_for_model = job.spec.model_input is not None and not record.model
         # Whoever asks again has mended what was wrong, and the attempt tries it first.
         is_over = job.has_passed_smoke or record.attempt or record.retried_at is not None
-        if smoke_id is None or is_over or waits_for_model:
+        if not smoke_id or is_over or waits_for_model:
             return
         live = self._jobs.get(smoke_id)
         wants_gpu = job.spec.resources.gpus_per_worker != 0 and any(node.gpus for node in nodes)
@@ -324,7 +330,8 @@ class Controller:
 
     def _start(self, job: LiveJob, to: Mapping[str, int], nodes: list[NodeCapacity]) -> None:
         now = self._store.now()
-        resources = job.record.resources or resolve_resources(job.spec, nodes)
+        is_smoke = job.origin.is_smoke
+        resources = job.record.resources or resolve_resources(job.spec, nodes, is_smoke=is_smoke)
         placement = Placement(
             workers_by_node=dict(to),
             cpus_per_worker=resources.cpus_per_worker,
@@ -335,7 +342,7 @@ class Controller:
             f"attempt {number} with {placement.num_workers} worker(s) of "
             f"{placement.cpus_per_worker} CPU(s) and {placement.gpus_per_worker:g} GPU(s)"
         )
-        message += unseen_by_smoke(job.spec, resources, nodes)
+        message += unseen_by_smoke(job.spec, resources, nodes) if is_smoke else ""
         if again := sorted(to.keys() & set(job.record.avoided_nodes)):
             message += f", on {', '.join(again)} again, since it fits in no other way"
         record = replace(

@@ -1,12 +1,10 @@
 """Reads and moves job records, and appends events."""
 
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import (
     BadInputError,
@@ -14,18 +12,15 @@ from orchestrator.errors import (
     JobNotFoundError,
     ObjectNotFoundError,
 )
-from orchestrator.lifecycle.state import ASKED_KEY, PARENT_KEY, JobRecord, JobState
+from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.specs.envelope import STORED_SPEC, StoredSpec
 from orchestrator.store import keys
 from orchestrator.store.codec import Codec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, StoredObject
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
 _SPEC_FIELDS = ("kind", "name", "queue", "priority")
 
 
@@ -78,40 +73,35 @@ class RecordStore:
         self._guard = guard
         self._fence = fence
 
-    def create(
-        self, job_id: str, spec: Mapping[str, Any], parent: Mapping[str, str] | None = None
-    ) -> bool:
-        """Put a new job: its marks, then its spec; false if there is a job of that id.
-
-        Args:
-            job_id: Its id.
-            spec: What is asked, as JSON values.
-            parent: The group that it belongs to: its `job_id`, and the `step` that this one is.
-        """
+    def create(self, job_id: str, asked: StoredSpec) -> bool:
+        """Put a new job: its marks, then its spec; false if there is a job of that id."""
         self._guard()
         # The marks first: should this process die now, they lead to nothing and are swept away.
-        if spec.get("smoke_of") is None:
+        if not asked.origin.is_smoke:
             self.store.put(keys.tracking_marker(job_id), b"{}")
         self.store.put(keys.queue_marker(job_id), b"{}")
-        if spec.get("notify") is not None:
+        if asked.spec.get("notify") is not None:
             self.store.put(keys.notify_marker(job_id), b"{}")
-        value = {**spec, PARENT_KEY: dict(parent)} if parent else dict(spec)
         try:
-            body = json.dumps(value, indent=1).encode()
-            self.store.put(JobPaths(job_id).spec, body, if_absent=True)
+            self.store.put(JobPaths(job_id).spec, STORED_SPEC.encode(asked), if_absent=True)
         except ConditionFailedError:
             return False
         return True
 
-    def spec_body(self, job_id: str) -> bytes:
-        """Return what was asked, as it is stored. Raises: JobNotFoundError."""
-        return self._spec_object(job_id).body
+    def stored_spec(self, job_id: str) -> StoredSpec:
+        """Return what was asked, as it is stored.
 
-    def _spec_object(self, job_id: str) -> StoredObject:
-        try:
-            return self.store.get(JobPaths(job_id).spec)
-        except ObjectNotFoundError as error:
-            raise JobNotFoundError(job_id) from error
+        Raises:
+            JobNotFoundError: There is no such job.
+            StoredFormError: It is damaged, or of a newer version.
+        """
+        return self._read_spec(job_id)[0]
+
+    def _read_spec(self, job_id: str) -> tuple[StoredSpec, StoredObject]:
+        found = STORED_SPEC.read(self.store, JobPaths(job_id).spec)
+        if found is None:
+            raise JobNotFoundError(job_id)
+        return found
 
     def read(self, job_id: str) -> VersionedRecord:
         """Return the record; a spec without one reads as QUEUED.
@@ -127,23 +117,24 @@ class RecordStore:
         return VersionedRecord(record, stored.etag)
 
     def _first_record(self, job_id: str) -> JobRecord:
-        stored = self._spec_object(job_id)
-        spec = json.loads(stored.body)
-        missing = [name for name in _SPEC_FIELDS if name not in spec]
+        asked, stored = self._read_spec(job_id)
+        missing = [name for name in _SPEC_FIELDS if name not in asked.spec]
         if missing:
             raise BadInputError(
                 f"the spec of job {job_id} has no {missing[0]}: a newer version wrote it, use that"
             )
-        parent = spec.get(PARENT_KEY) or {}
         return JobRecord(
             job_id=job_id,
-            **{name: spec[name] for name in _SPEC_FIELDS},
+            kind=str(asked.spec["kind"]),
+            name=str(asked.spec["name"]),
+            queue=str(asked.spec["queue"]),
+            priority=int(str(asked.spec["priority"])),
             state=JobState.QUEUED,
             submitted_at=stored.modified_at,
             changed_at=stored.modified_at,
-            parent=parent.get("job_id", ""),
-            step=parent.get("step", ""),
-            owner=(spec.get(ASKED_KEY) or {}).get("user", ""),
+            parent=asked.origin.parent,
+            step=asked.origin.step,
+            owner=asked.asked.user if asked.asked else "",
         )
 
     def write(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:

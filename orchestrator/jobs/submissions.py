@@ -4,48 +4,34 @@ Apart from `records`, since building the models of what a job file may say takes
 verbs do.
 """
 
-import json
-from collections.abc import Mapping
-
 from orchestrator.jobs.records import RecordStore
-from orchestrator.lifecycle.state import ASKED_KEY
-from orchestrator.specs.asked import Asked, Request
-from orchestrator.specs.group import GroupJob, job_of, submission_from_json
+from orchestrator.specs.asked import Submitted
+from orchestrator.specs.envelope import StoredSpec
+from orchestrator.specs.group import GroupJob, job_of, stored_submission
 from orchestrator.specs.job import Job
 
 
-def create_job(
-    records: RecordStore,
-    job_id: str,
-    spec: Job | GroupJob,
-    parent: Mapping[str, str] | None = None,
-    asked: Asked | None = None,
-) -> bool:
+def create_job(records: RecordStore, job_id: str, asked: Submitted) -> bool:
     """Put a new job; false if there is a job of that id.
 
     Args:
         records: Where it goes.
         job_id: Its id.
-        spec: What is asked.
-        parent: The group that it belongs to: its `job_id`, and the `step` that this one is.
-        asked: What the user wrote, if it was one.
+        asked: What is asked, and where it comes from.
     """
-    value = spec.model_dump(mode="json")
-    if asked is not None:
-        value[ASKED_KEY] = asked.as_json()
-    return records.create(job_id, value, parent)
+    spec = asked.spec.model_dump(mode="json")
+    return records.create(job_id, StoredSpec(spec=spec, origin=asked.origin, asked=asked.asked))
 
 
-def read_request(records: RecordStore, job_id: str) -> Request:
-    """Return what was asked, with what the user wrote for it.
+def read_submitted(records: RecordStore, job_id: str) -> Submitted:
+    """Return what was asked, with what the user wrote for it and where it comes from.
 
     Raises:
         JobNotFoundError: There is no such job.
         BadInputError: This version does not know what was asked.
     """
-    body = records.spec_body(job_id)
-    asked = Asked.from_json(json.loads(body).get(ASKED_KEY))
-    return Request(submission_from_json(body), asked)
+    stored = records.stored_spec(job_id)
+    return Submitted(stored_submission(stored.spec), stored.asked, stored.origin)
 
 
 def read_submission(records: RecordStore, job_id: str) -> Job | GroupJob:
@@ -55,7 +41,7 @@ def read_submission(records: RecordStore, job_id: str) -> Job | GroupJob:
         JobNotFoundError: There is no such job.
         BadInputError: This version does not know what was asked.
     """
-    return submission_from_json(records.spec_body(job_id))
+    return read_submitted(records, job_id).spec
 
 
 def read_spec(records: RecordStore, job_id: str) -> Job:

@@ -14,9 +14,6 @@ from orchestrator.errors import InvalidTransitionError
 
 GROUP_KINDS = ("pipeline", "sweep")
 """Kinds of jobs that are made of other jobs and have no processes of their own."""
-PARENT_KEY = "parent"
-ASKED_KEY = "asked"  # where a stored spec holds what the user wrote
-"""Stored beside the fields of a spec, never part of a job file: the group that a job belongs to."""
 
 
 class JobState(StrEnum):

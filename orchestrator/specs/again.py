@@ -1,48 +1,45 @@
 """A job file made again from what is stored of a job, for another job like it."""
 
 import copy
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.errors import BadInputError
-from orchestrator.specs.asked import Request
+from orchestrator.specs.asked import Submitted
 from orchestrator.specs.document import Document
-from orchestrator.specs.field_docs import FILLED_IN
 from orchestrator.specs.files import JobFile, job_file_of
 from orchestrator.specs.group import GroupJob
 
 _DATASET, _SOURCE, _PIN = "dataset", "source", "sha256"
 
 
-def job_file_again(request: Request, job_id: str, overrides: Sequence[str]) -> JobFile:
+def job_file_again(old: Submitted, job_id: str, overrides: Sequence[str]) -> JobFile:
     """Return the job file of a job that there is, with other settings.
 
     Images that it does not change are the same ones, by their hash.
 
     Args:
-        request: What was asked then.
+        old: What was submitted then.
         job_id: Of the job, for messages.
         overrides: `a.b=value` each, as `--set` takes them.
 
     Raises:
         BadInputError: A setting is wrong, or an earlier version kept no file of a group.
     """
-    document = Document(f"job {job_id}", _written(request, job_id), {})
+    document = Document(f"job {job_id}", _written(old, job_id), {})
     if any(option.partition("=")[0].endswith(f"{_DATASET}.{_SOURCE}") for option in overrides):
         _unpin(document.value)
     return job_file_of(document, overrides)
 
 
-def _written(request: Request, job_id: str) -> dict[str, Any]:
-    if request.asked is None:
-        if isinstance(request.spec, GroupJob):
+def _written(old: Submitted, job_id: str) -> dict[str, Any]:
+    if old.asked is None:
+        if isinstance(old.spec, GroupJob):
             raise BadInputError(
                 f"job {job_id} was put by a version that kept no file of groups; submit its file"
             )
-        whole = json.loads(request.spec.model_dump_json())
-        return {key: value for key, value in whole.items() if key not in FILLED_IN}
-    parts = request.asked.parts
+        return old.spec.model_dump(mode="json")
+    parts = old.asked.parts
     value: dict[str, Any] = copy.deepcopy(dict(parts[""]))
     for step, part in parts.items():
         place = value.get("steps", {}).get(step) if step else None

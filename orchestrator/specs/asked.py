@@ -8,50 +8,32 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.specs.envelope import Asked, Origin
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
 
 _Way = tuple[str, ...]
-_ALWAYS = frozenset({("waits_for_smoke",), ("smoke_of",)})
+_SMOKES = ("smoke_of", "waits_for_smoke")
 _NOT_THERE = object()
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a user wrote.
+class Submitted:
+    """A spec with what belongs to it.
 
     Attributes:
-        parts: The document of each job, by its step, and that of the group (or a lone job) at "".
-        variables: The variables of the environment that the file named, with what they held.
-        user: Who submitted it.
+        spec: What is asked, with every default.
+        asked: What was written for it; None where nobody knows that any more.
+        origin: Where the job comes from.
     """
 
-    parts: Mapping[str, Mapping[str, Any]]
-    variables: Mapping[str, str] = field(default_factory=dict)
-    user: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it in plain JSON types."""
-        return {"parts": dict(self.parts), "variables": dict(self.variables), "user": self.user}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any] | None) -> "Asked | None":
-        """Read what `as_json` gave; None where an earlier version kept nothing."""
-        if value is None:
-            return None
-        return cls(value.get("parts", {}), value.get("variables", {}), value.get("user", ""))
-
-
-@dataclass(frozen=True)
-class Request:
-    """A spec with what was written for it; None where nobody knows that any more."""
-
     spec: Job | GroupJob
-    asked: Asked | None
+    asked: Asked | None = None
+    origin: Origin = field(default_factory=Origin)
 
 
-def differences(new: Request, stored: Request) -> list[str]:
-    """Return the fields, as ways with dots, in which two requests are not the same; [] if they are.
+def differences(new: Submitted, stored: Submitted) -> list[str]:
+    """Return the fields, as ways with dots, in which two jobs are not the same; [] if they are.
 
     Args:
         new: What is asked now.
@@ -60,7 +42,8 @@ def differences(new: Request, stored: Request) -> list[str]:
     ours, theirs = _specs(new.spec), _specs(stored.spec)
     if ours.keys() != theirs.keys():
         return sorted(ours.keys() ^ theirs.keys())
-    return [
+    smokes = [one for one in _SMOKES if getattr(new.origin, one) != getattr(stored.origin, one)]
+    return smokes + [
         ".".join((*([step] if step else []), *way))
         for step in ours
         for way in _differing(ours[step], theirs[step], _written(new, step), _written(stored, step))
@@ -102,11 +85,11 @@ def _specs(spec: Job | GroupJob) -> dict[str, dict[str, Any]]:
     return {"": {**own, "ties": ties}, **specs}
 
 
-def _written(request: Request, step: str) -> set[_Way] | None:
+def _written(job: Submitted, step: str) -> set[_Way] | None:
     """Return the ways of what was written; None where everything has to count as that."""
-    if request.asked is None or step not in request.asked.parts:
+    if job.asked is None or step not in job.asked.parts:
         return None
-    return set(dict(_leaves(request.asked.parts[step])))
+    return set(dict(_leaves(job.asked.parts[step])))
 
 
 def _differing(
@@ -125,7 +108,7 @@ def _differing(
 
 def _counts(way: _Way, written: set[_Way] | None) -> bool:
     """Tell whether a field, or one that it stands in, was written."""
-    if written is None or way in _ALWAYS or way[0] == "ties":
+    if written is None or way[0] == "ties":
         return True
     return any(way[:end] in written for end in range(1, len(way) + 1))
 

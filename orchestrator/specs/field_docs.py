@@ -18,9 +18,6 @@ from pydantic.fields import FieldInfo
 
 from orchestrator.specs.fields import fields_of, item_type, plain_types, structure_of, words_of
 
-FILLED_IN = frozenset({"smoke_of", "waits_for_smoke"})
-"""Fields that no user writes."""
-
 _ENTRY = re.compile(r"^    (?P<name>\w+): ", re.MULTILINE)
 _KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
@@ -53,8 +50,6 @@ def field_docs(model: Any, above: str = "", instance: Any = None) -> Iterator[Fi
         instance: A default of it, whose values count rather than those of its class.
     """
     for name, annotation in fields_of(model).items():
-        if name in FILLED_IN:
-            continue
         has, value = _default(structure_of(model), name, instance)
         key, inner = f"{above}{name}", structure_of(annotation)
         told = None if not has else shown(value)

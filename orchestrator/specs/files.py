@@ -16,9 +16,9 @@ from pydantic import Field
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.lifecycle.state import GROUP_KINDS
-from orchestrator.specs.asked import Asked
 from orchestrator.specs.checks import Gives, Remark, remarks_on
 from orchestrator.specs.document import Document, load_document
+from orchestrator.specs.envelope import Asked
 from orchestrator.specs.group import Child, GroupJob, GroupTracking, child_name
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.kinds import JOB_KINDS, Input, Output, checked_job, leaves, one_of, reads

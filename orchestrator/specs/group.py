@@ -5,16 +5,16 @@ with their ids, so that submitting a group is putting one object. How people wri
 they get them wrong, is in `group_files`.
 """
 
-import json
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, SerializeAsAny, StringConstraints
 
 from orchestrator.errors import BadInputError
-from orchestrator.lifecycle.state import ASKED_KEY, GROUP_KINDS
+from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.document import Document
 from orchestrator.specs.job import Job
-from orchestrator.specs.kinds import spec_from_json, stored_job
+from orchestrator.specs.kinds import stored_job
 from orchestrator.specs.located_errors import validated
 from orchestrator.specs.sections import Closed, Name, NotifySpec
 from orchestrator.store.keys import MADE_ID, MAX_JOB_ID_LENGTH, made_id, shortened
@@ -44,6 +44,7 @@ class Child(Closed):
         model_step: The one of them whose model it draws from.
         image_steps: Those whose images it compares, by the field that names them.
         settings: For a sweep: what this run has of its own, by the way of keys.
+        waits_for_smoke: The smoke test that must pass before it starts; "" for none.
         spec: The job itself. Until ids are given, `model.job` is that step's name.
     """
 
@@ -53,6 +54,7 @@ class Child(Closed):
     model_step: Name | None = None
     image_steps: dict[Literal["of", "against"], Name] = Field(default_factory=dict)
     settings: dict[str, JsonValue] = Field(default_factory=dict)
+    waits_for_smoke: str = ""
     spec: Annotated[SerializeAsAny[Job], BeforeValidator(_as_job)]
 
 
@@ -115,13 +117,11 @@ def child_id(group_id: str, group_name: str, step: str) -> str:
     return made_id(child_name(group_name, step), made["time"], made["ending"])
 
 
-def submission_from_json(body: bytes) -> Job | GroupJob:
-    """Read a stored spec of any kind. Raises: BadInputError."""
-    value: dict[str, Any] = json.loads(body)
+def stored_submission(value: Mapping[str, object]) -> Job | GroupJob:
+    """Return the job or group that a stored spec holds. Raises: BadInputError."""
     if value.get("kind") not in GROUP_KINDS:
-        return spec_from_json(body)
-    value.pop(ASKED_KEY, None)
-    return validated(Document("spec.json", value, {}), GroupJob)
+        return stored_job(value)
+    return validated(Document("spec.json", dict(value), {}), GroupJob)
 
 
 def job_of(submission: Job | GroupJob, job_id: str) -> Job:

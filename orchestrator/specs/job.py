@@ -43,7 +43,7 @@ SMOKE_STEPS = 2  # reverse steps of a sampling's smoke test
 
 
 class Job(Closed, ABC):
-    """What every kind of job has; `submit --smoke` fills in the last two.
+    """What every kind of job has.
 
     What others need to know of a job whatever its kind, they ask by the properties; how a kind is
     called, started and counted stands in `kinds.JOB_KINDS`.
@@ -69,8 +69,6 @@ class Job(Closed, ABC):
     preemptible: bool = True
     retry: Retry = RetryPolicy()
     notify: NotifySpec | None = None
-    smoke_of: str | None = None
-    waits_for_smoke: str | None = None
     tracking: RunSpec = Field(default_factory=RunSpec)
     resources: Resources = Field(default_factory=Resources)
 

@@ -4,15 +4,12 @@ A further kind is a row of `JOB_KINDS`, a class of its own beside `TrainJob`, an
 driver; nothing else asks for a kind by its name.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import BadInputError
-from orchestrator.lifecycle.state import ASKED_KEY, PARENT_KEY
 from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
@@ -127,15 +124,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Job:
     return checked_job(document)
 
 
-def spec_from_json(body: bytes) -> Job:
-    """Read a stored spec; the group it belongs to stands beside it. Raises: BadInputError."""
-    value: dict[str, Any] = json.loads(body)
-    value.pop(PARENT_KEY, None)
-    value.pop(ASKED_KEY, None)
-    return stored_job(value)
-
-
-def stored_job(value: Mapping[str, Any]) -> Job:
+def stored_job(value: Mapping[str, object]) -> Job:
     """Return the job that a stored spec holds. Raises: BadInputError."""
     kind = str(value.get("kind"))
     if kind not in JOB_KINDS:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orchestrator.specs.field_docs import FILLED_IN, meaning
+from orchestrator.specs.field_docs import meaning
 from orchestrator.specs.fields import fields_of, structure_of
 from orchestrator.specs.files import PipelineFile, SweepFile
 from orchestrator.specs.kinds import JOB_KINDS, Input
@@ -80,11 +80,9 @@ def _structures(models: Any) -> list[Any]:
 
 
 def _describe(form: _Schema, owner: Any) -> None:
-    """Give each field of a form its meaning, and take out what no user writes and editors show."""
+    """Give each field of a form its meaning, and take out what only editors would show."""
     form.pop("title", None)
     form["description"] = (owner.__doc__ or "").splitlines()[0]
-    for name in FILLED_IN & form["properties"].keys():
-        del form["properties"][name]
     for name, field in form["properties"].items():
         field.pop("title", None)
         field["description"] = meaning(owner, name)

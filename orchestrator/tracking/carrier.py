@@ -15,7 +15,7 @@ from typing import TypeVar
 from orchestrator.errors import ConditionFailedError, ObjectNotFoundError, TrackingError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState
-from orchestrator.store.json_objects import read_json
+from orchestrator.specs.envelope import STORED_SPEC, StoredSpec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.cursor import TrackingCursor, decode_cursor, encode_cursor
@@ -161,14 +161,13 @@ class _Carry:
             self._etag = self._store.put(key, body, if_absent=True)
         self._cursor = cursor
 
-    def _spec(self) -> dict[str, object]:
-        found = read_json(self._store, self._paths.spec)
-        return found[0] if found else {}
+    def _stored_spec(self) -> StoredSpec:
+        return STORED_SPEC.value(self._store, self._paths.spec) or StoredSpec(spec={})
 
     def _ensure_run(self) -> None:
         if self._cursor.run_id:
             return
-        tracking = self._spec().get("tracking")
+        tracking = self._stored_spec().spec.get("tracking")
         name = tracking.get("experiment") if isinstance(tracking, dict) else None
         experiment_id = self._server.experiment(str(name or "ddpmctl"))
         # A run without a cursor is what a crash between the two leaves behind.
@@ -194,8 +193,8 @@ class _Carry:
             return True
         if not self._run_is_active():
             return False
-        spec = self._spec()
-        params = flattened(own_settings(spec))
+        stored = self._stored_spec()
+        params = flattened(own_settings(stored))
         self._send_params(params)
         self._send_tags(
             {
@@ -203,7 +202,7 @@ class _Carry:
                 "ddpmctl.name": self._record.name,
                 "ddpmctl.attempt": str(self._cursor.attempt),
                 "mlflow.source.name": "ddpmctl",
-                "mlflow.note.content": description(spec, self._record),
+                "mlflow.note.content": description(stored.spec, self._record),
                 **({"mlflow.user": self._record.owner} if self._record.owner else {}),
                 **(group_tags(self._store, self._record) or {}),
             }

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from orchestrator.lifecycle.state import JobRecord
 
 _FENCE = "```"
 
 
-def description(spec: Mapping[str, Any], record: JobRecord) -> str:
+def description(spec: Mapping[str, object], record: JobRecord) -> str:
     """Return a run's description.
 
     Args:
@@ -28,7 +27,7 @@ def description(spec: Mapping[str, Any], record: JobRecord) -> str:
     return "\n".join([*lines, "", _FENCE, *verbs, _FENCE])
 
 
-def _model(spec: Mapping[str, Any]) -> str:
+def _model(spec: Mapping[str, object]) -> str:
     """Return whose weights a job reads, or how wide a network it trains is."""
     for name in ("job", "registered", "checkpoint"):
         if found := _of(spec, "model", name):
@@ -37,7 +36,7 @@ def _model(spec: Mapping[str, Any]) -> str:
     return f"{channels} channels" if channels else ""
 
 
-def _of(spec: Mapping[str, Any], section: str, name: str) -> str:
+def _of(spec: Mapping[str, object], section: str, name: str) -> str:
     inner = spec.get(section)
     value = inner.get(name) if isinstance(inner, Mapping) else None
     return "" if value is None else str(value)

@@ -1,26 +1,22 @@
 """How the runs of a group's children stand below the group's own run in MLflow."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from orchestrator.lifecycle.state import ASKED_KEY, PARENT_KEY, JobRecord
+from orchestrator.lifecycle.state import JobRecord
+from orchestrator.specs.envelope import StoredSpec
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.cursor import decode_cursor
 
-# A group's children have runs of their own, the group of a job is told as tags, and what has
-# nothing to do with the images drawn would hide what has.
-_NO_PARAMS = frozenset(
-    {"children", ASKED_KEY, PARENT_KEY, "retry", "notify", "waits_for_smoke", "smoke_of"}
-)
+# A group's children have runs of their own, and what has nothing to do with the images drawn would
+# hide what has.
+_NO_PARAMS = frozenset({"children", "retry", "notify"})
 
 
-def own_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+def own_settings(stored: StoredSpec) -> dict[str, object]:
     """Return what a stored spec says of its own job, and what a sweep varies."""
-    own = {key: value for key, value in spec.items() if key not in _NO_PARAMS}
-    asked = spec.get(ASKED_KEY) or {}
-    matrix = asked.get("parts", {}).get("", {}).get("matrix")
+    own = {key: value for key, value in stored.spec.items() if key not in _NO_PARAMS}
+    written = stored.asked.parts.get("", {}) if stored.asked else {}
+    matrix = written.get("matrix")
     return {**own, "matrix": matrix} if matrix else own
 
 

@@ -135,7 +135,7 @@ def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> A
 
 def _outcome(attempt: Attempt, spec: TrainJob) -> Outcome:
     """Say what the attempt came to from what is committed, not from what was done."""
-    if spec.smoke_of is not None:
+    if attempt.origin.is_smoke:
         return Outcome(succeeded=True, message="smoke test passed")
     steps = CheckpointStore(attempt.store, attempt.job).steps()
     committed = max(steps, default=0)

@@ -112,7 +112,7 @@ class TrainingWorker:
         if state.step < self._spec.training.num_steps:
             self._board.say(phase=Phase.SMOKE)
             smoke_training(self._attempt, state, train_set, fixed, self._rank)
-        if self._spec.smoke_of is not None:
+        if self._attempt.origin.is_smoke:
             return
         if self._rank > 0:
             for _ in self._steps(state, train_set):

@@ -34,7 +34,7 @@ ROOMS = {
     "cluster": "lifecycle scheduling",
     "jobs": "store lifecycle scheduling specs",
     "artifacts": "store specs cluster jobs",
-    "tracking": "store lifecycle jobs",
+    "tracking": "store lifecycle specs jobs",
     "attempts": "store lifecycle specs cluster jobs",
     "fleet": "store lifecycle scheduling specs cluster jobs tracking attempts",
     "stack": "cluster",

@@ -38,7 +38,7 @@ from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.network import build_denoiser, build_diffusion
 from orchestrator.specs.job import SampleJob
-from orchestrator.specs.kinds import spec_from_json
+from orchestrator.specs.kinds import stored_job
 from orchestrator.stack.embedded import Stack
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
@@ -162,7 +162,7 @@ def bare_pace(store_uri: str, threads: int) -> float:
 
 def _bare_pace_here(store_uri: str, threads: int) -> float:
     store = open_store(store_uri)
-    spec = spec_from_json(json.dumps(pace_job(store_uri, 1, threads)).encode())
+    spec = stored_job(pace_job(store_uri, 1, threads))
     assert isinstance(spec, SampleJob)
     model = ResolvedModel.from_json(resolve_model(store, spec.model))
     network, info = load_model(fetch_model(store, model).folder)

@@ -10,7 +10,7 @@ from orchestrator.client.prepare import prepared
 from orchestrator.client.submit import submit_job
 from orchestrator.errors import BadInputError
 from orchestrator.jobs.records import RecordStore
-from orchestrator.jobs.submissions import read_request
+from orchestrator.jobs.submissions import read_submitted
 from orchestrator.specs.again import job_file_again
 from orchestrator.specs.files import load_job_file
 from orchestrator.specs.group import GroupJob
@@ -65,7 +65,7 @@ def test_a_plan_of_a_job_again_queues_nothing(
 
 def test_a_sweep_again_is_varied_anew(store: MemoryStore) -> None:
     """Its file is kept, so its matrix may change."""
-    request = read_request(RecordStore(store), "sweep")
+    request = read_submitted(RecordStore(store), "sweep")
     file = job_file_again(request, "sweep", ["matrix={training.seed: [7, 8, 9]}"])
     assert isinstance(file.spec, GroupJob)
     assert [c.settings for c in file.spec.children] == [{"training.seed": n} for n in (7, 8, 9)]
@@ -76,7 +76,7 @@ def test_a_sweep_again_is_varied_anew(store: MemoryStore) -> None:
 
 def test_other_images_are_not_held_to_the_old_hash(store: MemoryStore) -> None:
     """The pin of a source belongs to that source."""
-    request = read_request(RecordStore(store), "train")
+    request = read_submitted(RecordStore(store), "train")
     assert job_file_again(request, "train", []).spec.dataset.sha256  # type: ignore[union-attr]
     file = job_file_again(request, "train", ["dataset.source=./other"])
     assert file.spec.dataset.sha256 is None  # type: ignore[union-attr]
@@ -84,6 +84,6 @@ def test_other_images_are_not_held_to_the_old_hash(store: MemoryStore) -> None:
 
 def test_a_wrong_setting_names_the_option(store: MemoryStore) -> None:
     """There is no file with lines to point at."""
-    request = read_request(RecordStore(store), "train")
+    request = read_submitted(RecordStore(store), "train")
     with pytest.raises(BadInputError, match="learning_rat"):
         job_file_again(request, "train", ["training.learning_rat=1"])

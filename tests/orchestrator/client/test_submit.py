@@ -9,8 +9,7 @@ import pytest
 from orchestrator.client.submit import Submission, submit_job, submit_with_smoke
 from orchestrator.errors import SpecConflictError
 from orchestrator.jobs.records import RecordStore
-from orchestrator.jobs.submissions import read_request, read_submission
-from orchestrator.lifecycle.state import ASKED_KEY
+from orchestrator.jobs.submissions import read_submission, read_submitted
 from orchestrator.specs.files import load_job_file
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
@@ -43,7 +42,7 @@ def change_stored(store: MemoryStore, *way: str | int, value: Any) -> None:
     """Make a stored spec as if it had been put by a version with another default."""
     key = JobPaths("mine").spec
     spec = json.loads(store.get(key).body)
-    inner = spec
+    inner = spec["spec"]
     for part in way[:-1]:
         inner = inner[part]
     inner[way[-1]] = value
@@ -87,7 +86,7 @@ def test_a_spec_of_an_earlier_version_is_compared_whole(tmp_path: Path) -> None:
     submit(store, tmp_path, SAMPLE)
     key = JobPaths("mine").spec
     spec = json.loads(store.get(key).body)
-    del spec[ASKED_KEY]
+    del spec["asked"]
     store.put(key, json.dumps(spec).encode())
     assert not submit(store, tmp_path, SAMPLE).is_new
     change_stored(store, "priority", value=40)
@@ -112,10 +111,10 @@ def test_variables_stand_beside_the_spec_and_not_in_it(tmp_path: Path) -> None:
     """Which ones a file named is told; the job is what they came to."""
     store = MemoryStore()
     submit(store, tmp_path, PIPELINE)
-    request = read_request(RecordStore(store), "mine")
-    assert request.asked is not None
-    assert request.asked.variables == {"STEPS": "5"}
-    assert read_submission(RecordStore(store), "mine") == request.spec
+    submitted = read_submitted(RecordStore(store), "mine")
+    assert submitted.asked is not None
+    assert submitted.asked.variables == {"STEPS": "5"}
+    assert read_submission(RecordStore(store), "mine") == submitted.spec
 
 
 def test_submitting_twice_with_smoke_tests_is_submitting_once(tmp_path: Path) -> None:

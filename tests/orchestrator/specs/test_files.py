@@ -1,6 +1,5 @@
 """Pipelines and sweeps as people write them, and as they get them wrong."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.specs.files import load_submission
-from orchestrator.specs.group import GroupJob, child_id, submission_from_json
+from orchestrator.specs.group import GroupJob, child_id, stored_submission
 from orchestrator.specs.job import SampleJob, TrainJob
 
 PIPELINE = """\
@@ -94,7 +93,7 @@ def test_a_group_reads_back_from_the_store_as_it_was_submitted(tmp_path: Path) -
     """The same id with the same spec is the same group, also after years."""
     for text in (PIPELINE, SWEEP):
         group = load(tmp_path, text).with_ids("mine")
-        again = submission_from_json(json.dumps(group.model_dump(mode="json")).encode())
+        again = stored_submission(group.model_dump(mode="json"))
         assert again == group
         assert isinstance(again, GroupJob)
         assert again.spec_hash == group.spec_hash

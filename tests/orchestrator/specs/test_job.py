@@ -7,7 +7,7 @@ import pytest
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryBudget
 from orchestrator.specs.job import SampleJob, TrainJob
-from orchestrator.specs.kinds import load_spec, spec_from_json
+from orchestrator.specs.kinds import load_spec, stored_job
 
 GOOD = """\
 kind: train
@@ -175,6 +175,6 @@ def test_a_stored_spec_reads_as_what_was_submitted(tmp_path: Path) -> None:
     """A retry in a year must do what was asked today."""
     for text in (GOOD, SAMPLE):
         job = load(tmp_path, text)
-        again = spec_from_json(job.model_dump_json().encode())
+        again = stored_job(job.model_dump(mode="json"))
         assert again == job
         assert again.spec_hash == job.spec_hash

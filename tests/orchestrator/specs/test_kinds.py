@@ -1,6 +1,5 @@
 """The table of job kinds: a further kind is a row, a class and a driver, and nothing else."""
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,11 @@ import pytest
 from orchestrator.client.plan import plan_of
 from orchestrator.client.submit import submit_job, submit_with_smoke
 from orchestrator.errors import BadInputError
-from orchestrator.jobs.submissions import read_submission
+from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.specs import kinds
 from orchestrator.specs.files import load_submission
-from orchestrator.specs.group import GroupJob, submission_from_json
+from orchestrator.specs.group import GroupJob, stored_submission
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import (
     JOB_KINDS,
@@ -24,7 +23,7 @@ from orchestrator.specs.kinds import (
     Output,
     one_of,
     reads_model,
-    spec_from_json,
+    stored_job,
 )
 from orchestrator.specs.sections import ModelRef, WorkerRange
 from tests.support.world import World
@@ -103,7 +102,7 @@ def test_a_further_kind_is_read_from_a_file_and_from_the_store(tmp_path: Path) -
     path = write(tmp_path, "kind: echo\nname: e\nmodel: {job: t}\n")
     spec = load_submission(path)
     assert spec == echo_job({"job": "t"})
-    assert spec_from_json(json.dumps(spec.model_dump(mode="json")).encode()) == spec
+    assert stored_job(spec.model_dump(mode="json")) == spec
     with pytest.raises(BadInputError, match=r"kind must be .*, echo, pipeline or sweep"):
         load_submission(write(tmp_path, "kind: eco\n"))
 
@@ -118,7 +117,7 @@ def test_a_further_kind_is_a_step_that_takes_the_model_of_another(tmp_path: Path
     group = load_submission(write(tmp_path, text))
     assert isinstance(group, GroupJob)
     group = group.with_ids("p-20260101-000000-abcd")
-    stored = submission_from_json(json.dumps(group.model_dump(mode="json")).encode())
+    stored = stored_submission(group.model_dump(mode="json"))
     assert stored == group
     say = stored.children[1] if isinstance(stored, GroupJob) else None
     assert say is not None
@@ -158,20 +157,20 @@ def test_a_further_kind_has_a_smoke_test() -> None:
     """What makes it small is its own; waiting for it is everybody's."""
     world = World()
     submitted = submit_with_smoke(world.store, echo_job())
-    main = read_submission(world.records, submitted.job_id)
-    assert isinstance(main, EchoJob)
-    smoke = read_submission(world.records, str(main.waits_for_smoke))
-    assert isinstance(smoke, EchoJob)
-    assert smoke.smoke_of == submitted.job_id
+    main = read_submitted(world.records, submitted.job_id)
+    assert isinstance(main.spec, EchoJob)
+    smoke = read_submitted(world.records, main.origin.waits_for_smoke)
+    assert isinstance(smoke.spec, EchoJob)
+    assert smoke.origin.smoke_of == submitted.job_id
 
 
 def test_a_stored_kind_that_is_not_known_is_refused_in_one_line() -> None:
     """A newer version wrote it, perhaps as a step of a group."""
     with pytest.raises(BadInputError, match="this version knows no job of kind 'echo'"):
-        spec_from_json(b'{"kind": "echo"}')
+        stored_job({"kind": "echo"})
     group = {"kind": "pipeline", "name": "p", "children": [{"step": "s", "spec": {"kind": "echo"}}]}
     with pytest.raises(BadInputError, match="this version knows no job of kind 'echo'"):
-        submission_from_json(json.dumps(group).encode())
+        stored_submission(group)
 
 
 def test_each_output_is_left_by_one_kind_at_least() -> None:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.specs.envelope import Asked, StoredSpec
 from orchestrator.tracking.description import description
 from orchestrator.tracking.groups import own_settings
 
@@ -45,6 +46,7 @@ def test_params_leave_retries_out_and_hold_what_a_sweep_varies() -> None:
         "retry": {"worker_lost": {}},
         "notify": {"url": "https://x/secret"},
         "children": [],
-        "asked": {"parts": {"": {"matrix": matrix}}},
     }
-    assert own_settings(spec) == {"kind": "sweep", "matrix": matrix}
+    stored = StoredSpec(spec=spec, asked=Asked({"": {"matrix": matrix}}))
+    assert own_settings(stored) == {"kind": "sweep", "matrix": matrix}
+    assert own_settings(StoredSpec(spec=spec)) == {"kind": "sweep"}
