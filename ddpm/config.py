@@ -7,7 +7,7 @@ names the field, so that whoever read it from a file can point at the line.
 
 from ddpm.settings.diffusion import Betas, DiffusionConfig
 from ddpm.settings.fields import ConfigError, Precision, Prediction, Variance, check_precision
-from ddpm.settings.network import MAX_IMAGE_CHANNELS, UNetConfig
+from ddpm.settings.network import MAX_IMAGE_CHANNELS, UNetConfig, num_groups
 from ddpm.settings.sampling import SamplingConfig, Spacing
 from ddpm.settings.training import TrainingConfig
 
@@ -24,4 +24,5 @@ __all__ = [
     "UNetConfig",
     "Variance",
     "check_precision",
+    "num_groups",
 ]

@@ -13,12 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ddpm.config import UNetConfig
+from ddpm.config import UNetConfig, num_groups
 from ddpm.network.convolution import Conv2d
 from ddpm.network.dropout import Dropout
 from ddpm.network.layers import attention, group_norm, group_norm_silu
-
-_MAX_GROUPS = 32
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -35,11 +33,6 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     exponents = torch.arange(half, dtype=torch.float32, device=t.device) / max(half - 1, 1)
     angles = t[:, None].float() * torch.exp(-math.log(10_000.0) * exponents)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def num_groups(channels: int) -> int:
-    """Return the largest number of groups up to 32 that divides the channels."""
-    return max(groups for groups in range(1, _MAX_GROUPS + 1) if channels % groups == 0)
 
 
 def _group_norm(channels: int, eps: float) -> nn.GroupNorm:

@@ -7,6 +7,12 @@ from ddpm.settings.fields import CLOSED, ConfigError, require, require_positive
 
 MAX_IMAGE_CHANNELS = 64
 MAX_CLASSES = 1_000_000
+_MAX_GROUPS = 32
+
+
+def num_groups(channels: int) -> int:
+    """Return the groups of a group norm: the largest number up to 32 that divides the channels."""
+    return max(groups for groups in range(1, _MAX_GROUPS + 1) if channels % groups == 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +107,16 @@ class UNetConfig:
         if self.num_classes == "auto":
             raise ConfigError("num_classes", "auto", "a number by now: that of the data set")
         return self.num_classes
+
+    @property
+    def loses_embeddings(self) -> bool:
+        """Whether no block can tell timesteps or labels apart.
+
+        Their embedding adds one number to each channel, and a group norm behind it, whose groups
+        are of one channel, takes that number off again.
+        """
+        widths = [self.channels * multiplier for multiplier in self.channel_multipliers]
+        return all(num_groups(width) == width for width in widths)
 
     def num_heads_of(self, channels: int) -> int:
         """Return the attention heads of a level of so many channels."""

@@ -58,10 +58,22 @@ def remarks_on(spec: Job, gives: Gives) -> Iterator[Remark]:
     if spec.model_input is not None:
         yield from _on_model(spec.model_input, spec.model_field)
     if isinstance(spec, TrainJob):
+        yield from _on_width(spec)
         yield from _on_steps(spec)
         yield from _on_timesteps(spec, gives)
     elif isinstance(spec, SampleJob):
         yield from _on_drawing(spec, gives)
+
+
+def _on_width(spec: TrainJob) -> Iterator[Remark]:
+    if spec.model.loses_embeddings:
+        yield Remark(
+            (("model",), ("model", "channel_multipliers"), ("model", "channels")),
+            f"model.channels ({spec.model.channels}) times channel_multipliers is 32 at most: each "
+            "group norm takes the embedding of timesteps and labels away, so the network draws as "
+            "if it knew neither; give one level 64",
+            is_fatal=False,
+        )
 
 
 def _on_steps(spec: TrainJob) -> Iterator[Remark]:

@@ -130,3 +130,24 @@ def test_classes_are_those_of_the_data_set_where_they_are_left_open() -> None:
     assert UNetConfig(num_classes="auto").for_classes(10).num_classes == 10
     assert UNetConfig(num_classes=12).for_classes(10).num_classes == 12
     assert UNetConfig().for_classes(10).num_classes == 0
+
+
+@pytest.mark.parametrize(("channels", "multipliers"), [(8, (1, 2)), (32, (1,)), (8, (1, 8))])
+def test_narrow_networks_that_lose_the_embedding_say_so(
+    channels: int, multipliers: tuple[int, ...]
+) -> None:
+    """A group norm of one channel a group takes away what was added to the channel.
+
+    Such a network trains and draws, and learns of no timestep: its user is told at submit.
+    """
+    config = UNetConfig(
+        channels=channels, channel_multipliers=multipliers, num_res_blocks=1, norm_eps=1e-12
+    )
+    network = UNet(config, (1, 8, 8)).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape))
+        x_t = torch.randn(2, 1, 8, 8)
+        early, late = (network(x_t, torch.tensor([t, t])) for t in (0, 900))
+    assert config.loses_embeddings == torch.allclose(early, late, atol=1e-5)

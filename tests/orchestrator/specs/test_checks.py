@@ -78,6 +78,8 @@ ODD = [
      ":6: training.lr_warmup_steps (500) is longer than the run"),
     (TRAIN, "num_steps: 100", "num_steps: 100\n  learning_rate: 1e3",
      ":6: training.learning_rate is 1000"),
+    (TRAIN, "training:", "model: {channels: 16, attention_resolutions: []}\ntraining:",
+     ":4: model.channels (16) times channel_multipliers is 32 at most"),
     (TRAIN, "training:", "diffusion: {num_timesteps: 30}\ntraining:",
      ":4: tracking.sample_steps (50) is above diffusion.num_timesteps (30): 30 are taken"),
     (SAMPLE, "microbatch_size: 8", "microbatch_size: 8, trajectory: 9",
