@@ -1,21 +1,23 @@
-"""Takes the steps that follow for an attempt: submit it, stop it, end it, release it."""
+"""Takes an attempt from its beginning to its end: start, submit, preempt, stop, end, release."""
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from orchestrator.cluster.entrypoints import python_entrypoint
 from orchestrator.cluster.ray_cluster import Cluster, ProcessRef
+from orchestrator.controller.admission import resolve_resources, unseen_by_smoke
 from orchestrator.controller.committed import committed_units
 from orchestrator.errors import ConditionFailedError, RayUnavailableError
 from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
+from orchestrator.lifecycle.attempts import begun, preempted, stopping
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import Restart
-from orchestrator.lifecycle.state import JobRecord, JobState, Reason
+from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason
 from orchestrator.lifecycle.steps import (
     MAY_BE_THE_NODES_END,
     DriverStatus,
@@ -33,6 +35,7 @@ from orchestrator.lifecycle.steps import (
     next_step,
     with_lost_nodes,
 )
+from orchestrator.scheduling.snapshot import NodeCapacity
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.store.json_objects import read_json
@@ -64,6 +67,55 @@ class AttemptControl:
         self._records = records
         # By attempt's folder and key; what is there once stays as it is, once it knows its node.
         self._known_processes: dict[str, dict[str, ProcessRef]] = {}
+
+    def start(
+        self,
+        current: VersionedRecord,
+        spec: Job,
+        to: Mapping[str, int],
+        nodes: Sequence[NodeCapacity],
+        *,
+        is_smoke: bool = False,
+    ) -> VersionedRecord:
+        """Begin a queued job's next attempt and return its record.
+
+        Args:
+            current: The job's record.
+            spec: What is asked.
+            to: Workers of each node, by its id.
+            nodes: As Ray sees them.
+            is_smoke: Whether the job is a smoke test.
+
+        Raises:
+            ConditionFailedError: Somebody else moved the record.
+            RayUnavailableError: Ray does not take it; the attempt has begun, and `follow` tries on.
+        """
+        record = current.record
+        resources = record.resources or resolve_resources(spec, nodes, is_smoke=is_smoke)
+        placement = Placement(
+            workers_by_node=dict(to),
+            cpus_per_worker=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+        )
+        started = begun(
+            record,
+            at=self._store.now(),
+            resources=resources,
+            placement=placement,
+            remark=unseen_by_smoke(spec, resources, nodes) if is_smoke else "",
+        )
+        current = self._records.move(current, started)
+        self.submit(current.record)
+        return current
+
+    def preempt(self, current: VersionedRecord, by: str) -> VersionedRecord:
+        """Have a running job save its work and make room for another one; return its record.
+
+        Raises:
+            ConditionFailedError: Somebody else moved the record.
+        """
+        moved = preempted(current.record, at=self._store.now(), by=by)
+        return self._records.move(current, moved)
 
     def submit(self, record: JobRecord) -> None:
         """Hand the current attempt to Ray. Raises: RayUnavailableError."""
@@ -188,9 +240,9 @@ class AttemptControl:
                 done = record.moved_to(JobState.SUCCEEDED, at=now, message=message)
                 return done.with_attempt(ended_at=now, progress=self._progress(spec, record, view))
             case Stop(reason, message):
-                return _stopping(record, now, reason, message, JobState.FAILED, STOP_GRACE_S)
+                return stopping(record, now, reason, message, JobState.FAILED, STOP_GRACE_S)
             case Requeue(message):
-                return _stopping(record, now, Reason.PREEMPTED, message, JobState.QUEUED)
+                return stopping(record, now, Reason.PREEMPTED, message, JobState.QUEUED)
             case Fail(reason, message):
                 return self._failed(record, spec, reason, message, view)
             case _:
@@ -217,8 +269,8 @@ class AttemptControl:
                 avoided_nodes=verdict.avoid_nodes,
                 not_before=now + timedelta(seconds=verdict.after_s),
             )
-            return _stopping(record, now, reason, told, JobState.QUEUED)
-        return _stopping(record, now, reason, told, JobState.FAILED)
+            return stopping(record, now, reason, told, JobState.QUEUED)
+        return stopping(record, now, reason, told, JobState.FAILED)
 
     def _released(self, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
         now = self._store.now()
@@ -252,24 +304,6 @@ class _View:
     facts: Facts
     running: list[ProcessRef]
     said: int
-
-
-def _stopping(
-    record: JobRecord,
-    now: datetime,
-    reason: Reason,
-    message: str,
-    target: JobState,
-    grace_s: float = 0.0,
-) -> JobRecord:
-    return record.moved_to(
-        JobState.STOPPING,
-        at=now,
-        reason=reason,
-        message=message,
-        stop_target=target,
-        stop_grace_s=grace_s,
-    )
 
 
 def _heard_of(record: JobRecord, said: Heartbeat | None) -> datetime:

@@ -68,20 +68,30 @@ class GroupControl:
     Args:
         store: The truth.
         records: Writes under the orchestrator's lease.
-
-    Attributes:
-        live: The groups that have not ended, by id, as last read or written.
     """
 
     def __init__(self, store: ObjectStore, records: RecordStore) -> None:
         self._store = store
         self._records = records
         self._troubles = Troubles(store, "group")
-        self.live: dict[str, LiveGroup] = {}
+        self._live: dict[str, LiveGroup] = {}
+
+    @property
+    def live(self) -> Mapping[str, LiveGroup]:
+        """The groups that have not ended, by id, as last read or written."""
+        return self._live
+
+    def adopt(self, group: LiveGroup) -> None:
+        """Move a group from now on."""
+        self._live[group.record.job_id] = group
+
+    def let_go(self, job_id: str) -> None:
+        """Move a group no more; nothing if it is none."""
+        self._live.pop(job_id, None)
 
     def follow(self, jobs: Mapping[str, Seen]) -> None:
         """Take what follows for each group; `jobs` are those that have not ended, by id."""
-        for job_id, group in self.live.items():
+        for job_id, group in self._live.items():
             went = self._troubles.serve(job_id, partial(self._went, group, jobs))
             group.is_stale |= not went
 

@@ -11,43 +11,33 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from orchestrator.artifacts.checkpoints.references import hold_model
 from orchestrator.cluster.ray_cluster import Cluster
 from orchestrator.controller.admission import (
     loans_of,
     queued_job,
-    resolve_resources,
     running_job,
-    unseen_by_smoke,
     with_ours_taken,
 )
 from orchestrator.controller.adoption import Adopter, LiveJob
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
-from orchestrator.controller.image_jobs import unfinished_set
 from orchestrator.controller.lease import Lease
-from orchestrator.controller.models import ModelFinder
 from orchestrator.controller.requests import handle_request
-from orchestrator.controller.smoke_gate import read_gate, smoke_gate
-from orchestrator.errors import (
-    BadInputError,
-    ConditionFailedError,
-    JobNotFoundError,
-)
+from orchestrator.controller.settling import Settler
+from orchestrator.errors import ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests
 from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
 from orchestrator.jobs.queue import SNAPSHOT, read_quotas
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.troubles import Troubles
-from orchestrator.lifecycle.state import AttemptRecord, JobState, Placement, Reason
+from orchestrator.lifecycle.state import JobState
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot, Start, in_line
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
-PREEMPT_GRACE_S = 60.0
 ADOPTED_A_LOOP = 128
 DROP_REQUEST_AFTER = timedelta(minutes=10)
 # What may go wrong for one job by itself: a round that goes well forgets its own trouble alone.
@@ -75,8 +65,8 @@ class Controller:
         self._adopter = Adopter(self._records, Troubles(store, "adoption"))
         self._groups = GroupControl(store, self._records)
         self._index = JobIndex(store)
-        self._models = ModelFinder(store)
         self._jobs: dict[str, LiveJob] = {}
+        self._settler = Settler(store, self._records, self._jobs)
         self._positions: dict[str, int] = {}
         self._shown = b""
 
@@ -107,7 +97,7 @@ class Controller:
         for job in self._adopter.adopt(job_ids, self._lease.renew, at_most):
             self._index.drop(job.record.job_id)
             if isinstance(job, LiveGroup):
-                self._groups.live[job.record.job_id] = job
+                self._groups.adopt(job)
             else:
                 self._jobs[job.record.job_id] = job
 
@@ -201,6 +191,7 @@ class Controller:
         if not queued:
             return
         nodes = self._cluster.nodes()
+        self._settle(nodes)
         snapshot = self.snapshot(nodes)
         self._show(snapshot)
         for action in decide(snapshot, self._store.now().timestamp()):
@@ -222,20 +213,24 @@ class Controller:
             self._store.put(keys.SNAPSHOT, body)
             self._shown = body
 
+    def _settle(self, nodes: Sequence[NodeCapacity]) -> None:
+        """Settle what the queued jobs need; who is in trouble is left out of this round."""
+        for job in list(self._jobs.values()):
+            if job.record.state is JobState.QUEUED:
+                self._lease.renew()
+                settle = partial(self._settler.settle, nodes=nodes)
+                job.is_settled = self._guarded("queue", job, settle)
+
     def snapshot(self, nodes: list[NodeCapacity]) -> Snapshot:
-        """Return what the scheduler sees."""
+        """Return what the scheduler sees: jobs as they were settled last. Changes nothing."""
         now = self._store.now()
-        busy = [job for job in self._jobs.values() if job.record.state.has_processes]
+        jobs = list(self._jobs.values())
+        busy = [job for job in jobs if job.record.state.has_processes]
+        queued = [job for job in jobs if job.record.state is JobState.QUEUED and job.is_settled]
         return Snapshot(
             queue=[
-                queued_job(
-                    job.record,
-                    job.spec,
-                    nodes,
-                    job.waits_for,
-                    is_smoke=job.origin.is_smoke,
-                )
-                for job in self._ready_to_queue(nodes)
+                queued_job(job.record, job.spec, nodes, job.waits_for, is_smoke=job.origin.is_smoke)
+                for job in queued
             ],
             running=[running_job(job.record, job.spec, job.said, now) for job in busy],
             nodes=with_ours_taken(nodes, [job.record for job in busy], self._control.workers_there),
@@ -243,132 +238,12 @@ class Controller:
             loans=[loan for job in busy for loan in loans_of(job.record, job.said)],
         )
 
-    def _ready_to_queue(self, nodes: list[NodeCapacity]) -> Iterable[LiveJob]:
-        for job in self._jobs.values():
-            self._lease.renew()
-            if job.record.state is not JobState.QUEUED:
-                continue
-            is_settled = self._guarded("queue", job, partial(self._settle, nodes=nodes))
-            if is_settled and job.record.state is JobState.QUEUED:
-                yield job
-
-    def _settle(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> None:
-        await_smoke = partial(self._await_smoke, nodes=nodes)
-        for settle in (self._find_model, self._await_images, await_smoke):
-            if job.record.state is JobState.QUEUED:
-                settle(job)
-
-    def _find_model(self, job: LiveJob) -> None:
-        """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
-        ref = job.spec.model_input
-        if ref is None or job.record.model:
-            return
-        if job.waits_for_job in self._jobs:
-            return  # it still lives: nothing to read
-        try:
-            found = self._models.find(ref, self._store.now())
-        except BadInputError as error:
-            now, reason = self._store.now(), Reason.BAD_INPUT
-            failed = job.record.moved_to(JobState.FAILED, at=now, reason=reason, message=str(error))
-            job.current = self._records.move(job.current, failed)
-            return
-        if found.waits_for is None and not hold_model(self._store, found.model, job.record.job_id):
-            job.waits_for = "its checkpoint, which was deleted at this very moment"
-            return
-        job.waits_for, job.waits_for_job = found.waits_for, found.waits_for_job
-        if found.waits_for is None:
-            job.current = self._records.write(
-                job.current, replace(job.record, model=found.model, reason=None, message="")
-            )
-        elif job.record.message != (told := f"waits for {found.waits_for}"):
-            waiting = replace(job.record, reason=Reason.WAITING_FOR_MODEL, message=told)
-            job.current = self._records.write(job.current, waiting)
-
-    def _await_images(self, job: LiveJob) -> None:
-        """Hold a job back until the sample sets that it reads have been drawn."""
-        if job.has_images or not job.spec.image_jobs or job.waits_for_job in self._jobs:
-            return
-        try:
-            waits_for = unfinished_set(self._store, job.spec.image_jobs)
-        except BadInputError as error:
-            now, reason = self._store.now(), Reason.BAD_INPUT
-            failed = job.record.moved_to(JobState.FAILED, at=now, reason=reason, message=str(error))
-            job.current = self._records.move(job.current, failed)
-            return
-        job.has_images, job.waits_for_job = waits_for is None, waits_for
-        job.waits_for = f"the end of job {waits_for}" if waits_for else None
-        message = f"waits for {job.waits_for}" if waits_for else ""
-        if job.record.message != message:
-            job.current = self._records.write(job.current, replace(job.record, message=message))
-
-    def _await_smoke(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> None:
-        """Hold a job back until its smoke test has passed, or fail it with that."""
-        smoke_id, record = job.origin.waits_for_smoke, job.record
-        waits_for_model = job.spec.model_input is not None and not record.model
-        # Whoever asks again has mended what was wrong, and the attempt tries it first.
-        is_over = job.has_passed_smoke or record.attempt or record.retried_at is not None
-        if not smoke_id or is_over or waits_for_model:
-            return
-        live = self._jobs.get(smoke_id)
-        wants_gpu = job.spec.resources.gpus_per_worker != 0 and any(node.gpus for node in nodes)
-        if live:
-            gate = smoke_gate(live.record, wants_gpu=wants_gpu)
-        else:
-            gate = read_gate(self._records, smoke_id, wants_gpu=wants_gpu)
-        job.has_passed_smoke = gate.is_open
-        job.waits_for = None if gate.is_open else f"its smoke test {smoke_id}"
-        if gate.reason is not None:
-            now = self._store.now()
-            failed = record.moved_to(
-                JobState.FAILED, at=now, reason=gate.reason, message=gate.message
-            )
-            job.current = self._records.move(job.current, failed)
-        elif record.message != gate.message:
-            reason = None if gate.is_open else Reason.WAITING_FOR_SMOKE
-            changed = replace(record, reason=reason, message=gate.message)
-            job.current = self._records.write(job.current, changed)
-
     def _start(self, job: LiveJob, to: Mapping[str, int], nodes: list[NodeCapacity]) -> None:
-        now = self._store.now()
         is_smoke = job.origin.is_smoke
-        resources = job.record.resources or resolve_resources(job.spec, nodes, is_smoke=is_smoke)
-        placement = Placement(
-            workers_by_node=dict(to),
-            cpus_per_worker=resources.cpus_per_worker,
-            gpus_per_worker=resources.gpus_per_worker,
-        )
-        number = job.record.attempt + 1
-        message = (
-            f"attempt {number} with {placement.num_workers} worker(s) of "
-            f"{placement.cpus_per_worker} CPU(s) and {placement.gpus_per_worker:g} GPU(s)"
-        )
-        message += unseen_by_smoke(job.spec, resources, nodes) if is_smoke else ""
-        if again := sorted(to.keys() & set(job.record.avoided_nodes)):
-            message += f", on {', '.join(again)} again, since it fits in no other way"
-        record = replace(
-            job.record.moved_to(JobState.STARTING, at=now, message=message),
-            attempt=number,
-            attempts=(
-                *job.record.attempts,
-                AttemptRecord(number=number, started_at=now, node_ids=tuple(to)),
-            ),
-            resources=resources,
-            placement=placement,
-            not_before=None,
-        )
-        job.current = self._records.move(job.current, record)
-        self._control.submit(job.record)
+        job.current = self._control.start(job.current, job.spec, to, nodes, is_smoke=is_smoke)
 
     def _preempt(self, job: LiveJob, by: str) -> None:
-        record = job.record.moved_to(
-            JobState.STOPPING,
-            at=self._store.now(),
-            reason=Reason.PREEMPTED,
-            message=f"makes room for {by}",
-            stop_target=JobState.QUEUED,
-            stop_grace_s=PREEMPT_GRACE_S,
-        )
-        job.current = self._records.move(job.current, record)
+        job.current = self._control.preempt(job.current, by)
 
     def _write_index(self) -> None:
         """Write the index, and only then take the ended jobs' marks out of the queue."""
@@ -385,7 +260,7 @@ class Controller:
     def _let_go(self, job: LiveJob | LiveGroup) -> None:
         self._store.delete(keys.queue_marker(job.record.job_id))
         self._jobs.pop(job.record.job_id, None)
-        self._groups.live.pop(job.record.job_id, None)
+        self._groups.let_go(job.record.job_id)
 
     def _entry(self, job: LiveJob | LiveGroup) -> IndexEntry:
         is_queued = job.record.state is JobState.QUEUED

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from orchestrator.jobs.inbox import Request, Verb
 from orchestrator.jobs.records import RecordStore, VersionedRecord
+from orchestrator.lifecycle.attempts import stopping
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.store import keys
 
@@ -71,14 +72,7 @@ def _cancelled(record: JobRecord, request: Request, now: datetime) -> JobRecord 
     if record.state is JobState.QUEUED:
         return record.moved_to(JobState.CANCELLED, at=now, reason=reason, message=message)
     if record.state in (JobState.STARTING, JobState.RUNNING):
-        return record.moved_to(
-            JobState.STOPPING,
-            at=now,
-            reason=reason,
-            message=message,
-            stop_target=JobState.CANCELLED,
-            stop_grace_s=grace_s,
-        )
+        return stopping(record, now, reason, message, JobState.CANCELLED, grace_s)
     if record.state is JobState.STOPPING:
         # It is on its way out already: only what comes after that changes.
         return replace(

@@ -579,3 +579,34 @@ def test_what_an_attempt_is_worth_at_its_very_end_stands_in_the_list(world: Worl
     (listed,) = list_jobs(world.store)
     assert (listed.state, listed.scores) == ("SUCCEEDED", {"loss": 0.1, "bpd": 4.5})
     assert job_status(world.store, job_id).scores == listed.scores
+
+
+def test_looking_at_the_queue_changes_nothing(world: World) -> None:
+    """What is decided from is what was settled before: a look that writes decides, too."""
+    submit_with_smoke(world.store, train_job(), "main")
+    images = SampleJob(kind="sample", name="images", model=ModelRef(job="gone"), num_samples=1)
+    submit_job(world.store, images, "images")
+    world.controller.take_over()
+    before = dict(world.store.objects)
+    assert world.controller.snapshot(world.cluster.nodes()).queue == []
+    assert world.store.objects == before
+    world.step()
+    assert world.state("images") == "FAILED"  # there is no such job: settled, in its own step
+    assert world.record("main").reason == "WAITING_FOR_SMOKE"
+    before = dict(world.store.objects)
+    queue = world.controller.snapshot(world.cluster.nodes()).queue
+    assert [(job.job_id, job.waits_for) for job in queue] == [("main", "its smoke test main-smoke")]
+    assert world.store.objects == before
+
+
+def test_one_class_begins_and_preempts_attempts(world: World) -> None:
+    """Whoever follows an attempt also began it, so that one place says what an attempt is."""
+    submit_job(world.store, train_job(), "a")
+    control = AttemptControl(world.store, world.cluster, world.records)
+    nodes = world.cluster.nodes()
+    current = control.start(world.records.read("a"), train_job(), {"n1": 1}, nodes)
+    assert current.record == world.record("a")
+    assert current.record.state == "STARTING"
+    assert list(world.cluster.started) == ["a.1"]
+    current = control.preempt(current, "b")
+    assert (world.state("a"), current.record.reason) == ("STOPPING", "PREEMPTED")

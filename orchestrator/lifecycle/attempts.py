@@ -1,0 +1,84 @@
+"""The records that the beginning and the stopping of an attempt lead to."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from orchestrator.lifecycle.state import (
+    AttemptRecord,
+    JobRecord,
+    JobState,
+    Placement,
+    Reason,
+    ResolvedResources,
+)
+
+PREEMPT_GRACE_S = 60.0
+
+
+def begun(
+    record: JobRecord,
+    *,
+    at: datetime,
+    resources: ResolvedResources,
+    placement: Placement,
+    remark: str = "",
+) -> JobRecord:
+    """Return a QUEUED record with its next attempt.
+
+    Args:
+        record: The record.
+        at: By the store's clock.
+        resources: What it asks the cluster for.
+        placement: What it is given.
+        remark: What else to say of it, from the comma on.
+    """
+    number = record.attempt + 1
+    message = (
+        f"attempt {number} with {placement.num_workers} worker(s) of "
+        f"{placement.cpus_per_worker} CPU(s) and {placement.gpus_per_worker:g} GPU(s){remark}"
+    )
+    if again := sorted(placement.workers_by_node.keys() & set(record.avoided_nodes)):
+        message += f", on {', '.join(again)} again, since it fits in no other way"
+    nodes = tuple(placement.workers_by_node)
+    return replace(
+        record.moved_to(JobState.STARTING, at=at, message=message),
+        attempt=number,
+        attempts=(*record.attempts, AttemptRecord(number=number, started_at=at, node_ids=nodes)),
+        resources=resources,
+        placement=placement,
+        not_before=None,
+    )
+
+
+def preempted(record: JobRecord, *, at: datetime, by: str) -> JobRecord:
+    """Return the record of a job that saves its work and makes room for another one."""
+    message = f"makes room for {by}"
+    return stopping(record, at, Reason.PREEMPTED, message, JobState.QUEUED, PREEMPT_GRACE_S)
+
+
+def stopping(
+    record: JobRecord,
+    at: datetime,
+    reason: Reason,
+    message: str,
+    target: JobState,
+    grace_s: float = 0.0,
+) -> JobRecord:
+    """Return the record of a job whose attempt is to end.
+
+    Args:
+        record: The record.
+        at: By the store's clock.
+        reason: Why.
+        message: One line for a reader.
+        target: What it becomes once its processes are gone.
+        grace_s: Time to save the work in.
+    """
+    return record.moved_to(
+        JobState.STOPPING,
+        at=at,
+        reason=reason,
+        message=message,
+        stop_target=target,
+        stop_grace_s=grace_s,
+    )

@@ -1,0 +1,51 @@
+"""The records that the beginning and the stopping of an attempt lead to."""
+
+from datetime import UTC, datetime
+
+from orchestrator.lifecycle.attempts import PREEMPT_GRACE_S, begun, preempted
+from orchestrator.lifecycle.state import (
+    JobRecord,
+    JobState,
+    Placement,
+    Reason,
+    ResolvedResources,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RESOURCES = ResolvedResources(min_workers=1, max_workers=3, cpus_per_worker=2, gpus_per_worker=0.5)
+PLACEMENT = Placement(workers_by_node={"n1": 1, "n2": 2}, cpus_per_worker=2, gpus_per_worker=0.5)
+QUEUED = JobRecord(
+    job_id="a",
+    kind="train",
+    name="a",
+    queue="default",
+    priority=50,
+    state=JobState.QUEUED,
+    submitted_at=NOW,
+    changed_at=NOW,
+    not_before=NOW,
+    avoided_nodes=("n2", "n9"),
+)
+
+
+def test_an_attempt_begins_with_its_number_its_nodes_and_one_line() -> None:
+    """All that `status` and `events` tell of it stands in one record."""
+    record = begun(QUEUED, at=NOW, resources=RESOURCES, placement=PLACEMENT, remark=", so")
+    assert (record.state, record.attempt, record.not_before) == (JobState.STARTING, 1, None)
+    assert (record.resources, record.placement) == (RESOURCES, PLACEMENT)
+    assert [(a.number, a.started_at, a.node_ids) for a in record.attempts] == [
+        (1, NOW, ("n1", "n2"))
+    ]
+    assert record.message == (
+        "attempt 1 with 3 worker(s) of 2 CPU(s) and 0.5 GPU(s), so, "
+        "on n2 again, since it fits in no other way"
+    )
+
+
+def test_a_preempted_job_saves_its_work_and_is_queued_again() -> None:
+    """For whom it makes room is told, and it loses no retry."""
+    running = begun(QUEUED, at=NOW, resources=RESOURCES, placement=PLACEMENT)
+    record = preempted(running.moved_to(JobState.RUNNING, at=NOW), at=NOW, by="b")
+    assert (record.state, record.stop_target) == (JobState.STOPPING, JobState.QUEUED)
+    assert (record.reason, record.stop_grace_s) == (Reason.PREEMPTED, PREEMPT_GRACE_S)
+    assert record.message == "makes room for b"
