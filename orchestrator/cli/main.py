@@ -41,6 +41,7 @@ _VERBS = {
     "compare": ("compare", "Show evaluations side by side."),
     "report": ("report", "Write evaluations side by side as one HTML page."),
     "queue": ("queue", "Quotas of the queues."),
+    "nodes": ("nodes", "Show the cluster's nodes, who is on them and who avoids them."),
     "orchestrator": ("cluster", "The actor that moves the jobs."),
     "schema": ("reference", "Print the JSON Schema of job files, for editors."),
     "explain-field": ("reference", "Say what a field of a job file takes and means."),

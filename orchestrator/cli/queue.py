@@ -16,7 +16,8 @@ from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.queue import MAX_QUOTA, read_quotas, read_snapshot, set_quota
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import ENDED, GROUP_KINDS, JobState
-from orchestrator.scheduling.explanation import Explanation, explain
+from orchestrator.scheduling.explanation import Explanation, NodeRoom, explain
+from orchestrator.scheduling.matching import own_labels
 from orchestrator.store.keys import check_name
 from orchestrator.store.objects import ObjectStore
 
@@ -77,11 +78,7 @@ def _describe(told: Explanation, now: datetime) -> str:
         ends = f", ends in {_until(holder.expected_end_at, now)}" if holder.expected_end_at else ""
         held = f"{holder.cpus:g} CPUs, {holder.gpus:g} GPUs"
         lines.append(f"  held by    {holder.job_id}: {held}{ends}")
-    lines += [
-        f"  node       {node.node_id[:12]}: {node.free_cpus:g} CPUs and "
-        f"{node.free_gpus:g} GPUs free, room for {node.num_workers} worker(s)"
-        for node in told.free[:_SHOWN_NODES]
-    ]
+    lines += [f"  node       {_node_text(node)}" for node in told.free[:_SHOWN_NODES]]
     lines += [f"  avoids     {node[:12]}, which broke its attempts" for node in told.avoids]
     lines += [
         f"  may use    {node[:12]}, though it broke its attempts: it fits in no other way"
@@ -90,6 +87,17 @@ def _describe(told: Explanation, now: datetime) -> str:
     if told.estimated_start_at is not None:
         lines.append(f"  starts in  about {_until(told.estimated_start_at, now)}")
     return "\n".join(lines)
+
+
+def _node_text(node: NodeRoom) -> str:
+    labels = own_labels(node.labels)
+    about = f" ({', '.join([node.accelerator, *labels])})" if node.accelerator else ""
+    if labels and not node.accelerator:
+        about = f" ({', '.join(labels)})"
+    fits = f"room for {node.num_workers} worker(s)"
+    fits = f"not for it: {node.unsuited}" if node.unsuited else fits
+    free = f"{node.free_cpus:g} CPUs and {node.free_gpus:g} GPUs free"
+    return f"{node.node_id[:12]}{about}: {free}, {fits}"
 
 
 def _until(at: float, now: datetime) -> str:

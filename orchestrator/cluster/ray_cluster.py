@@ -17,6 +17,9 @@ from orchestrator.scheduling.snapshot import NodeCapacity
 # glibc reads this when a process starts, so a head hands it to all that it starts.
 MEMORY_SETTINGS = {"MALLOC_ARENA_MAX": "1"}
 
+GB = 1e9
+TYPE_LABEL = "ray.io/accelerator-type"
+_TYPE_PREFIX = "accelerator_type:"
 _ANSWER_S = 10.0
 
 
@@ -93,17 +96,7 @@ class RayCluster:
         for node in ray.nodes():
             if not node["Alive"]:
                 continue
-            node_id, total = node["NodeID"], node["Resources"]
-            left = free.get(node_id, {})
-            nodes.append(
-                NodeCapacity(
-                    node_id=node_id,
-                    cpus=total.get("CPU", 0.0),
-                    gpus=total.get("GPU", 0.0),
-                    free_cpus=left.get("CPU", 0.0),
-                    free_gpus=left.get("GPU", 0.0),
-                )
-            )
+            nodes.append(node_capacity(node, free.get(node["NodeID"], {})))
         return nodes
 
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
@@ -166,6 +159,30 @@ class RayCluster:
                 # Unknown is not gone: asked again in the next loop, until Ray says the node is.
                 running.update(there)
         return [ref for ref in refs if ref in running]
+
+
+def node_capacity(node: Mapping[str, Any], free: Mapping[str, float]) -> NodeCapacity:
+    """Return what a node has.
+
+    Args:
+        node: As `ray.nodes` tells of it.
+        free: What of its resources nobody holds, by their names.
+    """
+    total, labels = node["Resources"], dict(node.get("Labels") or {})
+    named = [name for name in total if name.startswith(_TYPE_PREFIX)]
+    accelerator = labels.get(TYPE_LABEL) or next(iter(named), _TYPE_PREFIX)
+    return NodeCapacity(
+        node_id=node["NodeID"],
+        cpus=total.get("CPU", 0.0),
+        gpus=total.get("GPU", 0.0),
+        free_cpus=free.get("CPU", 0.0),
+        free_gpus=free.get("GPU", 0.0),
+        memory_gb=total.get("memory", 0.0) / GB,
+        free_memory_gb=free.get("memory", 0.0) / GB,
+        accelerator=accelerator.removeprefix(_TYPE_PREFIX),
+        labels=labels,
+        host=node.get("NodeManagerHostname", ""),
+    )
 
 
 def nodes_to_ask(

@@ -1,14 +1,21 @@
 """From records to what the scheduler sees, and from "auto" to numbers. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason, ResolvedResources
-from orchestrator.scheduling.snapshot import Loan, NodeCapacity, QueuedJob, RunningJob
+from orchestrator.scheduling.matching import unsuited_nodes
+from orchestrator.scheduling.snapshot import (
+    JobRequest,
+    Loan,
+    NodeCapacity,
+    QueuedJob,
+    RunningJob,
+)
 from orchestrator.specs.job import Job
 
 MAX_AUTO_CPUS_PER_GPU = 8
@@ -25,9 +32,11 @@ def resolve_resources(
     test waits for no GPU: where none is free it takes none, and one CPU will do.
     """
     workers, resources = spec.num_workers, spec.resources
+    nodes = _suited(spec, nodes)
     gpus = resources.gpus_per_worker
     if gpus == "auto":
-        gpus = 1.0 if any(node.gpus >= 1 for node in nodes) else 0.0
+        wants_gpu = bool(resources.accelerators) or any(node.gpus >= 1 for node in nodes)
+        gpus = 1.0 if wants_gpu else 0.0
     if is_smoke and not any(node.free_gpus >= gpus for node in nodes):
         gpus = 0.0
     cpus = resources.cpus_per_worker
@@ -40,7 +49,45 @@ def resolve_resources(
         max_workers=workers.max,
         cpus_per_worker=cpus,
         gpus_per_worker=float(gpus),
+        memory_gb_per_worker=resources.memory_gb or 0.0,
     )
+
+
+def with_accelerator(
+    resources: ResolvedResources,
+    spec: Job,
+    placed_on: Collection[str],
+    nodes: Sequence[NodeCapacity],
+) -> ResolvedResources:
+    """Return a job's resources once an attempt has its nodes: with their type of GPU, if it stays.
+
+    Args:
+        resources: As they were resolved.
+        spec: What was asked.
+        placed_on: The attempt's nodes.
+        nodes: All nodes.
+    """
+    if not resources.gpus_per_worker or resources.accelerator or not spec.fixes_accelerator:
+        return resources
+    types = {node.accelerator for node in nodes if node.node_id in placed_on}
+    return replace(resources, accelerator=types.pop()) if len(types) == 1 else resources
+
+
+def _suited(spec: Job, nodes: Sequence[NodeCapacity]) -> Sequence[NodeCapacity]:
+    """Return the nodes that a job may use by type and labels; all of them where none is there."""
+    asked = JobRequest(
+        job_id="",
+        gpus_per_worker=1.0,
+        accelerators=spec.resources.accelerators,
+        labels=labels_asked(spec),
+    )
+    unsuited = unsuited_nodes(asked, nodes)
+    return [node for node in nodes if node.node_id not in unsuited] or nodes
+
+
+def labels_asked(spec: Job) -> tuple[tuple[str, str], ...]:
+    """Return the labels that a job's nodes must have, in order of the keys."""
+    return tuple(sorted(spec.resources.labels.items()))
 
 
 def unseen_by_smoke(spec: Job, resources: ResolvedResources, nodes: Sequence[NodeCapacity]) -> str:
@@ -76,6 +123,14 @@ def _request(record: JobRecord, spec: Job, resources: ResolvedResources) -> dict
         "gpus_per_worker": resources.gpus_per_worker,
         "max_runtime_s": spec.max_runtime_s,
         "preemptible": spec.preemptible,
+        "memory_gb_per_worker": resources.memory_gb_per_worker,
+        "accelerators": (
+            (resources.accelerator,)
+            if resources.accelerator and spec.fixes_accelerator
+            else spec.resources.accelerators
+        ),
+        "is_of_one_accelerator": spec.is_of_one_accelerator,
+        "labels": labels_asked(spec),
     }
 
 
@@ -130,6 +185,7 @@ def loans_of(record: JobRecord, said: Heartbeat | None) -> list[Loan]:
             node_id=node_id,
             cpus=float(count * placement.cpus_per_worker),
             gpus=count * placement.gpus_per_worker,
+            memory_gb=count * placement.memory_gb_per_worker,
         )
         for node_id, count in sorted(workers.items())
         if count > 0
@@ -166,21 +222,26 @@ def _with_taken(node: NodeCapacity, ours: "_Held", starting: "_Held") -> NodeCap
     unplaced_gpus = max(0.0, node.gpus - ours.gpus.get(name, 0.0))
     free_cpus = max(0.0, node.free_cpus - starting.cpus.get(name, 0.0))
     free_gpus = max(0.0, node.free_gpus - starting.gpus.get(name, 0.0))
+    unplaced_memory_gb = max(0.0, node.memory_gb - ours.memory_gb.get(name, 0.0))
+    free_memory_gb = max(0.0, node.free_memory_gb - starting.memory_gb.get(name, 0.0))
     return replace(
         node,
         free_cpus=min(unplaced_cpus, free_cpus),
         free_gpus=min(unplaced_gpus, free_gpus),
         unplaced_cpus=unplaced_cpus,
         unplaced_gpus=unplaced_gpus,
+        free_memory_gb=min(unplaced_memory_gb, free_memory_gb),
+        unplaced_memory_gb=unplaced_memory_gb,
     )
 
 
 class _Held:
-    """CPUs and GPUs that placements hold, by node."""
+    """CPUs, GPUs and memory that placements hold, by node."""
 
     def __init__(self) -> None:
         self.cpus: Counter[str] = Counter()
         self.gpus: dict[str, float] = {}
+        self.memory_gb: dict[str, float] = {}
 
     def add(self, placement: Placement | None, without: Mapping[str, int] = _NONE) -> None:
         if placement is None:
@@ -190,3 +251,5 @@ class _Held:
             self.cpus[node_id] += count * placement.cpus_per_worker
             held = self.gpus.get(node_id, 0.0)
             self.gpus[node_id] = held + count * placement.gpus_per_worker
+            memory_gb = self.memory_gb.get(node_id, 0.0)
+            self.memory_gb[node_id] = memory_gb + count * placement.memory_gb_per_worker

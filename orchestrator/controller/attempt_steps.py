@@ -9,7 +9,11 @@ from datetime import datetime, timedelta
 
 from orchestrator.cluster.entrypoints import python_entrypoint
 from orchestrator.cluster.ray_cluster import Cluster, ProcessRef
-from orchestrator.controller.admission import resolve_resources, unseen_by_smoke
+from orchestrator.controller.admission import (
+    resolve_resources,
+    unseen_by_smoke,
+    with_accelerator,
+)
 from orchestrator.controller.committed import committed_units
 from orchestrator.errors import ConditionFailedError, RayUnavailableError
 from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
@@ -92,10 +96,12 @@ class AttemptControl:
         """
         record = current.record
         resources = record.resources or resolve_resources(spec, nodes, is_smoke=is_smoke)
+        resources = with_accelerator(resources, spec, to, nodes)
         placement = Placement(
             workers_by_node=dict(to),
             cpus_per_worker=resources.cpus_per_worker,
             gpus_per_worker=resources.gpus_per_worker,
+            memory_gb_per_worker=resources.memory_gb_per_worker,
         )
         started = begun(
             record,

@@ -22,6 +22,7 @@ from orchestrator.controller.adoption import Adopter, LiveJob
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
 from orchestrator.controller.lease import Lease
+from orchestrator.controller.node_board import NodeBoard
 from orchestrator.controller.requests import handle_request
 from orchestrator.controller.settling import Settler
 from orchestrator.errors import ConditionFailedError, JobNotFoundError
@@ -65,6 +66,7 @@ class Controller:
         self._adopter = Adopter(self._records, Troubles(store, "adoption"))
         self._groups = GroupControl(store, self._records)
         self._index = JobIndex(store)
+        self._board = NodeBoard(store)
         self._jobs: dict[str, LiveJob] = {}
         self._settler = Settler(store, self._records, self._jobs)
         self._positions: dict[str, int] = {}
@@ -90,7 +92,10 @@ class Controller:
                 self._guarded("attempt", job, self._follow)
         self._groups.follow({i: Seen(job.record, job.said) for i, job in self._jobs.items()})
         self._lease.renew()
-        self._schedule()
+        nodes = self._cluster.nodes()
+        self._lease.guard()
+        self._board.show(nodes, [job.record for job in self._jobs.values()], self._store.now())
+        self._schedule(nodes)
         self._write_index()
 
     def _adopt(self, job_ids: Iterable[str], at_most: int | None = None) -> None:
@@ -186,11 +191,10 @@ class Controller:
         if job.record.state.has_ended:  # its last word may have come since
             job.said = HEARTBEAT.value(self._store, heartbeat)
 
-    def _schedule(self) -> None:
+    def _schedule(self, nodes: list[NodeCapacity]) -> None:
         queued = [job for job in self._jobs.values() if job.record.state is JobState.QUEUED]
         if not queued:
             return
-        nodes = self._cluster.nodes()
         self._settle(nodes)
         snapshot = self.snapshot(nodes)
         self._show(snapshot)

@@ -34,6 +34,7 @@ class RoomLoan:
         self._job_id = job_id
         self._gpus = placement.gpus_per_worker
         self._cpus = float(placement.cpus_per_worker)
+        self._memory_gb = placement.memory_gb_per_worker
         self._lacked: frozenset[str] = frozenset()
 
     def may_begin(self) -> bool:
@@ -88,7 +89,13 @@ class RoomLoan:
             return False
         snapshot, now = read_snapshot(self._store), self._store.now().timestamp()
         own = [
-            Loan(job_id=self._job_id, node_id=node, cpus=n * self._cpus, gpus=n * self._gpus)
+            Loan(
+                job_id=self._job_id,
+                node_id=node,
+                cpus=n * self._cpus,
+                gpus=n * self._gpus,
+                memory_gb=n * self._memory_gb,
+            )
             for node, n in borrowed.items()
         ]
         return somebody_could_start(snapshot, waiting, own, self._job_id, now)

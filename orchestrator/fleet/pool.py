@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -12,6 +12,7 @@ from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.cluster.ray_cluster import GB
 from orchestrator.fleet.actor import Hello, Identity, Orders, WorkerActor, WorkerReport
 from orchestrator.fleet.work import WorkerSetup
 from orchestrator.fleet.workers import PoolWorker
@@ -36,6 +37,9 @@ class PoolPlan:
         max_workers: With capacity that nobody uses it grows up to these.
         cpus: CPUs of each worker.
         gpus: GPUs of each worker.
+        memory_gb: Memory of each worker, in GB of 10^9 bytes; 0 where it isn't counted.
+        labels: What the nodes of its workers must be labelled with, as Ray's label selectors have
+            it: one value, or "in(A,B)".
         identity: Whom they work for; None in benchmarks without a store.
         place_within_s: Without any worker for that long, the fleet gives up.
         may_grow: Whether it may take room that nobody uses.
@@ -46,6 +50,8 @@ class PoolPlan:
     max_workers: int
     cpus: float
     gpus: float = 0.0
+    memory_gb: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
     identity: Identity | None = None
     place_within_s: float = 300.0
     may_grow: Callable[[], bool] = lambda: True
@@ -119,14 +125,25 @@ class WorkerPool:
         if now - self._looked_at < _LOOK_FOR_ROOM_EVERY_S:
             return 0
         self._looked_at = now
-        room = sum(map(self._workers_in, available_resources_per_node().values()))
+        room = sum(map(self._workers_in, self._suited_room()))
         self._looks_with_room = self._looks_with_room + 1 if room else 0
         if self._looks_with_room < _LOOKS or any(worker.hello is None for worker in self.workers):
             return 0
         return room if self._plan.may_grow() else 0
 
+    def _suited_room(self) -> Iterator[Mapping[str, float]]:
+        """Yield what is free on each node that has the labels."""
+        free = available_resources_per_node()
+        if not self._plan.labels:
+            yield from free.values()
+            return
+        for node in ray.nodes():
+            if node["Alive"] and has_labels(node["Labels"], self._plan.labels):
+                yield free.get(node["NodeID"], {})
+
     def _workers_in(self, free: Mapping[str, float]) -> int:
-        needs = {"CPU": self._plan.cpus, "GPU": self._plan.gpus}
+        memory = self._plan.memory_gb * GB
+        needs = {"CPU": self._plan.cpus, "GPU": self._plan.gpus, "memory": memory}
         return min(int(free.get(name, 0.0) / need) for name, need in needs.items() if need)
 
     def shrink(self) -> None:
@@ -154,6 +171,8 @@ class WorkerPool:
         actor = self._actor_class.options(
             num_cpus=self._plan.cpus,
             num_gpus=self._plan.gpus,
+            memory=self._plan.memory_gb * GB or None,
+            label_selector=dict(self._plan.labels) or None,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=_strategy(node),
@@ -276,6 +295,19 @@ class WorkerPool:
         for actor, _ in self._closing.values():
             ray.kill(actor)
         self._closing.clear()
+
+
+def has_labels(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """Tell whether a node's labels are those that a selector of Ray's asks for.
+
+    Args:
+        labels: The node's.
+        selector: One value, or "in(A,B)", for each key.
+    """
+    return all(
+        labels.get(key) in value.removeprefix("in(").removesuffix(")").split(",")
+        for key, value in selector.items()
+    )
 
 
 def _has_room(worker: PoolWorker) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.attempts.attempt import Attempt
+from orchestrator.cluster.ray_cluster import TYPE_LABEL
 from orchestrator.errors import BadInputError, StoreError
 from orchestrator.fleet.actor import Identity
 from orchestrator.fleet.fleet import Fleet, FleetHooks
@@ -15,6 +16,7 @@ from orchestrator.fleet.table import ShardTable
 from orchestrator.fleet.work import Decisions, WorkerSetup
 from orchestrator.jobs.units import Shard
 from orchestrator.lifecycle.state import Placement
+from orchestrator.specs.sections import Resources
 from orchestrator.tracking.writer import MetricWriter
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,12 @@ def placement_of(attempt: Attempt) -> Placement:
     if placement is None:
         raise BadInputError(f"job {attempt.record.job_id} has no placement")
     return placement
+
+
+def label_selector(resources: Resources, *, uses_gpu: bool) -> dict[str, str]:
+    """Return what a job's nodes must be labelled with, in the words of Ray's label selectors."""
+    types = resources.accelerators if uses_gpu else ()
+    return {**resources.labels, **({TYPE_LABEL: f"in({','.join(types)})"} if types else {})}
 
 
 def _nothing() -> None:
@@ -102,6 +110,8 @@ class FleetRun:
             max_workers=self.max_workers,
             cpus=placement.cpus_per_worker,
             gpus=placement.gpus_per_worker,
+            memory_gb=placement.memory_gb_per_worker,
+            labels=label_selector(attempt.spec.resources, uses_gpu=placement.gpus_per_worker > 0),
             identity=identity,
             may_grow=loan.may_begin,
             must_yield=loan.must_end,

@@ -108,11 +108,13 @@ class Placement:
         workers_by_node: Ray node id to the number of workers there.
         cpus_per_worker: CPUs, and so threads, of each worker.
         gpus_per_worker: GPUs of each worker.
+        memory_gb_per_worker: Memory of each worker, in GB of 10^9 bytes; 0 where it isn't counted.
     """
 
     workers_by_node: Mapping[str, int]
     cpus_per_worker: int
     gpus_per_worker: float
+    memory_gb_per_worker: float = 0.0
 
     @property
     def num_workers(self) -> int:
@@ -129,12 +131,16 @@ class ResolvedResources:
         max_workers: It takes no more.
         cpus_per_worker: CPUs of each worker.
         gpus_per_worker: GPUs of each worker.
+        memory_gb_per_worker: Memory of each worker, in GB of 10^9 bytes; 0 where it isn't counted.
+        accelerator: The type of GPU that its first attempt fixed; "" for none.
     """
 
     min_workers: int
     max_workers: int
     cpus_per_worker: int
     gpus_per_worker: float
+    memory_gb_per_worker: float = 0.0
+    accelerator: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,9 @@ def somebody_could_start(
 def _with_given_back(nodes: Iterable[NodeCapacity], loans: Iterable[Loan]) -> list[NodeCapacity]:
     cpus: dict[str, float] = {}
     gpus: dict[str, float] = {}
+    memory_gb: dict[str, float] = {}
     for loan in loans:
+        memory_gb[loan.node_id] = memory_gb.get(loan.node_id, 0.0) + loan.memory_gb
         cpus[loan.node_id] = cpus.get(loan.node_id, 0.0) + loan.cpus
         gpus[loan.node_id] = gpus.get(loan.node_id, 0.0) + loan.gpus
     return [
@@ -56,6 +58,10 @@ def _with_given_back(nodes: Iterable[NodeCapacity], loans: Iterable[Loan]) -> li
             free_gpus=min(
                 node.gpus if node.unplaced_gpus is None else node.unplaced_gpus,
                 node.free_gpus + gpus.get(node.node_id, 0.0),
+            ),
+            free_memory_gb=min(
+                node.memory_gb if node.unplaced_memory_gb is None else node.unplaced_memory_gb,
+                node.free_memory_gb + memory_gb.get(node.node_id, 0.0),
             ),
         )
         for node in nodes

@@ -14,10 +14,11 @@ One reservation is enough: whoever is first in line is never overtaken to his ha
 becomes first in line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from orchestrator.scheduling.ledger import Ask, NodeLedger, QuotaLedger, Reservation
-from orchestrator.scheduling.placement import Worker, worker_of
+from orchestrator.scheduling.matching import accelerators_to_try, unsuited_nodes
+from orchestrator.scheduling.placement import worker_of
 from orchestrator.scheduling.preemption import Evictables, choose_victims
 from orchestrator.scheduling.reservations import clock_of, reserve_nodes, reserve_quota
 from orchestrator.scheduling.snapshot import (
@@ -31,7 +32,7 @@ from orchestrator.scheduling.snapshot import (
     started_job,
 )
 
-_Size = tuple[float, float, int, frozenset[str], str | None]
+_Size = tuple[Hashable, ...]
 _Line = list[tuple[QueuedJob, _Size]]
 
 
@@ -66,18 +67,32 @@ def kept_for(snapshot: Snapshot, queue: str, now: float) -> list[Reservation]:
     return [reservation for reservation in found if reservation is not None]
 
 
-def shunned_nodes(job: QueuedJob, nodes: NodeLedger, worker: Worker) -> frozenset[str]:
-    """Return the nodes that a job keeps away from: none if it would then never fit.
+def asks_of(
+    job: QueuedJob, nodes: NodeLedger, *, passes_nodes: bool = True, passes_quota: bool = True
+) -> list[Ask]:
+    """Return what a job may ask for, the dearest to it first: one ask for each type of GPU.
+
+    It keeps away from the nodes that broke its attempts, unless it would then never fit.
 
     Args:
         job: The job.
         nodes: The nodes' ledger.
-        worker: CPUs and GPUs of one worker, in ten-thousandths.
+        passes_nodes: See `Ask`.
+        passes_quota: See `Ask`.
     """
-    if not job.avoided_nodes:
-        return job.avoided_nodes
-    ask = Ask(worker, job.avoided_nodes, passes_nodes=True, passes_quota=True)
-    return job.avoided_nodes if nodes.num_ever(ask) >= job.num_workers_min else frozenset()
+    unsuited = unsuited_nodes(job, nodes.nodes)
+    ways = [
+        unsuited | {node.node_id for node in nodes.nodes if node.accelerator != name}
+        for name in accelerators_to_try(job, nodes.nodes)
+    ]
+
+    def ask(avoided: frozenset[str]) -> Ask:
+        return Ask(worker_of(job), avoided, passes_nodes, passes_quota)
+
+    careful = [ask(way | job.avoided_nodes) for way in ways or [unsuited]]
+    if not job.avoided_nodes or any(nodes.num_ever(a) >= job.num_workers_min for a in careful):
+        return careful
+    return [ask(way) for way in ways or [unsuited]]
 
 
 def _line(snapshot: Snapshot, now: float) -> _Line:
@@ -89,6 +104,10 @@ def _line(snapshot: Snapshot, now: float) -> _Line:
                 job.cpus_per_worker,
                 job.gpus_per_worker,
                 job.num_workers_min,
+                job.memory_gb_per_worker,
+                job.accelerators,
+                job.is_of_one_accelerator,
+                job.labels,
                 job.avoided_nodes,
                 job.queue if job.queue in snapshot.quotas else None,
             ),
@@ -108,7 +127,7 @@ class _Round:
         self.quotas = QuotaLedger(snapshot.quotas, snapshot.running)
         self.evictables = Evictables(snapshot.running, self.nodes)
         self.actions: list[Action] = []
-        self._avoided: dict[_Size, frozenset[str]] = {}
+        self._asks: dict[tuple[_Size, bool, bool], list[Ask]] = {}
         self._waiting: set[tuple[_Size, bool, bool]] = set()
         self._all_waiting: set[_Size] = set()
 
@@ -125,19 +144,22 @@ class _Round:
         passes_quota = on_quota is None or on_quota.lets_pass(job, self.now)
         if (size, passes_nodes, passes_quota) in self._waiting:
             return
-        ask = self._ask(job, size, passes_nodes, passes_quota)
-        if self._start(job, ask) or self._hold(job, ask) or self._evict(job, ask):
-            return
-        self._waiting.add((size, passes_nodes, passes_quota))
+        key = (size, passes_nodes, passes_quota)
+        if key not in self._asks:
+            self._asks[key] = asks_of(
+                job, self.nodes, passes_nodes=passes_nodes, passes_quota=passes_quota
+            )
+        asks = self._asks[key]
+        for way in (self._start, self._hold, self._evict):
+            if any(way(job, ask) for ask in asks):
+                return
+        self._waiting.add(key)
         if passes_nodes and passes_quota:
             self._all_waiting.add(size)
-        self._reserve(job, ask)
+        self._reserve(job, next((ask for ask in asks if self._fits_ever(job, ask)), asks[0]))
 
-    def _ask(self, job: QueuedJob, size: _Size, passes_nodes: bool, passes_quota: bool) -> Ask:
-        worker = worker_of(job)
-        if size not in self._avoided:
-            self._avoided[size] = shunned_nodes(job, self.nodes, worker)
-        return Ask(worker, self._avoided[size], passes_nodes, passes_quota)
+    def _fits_ever(self, job: QueuedJob, ask: Ask) -> bool:
+        return self.nodes.num_ever(ask) >= job.num_workers_min
 
     def _start(self, job: QueuedJob, ask: Ask) -> bool:
         fitting = min(
@@ -174,7 +196,7 @@ class _Round:
 
     def _reserve(self, job: QueuedJob, ask: Ask) -> None:
         """Reserve for the job what it waits for, unless somebody before it waits or it is vain."""
-        if self.nodes.num_ever(ask) < job.num_workers_min:
+        if not self._fits_ever(job, ask):
             return
         if self.quotas.num_ever(job.queue, ask) < job.num_workers_min:
             return

@@ -1,14 +1,15 @@
 """Why a queued job waits: what it asks for, what is free, who is ahead, and whether it ever can."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.errors import JobNotFoundError
-from orchestrator.scheduling.decide import decide, kept_for, shunned_nodes
+from orchestrator.scheduling.decide import asks_of, decide, kept_for
 from orchestrator.scheduling.forecast import estimated_start
 from orchestrator.scheduling.ledger import Ask, NodeLedger, QuotaLedger
-from orchestrator.scheduling.placement import UNITS, worker_of
+from orchestrator.scheduling.matching import why_unsuited
+from orchestrator.scheduling.placement import UNITS
 from orchestrator.scheduling.snapshot import (
     Preempt,
     QueuedJob,
@@ -36,12 +37,18 @@ class NodeRoom:
         free_cpus: CPUs.
         free_gpus: GPUs.
         num_workers: The job's workers that fit on it now.
+        accelerator: Type of its GPUs; "" for none or unknown.
+        labels: Its labels.
+        unsuited: Why the job may never use it; "" if it may.
     """
 
     node_id: str
     free_cpus: float
     free_gpus: float
     num_workers: int
+    accelerator: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    unsuited: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +137,7 @@ def explain(snapshot: Snapshot, job_id: str, now: float) -> Explanation:
         ahead=ahead[: position - 1],
         holders=view.holders(),
         free=view.free(),
-        avoids=tuple(sorted(view.ask.avoided & view.nodes.index.keys())),
+        avoids=tuple(sorted(view.job.avoided_nodes & view.ask.avoided & view.nodes.index.keys())),
         uses_avoided=tuple(sorted(view.lifted())),
         estimated_start_at=starts_at,
     )
@@ -142,8 +149,16 @@ def asks_for(job: QueuedJob) -> str:
     workers = f"{low}" if low == high else f"{low} to {high}"
     each = f"{job.cpus_per_worker:g} CPUs"
     if job.gpus_per_worker:
-        each = f"{job.gpus_per_worker:g} GPUs and {each}"
-    return f"{workers} worker{'s' if high > 1 else ''} of {each}"
+        each = f"{job.gpus_per_worker:g} GPUs{_type_text(job)} and {each}"
+    if job.memory_gb_per_worker:
+        each += f" and {job.memory_gb_per_worker:g} GB"
+    where = ", ".join(f"{key}={value}" for key, value in job.labels)
+    return f"{workers} worker{'s' if high > 1 else ''} of {each}{where and f' where {where}'}"
+
+
+def _type_text(job: QueuedJob) -> str:
+    types = " or ".join(job.accelerators)
+    return f" ({types})" if types else ""
 
 
 class _View:
@@ -155,9 +170,11 @@ class _View:
         self.now = now
         self.nodes = NodeLedger(snapshot.nodes, snapshot.running)
         self.quotas = QuotaLedger(snapshot.quotas, snapshot.running)
-        worker = worker_of(job)
-        shunned = shunned_nodes(job, self.nodes, worker)
-        self.ask = Ask(worker, shunned, passes_nodes=True, passes_quota=True)
+        self.ask = self._best_of(asks_of(job, self.nodes))
+
+    def _best_of(self, asks: list[Ask]) -> Ask:
+        """Return of the types of GPU that it may use the one of which it could have the most."""
+        return max(asks, key=lambda ask: (self.nodes.num_now(ask), self.nodes.num_ever(ask)))
 
     def verdict(self) -> tuple[Verdict, str]:
         never = self._why_never()
@@ -198,6 +215,9 @@ class _View:
                 free_cpus=node.free_cpus,
                 free_gpus=node.free_gpus,
                 num_workers=slots[self.nodes.index[node.node_id]],
+                accelerator=node.accelerator,
+                labels=node.labels,
+                unsuited=why_unsuited(self.job, node),
             )
             for node in self.snapshot.nodes
         ]
@@ -217,15 +237,24 @@ class _View:
                 f"it needs {gpus:g} GPUs and queue {self.job.queue} may hold {quota:g}: ask for "
                 f"less, or raise it with `ddpmctl queue set {self.job.queue} --gpus {gpus:g}`"
             )
-        fitting = self.nodes.num_ever(self.ask)
+        fitting = max(map(self.nodes.num_ever, asks_of(self.job, self.nodes)))
         if self.snapshot.nodes and fitting < needed:
-            largest = max(self.snapshot.nodes, key=lambda node: (node.gpus, node.cpus))
             return (
                 f"even with nothing else running the cluster has room for {fitting} of its "
-                f"{needed} workers (the largest node has {largest.gpus:g} GPUs and "
-                f"{largest.cpus:g} CPUs): ask for less, or add nodes"
+                f"{needed} workers ({self._lacking()}): ask for less, or add nodes"
             )
         return None
+
+    def _lacking(self) -> str:
+        """Say what keeps the largest node, or all of them, from being enough."""
+        reasons = [why_unsuited(self.job, node) for node in self.snapshot.nodes]
+        if all(reasons):
+            return f"of the first of {len(reasons)} nodes, {reasons[0]}"
+        suited = [n for n, why in zip(self.snapshot.nodes, reasons, strict=True) if not why]
+        largest = max(suited, key=lambda node: (node.gpus, node.cpus, node.memory_gb))
+        memory = f", {largest.memory_gb:g} GB" if self.job.memory_gb_per_worker else ""
+        kind = "node that suits it" if any(reasons) else "node"
+        return f"the largest {kind} has {largest.gpus:g} GPUs{memory} and {largest.cpus:g} CPUs"
 
     def _why_not_yet(self) -> str | None:
         """Say what keeps the job back that is not a matter of capacity."""

@@ -53,7 +53,7 @@ class Ask:
     """What a job asks of the ledgers.
 
     Attributes:
-        worker: CPUs and GPUs of one worker, in ten-thousandths.
+        worker: CPUs, GPUs and GB of one worker, in ten-thousandths.
         avoided: Nodes that it may not use.
         passes_nodes: Whether it may use reserved capacity.
         passes_quota: Whether it may use reserved quota.
@@ -66,14 +66,15 @@ class Ask:
 
 
 class NodeLedger:
-    """The balances of the nodes; arrays are (num_nodes, 2) int64, nodes in order of their ids."""
+    """The balances of the nodes; arrays are (num_nodes, 3) int64, nodes in order of their ids."""
 
     def __init__(self, nodes: Sequence[NodeCapacity], running: Sequence[RunningJob]) -> None:
         ordered = sorted(nodes, key=lambda node: node.node_id)
         self.node_ids = [node.node_id for node in ordered]
         self.index = {node_id: number for number, node_id in enumerate(self.node_ids)}
-        self.capacity = _amounts((to_units(n.cpus), to_units(n.gpus)) for n in ordered)
-        self.now = _amounts((to_units(n.free_cpus), to_units(n.free_gpus)) for n in ordered)
+        self.nodes = ordered
+        self.capacity = _amounts((n.cpus, n.gpus, n.memory_gb) for n in ordered)
+        self.now = _amounts((n.free_cpus, n.free_gpus, n.free_memory_gb) for n in ordered)
         self.soon = self.now.copy()
         self.beside: IntArray | None = None
         self.reservation: Reservation | None = None
@@ -260,5 +261,6 @@ class QuotaLedger:
         return max(free // ask.worker[1], 0)
 
 
-def _amounts(pairs: Iterable[tuple[int, int]]) -> IntArray:
-    return np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+def _amounts(amounts: Iterable[tuple[float, float, float]]) -> IntArray:
+    units = [tuple(map(to_units, amount)) for amount in amounts]
+    return np.array(units, dtype=np.int64).reshape(-1, 3)

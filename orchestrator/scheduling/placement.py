@@ -1,7 +1,7 @@
 """Which nodes a gang of equal workers goes to.
 
-Amounts are arrays of shape (num_nodes, 2), int64: CPUs and GPUs in ten-thousandths, the step in
-which Ray counts, so that nothing is lost to rounding.
+Amounts are arrays of shape (num_nodes, 3), int64: CPUs, GPUs and GB in ten-thousandths, the step
+in which Ray counts, so that nothing is lost to rounding.
 """
 
 from typing import TypeVar
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from orchestrator.scheduling.snapshot import JobRequest
 
 IntArray = npt.NDArray[np.int64]
-Worker = tuple[int, int]
+Worker = tuple[int, int, int]
 Placed = list[tuple[int, int]]
 
 UNITS = 10_000
@@ -21,13 +21,17 @@ _PRIMARY = 1 << 40
 
 
 def to_units(amount: float) -> int:
-    """Return a number of CPUs or GPUs in ten-thousandths."""
+    """Return a number of CPUs, GPUs or GB in ten-thousandths."""
     return round(amount * UNITS)
 
 
 def worker_of(job: JobRequest) -> Worker:
-    """Return the CPUs and GPUs of one worker of a job, in ten-thousandths."""
-    return (to_units(job.cpus_per_worker), to_units(job.gpus_per_worker))
+    """Return the CPUs, GPUs and GB of one worker of a job, in ten-thousandths."""
+    return (
+        to_units(job.cpus_per_worker),
+        to_units(job.gpus_per_worker),
+        to_units(job.memory_gb_per_worker),
+    )
 
 
 Amount = TypeVar("Amount", int, IntArray)
@@ -51,18 +55,20 @@ def worker_slots(free: IntArray, worker: Worker) -> IntArray:
     """Return how many workers fit on each node.
 
     Args:
-        free: (num_nodes, 2), what may be used.
+        free: (num_nodes, 3), what may be used.
         worker: What one worker needs.
 
     Returns:
         (num_nodes,) int64, at least 0.
     """
     slots = np.full(len(free), MANY, dtype=np.int64)
-    cpus, gpus = worker
+    cpus, gpus, memory = worker
     if cpus > 0:
         np.minimum(slots, free[:, 0] // cpus, out=slots)
     if gpus > 0:
         np.minimum(slots, gpu_slots(free[:, 1], gpus), out=slots)
+    if memory > 0:
+        np.minimum(slots, free[:, 2] // memory, out=slots)
     return np.maximum(slots, 0, out=slots)
 
 
@@ -74,7 +80,7 @@ def place(free: IntArray, slots: IntArray, num_workers: int, worker: Worker) -> 
     where the fewest GPUs are free.
 
     Args:
-        free: (num_nodes, 2), what may be used.
+        free: (num_nodes, 3), what may be used.
         slots: (num_nodes,), `worker_slots` of it, 0 where the job may not go.
         num_workers: Workers to place.
         worker: What one of them needs.

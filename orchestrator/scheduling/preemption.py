@@ -19,6 +19,7 @@ from orchestrator.scheduling.placement import IntArray, gpu_slots, to_units, wor
 from orchestrator.scheduling.snapshot import QueuedJob, RunningJob
 
 Rank = tuple[int, float, float, str]
+Held = tuple[int, int, int, int]
 
 
 class Evictables:
@@ -28,14 +29,13 @@ class Evictables:
         candidates = [job for job in running if job.preemptible and not job.stopping]
         self.jobs = sorted(candidates, key=lambda job: job.priority)
         self._levels = sorted({job.priority for job in candidates})
-        # (num_levels + 1, num_nodes, 2): what all jobs below the n-th level hold.
+        # (num_levels + 1, num_nodes, 3): what all jobs below the n-th level hold.
         self._freed = np.zeros((len(self._levels) + 1, *nodes.capacity.shape), dtype=np.int64)
         self._held = {job.job_id: held_by(job, nodes) for job in candidates}
         for job in candidates:
             level = bisect_left(self._levels, job.priority)
-            for node, cpus, gpus in self._held[job.job_id]:
-                self._freed[level + 1, node, 0] += cpus
-                self._freed[level + 1, node, 1] += gpus
+            for node, *amounts in self._held[job.job_id]:
+                self._freed[level + 1, node] += amounts
         np.cumsum(self._freed, axis=0, out=self._freed)
 
     def jobs_below(self, priority: int) -> list[RunningJob]:
@@ -43,7 +43,7 @@ class Evictables:
         return self.jobs[: bisect_left(self.jobs, priority, key=lambda job: job.priority)]
 
     def freed_below(self, priority: int) -> IntArray:
-        """Return (num_nodes, 2) int64: what all of lower priority hold."""
+        """Return (num_nodes, 3) int64: what all of lower priority hold."""
         freed: IntArray = self._freed[bisect_left(self._levels, priority)]
         return freed
 
@@ -55,15 +55,15 @@ class Evictables:
         """Take out jobs that have been asked to stop."""
         for victim in victims:
             level = bisect_left(self._levels, victim.priority)
-            for node, cpus, gpus in self._held.pop(victim.job_id):
-                self._freed[level + 1 :, node] -= (cpus, gpus)
+            for node, *amounts in self._held.pop(victim.job_id):
+                self._freed[level + 1 :, node] -= amounts
         self.jobs = [job for job in self.jobs if job.job_id in self._held]
 
 
-def held_by(job: RunningJob, nodes: NodeLedger) -> list[tuple[int, int, int]]:
-    """Return what a job holds as (node index, CPUs, GPUs), in ten-thousandths."""
-    cpus, gpus = worker_of(job)
-    return [(node, n * cpus, n * gpus) for node, n in nodes.entries(job.placement)]
+def held_by(job: RunningJob, nodes: NodeLedger) -> list[Held]:
+    """Return what a job holds as (node index, CPUs, GPUs, GB), in ten-thousandths."""
+    cpus, gpus, memory = worker_of(job)
+    return [(node, n * cpus, n * gpus, n * memory) for node, n in nodes.entries(job.placement)]
 
 
 def choose_victims(
@@ -161,7 +161,7 @@ class _Search:
         bundles = sorted(self._bundles(deficit), key=lambda bundle: bundle.rank(deficit))
         touched: set[int] = set()
         for bundle in bundles:
-            lies_on = {node for v in bundle.victims for node, _, _ in self.held[v.job_id]}
+            lies_on = {held[0] for v in bundle.victims for held in self.held[v.job_id]}
             missing = self.needed - self.room.num_workers
             if missing <= 0 or (touched and bundle.gain > missing):
                 break  # what is missing is less now, so the bundles rank differently
@@ -176,7 +176,7 @@ class _Search:
             gain = self.room.gain(self.held[victim.job_id])
             if gain > 0:
                 yield _Bundle((victim,), gain)
-            for node, cpus, gpus in self.held[victim.job_id]:
+            for node, cpus, gpus, _ in self.held[victim.job_id]:
                 size = gpus if self.room.asks_for_gpus else cpus
                 on_node[node].append((-size, _rank(victim), victim))
         for entries in on_node.values():
@@ -228,19 +228,20 @@ class _Room:
     def asks_for_gpus(self) -> bool:
         return self._worker[1] > 0
 
-    def gain(self, held: Sequence[tuple[int, int, int]]) -> int:
+    def gain(self, held: Sequence[Held]) -> int:
         """Return how many more workers would fit without what is held."""
         gain = self.change(held, 1)
         self.change(held, -1)
         return gain
 
-    def change(self, held: Sequence[tuple[int, int, int]], sign: int) -> int:
+    def change(self, held: Sequence[Held], sign: int) -> int:
         """Free what is held (sign 1) or take it back (-1); return the change in workers."""
         before = self.num_workers
-        for node, cpus, gpus in held:
+        for node, cpus, gpus, memory in held:
             free = self._soon[node]
             free[0] += sign * cpus
             free[1] += sign * gpus
+            free[2] += sign * memory
             slots = self._slots_on(node)
             self.num_workers += slots - self._slots[node]
             self._slots[node] = slots
@@ -249,13 +250,14 @@ class _Room:
     def _slots_on(self, node: int) -> int:
         if node in self._avoided:
             return 0
-        free_cpus, free_gpus = (
+        free_cpus, free_gpus, free_memory = (
             free if self._limit is None else min(free, self._limit[node][column])
             for column, free in enumerate(self._soon[node])
         )
-        cpus, gpus = self._worker
+        cpus, gpus, memory = self._worker
         slots = [free_cpus // cpus] if cpus else []
         slots += [gpu_slots(free_gpus, gpus)] if gpus else []
+        slots += [free_memory // memory] if memory else []
         return max(min(slots), 0) if slots else 0
 
 

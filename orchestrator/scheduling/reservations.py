@@ -91,14 +91,12 @@ def _first_fit(
 ) -> tuple[int, IntArray | None]:
     """Return how many of `ending` must end for the job to fit, and what is free then.
 
-    What is free is (num_nodes, 2) int64; None if the job does not fit when all have ended.
+    What is free is (num_nodes, 3) int64; None if the job does not fit when all have ended.
     """
     entries = [
-        (number, node, cpus, gpus)
-        for number, running in enumerate(ending)
-        for node, cpus, gpus in held_by(running, nodes)
+        (number, *held) for number, running in enumerate(ending) for held in held_by(running, nodes)
     ]
-    table = np.array(entries, dtype=np.int64).reshape(-1, 4)
+    table = np.array(entries, dtype=np.int64).reshape(-1, 5)
 
     def free_after(num_ended: int) -> IntArray:
         ended = table[: np.searchsorted(table[:, 0], num_ended)]

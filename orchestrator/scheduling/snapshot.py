@@ -1,7 +1,7 @@
 """What the scheduler sees and what it answers: nodes, jobs, quotas, and the two actions.
 
 All times are seconds since the epoch by the store's clock. CPUs and GPUs are numbers as Ray
-counts them, fractions allowed.
+counts them, fractions allowed; memory is in GB of 10^9 bytes.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,6 +23,12 @@ class NodeCapacity:
         unplaced_cpus: CPUs that no placement of ours names: what could be free at most; None
             where that is not known.
         unplaced_gpus: GPUs likewise.
+        memory_gb: Memory that Ray lends to those who ask for it by number.
+        free_memory_gb: What of it nobody has asked for.
+        unplaced_memory_gb: Memory likewise.
+        accelerator: Type of its GPUs as Ray calls it: "H100"; "" for none or unknown.
+        labels: What it was labelled with when Ray was started on it.
+        host: Its name, for a reader.
     """
 
     node_id: str
@@ -32,6 +38,12 @@ class NodeCapacity:
     free_gpus: float
     unplaced_cpus: float | None = None
     unplaced_gpus: float | None = None
+    memory_gb: float = 0.0
+    free_memory_gb: float = 0.0
+    unplaced_memory_gb: float | None = None
+    accelerator: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    host: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +61,10 @@ class JobRequest:
         gpus_per_worker: GPUs of each worker.
         max_runtime_s: Seconds after its start at which an attempt is ended; None for no limit.
         preemptible: Whether a job of higher priority may take its place.
+        memory_gb_per_worker: Memory of each worker; 0 where it does not count.
+        accelerators: Types of GPUs that it may use, the dearest to it first; none for any.
+        is_of_one_accelerator: Whether all its workers must have one type of GPU.
+        labels: What its nodes must be labelled with, in order of the keys.
     """
 
     job_id: str
@@ -61,6 +77,10 @@ class JobRequest:
     gpus_per_worker: float = 0.0
     max_runtime_s: float | None = None
     preemptible: bool = True
+    memory_gb_per_worker: float = 0.0
+    accelerators: tuple[str, ...] = ()
+    is_of_one_accelerator: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,12 +144,14 @@ class Loan:
         node_id: The node.
         cpus: CPUs of its workers in borrowed room.
         gpus: GPUs likewise.
+        memory_gb: Memory likewise.
     """
 
     job_id: str
     node_id: str
     cpus: float
     gpus: float
+    memory_gb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,19 +280,21 @@ def _with_taken(
     nodes: Sequence[NodeCapacity], jobs: Sequence[RunningJob], sign: int = 1
 ) -> Sequence[NodeCapacity]:
     """Return the nodes with what the jobs hold taken, or given back (sign -1)."""
-    taken: dict[str, tuple[float, float]] = {}
+    taken: dict[str, tuple[float, float, float]] = {}
     for job in jobs:
         for node_id, workers in job.placement.items():
-            cpus, gpus = taken.get(node_id, (0.0, 0.0))
+            cpus, gpus, memory_gb = taken.get(node_id, (0.0, 0.0, 0.0))
             taken[node_id] = (
                 cpus + workers * job.cpus_per_worker,
                 gpus + workers * job.gpus_per_worker,
+                memory_gb + workers * job.memory_gb_per_worker,
             )
     return [
         replace(
             node,
             free_cpus=node.free_cpus - sign * taken[node.node_id][0],
             free_gpus=node.free_gpus - sign * taken[node.node_id][1],
+            free_memory_gb=node.free_memory_gb - sign * taken[node.node_id][2],
         )
         if node.node_id in taken
         else node

@@ -112,7 +112,8 @@ def type_text(annotation: Any) -> str:
     """Return what an annotation takes, in words: "number, at least 0 and below 1, or `auto`"."""
     inner = item_type(annotation)
     if inner is not None:
-        return f"list of {_plural(type_text(inner))}"
+        one = "text, or " if str in plain_types(annotation) - _of_words(annotation) else ""
+        return f"{one}list of {_plural(type_text(inner))}"
     structure, kinds = structure_of(annotation), plain_types(annotation)
     named = [
         _KINDS[kind] for kind in (bool, int, float, str) if kind in kinds - _of_words(annotation)

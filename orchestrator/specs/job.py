@@ -102,6 +102,16 @@ class Job(Closed, ABC):
         """Jobs, by id or name, whose images it reads; their sets must have been drawn."""
         return ()
 
+    @property
+    def is_of_one_accelerator(self) -> bool:
+        """Whether all workers of an attempt must have one type of GPU."""
+        return False
+
+    @property
+    def fixes_accelerator(self) -> bool:
+        """Whether its first attempt's type of GPU is that of all."""
+        return False
+
     def check_images(self, shape: tuple[int, int, int]) -> None:
         """Raise ConfigError if it cannot take images of a shape (channels, height, width)."""
 
@@ -158,6 +168,16 @@ class TrainJob(Job):
     def model_field(self) -> str:
         """The field that names that model."""
         return "init"
+
+    @property
+    def is_of_one_accelerator(self) -> bool:
+        """Its workers add up one gradient."""
+        return True
+
+    @property
+    def fixes_accelerator(self) -> bool:
+        """Another type has other last bits."""
+        return not self.resources.allow_other_accelerator
 
     def check_images(self, shape: tuple[int, int, int]) -> None:
         """Raise ConfigError if its network cannot take images of a shape."""

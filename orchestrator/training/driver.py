@@ -14,6 +14,7 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
 from orchestrator.attempts.local_log import salvage
 from orchestrator.cluster.node_interface import use_node_interface
+from orchestrator.cluster.ray_cluster import GB
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Placement
 from orchestrator.specs.job import TrainJob
@@ -112,6 +113,8 @@ def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> A
     per_worker: dict[str, float] = {"CPU": placement.cpus_per_worker}
     if placement.gpus_per_worker:
         per_worker["GPU"] = placement.gpus_per_worker
+    if placement.memory_gb_per_worker:
+        per_worker["memory"] = placement.memory_gb_per_worker * GB
     nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
     return LeanTrainer(
         train_in_group,

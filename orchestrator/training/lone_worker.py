@@ -7,6 +7,7 @@ cost seconds before the first step.
 from typing import Any
 
 from orchestrator.attempts.attempt import Attempt
+from orchestrator.cluster.ray_cluster import GB
 from orchestrator.lifecycle.causes import unwrapped
 from orchestrator.lifecycle.state import Placement
 from orchestrator.training.board import AttemptBoard, BoardReader
@@ -47,6 +48,7 @@ def train_alone(attempt: Attempt, placement: Placement, config: dict[str, Any]) 
     actor_class = ray.remote(LoneWorker).options(
         num_cpus=placement.cpus_per_worker,
         num_gpus=placement.gpus_per_worker,
+        memory=placement.memory_gb_per_worker * GB or None,
         max_concurrency=_CALLS_AT_ONCE,
         max_restarts=0,
         scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),

@@ -1,6 +1,8 @@
 """A cluster whose drivers and processes tests start and end by hand."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from orchestrator.cluster.ray_cluster import ProcessRef
 from orchestrator.errors import RayUnavailableError
@@ -20,17 +22,19 @@ class FakeCluster:
         self.stopped: list[str] = []
         self.is_reachable = True
         self.node_ids = ["n1"]
+        self.told_of: dict[str, dict[str, Any]] = {}  # of nodes that differ, what Ray says of them
 
     def nodes(self) -> list[NodeCapacity]:
-        """Return equal nodes, all free."""
+        """Return the nodes, all free; equal ones but for what a test told of some."""
+        equal = NodeCapacity(
+            node_id="",
+            cpus=self.cpus,
+            gpus=self.gpus,
+            free_cpus=self.cpus,
+            free_gpus=self.gpus,
+        )
         return [
-            NodeCapacity(
-                node_id=node_id,
-                cpus=self.cpus,
-                gpus=self.gpus,
-                free_cpus=self.cpus,
-                free_gpus=self.gpus,
-            )
+            replace(equal, node_id=node_id, **self.told_of.get(node_id, {}))
             for node_id in self.node_ids
         ]
 

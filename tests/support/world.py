@@ -1,6 +1,8 @@
 """A store, a cluster and an orchestrator whose loop tests run by hand."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from ddpm.config import TrainingConfig
 from orchestrator.controller.lease import Lease
@@ -18,14 +20,16 @@ from tests.support.cluster import FakeCluster
 from tests.support.fakes import MemoryStore
 
 
-def train_job(name: str = "a", workers: int = 1, **fields: object) -> TrainJob:
-    """Return a small training job."""
+def train_job(
+    name: str = "a", workers: int = 1, asks: Mapping[str, Any] | None = None, **fields: object
+) -> TrainJob:
+    """Return a small training job; `asks` is what else stands below its resources."""
     return TrainJob(
         kind="train",
         name=name,
         dataset=DatasetSpec(source="digits"),
         training=TrainingConfig(num_steps=10),
-        resources=TrainResources(num_workers=workers),
+        resources=TrainResources(num_workers=workers, **(asks or {})),
         **fields,  # type: ignore[arg-type]
     )
 

@@ -2,8 +2,15 @@
 
 from typing import Any
 
+import pytest
+
 from orchestrator.cluster.process_identity import boot_id
-from orchestrator.cluster.ray_cluster import ProcessRef, local_processes, nodes_to_ask
+from orchestrator.cluster.ray_cluster import (
+    ProcessRef,
+    local_processes,
+    node_capacity,
+    nodes_to_ask,
+)
 
 
 def node(node_id: str, host: str, alive: bool = True) -> dict[str, Any]:
@@ -43,3 +50,25 @@ def test_a_process_of_another_start_or_container_is_not_found_here() -> None:
     """Its pid here is somebody else's, who must not be killed."""
     assert local_processes([process("n1")], kill=True) == []
     assert ProcessRef("driver", 1, -1.0, boot_id(), "n1", "h").identity.find() is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "resources", "accelerator"),
+    [
+        ({"ray.io/accelerator-type": "H100"}, {"accelerator_type:H100": 1.0}, "H100"),
+        ({}, {"accelerator_type:A10G": 1.0}, "A10G"),
+        ({}, {}, ""),
+    ],
+)
+def test_a_nodes_type_and_memory_are_read_from_ray(
+    labels: dict[str, str], resources: dict[str, float], accelerator: str
+) -> None:
+    """Who starts Ray on a node may give it the label or the older resource, or neither."""
+    told = {
+        "NodeID": "n1", "Labels": labels, "NodeManagerHostname": "h",
+        "Resources": {"CPU": 8.0, "GPU": 2.0, "memory": 64e9, **resources},
+    }  # fmt: skip
+    node = node_capacity(told, {"CPU": 3.0, "memory": 24e9})
+    assert (node.accelerator, node.memory_gb, node.free_memory_gb) == (accelerator, 64.0, 24.0)
+    assert (node.cpus, node.free_cpus, node.gpus, node.free_gpus) == (8.0, 3.0, 2.0, 0.0)
+    assert (node.host, node.labels) == ("h", labels)

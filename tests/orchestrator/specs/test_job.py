@@ -178,3 +178,32 @@ def test_a_stored_spec_reads_as_what_was_submitted(tmp_path: Path) -> None:
         again = stored_job(job.model_dump(mode="json"))
         assert again == job
         assert again.spec_hash == job.spec_hash
+
+
+@pytest.mark.parametrize(
+    ("asks", "told"),
+    [
+        ("{accelerator: H100, gpus_per_worker: 0}", "accelerator names a type of GPU, and"),
+        ("{accelerator: []}", "accelerator names no type"),
+        ("{accelerator: 'H 100'}", "accelerator"),
+        ("{labels: {zone: 'a b'}}", "'a b' is no label's value"),
+        ("{labels: {'_x': a}}", "'_x' is no label's key"),
+        ("{memory_gb: 0}", "memory_gb"),
+    ],
+)
+def test_wishes_for_nodes_that_none_can_meet_are_refused(
+    tmp_path: Path, asks: str, told: str
+) -> None:
+    """Such a job would wait for ever, or Ray would refuse it long after `submit`."""
+    text = GOOD.replace("{num_workers: 1, gpus_per_worker: auto}", asks)
+    with pytest.raises(BadInputError, match=r"job\.yaml:9") as error:
+        load(tmp_path, text)
+    assert told in str(error.value)
+
+
+def test_one_type_or_several_may_be_asked_for(tmp_path: Path) -> None:
+    """The usual wish is one word."""
+    for asks, types in (("H100", ("H100",)), ("[H100, A100]", ("H100", "A100"))):
+        text = GOOD.replace("gpus_per_worker: auto", f"accelerator: {asks}")
+        job = load(tmp_path, text)
+        assert job.resources.accelerators == types

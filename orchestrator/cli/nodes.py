@@ -1,0 +1,47 @@
+"""The verb `nodes`: what the cluster has, who is on it, and who avoids it."""
+
+from typing import Any
+
+import click
+
+from orchestrator.cli.output import Output, output_option
+from orchestrator.client.surroundings import surroundings
+from orchestrator.jobs.lease_view import read_lease
+from orchestrator.jobs.nodes import NodeEntry, NodeList, read_nodes
+from orchestrator.scheduling.matching import own_labels
+
+_ID_LENGTH = 12
+
+
+@click.command("nodes")
+@output_option
+def nodes_command(output: Output) -> None:
+    """Show the cluster's nodes: what they have, what is free, who is on them, who avoids them."""
+    store = surroundings(output.say).store
+    found, lease = read_nodes(store), read_lease(store)
+    confirmed = lease is not None and lease.is_fresh
+    value: dict[str, Any] = {"confirmed": confirmed, "at": found.at, "nodes": found.nodes}
+    output.result(value, _describe(found, confirmed=confirmed))
+
+
+def _describe(found: NodeList, *, confirmed: bool) -> str:
+    lines = [line for node in found.nodes for line in _lines(node)]
+    if not found.nodes:
+        lines = ["the cluster has no node at the moment"]
+    if not confirmed:
+        lines.append(f"as of {found.at:%Y-%m-%d %H:%M:%S}: no orchestrator looks now")
+    return "\n".join(lines)
+
+
+def _lines(node: NodeEntry) -> list[str]:
+    has = [f"{node.free_cpus:g} of {node.cpus:g} CPUs"]
+    if node.gpus:
+        has.append(f"{node.free_gpus:g} of {node.gpus:g} GPUs {node.accelerator}".rstrip())
+    has.append(f"{node.free_memory_gb:g} of {node.memory_gb:g} GB")
+    lines = [f"{node.node_id[:_ID_LENGTH]}  {node.host}  {', '.join(has)} free"]
+    if labels := own_labels(node.labels):
+        lines.append(f"  labels   {', '.join(labels)}")
+    for job_id, workers in sorted(node.workers.items()):
+        lines.append(f"  on it    {job_id}: {workers} worker{'' if workers == 1 else 's'}")
+    lines += [f"  avoided  by {one.job_id}: {one.why}" for one in node.avoided_by]
+    return lines

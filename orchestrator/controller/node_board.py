@@ -1,0 +1,90 @@
+"""Writes down what the cluster's nodes are and who is on them, whenever that changes."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from orchestrator.jobs.nodes import NODES, AvoidedBy, NodeEntry, NodeList
+from orchestrator.lifecycle.state import JobRecord
+from orchestrator.scheduling.snapshot import NodeCapacity
+from orchestrator.store import keys
+from orchestrator.store.objects import ObjectStore
+
+
+class NodeBoard:
+    """The list of nodes in the store.
+
+    Args:
+        store: Where it lies.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._shown: tuple[NodeEntry, ...] | None = None
+
+    def show(
+        self, nodes: Iterable[NodeCapacity], records: Sequence[JobRecord], now: datetime
+    ) -> None:
+        """Write the list down unless it stands there already.
+
+        Args:
+            nodes: As Ray sees them.
+            records: The jobs that have not ended.
+            now: By the store's clock.
+        """
+        entries = node_entries(nodes, records)
+        if entries != self._shown:
+            self._store.put(keys.NODES, NODES.encode(NodeList(at=now, nodes=entries)))
+            self._shown = entries
+
+
+def node_entries(
+    nodes: Iterable[NodeCapacity], records: Sequence[JobRecord]
+) -> tuple[NodeEntry, ...]:
+    """Return what is to be said of each node, in order of host and id. Pure.
+
+    Args:
+        nodes: As Ray sees them.
+        records: The jobs that have not ended.
+    """
+    entries = [_entry(node, records) for node in nodes]
+    return tuple(sorted(entries, key=lambda entry: (entry.host, entry.node_id)))
+
+
+def _entry(node: NodeCapacity, records: Sequence[JobRecord]) -> NodeEntry:
+    return NodeEntry(
+        node_id=node.node_id,
+        host=node.host,
+        cpus=node.cpus,
+        gpus=node.gpus,
+        memory_gb=round(node.memory_gb, 1),
+        free_cpus=node.free_cpus,
+        free_gpus=node.free_gpus,
+        free_memory_gb=round(node.free_memory_gb, 1),
+        accelerator=node.accelerator,
+        labels=node.labels,
+        workers=_workers_on(node.node_id, records),
+        avoided_by=tuple(
+            AvoidedBy(job_id=record.job_id, why=_why_avoided(record, node.node_id))
+            for record in records
+            if node.node_id in record.avoided_nodes
+        ),
+    )
+
+
+def _workers_on(node_id: str, records: Sequence[JobRecord]) -> dict[str, int]:
+    placed = {
+        record.job_id: record.placement.workers_by_node.get(node_id, 0)
+        for record in records
+        if record.placement is not None and record.state.has_processes
+    }
+    return {job_id: workers for job_id, workers in placed.items() if workers}
+
+
+def _why_avoided(record: JobRecord, node_id: str) -> str:
+    """Return what the attempts that are put down to a node ended with: "WORKER_LOST in 1, 2, 3"."""
+    ended: dict[str, list[int]] = {}
+    for attempt in record.attempts:
+        if node_id in attempt.failed_node_ids and attempt.reason is not None:
+            ended.setdefault(attempt.reason, []).append(attempt.number)
+    told = [f"{why} in {', '.join(map(str, numbers))}" for why, numbers in ended.items()]
+    return "; ".join(told) or "it broke its attempts"
