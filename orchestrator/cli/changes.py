@@ -6,6 +6,7 @@ import sys
 import click
 
 from orchestrator.cli.arguments import JobArgument
+from orchestrator.cli.hints import next_step
 from orchestrator.cli.listing import matches
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client.asking import ask_and_wait
@@ -73,6 +74,8 @@ def cancel_command(
     found: list[JobStatus] = [status for status, _, _ in ends]
     is_one = len(jobs) == 1 and not name
     output.result(found[0] if is_one else found, "\n".join(told for _, told, _ in ends))
+    if is_one:
+        output.hint(next_step(found[0]))
     sys.exit(0 if all(is_right for _, _, is_right in ends) else 1)
 
 
@@ -128,6 +131,7 @@ def retry_command(job: str, output: Output) -> None:
         sys.exit(1)
     done = f", after {progress_text(status)}" if status.done else ""
     output.result(status, f"{job_id} was queued again and is {status.state}{done}")
+    output.hint(next_step(status))
 
 
 def retry_job(output: Output, around: Surroundings, job_id: str) -> JobStatus:

@@ -3,6 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
+from orchestrator.cli.manual import manual_page
 from orchestrator.errors import BadInputError
 
 _PROGRAM, _VARIABLE = "ddpmctl", "_DDPMCTL_COMPLETE"
@@ -28,16 +29,21 @@ def completion_command(context: click.Context, shell: str) -> None:
 
 @click.command("help")
 @click.argument("verbs", nargs=-1, metavar="[VERB]...")
+@click.option("--man", "as_manual", is_flag=True, help="All verbs as a manual page, for `man`.")
 @click.pass_context
-def help_command(context: click.Context, verbs: tuple[str, ...]) -> None:
+def help_command(context: click.Context, verbs: tuple[str, ...], as_manual: bool) -> None:
     r"""Show what a verb does, with its options.
 
     \b
     Examples:
       ddpmctl help submit
       ddpmctl help samples export
+      ddpmctl help --man > ~/.local/share/man/man1/ddpmctl.1
     """
     here = context.find_root()
+    if as_manual:
+        click.echo(manual_page(here))
+        return
     for verb in verbs:
         group = here.command
         inner = group.get_command(here, verb) if isinstance(group, click.Group) else None

@@ -1,55 +1,75 @@
-"""The verbs that look at a job: `status`, `events`, `wait`."""
+"""The verbs that look at a job: `status` and `wait`."""
 
 import math
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import click
 
 from orchestrator.cli.arguments import JobArgument
+from orchestrator.cli.board import shortened_to_end
+from orchestrator.cli.hints import next_step
 from orchestrator.cli.output import Output, exit_code_of, output_option
-from orchestrator.cli.progress import ProgressView
-from orchestrator.client.describe import describe_event, describe_job
+from orchestrator.cli.progress import PLAIN_EVERY_S, ProgressView
+from orchestrator.cli.screen import Screen, is_screen
+from orchestrator.cli.terminal import color_option, job_text
+from orchestrator.client.describe import describe_job, state_text
 from orchestrator.client.ensure import Keeper, ensure_orchestrator, ensure_running
-from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status
+from orchestrator.client.status import JobStatus, follow, job_status
 from orchestrator.client.surroundings import Start, Surroundings, surroundings
 from orchestrator.errors import RayUnavailableError
 from orchestrator.jobs.lookup import find_job_id
-from orchestrator.jobs.records import RecordStore
 from orchestrator.store.objects import ObjectStore
 
 
 @click.command("status")
 @click.argument("job", cls=JobArgument)
+@click.option("-w", "--watch", "stay", is_flag=True, help="Go on until the job has ended.")
+@color_option
 @output_option
-def status_command(job: str, output: Output) -> None:
-    """Show one job in full; JOB is an id, or a name (its newest job)."""
+def status_command(job: str, stay: bool, output: Output) -> None:
+    r"""Show one job in full; JOB is an id, a name (its newest job), or @last.
+
+    With -w a terminal shows it anew again and again; elsewhere it is printed whenever it changes,
+    in JSON one object a line. Ctrl-C leaves the job running.
+
+    \b
+    Examples:
+      ddpmctl status digits
+      ddpmctl status @last -w
+    """
     around = surroundings(output.say)
     status = with_page(job_status(around.store, job), around)
-    output.result(status, describe_job(status))
+    if stay:
+        status = with_page(_watched(output, around.store, status.job_id), around)
+        if output.as_json:
+            return  # the last line is the last status
+    output.result(status, job_text(status))
+    output.hint(next_step(status))
 
 
-@click.command("events")
-@click.argument("job", cls=JobArgument)
-@click.option("-f", "--follow", "stay", is_flag=True, help="Go on until the job has ended.")
-@output_option
-def events_command(job: str, stay: bool, output: Output) -> None:
-    """Show what happened to a job; with -f, JSON is one object a line."""
-    store = surroundings(output.say).store
-    job_id, records = find_job_id(store, job), RecordStore(store)
-    if output.as_json and not stay:
-        output.result(records.events(job_id))
-        return
-    seen = 0
-    while True:
-        ended = records.read(job_id).record.state.has_ended
-        for event in records.events(job_id, after=seen):
-            seen = event.number
-            output.line(event, describe_event(event))
-        if not stay or ended:
-            return
-        time.sleep(POLL_EVERY_S)
+def _watched(output: Output, store: ObjectStore, job_id: str) -> JobStatus:
+    """Show a job again and again until it has ended, or somebody ends that; return its last."""
+    last = job_status(store, job_id)
+    with suppress(KeyboardInterrupt):
+        if is_screen() and not output.as_json:
+            color = click.get_current_context().color is not False
+            with Screen(color) as screen:
+                for last in follow(store, job_id, None):
+                    lines = [f"{last.confirmed_at:%H:%M:%S}", "", *job_text(last).splitlines()]
+                    screen.draw([shortened_to_end(line, screen.size[0]) for line in lines])
+            return last
+        said, said_at = "", 0.0
+        for last in follow(store, job_id, None):
+            is_due = time.monotonic() - said_at >= PLAIN_EVERY_S
+            if not last.state.has_ended and (is_due or state_text(last) != said):
+                said, said_at = state_text(last), time.monotonic()
+                output.line(last, describe_job(last))
+    if output.as_json:
+        output.line(last, "")
+    return last
 
 
 @click.command("wait")
@@ -92,7 +112,8 @@ def wait_for(
 ) -> JobStatus:
     """Wait for a job's end, showing its progress; give and return its last status."""
     last = with_page(watch(output, around.store, job_id, timeout_s), around)
-    output.result(last, describe_job(last))
+    output.result(last, job_text(last))
+    output.hint(next_step(last))
     return last
 
 

@@ -27,7 +27,8 @@ _VERBS = {
     "init": ("init", "Ask three questions and write a job file that runs."),
     "list": ("listing", "Show the jobs."),
     "status": ("jobs", "Show one job in full."),
-    "events": ("jobs", "Show what happened to a job."),
+    "top": ("top", "Show jobs, nodes and pace, again and again."),
+    "events": ("events", "Show what happened to a job, or to all."),
     "explain": ("queue", "Say why a job waits, and for how long."),
     "logs": ("logs", "Show what a job's processes wrote."),
     "wait": ("jobs", "Wait until a job has ended; the exit code tells how."),
@@ -117,9 +118,12 @@ def _wants_json(arguments: Sequence[str]) -> bool:
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ddpmctl")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """A queue for diffusion training and sampling on a Ray cluster.
 
     Nothing configured? Then everything runs on an embedded stack in .ddpmctl/. On a cluster of
     your own set DDPMCTL_STORE, RAY_ADDRESS, MLFLOW_TRACKING_URI and AWS_*.
     """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False

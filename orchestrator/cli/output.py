@@ -49,6 +49,11 @@ class Output:
         if text is not None:
             click.echo(text)
 
+    def hint(self, text: str) -> None:
+        """Tell a person what to do next, on standard error; programs are told nothing."""
+        if text and self.form == "text":
+            click.echo(text, err=True)
+
     def line(self, value: Any, text: str) -> None:
         """Give one of many results: a line of JSON, or of text."""
         click.echo(json.dumps(value, default=plain) if self.as_json else text)

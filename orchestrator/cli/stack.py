@@ -31,6 +31,7 @@ def up_command(output: Output) -> None:
         "mlflow_url": runs_page(info.mlflow_url),
     }
     output.result(value, describe_stack(info))
+    output.hint("  a first job: ddpmctl init, or ddpmctl submit jobs/train.yaml")
 
 
 def describe_stack(info: StackInfo) -> str:

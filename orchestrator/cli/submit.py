@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli.hints import next_step
 from orchestrator.cli.jobs import watch, with_page
 from orchestrator.cli.logs import follow_logs
 from orchestrator.cli.output import Output, exit_code_of, output_option
-from orchestrator.client.describe import describe_job, describe_plan
+from orchestrator.cli.terminal import job_text
+from orchestrator.client.describe import describe_plan
 from orchestrator.client.ensure import ensure_running
 from orchestrator.client.owner import user_name
 from orchestrator.client.plan import plan_of
@@ -137,6 +139,7 @@ def _wait_for_all(
     for one in submissions:
         last = (follow_logs if with_logs else watch)(output, around.store, one.job_id)
         last = with_page(last, around)
-        output.result(last, describe_job(last))
+        output.result(last, job_text(last))
+        output.hint(next_step(last))
         codes.append(exit_code_of(last.state))
     return next((code for code in codes if code), 0)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from orchestrator.client.describe import describe_job
+from orchestrator.client.status import JobStatus
 from orchestrator.lifecycle.state import JobState
 
 _COLOURS = {
@@ -71,6 +73,13 @@ def _knows(character: str) -> bool:
 def colored(state: JobState | str | None, text: str) -> str:
     """Return a text in the colour of a state."""
     return click.style(text, fg=_COLOURS.get(JobState(state))) if state in _COLOURS else text
+
+
+def job_text(status: JobStatus) -> str:
+    """Return one job in full, its first line in the colour of its state."""
+    first, *rest = describe_job(status).split("\n")
+    job_id, gap, state = first.partition("  ")
+    return "\n".join([f"{job_id}{gap}{colored(status.state, state)}", *rest])
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ ROOMS = {
     "evaluation": f"{_ATTEMPT} scheduling jobs fleet",
     "preparation": f"{_ATTEMPT} scheduling jobs fleet",
     "controller": "store lifecycle scheduling specs cluster jobs artifacts tracking",
-    "client": "store lifecycle specs cluster jobs artifacts tracking stack",
+    "client": "store lifecycle scheduling specs cluster jobs artifacts tracking stack",
     "cli": _VERBS,
     "api": _VERBS,
     "ui": _VERBS,

@@ -1,10 +1,14 @@
 """`completion`, `help`, and the jobs that shells complete."""
 
+import shutil
+import subprocess
+
 import click
 import pytest
 
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.main import main
+from orchestrator.cli.manual import manual_page
 from orchestrator.client.submit import submit_job
 from orchestrator.errors import BadInputError
 from tests.support.fakes import MemoryStore
@@ -62,3 +66,21 @@ def test_help_of_a_verb_is_its_help(monkeypatch: pytest.MonkeyPatch) -> None:
     parent = click.Context(main)
     with pytest.raises(BadInputError, match="no verb samples nothing"):
         command.main(["samples", "nothing"], parent=parent, standalone_mode=False)
+
+
+def test_the_manual_page_has_every_verb_and_roff_takes_it() -> None:
+    """It is written from what `--help` shows, so that the two cannot differ."""
+    context = click.Context(main, info_name="ddpmctl")
+    page = manual_page(context)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        inner = f"{name} verify" if name in ("samples", "datasets") else name
+        assert f".SS {inner}".replace("-", "\\-") in page, command
+    assert "\\fB\\-o, \\-\\-output [text|json]\\fR" in page
+    assert "\b" not in page
+    groff = shutil.which("groff")
+    if groff is not None:
+        done = subprocess.run(
+            [groff, "-man", "-Tascii", "-ww", "-z"], input=page, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
