@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format docs reference bench bench-fleet bench-queue bench-jobs bench-setup clean
+.PHONY: setup demo test check format docs reference bench bench-fleet bench-queue bench-jobs bench-data bench-setup clean
 
 setup: $(STAMP)
 
@@ -81,6 +81,11 @@ bench-queue: setup
 # 1,000 queued and 5,000 ended jobs on a real store. Writes bench-jobs.json.
 bench-jobs: setup
 	$(BIN)/python -m tests.benchmarks.bench_many_jobs
+
+# Preparing and reading data sets, and memory against their size; some minutes. BENCH_LONG=1 goes to
+# 10^6 images. Writes bench-data.json.
+bench-data: setup
+	$(BIN)/python -m tests.benchmarks.bench_data
 
 clean:
 	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -155,15 +155,13 @@ def _prepared(source: Source, reading: Reading, store: ObjectStore) -> DatasetRe
 def _prepare(
     source: Source, reading: Reading, store: ObjectStore, progress: Progress
 ) -> DatasetRef:
-    """Prepare a source in this process: the next unit is decoded while the last one is put."""
+    """Prepare a source in this process, one unit after the other."""
     preparation = Preparation(source, reading, store)
     plan, commits = preparation.plan, preparation.committed()
     pixels = PixelHash(plan.dtype, (plan.num_images, *plan.image_shape))
     try:
         for unit in range(plan.num_units):
-            images = _unit_images(preparation, unit, commits)
-            if images is not None:
-                pixels.update(images)
+            _take_unit(preparation, unit, commits, pixels)
             progress(plan.bounds(unit)[1], plan.num_images)
         return finish(preparation, commits, pixels)
     except DatasetError:
@@ -171,12 +169,14 @@ def _prepare(
         raise
 
 
-def _unit_images(
-    preparation: Preparation, unit: int, commits: dict[int, UnitCommit]
-) -> NDArray[Any] | None:
-    """Return the images of a unit: those that are in the store, or else prepared now."""
-    if unit in commits:
-        chunk = commits[unit].chunk
-        return None if chunk is None else read_chunk(preparation.store, chunk)
-    commits[unit], images = preparation.write_unit(unit)
-    return images
+def _take_unit(
+    preparation: Preparation, unit: int, commits: dict[int, UnitCommit], pixels: PixelHash
+) -> None:
+    """Take a unit's images into the hash: those in the store, or else prepared now."""
+    images: NDArray[Any] | None = None
+    if unit not in commits:
+        commits[unit], images = preparation.write_unit(unit)
+    elif (chunk := commits[unit].chunk) is not None:
+        images = read_chunk(preparation.store, chunk)
+    if images is not None:
+        pixels.update(images)

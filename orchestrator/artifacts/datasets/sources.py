@@ -5,7 +5,7 @@ import importlib.util
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -126,7 +126,7 @@ def _open_listing(listing: Listing) -> Source:
             shards = list_shards(listing.place, tars, Listing(listing.place, [], {}, Survey()))
             return _pictures(shards, listing.place.name)
         if tables:
-            stamp = _hash([entry.stamp for entry in tables])
+            stamp = _hash(entry.stamp for entry in tables)
             return _table(ParquetImages(listing.place, [e.path for e in tables]), stamp)
         refuse_listing(listing, listing.place.name)
     return _pictures(listing, listing.place.name)
@@ -150,12 +150,18 @@ def _pictures(listing: Listing, name: str) -> Source:
         encoded=encoded,
         labels=labels_beside(listing),
         names=[entry.name for entry in listing.pictures],
-        stamp=_hash([entry.to_json() for entry in listing.pictures]),
+        stamp=_hash(entry.to_json() for entry in listing.pictures),
     )
 
 
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+def _hash(values: Iterable[object]) -> str:
+    """Return the hash of a list as JSON, without holding either."""
+    digest, before = hashlib.sha256(b"["), ""
+    for value in values:
+        digest.update(f"{before}{json.dumps(value)}".encode())
+        before = ", "
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def _open_file(place: Place, path: str, stamp: str, scratch: Path) -> Source:
