@@ -5,6 +5,12 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+# A test and the jobs it starts share their cores with other tests. OpenMP's threads spin by default
+# until the last one comes, which then waits for the core that they hold: two threads took 15 times
+# as long as one. Read when torch is loaded, here and in what the stacks of tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 
 # Ray reads this once in a process, at its first use; every stack that tests start asks for tokens.
