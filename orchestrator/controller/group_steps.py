@@ -7,6 +7,7 @@ orchestrator that dies between two of them goes on from what the store holds.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 
 from orchestrator.errors import ConditionFailedError, JobNotFoundError
@@ -31,6 +32,7 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
 MAX_STARTS_A_LOOP = 16
+_CLOCKS_APART = timedelta(seconds=2)  # an object's time has whole seconds
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class LiveGroup:
     said: GroupProgress | None = None
     seen: dict[str, Seen] = field(default_factory=dict)
     is_stale: bool = False
+    may_lack_events: bool = True  # whether somebody may have acted and died before the event
 
     @property
     def record(self) -> JobRecord:
@@ -100,7 +103,7 @@ class GroupControl:
             if group.is_stale:
                 group.current = self._records.read(group.record.job_id)
                 self._records.tell_last_move(group.record)
-                group.is_stale = False
+                group.is_stale, group.may_lack_events = False, True
             self._follow(group, jobs)
         except ConditionFailedError:
             return False
@@ -108,6 +111,9 @@ class GroupControl:
 
     def _follow(self, group: LiveGroup, live: Mapping[str, Seen]) -> None:
         views = [self._view(group, child, live) for child in group.spec.children]
+        if group.may_lack_events:
+            self._tell_what_was_done(group, views)
+            group.may_lack_events = False
         moved = next_records(group.record, views, group.spec.unit, self._store.now())
         # Before the record: whoever reads that a group has ended finds its children ended too.
         self._show(group, views)
@@ -118,6 +124,23 @@ class GroupControl:
         starting = next_children(group.record, views, group.spec.max_concurrent)
         for view in starting[:MAX_STARTS_A_LOOP]:
             self._start(group, view)
+
+    def _tell_what_was_done(self, group: LiveGroup, views: Sequence[ChildView]) -> None:
+        """Write the last events that are missing: that of a child, and of the record's words."""
+        record = group.record
+        own = [(v.step, v.record) for v in views if v.record is not None and not v.is_foreign]
+        newest = max((child.submitted_at for _, child in own), default=None)
+        for step, child in own:
+            if child.submitted_at == newest:
+                told = self._created(group, step, child.job_id)
+                self._records.tell_once(record.job_id, told, newest - _CLOCKS_APART)
+        if record.message:
+            told = Event(at=self._store.now(), message=record.message, attempt=record.attempt)
+            self._records.tell_once(record.job_id, told, record.changed_at)
+
+    def _created(self, group: LiveGroup, step: str, job_id: str) -> Event:
+        message = f"{step} is in the queue as {job_id}"
+        return Event(at=self._store.now(), message=message, attempt=group.record.attempt)
 
     def _view(self, group: LiveGroup, child: Child, live: Mapping[str, Seen]) -> ChildView:
         job_id = child.job_id
@@ -177,8 +200,7 @@ class GroupControl:
         )
         del group.seen[child.job_id]
         if create_job(self._records, child.job_id, Submitted(child.spec, origin=origin)):
-            message = f"{child.step} is in the queue as {child.job_id}"
-            told = Event(at=self._store.now(), message=message, attempt=group.record.attempt)
+            told = self._created(group, child.step, child.job_id)
             self._records.append_event(group.record.job_id, told)
 
     def _ask(self, record: JobRecord, verb: Verb, grace_s: float = DEFAULT_GRACE_S) -> None:

@@ -164,27 +164,36 @@ class Controller:
             if job:
                 job.is_stale = True
             return
-        self._cancel_smoke_of(job, request)
+        self._cancel_smoke_of(request)
         if job:
             job.current = current
         elif not current.record.state.has_ended:
             self._adopt([request.job_id])
         self._store.delete(request.key)
 
-    def _cancel_smoke_of(self, job: LiveJob | LiveGroup | None, asked: Request) -> None:
-        """Ask that a job's smoke test is cancelled with it, unless others wait for that too."""
-        if asked.verb is not Verb.CANCEL or not isinstance(job, LiveJob):
+    def _cancel_smoke_of(self, asked: Request) -> None:
+        """Ask that a job's smoke test is cancelled with it, unless others wait for that too.
+
+        The job may be let go of already: whoever handled its cancel died, or was refused this.
+        """
+        if asked.verb is not Verb.CANCEL:
             return
-        smoke = self._jobs.get(job.origin.waits_for_smoke)
+        try:
+            smoke_id = self._records.stored_spec(asked.job_id).origin.waits_for_smoke
+        except JobNotFoundError:  # somebody deletes it
+            return
+        smoke = self._jobs.get(smoke_id)
         if smoke is None or smoke.record.state.has_ended:
             return
-        others = [other for other in self._jobs.values() if other is not job]
-        waiting = [o for o in others if o.origin.waits_for_smoke == smoke.record.job_id]
+        others = [o for o in self._jobs.values() if o.record.job_id != asked.job_id]
+        waiting = [o for o in others if o.origin.waits_for_smoke == smoke_id]
         if not any(other.record.state is JobState.QUEUED for other in waiting):
             again = replace(asked, job_id=smoke.record.job_id, attempt=smoke.record.attempt)
             post_request(self._store, again)
 
     def _follow(self, job: LiveJob) -> None:
+        if not job.record.state.has_processes:
+            return  # its last move was done, though nobody was told so
         heartbeat = JobPaths(job.record.job_id).attempt(job.record.attempt).heartbeat
         job.said = HEARTBEAT.value(self._store, heartbeat)
         job.current = self._control.follow(job.current, job.spec, job.said)

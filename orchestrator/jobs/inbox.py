@@ -64,7 +64,7 @@ def post_request(store: ObjectStore, request: Request) -> str:
     """Put a request into the inbox and return its key."""
     stamp = request.at.strftime("%Y%m%d%H%M%S%f") + "-" + secrets.token_hex(3)
     key = keys.inbox_request(stamp, request.job_id, request.attempt, request.verb)
-    store.put(key, REQUEST.encode(replace(request, key=key)), if_absent=True)
+    store.put(key, REQUEST.encode(replace(request, key=key)))
     return key
 
 

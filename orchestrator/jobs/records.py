@@ -192,6 +192,23 @@ class RecordStore:
                 break
         self.append_event(record.job_id, event_of_move(record))
 
+    def tell_once(self, job_id: str, event: Event, since: datetime) -> None:
+        """Write an event, unless one with its words stands among those since then.
+
+        Args:
+            job_id: Whose history it is.
+            event: Told by somebody who may have died before that was written.
+            since: When what it tells of was done, or a little before.
+        """
+        keys = [info.key for info in self.store.list_objects(JobPaths(job_id).events)]
+        for key in reversed(keys):
+            standing = EVENT.decode(self.store.get(key).body, key)
+            if standing.message == event.message:
+                return
+            if standing.at < since:
+                break
+        self.append_event(job_id, event)
+
     def append_event(self, job_id: str, event: Event) -> Event:
         """Write an event under the next free number and return it with that number."""
         folder = JobPaths(job_id)

@@ -50,12 +50,14 @@ class S3Fault:
         status: The HTTP status.
         operation: What was asked.
         region: Where the server says that the bucket is.
+        is_repeated: Whether it was asked more than once: what the first time did is unknown.
     """
 
     code: str
     status: str
     operation: str
     region: str | None
+    is_repeated: bool = False
 
     @classmethod
     def of(cls, error: Any) -> "S3Fault":
@@ -69,6 +71,7 @@ class S3Fault:
             str(metadata.get("HTTPStatusCode", "")),
             str(getattr(error, "operation_name", "")),
             headers.get("x-amz-bucket-region") or told.get("Region"),
+            bool(metadata.get("RetryAttempts")),
         )
 
     def has(self, kinds: frozenset[str]) -> bool:
