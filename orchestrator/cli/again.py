@@ -1,4 +1,4 @@
-"""The verbs that start from jobs that there are: `resubmit` and `diff`."""
+"""The verbs that start from jobs that there are: `resubmit`, `extend` and `diff`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +9,19 @@ from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client.describe import describe_plan
 from orchestrator.client.ensure import ensure_running
+from orchestrator.client.extend import extension
 from orchestrator.client.owner import user_name
 from orchestrator.client.plan import plan_of
 from orchestrator.client.prepare import prepared
 from orchestrator.client.status import job_status
 from orchestrator.client.submit import submit_job
-from orchestrator.client.surroundings import Start, surroundings
+from orchestrator.client.surroundings import Start, Surroundings, surroundings
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submitted
 from orchestrator.specs.again import job_file_again
 from orchestrator.specs.asked import fields_that_differ
+from orchestrator.specs.files import JobFile
 
 
 @click.command("resubmit")
@@ -39,21 +41,57 @@ def resubmit_command(
       ddpmctl resubmit @last --set training.seed=1 --set name=digits-1
     """
     around = surroundings(output.say, Start.NEVER if dry_run else Start.AGAIN, writes=True)
+    old = find_job_id(around.store, job)
+    again = job_file_again(read_submitted(RecordStore(around.store), old), old, overrides)
+    if new := _queued(around, again, job_id, dry_run, output):
+        status = job_status(around.store, new) if output.as_json else None
+        told = f"{new} queued, like {old}\n  compare them: ddpmctl diff {old} {new}"
+        output.result(status, told)
+
+
+@click.command("extend")
+@click.argument("job", cls=JobArgument)
+@click.option("--num-steps", type=click.IntRange(1), required=True, help="Steps in all.")
+@click.option("--id", "job_id", help="The id of the new job.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and submit nothing.")
+@output_option
+def extend_command(
+    job: str, num_steps: int, job_id: str | None, dry_run: bool, output: Output
+) -> None:
+    r"""Queue a training that goes on where another one ended, to more steps.
+
+    The new job begins with the whole last checkpoint of one that has SUCCEEDED, and takes the steps
+    that a longer run would have taken, bit for bit. One whose learning rate depends on its length
+    is refused.
+
+    \b
+    Example:
+      ddpmctl extend digits --num-steps 2000
+    """
+    around = surroundings(output.say, Start.NEVER if dry_run else Start.AGAIN, writes=True)
+    old = find_job_id(around.store, job)
+    longer = extension(around.store, old, num_steps)
+    if new := _queued(around, longer, job_id, dry_run, output):
+        status = job_status(around.store, new) if output.as_json else None
+        output.result(status, f"{new} queued, goes on from {old}, to {num_steps} steps")
+
+
+def _queued(
+    around: Surroundings, file: JobFile, job_id: str | None, dry_run: bool, output: Output
+) -> str | None:
+    """Queue the job of a file and return its id, or print its plan and return None."""
     store = around.store
-    old = find_job_id(store, job)
-    again = job_file_again(read_submitted(RecordStore(store), old), old, overrides)
-    again = prepared(again, Path.cwd(), store, output.say)
-    for warning in again.warnings:
+    ready = prepared(file, Path.cwd(), store, output.say)
+    for warning in ready.warnings:
         output.say(f"warning: {warning}")
     if dry_run:
-        plan = {**plan_of(again.spec, store), "warnings": list(again.warnings)}
+        plan = {**plan_of(ready.spec, store), "warnings": list(ready.warnings)}
         output.result(plan, describe_plan(plan))
-        return
-    asked = replace(again.asked, user=user_name())
-    new = submit_job(store, again.spec, job_id, asked).job_id
+        return None
+    asked = replace(ready.asked, user=user_name())
+    new = submit_job(store, ready.spec, job_id, asked).job_id
     ensure_running(around, output.say)
-    status = job_status(store, new) if output.as_json else None
-    output.result(status, f"{new} queued, like {old}\n  compare them: ddpmctl diff {old} {new}")
+    return new
 
 
 @click.command("diff")

@@ -23,6 +23,7 @@ _VERBS = {
     "down": ("stack", "Stop exactly what `up` started; the data stay."),
     "submit": ("submit", "Check a job file and put the job into the queue."),
     "resubmit": ("again", "Queue a job like one that there is, with other settings."),
+    "extend": ("again", "Queue a training that goes on where another one ended."),
     "diff": ("again", "Show in which settings two jobs differ."),
     "init": ("init", "Ask three questions and write a job file that runs."),
     "list": ("listing", "Show the jobs."),

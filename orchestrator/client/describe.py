@@ -87,8 +87,7 @@ def describe_job(status: JobStatus) -> str:
         f"  kind      {status.kind}, queue {status.queue}, priority {status.priority}",
         f"  attempt   {status.attempt}",
     ]
-    if status.model:
-        lines.append(f"  model     of step {status.model['step']} of {status.model['job_id']}")
+    lines += [f"  model     {text}" for text in _descent_lines(status)]
     if status.message:
         lines.append(f"  message   {status.message}")
     if progress_text(status):
@@ -105,6 +104,14 @@ def describe_job(status: JobStatus) -> str:
         lines.append(f"  MLflow    run {status.run_id}")
         lines += [f"            {status.mlflow_page}"] if status.mlflow_page else []
     return "\n".join(lines)
+
+
+def _descent_lines(status: JobStatus) -> list[str]:
+    """Return the checkpoint that a job reads, and below it where that one came from."""
+    first, *others = [f"step {one.step} of {one.job_id}" for one in status.descent] or [""]
+    goes_on = bool(status.descent) and status.descent[0].weights == "all"
+    lines = [f"goes on from {first}" if goes_on else f"of {first}"] if first else []
+    return lines + [f"  which began with {text}" for text in others]
 
 
 def child_text(child: ChildEntry) -> str:

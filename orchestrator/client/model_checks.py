@@ -22,6 +22,7 @@ from orchestrator.jobs.queue import read_snapshot
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.specs.checks import Gives, Remark
+from orchestrator.specs.extension import goes_on, obstacles
 from orchestrator.specs.job import Job, TrainJob
 from orchestrator.specs.kinds import Output, leaves
 from orchestrator.specs.sections import ModelRef
@@ -43,12 +44,31 @@ class _Found:
     step: int | None
 
 
-def remarks_on_init(store: ObjectStore, ref: ModelRef) -> Iterator[Remark]:
-    """Yield what `remarks_on_model` does of the model whose weights a training starts from."""
-    for remark in remarks_on_model(store, ref, None):
+def remarks_on_init(store: ObjectStore, spec: TrainJob, ref: ModelRef) -> Iterator[Remark]:
+    """Yield what `remarks_on_model` does of the model that a training starts from.
+
+    And why it cannot go on where that one ended, if it is to.
+    """
+    is_whole = goes_on(spec)
+    named = ref.model_copy(update={"weights": "ema"}) if is_whole else ref
+    for remark in remarks_on_model(store, named, None):
         places = tuple(("init", *p[1:]) if p[0] == _FIELD else p for p in remark.places)
         message = re.sub(r"^model\b", "init", remark.message)
         yield replace(remark, places=places, message=message.replace("to draw from", "to take"))
+    if is_whole:
+        yield from _on_going_on(store, spec, ref)
+
+
+def _on_going_on(store: ObjectStore, spec: TrainJob, ref: ModelRef) -> Iterator[Remark]:
+    try:
+        job_id = exact_job_id(store, str(ref.job))
+        old = read_spec(RecordStore(store), job_id)
+    except (JobNotFoundError, BadInputError):  # told already
+        return
+    if isinstance(old, TrainJob):
+        for place, told in obstacles(old, spec, ref.step or old.training.num_steps):
+            places = (("init", "job"), ("init", "weights"), place)
+            yield Remark(places, f"init: cannot go on from {job_id}: {told}")
 
 
 def remarks_on_model(

@@ -156,7 +156,7 @@ class _Looks:
         ref = job.model_input
         if ref is not None and ref.job not in self._coming and step not in self._of_steps:
             if isinstance(job, TrainJob):
-                yield from remarks_on_init(self._store, ref)
+                yield from remarks_on_init(self._store, job, ref)
             else:
                 sampling = job.sampling if isinstance(job, SampleJob) else None
                 yield from self._on_model(ref, sampling)

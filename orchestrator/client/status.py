@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.errors import StoreUnavailableError
+from orchestrator.jobs.descent import Ancestor, ancestors
 from orchestrator.jobs.heartbeat import Heartbeat, WorkerReport
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
 from orchestrator.jobs.index import (
@@ -67,6 +68,7 @@ class JobStatus(ListedJob):
         experiment_id: The experiment of that run.
         mlflow_page: Where a browser finds the experiment's runs; "" where nobody said so.
         model: The checkpoint that it reads.
+        descent: That checkpoint's training, what it started from, and so on.
         decisions: What was fixed once for the job.
         attempts: What each of them came to.
         children: The jobs of a group.
@@ -79,6 +81,7 @@ class JobStatus(ListedJob):
     experiment_id: str = ""
     mlflow_page: str = ""
     model: Mapping[str, Any] = field(default_factory=dict)
+    descent: tuple[Ancestor, ...] = ()
     decisions: Mapping[str, Any] = field(default_factory=dict)
     attempts: tuple[AttemptRecord, ...] = ()
     children: tuple[ChildEntry, ...] = ()
@@ -106,6 +109,7 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
         run_id=tracking[0].get("run_id") if tracking else None,
         experiment_id=str(tracking[0].get("experiment_id", "")) if tracking else "",
         model=record.model,
+        descent=ancestors(store, record.model),
         decisions=record.decisions,
         attempts=record.attempts,
         children=children,

@@ -26,6 +26,7 @@ from orchestrator.specs.sections import (
     Closed,
     DatasetSpec,
     EvaluationSpec,
+    InitRef,
     ModelRef,
     Name,
     NotifySpec,
@@ -136,7 +137,7 @@ class TrainJob(Job):
     kind: Literal["train"]
     dataset: DatasetSpec
     model: UNetConfig = UNetConfig()
-    init: ModelRef | None = None
+    init: InitRef | None = None
     diffusion: DiffusionConfig = DiffusionConfig()
     training: TrainingConfig
     checkpoints: CheckpointSpec = Field(default_factory=CheckpointSpec)
@@ -186,10 +187,13 @@ class TrainJob(Job):
     def smoke_changes(self) -> Mapping[str, object]:
         """One worker, with its share of the batch."""
         share = self.training.global_batch_size // self.resources.num_workers
-        return {
+        changes = {
             "resources": self.resources.model_copy(update={"num_workers": 1}),
             "training": replace(self.training, global_batch_size=share),
         }
+        # A whole state belongs to its own batch; two steps are tried from drawn weights instead.
+        goes_on = self.init is not None and self.init.weights == "all"
+        return {**changes, "init": None} if goes_on else changes
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -119,7 +119,7 @@ def _step(defs: _Schema, kind: str) -> _Schema:
     form["required"] = [name for name in form["required"] if name != "name"]
     form["properties"] |= _STEP_KEYS
     for field in {Input.MODEL, Input.INIT} & JOB_KINDS[kind].inputs:
-        own = copy.deepcopy(defs["ModelRef"])
+        own = copy.deepcopy(defs["InitRef" if field is Input.INIT else "ModelRef"])
         told = "The step whose model it takes; with `job`, the step of a checkpoint."
         own["properties"]["step"] = {
             "description": told,

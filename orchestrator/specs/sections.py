@@ -316,6 +316,30 @@ class ModelRef(Closed):
         return self
 
 
+class InitRef(ModelRef):
+    """The trained model that a training starts from; exactly one of the first four.
+
+    Attributes:
+        job: A training's id, or a name (its newest job); waits until that job has ended.
+        registered: `name@alias` or `name/version` in MLflow's registry.
+        checkpoint: s3:// URI of a checkpoint's commit object.
+        diffusers: A folder with a UNet2DModel and its scheduler; `submit` takes it into the store
+            and fills `checkpoint` in.
+        weights: `ema`, the moving average, a further one as `ema-0.999` (training.ema_decays),
+            `model`, the raw weights, or `all`, with `job`: averages, optimizer, steps taken and
+            decisions, so that the training goes on as if it had not ended (`ddpmctl extend`).
+        step: With `job`, the checkpoint of that step; None for the newest whole one.
+    """
+
+    weights: Annotated[str, StringConstraints(pattern=r"^(ema(-0\.\d{1,17})?|model|all)$")] = "ema"
+
+    @model_validator(mode="after")
+    def _all_of_a_job(self) -> Self:
+        if self.weights == "all" and self.job is None:
+            raise FieldsError([("weights",)], "weights: all needs job, whose settings are compared")
+        return self
+
+
 def _with_budgets(value: object) -> object:
     """Fill in what a job file leaves out of a cause's budget with that cause's own defaults."""
     if not isinstance(value, dict):

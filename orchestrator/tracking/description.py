@@ -18,6 +18,7 @@ def description(spec: Mapping[str, object], record: JobRecord) -> str:
     facts = {
         "data": _of(spec, "dataset", "source"),
         "model": _model(spec),
+        "begins with": _init(spec),
         "part of": f"{record.parent}, as {record.step}" if record.parent else "",
         "submitted by": record.owner,
     }
@@ -34,6 +35,14 @@ def _model(spec: Mapping[str, object]) -> str:
             return f"{name} {found}"
     channels = _of(spec, "model", "channels")
     return f"{channels} channels" if channels else ""
+
+
+def _init(spec: Mapping[str, object]) -> str:
+    """Return what a training starts from."""
+    for name in ("job", "registered", "checkpoint"):
+        if found := _of(spec, "init", name):
+            return f"{_of(spec, 'init', 'weights')} of {name} {found}"
+    return ""
 
 
 def _of(spec: Mapping[str, object], section: str, name: str) -> str:

@@ -13,15 +13,12 @@ from typing import Any
 
 from ddpm.bits import BITS_VERSION, bits_version_of
 from ddpm.compute import ComputeDecision, decide_compute
-from ddpm.errors import CheckpointFormatError
 from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
 from ddpm.training.checkpoint import StateSnapshot, load_state
 from ddpm.training.data import ImageDataset
-from ddpm.training.initial import start_from
 from ddpm.training.loop import StepMetrics, TrainState, train_steps
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
 from orchestrator.artifacts.datasets.labels import describe_classes, fetch_labels
 from orchestrator.artifacts.datasets.node_cache import fetch
@@ -31,13 +28,14 @@ from orchestrator.attempts.compute import kernel_folder, set_up_process
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.cluster.code_version import code_version, git_commit
-from orchestrator.errors import BadInputError
+from orchestrator.jobs.descent import ancestors
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.specs.job import TrainJob
 from orchestrator.store.objects import open_store
 from orchestrator.tracking.system import SystemMetrics
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.training.board import BoardClient, SendReport
+from orchestrator.training.inheritance import Inheritance
 from orchestrator.training.report import final_report, log_samples
 from orchestrator.training.smoke import smoke_training
 
@@ -93,6 +91,7 @@ class TrainingWorker:
         self._scores: dict[str, float] = {}
         self._told_at = 0.0
         self._checkpoints = CheckpointStore(attempt.store, attempt.job)
+        self._inheritance = Inheritance(attempt, attempt.spec) if attempt.record.model else None
 
     def run(self) -> None:
         """Train, and report at the end."""
@@ -142,6 +141,8 @@ class TrainingWorker:
         """Decide what changes bits, or take over what an earlier attempt decided."""
         placement, training = self._attempt.record.placement, self._spec.training
         assert placement is not None  # noqa: S101 - a started record has one
+        if self._inheritance is not None and self._inheritance.is_whole:
+            return self._fixed(self._inheritance.decisions(self._world_size, placement))
         proposal = decide_compute(
             precision=training.precision,
             prediction=self._spec.diffusion.prediction,
@@ -158,19 +159,20 @@ class TrainingWorker:
             kernel_folder=kernel_folder(),
             device_kind="cuda" if placement.gpus_per_worker else "cpu",
         )
-        fixed = self._attempt.decide_once(
+        labelled = bool(self._spec.model.num_classes)
+        return self._fixed(
             {
                 "compute": proposal.to_json(),
                 "num_workers": self._world_size,
                 "bits_version": BITS_VERSION,
                 "code_sha256": code_version(),
-                **(
-                    {"class_names": list(dataset.class_names)}
-                    if self._spec.model.num_classes
-                    else {}
-                ),
+                **({"class_names": list(dataset.class_names)} if labelled else {}),
             }
         )
+
+    def _fixed(self, proposal: dict[str, Any]) -> tuple[ComputeDecision, dict[str, Any]]:
+        """Return what holds for all attempts: this proposal, or that of the first one."""
+        fixed = self._attempt.decide_once(proposal)
         if self._rank == 0 and bits_version_of(fixed) != BITS_VERSION:
             self._attempt.tell(
                 "the first attempt ran code that computes other bits "
@@ -189,20 +191,12 @@ class TrainingWorker:
         commit = self._checkpoints.find(step) if step else None
         if commit is not None:
             load_state(state, self._checkpoints.fetch(commit, cache).folder)
-        elif self._attempt.record.model:
-            self._start_from(state, ResolvedModel.from_json(self._attempt.record.model))
+        elif self._inheritance is not None:
+            told = self._inheritance.give(state)
+            if self._rank == 0:
+                self._attempt.tell(told)
         if self._rank == 0 and self._attempt.number > 1:
             self._attempt.tell(f"goes on from step {state.step}")
-
-    def _start_from(self, state: TrainState, model: ResolvedModel) -> None:
-        """Take the weights of the model that the job starts from."""
-        local = fetch_model(self._attempt.store, model)
-        try:
-            start_from(state, local.folder, weights=model.weights)
-        except CheckpointFormatError as error:
-            raise BadInputError(f"init: {model.commit_key} {error.problem}") from error
-        if self._rank == 0:
-            self._attempt.tell(f"starts from step {model.step} of {model.job_id}")
 
     def _tell_skipped(self, step: int, problem: str) -> None:
         self._attempt.tell(f"the checkpoint of step {step} is passed over: {problem}")
@@ -295,10 +289,12 @@ class TrainingWorker:
             source=self._spec.dataset.source,
             profile=dataset.profile,
         )
-        commit, model = git_commit(), self._attempt.record.model
+        commit = git_commit()
+        descent = [str(one) for one in ancestors(self._attempt.store, self._attempt.record.model)]
         metrics.log_tags(
             {
-                **({"ddpmctl.init": f"{model['job_id']}/{model['step']}"} if model else {}),
+                **({"ddpmctl.init": descent[0]} if descent else {}),
+                **({"ddpmctl.descent": " < ".join(descent)} if descent else {}),
                 **({"mlflow.source.git.commit": commit} if commit else {}),
                 "ddpmctl.attempt": str(self._attempt.number),
                 "ddpmctl.code_sha256": code_version(),

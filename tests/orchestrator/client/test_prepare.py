@@ -28,7 +28,7 @@ dataset:
   source: set.npy
   holdout_fraction: 0.5
 model:
-  channels: 8
+  channels: 64
   channel_multipliers: [1, 1]
   attention_resolutions: [4]
 diffusion: {num_timesteps: 100}
@@ -146,7 +146,7 @@ def test_a_class_that_the_model_does_not_know_is_refused(
     images = np.arange(8 * 64, dtype=np.uint8).reshape(8, 8, 8, 1)
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(8) % 2)
     text = TRAIN.replace("set.npy", "set.npz").replace(
-        "  channels: 8", "  num_classes: auto\n  channels: 8"
+        "  channels: 64", "  num_classes: auto\n  channels: 64"
     )
     store = MemoryStore()
     submit_job(store, prepared(load(tmp_path, text), tmp_path, store).spec, "t")
