@@ -7,8 +7,9 @@ import click
 
 from orchestrator.cli.terminal import Column, table
 from orchestrator.client.describe import duration_text, mark_of, progress_text, state_text
-from orchestrator.client.overview import NodeView, Overview
+from orchestrator.client.overview import Overview
 from orchestrator.client.status import ListedJob
+from orchestrator.jobs.nodes import NodeEntry
 from orchestrator.lifecycle.state import JobState
 
 _SHOWN_NODES = 6
@@ -106,12 +107,12 @@ def shortened_to_end(line: str, width: int) -> str:
 def _head(overview: Overview, width: int, trouble: str) -> list[str]:
     acts = "the orchestrator acts" if overview.is_acting else _silence(overview)
     at_work, waiting = overview.count(*_AT_WORK), overview.count(JobState.QUEUED)
-    held = sum(node.used_cpus for node in overview.nodes)
+    held = sum(node.cpus - node.free_cpus for node in overview.nodes)
     cpus = sum(node.cpus for node in overview.nodes)
     used = f"; {held:g} of {cpus:g} CPUs held" if overview.nodes else ""
     gpus = sum(node.gpus for node in overview.nodes)
     if gpus:
-        used += f", {sum(node.used_gpus for node in overview.nodes):g} of {gpus:g} GPUs"
+        used += f", {sum(node.gpus - node.free_gpus for node in overview.nodes):g} of {gpus:g} GPUs"
     lines = [
         f"{overview.at:%H:%M:%S}  {acts}",
         f"{at_work} at work, {waiting} waiting{used}",
@@ -127,10 +128,12 @@ def _silence(overview: Overview) -> str:
     return f"NO orchestrator for {duration_text(silent_s)}: `ddpmctl orchestrator ensure`"
 
 
-def _node_line(node: NodeView) -> str:
-    gpus = f", {node.used_gpus:g}/{node.gpus:g} GPUs" if node.gpus else ""
+def _node_line(node: NodeEntry) -> str:
+    held = [f"{node.cpus - node.free_cpus:g}/{node.cpus:g} CPUs"]
+    if node.gpus:
+        held.append(f"{node.gpus - node.free_gpus:g}/{node.gpus:g} {node.accelerator} GPUs")
     workers = ", ".join(f"{job} x{n}" if n > 1 else job for job, n in node.workers.items())
-    return f"node {node.node_id[:8]}  {node.used_cpus:g}/{node.cpus:g} CPUs{gpus}  {workers}"
+    return f"node {node.host or node.node_id[:8]}  {', '.join(held)}  {workers}"
 
 
 def _rows(overview: Overview, board: Board, width: int, room: int) -> list[str]:

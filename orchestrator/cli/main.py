@@ -29,6 +29,7 @@ _VERBS = {
     "list": ("listing", "Show the jobs."),
     "status": ("jobs", "Show one job in full."),
     "top": ("top", "Show jobs, nodes and pace, again and again."),
+    "ui": ("ui", "Serve a page of jobs, nodes and pictures on this machine."),
     "events": ("events", "Show what happened to a job, or to all."),
     "explain": ("queue", "Say why a job waits, and for how long."),
     "logs": ("logs", "Show what a job's processes wrote."),

@@ -9,18 +9,17 @@ import pytest
 from orchestrator.cli.board import Board, frame
 from orchestrator.cli.screen import key_name
 from orchestrator.cli.top import top_command
-from orchestrator.client.overview import NodeView, Overview, read_overview
+from orchestrator.client.overview import Overview, read_overview
 from orchestrator.client.status import ListedJob
 from orchestrator.client.submit import submit_job
+from orchestrator.jobs.nodes import NodeEntry
 from orchestrator.lifecycle.state import JobState
 from tests.support.fakes import MemoryStore
 from tests.support.verbs import Verbs
 from tests.support.world import World, train_job
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-NODE = NodeView(
-    node_id="a1b2c3d4e5", cpus=8, gpus=1, used_cpus=3, used_gpus=1, workers={"job-00": 2}
-)
+NODE = NodeEntry(node_id="a1b2c3d4e5", cpus=8, gpus=1, free_cpus=5, workers={"job-00": 2})
 
 
 def overview(num_jobs: int = 3, **changes: Any) -> Overview:
@@ -41,7 +40,7 @@ def overview(num_jobs: int = 3, **changes: Any) -> Overview:
         )
         for number in range(num_jobs)
     )
-    values = {"at": NOW, "is_acting": True, "acted_at": NOW, "seen_at": NOW, "nodes": (NODE,)}
+    values = {"at": NOW, "is_acting": True, "acted_at": NOW, "nodes": (NODE,)}
     return Overview(**{**values, "quotas": {}, "jobs": jobs, **changes})
 
 

@@ -1,0 +1,106 @@
+"""What every page has: its head, its way back, its style and its few lines of script."""
+
+from orchestrator.ui.elements import Markup, el, joined
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --soft: #b9c0c7; --mark: #06c;
+  --faint: #f2f4f6; --good: #17803d; --bad: #c02020; --busy: #1d5fbf; --wait: #8a6100; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e8e8; --paper: #16181b; --soft: #555d66; --mark: #6af; --faint: #22262b;
+    --good: #4ec27a; --bad: #ff7b72; --busy: #79b0ff; --wait: #e0b050; }
+}
+* { box-sizing: border-box; }
+body { color: var(--ink); background: var(--paper); font: 1rem/1.5 system-ui, sans-serif;
+  max-width: 80rem; margin: 0 auto; padding: .75rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } h3 { font-size: 1rem; }
+a { color: var(--mark); } a:focus-visible, .scroll:focus-visible, button:focus-visible {
+  outline: 3px solid var(--mark); outline-offset: 2px; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; min-width: 100%; }
+caption { text-align: left; font-weight: 600; padding: .3rem 0; }
+th, td { padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top; overflow-wrap: normal;
+  border-bottom: 1px solid var(--soft); font-variant-numeric: tabular-nums; }
+thead th { font-weight: 500; } tbody th { font-weight: 500; }
+.state { font-weight: 600; white-space: nowrap; }
+.SUCCEEDED { color: var(--good); } .FAILED { color: var(--bad); }
+.RUNNING, .STARTING { color: var(--busy); } .QUEUED, .STOPPING { color: var(--wait); }
+progress { width: 100%; max-width: 24rem; accent-color: var(--mark); }
+.warn { border-left: .3rem solid var(--bad); padding-left: .7rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .5rem 0; }
+dd { margin: 0; }
+.pictures { display: flex; flex-wrap: wrap; gap: .75rem; }
+figure { margin: 0; } figcaption { font-size: .85rem; }
+figure svg { width: 100%; max-width: 42rem; height: auto; }
+img { image-rendering: pixelated; max-width: 100%; background: var(--faint); }
+.tile img { width: 64px; height: auto; display: block; }
+pre { overflow-x: auto; background: var(--faint); padding: .6rem; font-size: .85rem; }
+form { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin: .5rem 0; }
+input, select, button { font: inherit; padding: .35rem .6rem; }
+nav a { margin-right: 1rem; } #note { color: var(--bad); min-height: 1.5em; }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { font-weight: 600; } }
+"""
+
+# Shows the live part anew, keeps the focus where it was, and knows a few keys.
+SCRIPT = """"use strict";
+const note = text => { document.getElementById("note").textContent = text; };
+async function refresh() {
+  const live = document.querySelector("[data-live]");
+  if (!live || document.hidden) return;
+  try {
+    const address = new URL(location.href);
+    address.searchParams.set("part", "now");
+    const answer = await fetch(address, {credentials: "same-origin"});
+    if (!answer.ok) throw new Error(String(answer.status));
+    const body = new DOMParser().parseFromString(await answer.text(), "text/html").body;
+    const focus = document.activeElement && document.activeElement.id;
+    const open = [...live.querySelectorAll("details[open]")].map(each => each.id);
+    if (!open.length) live.replaceChildren(...body.childNodes);
+    if (focus && document.getElementById(focus))
+      document.getElementById(focus).focus({preventScroll: true});
+    note("");
+  } catch (error) { note("No answer; what is shown here may be old."); }
+}
+setInterval(refresh, 3000);
+addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, select, textarea")) return;
+  const rows = [...document.querySelectorAll("a[data-row]")];
+  const at = rows.indexOf(document.activeElement);
+  const go = selector => { const link = document.querySelector(selector); if (link) link.click(); };
+  if (event.key === "j" && rows.length) rows[Math.min(at + 1, rows.length - 1)].focus();
+  else if (event.key === "k" && rows.length) rows[Math.max(at - 1, 0)].focus();
+  else if (event.key === "h") go("a[data-home]");
+  else if (event.key === "n") go("a[rel=next]");
+  else if (event.key === "p") go("a[rel=prev]");
+  else return;
+  event.preventDefault();
+});
+"""
+
+
+def page(title: str, now: Markup, *rest: Markup, is_live: bool = True) -> str:
+    """Return a whole page.
+
+    Args:
+        title: Its heading.
+        now: The part that is shown anew again and again.
+        rest: What stays as it was when the page was loaded.
+        is_live: Whether there is such a part.
+    """
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("link", rel="icon", href="data:,"),
+        el("title", f"{title} - ddpmctl"),
+        el("link", rel="stylesheet", href="/ui.css"),
+        el("script", src="/ui.js", defer=True),
+    )
+    keys = "Keys: j and k move, Enter opens, h goes to all jobs, n and p turn pages."
+    body = el(
+        "body",
+        el("header", el("nav", el("a", "all jobs", href="/", data_home=True)), el("h1", title)),
+        el("p", id="note", role="status"),
+        el("main", el("div", now, id="now", data_live=is_live), *rest),
+        el("footer", el("p", el("small", keys))),
+    )
+    return "<!doctype html>" + el("html", joined(head, body), lang="en")
