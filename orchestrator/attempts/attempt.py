@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from orchestrator.attempts.log_shipper import LogShipper
+from orchestrator.attempts.stop import StopRequest, StopSignal
 from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.errors import (
     AttemptSupersededError,
@@ -35,37 +36,21 @@ from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.causes import failed_ranks, headline, reason_of, unwrapped
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
-from orchestrator.lifecycle.state import JobRecord
+from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.lifecycle.steps import is_ended_by_ray
 from orchestrator.specs.envelope import Origin
 from orchestrator.specs.group import job_of
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import AttemptPaths, JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
 
 HEARTBEAT_EVERY_S = 3.0
-STOP_POLL_EVERY_S = 1.0
+STOP_POLL_EVERY_S = 0.5
 DRIVER_ANSWER_S = 20.0
 ENDED_BY_RAY_WITHIN_S = 10.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StopRequest:
-    """The orchestrator's word that an attempt is to end.
-
-    Attributes:
-        at: When, by the store's clock.
-        grace_s: Time to save the work in.
-        reason: Why.
-    """
-
-    at: datetime
-    grace_s: float
-    reason: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -134,7 +119,7 @@ class Attempt:
     number: int
     progress: Progress = field(default_factory=Progress)
     movement: Movement = field(default_factory=Movement)
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: StopSignal = field(default_factory=StopSignal)
     origin: Origin = field(default_factory=Origin)
 
     @classmethod
@@ -165,15 +150,15 @@ class Attempt:
         RecordStore(self.store).append_event(self.record.job_id, event)
 
     def stop_request(self) -> StopRequest | None:
-        """Return the request to end, if there is one."""
-        found = read_json(self.store, self.paths.stop)
-        if found is None:
+        """Return the request to end, if there is one: the record of this attempt is STOPPING.
+
+        Raises:
+            JobNotFoundError: Somebody deleted the job.
+        """
+        record = RecordStore(self.store).read(self.record.job_id).record
+        if record.attempt != self.number or record.state is not JobState.STOPPING:
             return None
-        return StopRequest(
-            at=datetime.fromisoformat(found[0]["at"]),
-            grace_s=float(found[0]["grace_s"]),
-            reason=found[0].get("reason"),
-        )
+        return StopRequest(at=record.changed_at, grace_s=record.stop_grace_s, reason=record.reason)
 
     def decide_once(self, decisions: Mapping[str, Any]) -> dict[str, Any]:
         """Fix what changes bits for the whole job, and return what is fixed.
@@ -284,7 +269,7 @@ def _exit_code(outcome: Outcome, attempt: Attempt) -> int:
 def _stop_reason(attempt: Attempt) -> str | None:
     try:
         request = attempt.stop_request()
-    except StoreError:
+    except (StoreError, JobNotFoundError):
         return None
     return request.reason if request else None
 
@@ -331,12 +316,11 @@ def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
 
 
 def _must_stop(attempt: Attempt) -> bool:
-    if attempt.stop_request() is not None:
-        return True
+    """Tell whether an attempt is to end, by the one object that says so: the job's record."""
     try:
         current = RecordStore(attempt.store).read(attempt.record.job_id).record
     except JobNotFoundError:  # somebody deleted it
         return True
     # A record that is read as none for a moment looks like that of no attempt at all.
-    was_given_up = current.attempt == attempt.number and not current.state.has_processes
-    return current.attempt > attempt.number or was_given_up
+    works = current.state in (JobState.STARTING, JobState.RUNNING)
+    return current.attempt > attempt.number or (current.attempt == attempt.number and not works)

@@ -27,6 +27,7 @@ from orchestrator.tracking.loop import carry_until
 
 NAMESPACE = "ddpmctl"
 LOOP_EVERY_S = 1.0
+LOOK_FOR_REQUESTS_AFTER_S = 0.5
 NOTIFY_EVERY_S = 2.0
 PING_TIMEOUT_S = 10.0
 REPLACE_TIMEOUT_S = 60.0
@@ -113,7 +114,10 @@ class OrchestratorActor:
         while True:
             started_at = time.monotonic()
             controller.step()
-            time.sleep(max(0.05, LOOP_EVERY_S - (time.monotonic() - started_at)))
+            left_s = LOOP_EVERY_S - (time.monotonic() - started_at)
+            time.sleep(max(0.05, min(left_s, LOOK_FOR_REQUESTS_AFTER_S)))
+            if left_s > LOOK_FOR_REQUESTS_AFTER_S and not controller.is_asked():
+                time.sleep(left_s - LOOK_FOR_REQUESTS_AFTER_S)
 
 
 def end_if_stuck(

@@ -15,7 +15,7 @@ from orchestrator.controller.admission import (
     with_accelerator,
 )
 from orchestrator.controller.committed import committed_units
-from orchestrator.errors import ConditionFailedError, RayUnavailableError
+from orchestrator.errors import RayUnavailableError
 from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.attempts import begun, preempted, stopping
@@ -149,8 +149,6 @@ class AttemptControl:
         view = self._view(record, said)
         current = self._with_decisions(current)
         step = next_step(current.record, view.facts, spec.max_runtime_s)
-        if record.state is JobState.STOPPING and record.stop_grace_s > 0:
-            self._tell_to_stop(record)
         if step is None:
             return current
         if isinstance(step, Submit | Terminate | Kill):
@@ -214,18 +212,6 @@ class AttemptControl:
         if found is None:
             return current
         return self._records.write(current, replace(current.record, decisions=found[0]))
-
-    def _tell_to_stop(self, record: JobRecord) -> None:
-        paths = JobPaths(record.job_id).attempt(record.attempt)
-        value = {
-            "at": record.changed_at.isoformat(),
-            "grace_s": record.stop_grace_s,
-            "reason": record.reason,
-        }
-        try:
-            self._store.put(paths.stop, json.dumps(value).encode(), if_absent=True)
-        except ConditionFailedError:
-            return  # told already
 
     def _press(self, step: Submit | Terminate | Kill, record: JobRecord, view: "_View") -> None:
         match step:

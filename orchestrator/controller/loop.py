@@ -27,7 +27,7 @@ from orchestrator.controller.requests import handle_request
 from orchestrator.controller.settling import Settler
 from orchestrator.errors import ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT
-from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests
+from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests, request_keys
 from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
 from orchestrator.jobs.queue import SNAPSHOT, read_quotas
 from orchestrator.jobs.records import RecordStore, VersionedRecord
@@ -70,6 +70,7 @@ class Controller:
         self._jobs: dict[str, LiveJob] = {}
         self._settler = Settler(store, self._records, self._jobs)
         self._positions: dict[str, int] = {}
+        self._requests_seen: set[str] = set()
         self._shown = b""
 
     def take_over(self) -> None:
@@ -83,8 +84,10 @@ class Controller:
         self._lease.renew()
         unseen = [job for job in self._records.queued_ids() if self._known(job) is None]
         self._adopt(unseen, ADOPTED_A_LOOP)
+        self._requests_seen = set()
         for request in read_requests(self._store):
             self._lease.renew()
+            self._requests_seen.add(request.key)
             self._answer(request)
         for job in list(self._jobs.values()):
             if job.record.state.has_processes:
@@ -97,6 +100,10 @@ class Controller:
         self._board.show(nodes, [job.record for job in self._jobs.values()], self._store.now())
         self._schedule(nodes)
         self._write_index()
+
+    def is_asked(self) -> bool:
+        """Tell whether requests have come since the last step; they need not wait for the next."""
+        return not self._requests_seen.issuperset(request_keys(self._store))
 
     def _adopt(self, job_ids: Iterable[str], at_most: int | None = None) -> None:
         for job in self._adopter.adopt(job_ids, self._lease.renew, at_most):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.cluster.ray_cluster import TYPE_LABEL
-from orchestrator.errors import BadInputError, StoreError
+from orchestrator.errors import BadInputError, JobNotFoundError, StoreError
 from orchestrator.fleet.actor import Identity
 from orchestrator.fleet.fleet import Fleet, FleetHooks
 from orchestrator.fleet.loan import RoomLoan
@@ -141,7 +141,7 @@ class FleetRun:
     def _grace_s(self) -> float:
         try:
             request = self.attempt.stop_request()
-        except StoreError:
+        except (StoreError, JobNotFoundError):
             request = None
         grace_s = request.grace_s if request else _DEFAULT_GRACE_S
         return max(1.0, grace_s - _OUTCOME_S)

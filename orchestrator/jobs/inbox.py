@@ -68,6 +68,11 @@ def post_request(store: ObjectStore, request: Request) -> str:
     return key
 
 
+def request_keys(store: ObjectStore) -> list[str]:
+    """Return the keys of the requests that wait."""
+    return [info.key for info in store.list_objects(keys.INBOX)]
+
+
 def read_requests(store: ObjectStore) -> Iterator[Request]:
     """Yield the requests that wait, oldest first; one that cannot be read is dropped."""
     for info in store.list_objects(keys.INBOX):

@@ -177,11 +177,6 @@ class AttemptPaths:
         return f"{self.folder}heartbeat.json"
 
     @property
-    def stop(self) -> str:
-        """The orchestrator's word that the attempt is to end."""
-        return f"{self.folder}stop.json"
-
-    @property
     def processes(self) -> str:
         """Folder with an object for each process of the attempt."""
         return f"{self.folder}processes/"

@@ -15,6 +15,10 @@ from typing import Any, Self
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.jobs.heartbeat import WorkerReport
 
+# The first rank hears of a stop for all: the ranks agree on it in each step.
+FIRST_REPORTS_EVERY_S = 0.25
+OTHERS_REPORT_EVERY_S = 0.5
+
 # Takes what a worker has to say; returns whether it is to stop.
 SendReport = Callable[[WorkerReport], bool]
 
@@ -52,12 +56,11 @@ class BoardClient:
     Args:
         send: `AttemptBoard.report`, wherever the board is.
         rank: This worker.
-        every_s: Seconds between reports.
     """
 
-    def __init__(self, send: SendReport, rank: int, every_s: float = 0.5) -> None:
+    def __init__(self, send: SendReport, rank: int) -> None:
         self._send_report = send
-        self._every_s = every_s
+        self._every_s = OTHERS_REPORT_EVERY_S if rank else FIRST_REPORTS_EVERY_S
         self._report = WorkerReport(rank=rank)
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -95,7 +98,8 @@ class BoardClient:
         import ray
 
         try:
-            if self._send_report(self._report):
+            if self._send_report(self._report) and not self._stop.is_set():
+                logger.info("told to stop: this step is the last one")
                 self._stop.set()
         except (ray.exceptions.RayError, TimeoutError) as error:
             logger.warning("the driver's board does not answer: %s", error)
@@ -116,9 +120,9 @@ class BoardReader:
         self._every_s = every_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
-        self._told_to_stop = False
 
     def __enter__(self) -> Self:
+        self._attempt.stop.listen(self._hand_stop_on)
         self._thread.start()
         return self
 
@@ -128,6 +132,7 @@ class BoardReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._attempt.stop.forget(self._hand_stop_on)
         self._ended.set()
         self._thread.join(timeout=5)
         if error is None:  # what the workers said last came after the look before
@@ -137,6 +142,9 @@ class BoardReader:
         while not self._ended.wait(self._every_s):
             if not self._try_to_look():
                 time.sleep(1.0)
+
+    def _hand_stop_on(self) -> None:
+        self._board.request_stop.remote()  # waits for no answer: it is the heartbeat that calls
 
     def _try_to_look(self) -> bool:
         import ray
@@ -151,9 +159,6 @@ class BoardReader:
     def _look(self) -> None:
         import ray
 
-        if self._attempt.stop.is_set() and not self._told_to_stop:
-            ray.get(self._board.request_stop.remote(), timeout=10)
-            self._told_to_stop = True
         reports = [r for r in ray.get(self._board.reports.remote(), timeout=10) if r]
         if not reports:
             return

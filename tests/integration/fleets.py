@@ -24,8 +24,9 @@ from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.jobs.heartbeat import OUTCOME
 from orchestrator.jobs.records import RECORD
+from orchestrator.lifecycle.attempts import stopping
 from orchestrator.lifecycle.outcome import Outcome
-from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState, Placement
+from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState, Placement, Reason
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, SampleResources, WorkerRange
 from orchestrator.store.json_objects import read_json
@@ -89,6 +90,18 @@ class Fleets:
             metadata={},
         )
         return paths
+
+    def tell_to_stop(self, paths: JobPaths) -> None:
+        """Move a job's record as the orchestrator does when somebody cancels it."""
+        record = stopping(
+            self.records[paths.job_id],
+            self.store.now(),
+            Reason.CANCELLED_BY_USER,
+            "cancelled by a user",
+            JobState.CANCELLED,
+            30.0,
+        )
+        self.store.put(paths.record, RECORD.encode(record))
 
     def outcome(self, paths: JobPaths, within_s: float = WAIT_S) -> Outcome:
         """Wait for what the present attempt comes to, and for its driver's end."""

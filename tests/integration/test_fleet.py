@@ -1,6 +1,5 @@
 """The fleet on a real cluster and a real store: the same images whatever happens to it."""
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -83,8 +82,7 @@ def test_cancelled_and_retried_job_goes_on_where_it_was(fleets: Fleets, referenc
     paths = fleets.start("cancelled", spec_of("cancelled", shard_size=64, workers=2), 2)
     author = next_author(fleets, paths, ())  # it draws its next shard by now
     with hanging(process_of(fleets, paths, author)):
-        request = {"at": fleets.store.now().isoformat(), "grace_s": 30}
-        fleets.store.put(paths.attempt(1).stop, json.dumps(request).encode())
+        fleets.tell_to_stop(paths)
         time.sleep(3 * STOP_POLL_EVERY_S)  # so the word to stop is there before the shard's end
     outcome = fleets.outcome(paths)
     assert outcome.stopped

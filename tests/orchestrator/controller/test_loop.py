@@ -21,7 +21,6 @@ from orchestrator.lifecycle.state import JobState, Reason
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, TrainResources
 from orchestrator.store import keys
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import StoredObject
 from tests.support.world import World, train_job
@@ -218,9 +217,9 @@ def test_a_running_job_is_told_to_stop_and_cancelled_when_it_is_gone(world: Worl
     request(world.store, job_id, Verb.CANCEL, 20)
     world.step(2)
     assert world.state(job_id) == "STOPPING"
-    told = read_json(world.store, JobPaths(job_id).attempt(1).stop)
+    told = Attempt.open(world.store, job_id, 1).stop_request()
     assert told is not None
-    assert told[0]["grace_s"] == 20
+    assert (told.grace_s, told.reason) == (20, Reason.CANCELLED_BY_USER)
     world.end(job_id, Outcome(stopped=True, progress=4))
     world.step()
     assert world.state(job_id) == "CANCELLED"
