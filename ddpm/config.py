@@ -5,17 +5,19 @@ home of every default of the mathematics. A value that is out of range raises `C
 names the field, so that whoever read it from a file can point at the line.
 """
 
-from ddpm.settings.diffusion import Betas, DiffusionConfig
+from ddpm.settings.diffusion import ONE_STEP, Betas, DiffusionConfig
 from ddpm.settings.fields import ConfigError, Precision, Prediction, Variance, check_precision
-from ddpm.settings.network import MAX_IMAGE_CHANNELS, UNetConfig, num_groups
+from ddpm.settings.network import MAX_IMAGE_CHANNELS, Family, UNetConfig, num_groups
 from ddpm.settings.sampling import SamplingConfig, Spacing
 from ddpm.settings.training import TrainingConfig
 
 __all__ = [
     "MAX_IMAGE_CHANNELS",
+    "ONE_STEP",
     "Betas",
     "ConfigError",
     "DiffusionConfig",
+    "Family",
     "Precision",
     "Prediction",
     "SamplingConfig",

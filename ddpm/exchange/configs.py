@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ddpm.config import Betas, ConfigError, DiffusionConfig, UNetConfig
 from ddpm.errors import ForeignModelError
+from ddpm.network.generative import GenerativeNetwork
 from ddpm.network.unet import UNet
 from ddpm.process.schedule import build_schedule, zero_snr_betas
 
@@ -54,12 +55,15 @@ def check_can_leave(diffusion: DiffusionConfig) -> None:
         raise ForeignModelError("diffusion.variance", told)
 
 
-def unet_there(model: UNet) -> dict[str, Any]:
+def unet_there(model: GenerativeNetwork) -> dict[str, Any]:
     """Return the config of the UNet2DModel that computes what a network does.
 
     Raises:
         ForeignModelError: There is none; the field that stands in the way is named.
     """
+    if not isinstance(model, UNet):
+        family = model.config.family
+        raise ForeignModelError("model.family", f"diffusers has no {family} of this form")
     config, (channels, height, width) = model.config, model.image_shape
     multipliers = config.channel_multipliers
     attends = [height >> level in config.attention_resolutions for level in range(len(multipliers))]

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from ddpm.config import UNetConfig, num_groups
 from ddpm.network.convolution import Conv2d
 from ddpm.network.dropout import Dropout
+from ddpm.network.generative import GenerativeNetwork
 from ddpm.network.layers import attention, group_norm, group_norm_silu
 
 
@@ -200,7 +201,7 @@ class _UpLevel(nn.Module):
         return x
 
 
-class UNet(nn.Module):
+class UNet(GenerativeNetwork):
     """Predicts, from a noisy image and its timestep, what `DiffusionConfig.prediction` says.
 
     Attributes:
@@ -314,11 +315,6 @@ class UNet(nn.Module):
         for module in self.modules():
             if isinstance(module, _Stage):
                 module.is_recomputed = asked
-
-    @property
-    def null_label(self) -> int:
-        """The label that stands for no class."""
-        return self.config.known_classes
 
     def embed(self, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the activated embedding of timesteps and labels: (B, E) in the weights' dtype.

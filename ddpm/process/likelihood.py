@@ -85,8 +85,9 @@ def bits_per_dim(
         indices: (B,) int64, the images' numbers, which their noise and timesteps belong to.
         seed: A 64-bit integer.
         num_timesteps: How many of the T timesteps are evaluated for each image, 2 to T; None
-            takes all. With fewer than T the result is unbiased: t = 0 always takes part, and one
-            t is drawn from each of as many strata of the others.
+            takes all, and a chain of one step has no others. With fewer than T the result is
+            unbiased: t = 0 always takes part, and one t is drawn from each of as many strata of
+            the others.
         clip_denoised: Clip the predicted x_start to [-1, 1].
         num_levels: How many values a pixel may have; None for real numbers, which have no L_0:
             then it is 0, and the bound is that of the other terms.
@@ -106,7 +107,7 @@ def bits_per_dim(
         prior=prior_bpd(diffusion, x_start),
         decoder=decoder,
         timesteps=drawn,
-        terms=torch.stack(terms, dim=1),
+        terms=torch.stack(terms, dim=1) if terms else decoder.new_zeros(drawn.shape),
         stratum_sizes=sizes,
     )
 
@@ -132,6 +133,8 @@ def evaluation_timesteps(
     Raises:
         ConfigError: `num_timesteps` is not in [2, T].
     """
+    if total_timesteps == 1 and num_timesteps in (None, 1):
+        return indices.new_zeros((len(indices), 0)), indices.new_zeros(0)
     chosen = total_timesteps if num_timesteps is None else num_timesteps
     if not 2 <= chosen <= total_timesteps:
         raise ConfigError("num_timesteps", chosen, f"in [2, {total_timesteps}]")

@@ -48,7 +48,7 @@ def cosine_betas(num_timesteps: int) -> Tensor:
     """Return the betas that make alphas_cumprod fall like a squared cosine, clipped at 0.999.
 
     Args:
-        num_timesteps: T, at least 2.
+        num_timesteps: T, at least 1.
 
     Returns:
         (T,) float64. Nichol & Dhariwal 2021, eq. 17, with s = 0.008.
@@ -56,8 +56,8 @@ def cosine_betas(num_timesteps: int) -> Tensor:
     Raises:
         ConfigError: T is too small.
     """
-    if num_timesteps < 2:
-        raise ConfigError("num_timesteps", num_timesteps, "at least 2 with cosine betas")
+    if num_timesteps < 1:
+        raise ConfigError("num_timesteps", num_timesteps, "at least 1 with cosine betas")
     time = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
     angle = (time + _COSINE_OFFSET) / (1.0 + _COSINE_OFFSET) * (math.pi / 2)
     signal = torch.cos(angle) ** 2

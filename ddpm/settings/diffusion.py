@@ -7,7 +7,7 @@ from ddpm.settings.fields import CLOSED, Prediction, Variance, require, require_
 
 Betas = Literal["linear", "cosine", "sigmoid", "scaled_linear"]
 # Below, the last beta would reach 1.
-_FEWEST_TIMESTEPS = {"linear": 21, "cosine": 2, "sigmoid": 2, "scaled_linear": 13}
+_FEWEST_TIMESTEPS = {"linear": 21, "cosine": 1, "sigmoid": 2, "scaled_linear": 13}
 _MIN_SNR_GAMMA = 5.0
 _VLB_WEIGHT = 0.001
 
@@ -90,3 +90,7 @@ class DiffusionConfig:
             self.loss,
             "simple or min_snr with variance learned, which has the bound in its loss anyway",
         )
+
+
+ONE_STEP = DiffusionConfig(num_timesteps=1, betas="cosine", prediction="x_start")
+"""Of families that draw in one step from noise alone: T = 1, and the network gives x_0 itself."""

@@ -1,13 +1,29 @@
 """The sizes of a network."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
 from ddpm.settings.fields import CLOSED, ConfigError, require, require_positive
 
+Family = Literal["ddpm", "vae", "gan"]
+
 MAX_IMAGE_CHANNELS = 64
 MAX_CLASSES = 1_000_000
 _MAX_GROUPS = 32
+_LATENT_SIZE = 32
+_OF_BOTH = frozenset({"family", "channels", "channel_multipliers"})
+_OF_LATENT = frozenset({"latent_size"})
+_OF_UNET = frozenset(
+    {
+        "num_res_blocks",
+        "attention_resolutions",
+        "num_heads",
+        "attention_head_dim",
+        "num_classes",
+        "norm_eps",
+        "dropout",
+    }
+)
 
 
 def num_groups(channels: int) -> int:
@@ -17,9 +33,13 @@ def num_groups(channels: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """The sizes of a U-Net; the defaults are the CIFAR-10 model of Ho et al. 2020, appendix B.
+    """The sizes of a network; the defaults are the CIFAR-10 model of Ho et al. 2020, appendix B.
 
     Attributes:
+        family: What is trained: "ddpm", a U-Net that takes noise away step by step; or, to compare
+            with, "vae" (Kingma & Welling 2014) or "gan" (Goodfellow et al. 2014, with the
+            non-saturating loss and R1), which draw an image in one step from a latent vector. Of
+            the sizes those two have `channels`, `channel_multipliers` and `latent_size` alone.
         channels: Width of the first level.
         channel_multipliers: Width of each level as a multiple of `channels`; every level but the
             last halves height and width.
@@ -33,10 +53,12 @@ class UNetConfig:
             of the data set. One more row of the embedding stands for no class.
         norm_eps: What group norm adds to the variance: 1e-6 in Ho's code, 1e-5 in torch.
         dropout: Probability of dropout in each residual block, in [0, 1).
+        latent_size: Numbers of the latent vector of a "vae" or a "gan", at most those of an image.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
 
+    family: Family = "ddpm"
     channels: int = 128
     channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
     num_res_blocks: int = 2
@@ -46,9 +68,10 @@ class UNetConfig:
     num_classes: int | Literal["auto"] = 0
     norm_eps: float = 1e-6
     dropout: float = 0.1
+    latent_size: int = _LATENT_SIZE
 
     def __post_init__(self) -> None:
-        require_positive(self, "channels", "num_res_blocks", "num_heads", "norm_eps")
+        require_positive(self, "channels", "num_res_blocks", "num_heads", "norm_eps", "latent_size")
         require(self.channels % 2 == 0, "channels", self.channels, "even")
         multipliers = self.channel_multipliers
         require(
@@ -68,6 +91,16 @@ class UNetConfig:
         is_number = classes == "auto" or 0 <= classes <= MAX_CLASSES
         require(is_number, "num_classes", classes, f"auto, or a number up to {MAX_CLASSES}")
         require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "in [0, 1)")
+        self._check_unused()
+
+    def _check_unused(self) -> None:
+        """Refuse sizes that the family's networks do not have."""
+        used = _OF_BOTH | (_OF_UNET if self.family == "ddpm" else _OF_LATENT)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_read = field.name in used or value == field.default
+            told = f"left out with family {self.family}, whose networks have no such size"
+            require(is_read, field.name, value, told)
 
     def _check_heads(self) -> None:
         widths = [self.channels * multiplier for multiplier in self.channel_multipliers]
@@ -123,7 +156,7 @@ class UNetConfig:
         return channels // self.attention_head_dim if self.attention_head_dim else self.num_heads
 
     def check_image_shape(self, image_shape: tuple[int, int, int]) -> None:
-        """Raise ConfigError unless a U-Net of these sizes takes (C, H, W) images."""
+        """Raise ConfigError unless a network of these sizes takes (C, H, W) images."""
         channels, height, width = image_shape
         require(
             1 <= channels <= MAX_IMAGE_CHANNELS,
@@ -138,4 +171,11 @@ class UNetConfig:
             "image size",
             f"{height}x{width}",
             f"divisible by {divisor}, since channel_multipliers has {levels} levels",
+        )
+        pixels = channels * height * width
+        require(
+            self.family == "ddpm" or self.latent_size <= pixels,
+            "latent_size",
+            self.latent_size,
+            f"at most {pixels}, the numbers of an image",
         )

@@ -12,7 +12,7 @@ from torch.optim.adamw import adamw
 from ddpm.config import TrainingConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+_EPS = 1e-8
 
 
 class VectorAdam:
@@ -21,6 +21,7 @@ class VectorAdam:
     Args:
         config: Which of them, and AdamW's weight decay.
         weights: (P,) float32, what it will change; gives size and device.
+        betas: Of the averages of the gradient and of its square.
 
     Attributes:
         moments: By the names in MOMENTS, (P,) float32 each: the averages of the gradient and of
@@ -28,11 +29,17 @@ class VectorAdam:
         num_steps: () float32 on the weights' device: steps taken.
     """
 
-    def __init__(self, config: TrainingConfig, weights: Tensor) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        weights: Tensor,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
         self.moments = {name: torch.zeros_like(weights) for name in MOMENTS}
         self.num_steps = torch.zeros((), device=weights.device)
         self._update = adamw if config.optimizer == "adamw" else adam
         self._weight_decay = config.weight_decay
+        self._beta1, self._beta2 = betas
 
     @torch.no_grad()
     def step(self, weights: Tensor, grads: Tensor, learning_rate: float) -> None:
@@ -53,8 +60,8 @@ class VectorAdam:
             [self.num_steps],
             fused=True,
             amsgrad=False,
-            beta1=_BETA1,
-            beta2=_BETA2,
+            beta1=self._beta1,
+            beta2=self._beta2,
             lr=learning_rate,
             weight_decay=self._weight_decay,
             eps=_EPS,

@@ -21,9 +21,9 @@ from torch import Tensor
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.errors import CheckpointFormatError
-from ddpm.network.build import build_network
-from ddpm.network.unet import UNet
+from ddpm.network.generative import GenerativeNetwork
 from ddpm.training.adam import MOMENTS
+from ddpm.training.families import build_model
 from ddpm.training.flat import FlatParameters
 from ddpm.training.loop import TrainState
 
@@ -255,7 +255,7 @@ def load_state(state: TrainState, folder: Path) -> CheckpointInfo:
     return info
 
 
-def load_model(folder: Path, *, weights: str = "ema") -> tuple[UNet, CheckpointInfo]:
+def load_model(folder: Path, *, weights: str = "ema") -> tuple[GenerativeNetwork, CheckpointInfo]:
     """Read the network of a checkpoint, ready to predict: float32, on the CPU, in eval mode.
 
     Args:
@@ -266,7 +266,7 @@ def load_model(folder: Path, *, weights: str = "ema") -> tuple[UNet, CheckpointI
         CheckpointFormatError: A file, a tensor or a shape doesn't fit.
     """
     info = read_info(folder)
-    model = build_network(info.unet_config, info.diffusion_config, info.image_shape)
+    model = build_model(info.unet_config, info.diffusion_config, info.image_shape)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     tensors = _read_tensors(folder / weights_file(weights), shapes)
     model.load_state_dict(tensors)

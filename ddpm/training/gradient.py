@@ -16,10 +16,11 @@ from ddpm.compute import ComputeDecision
 from ddpm.config import TrainingConfig
 from ddpm.kernels.amx.network import TiledUNet
 from ddpm.network.dropout import set_dropout_keys
-from ddpm.network.unet import UNet
+from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.noise import dropped_labels, flips, training_noise, training_timesteps
 from ddpm.training.data import to_float
+from ddpm.training.families import Losses
 from ddpm.training.flat import FlatParameters
 
 NUM_QUARTERS = 4
@@ -41,19 +42,22 @@ class LossGradient:
         config: Of the training.
         compute: How it computes.
         positions: (B,) int64, the places of this worker's images in the global batch.
+        losses: What is lowered; None for the loss of the diffusion.
     """
 
     def __init__(
         self,
         *,
-        model: UNet,
+        model: GenerativeNetwork,
         forward: Callable[..., Tensor],
         parameters: FlatParameters,
         diffusion: GaussianDiffusion,
         config: TrainingConfig,
         compute: ComputeDecision,
         positions: NDArray[np.int64],
+        losses: Losses | None = None,
     ) -> None:
+        self._losses = losses
         self._model = model
         self._forward = forward
         self._parameters = parameters
@@ -85,9 +89,9 @@ class LossGradient:
             labels = None
         told = itertools.repeat(None) if labels is None else torch.split(labels, size)
         parts = list(zip(torch.split(images, size), self._parts, told, strict=False))
-        if self._device.type == "cuda" and self._replay is None:
+        if self._device.type == "cuda" and self._replay is None and self._losses is None:
             self._replay = _Replay(self._add, step, *parts[0])
-        add = self._replay or self._add
+        add = self._replay or (self._add if self._losses is None else self._add_other)
         torch._foreach_zero_(self._added_to)
         for part in parts:
             # From outside of a graph, which reads the keys where they lie.
@@ -111,6 +115,19 @@ class LossGradient:
         loss.backward()  # type: ignore[no-untyped-call]
         self._keep_losses(losses.detach(), t)
 
+    def _add_other(
+        self, step: int | Tensor, images: Tensor, positions: Tensor, labels: Tensor | None
+    ) -> None:
+        """Add the gradient and the losses of some images, of a family that has no timesteps."""
+        del labels
+        assert self._losses is not None  # noqa: S101 - or this was not chosen
+        config = self._config
+        x_start = self._x_start(images, step, positions)
+        losses = self._losses(self._model, x_start, config.seed, step, positions)
+        loss = losses.sum() / config.global_batch_size
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._parameters.extra[0] += loss.detach()
+
     def _told(
         self, labels: Tensor | None, step: int | Tensor, positions: Tensor
     ) -> tuple[Tensor, ...]:
@@ -126,13 +143,18 @@ class LossGradient:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return x_0, t, the noise and x_t of a step."""
         seed, num_timesteps = self._config.seed, self._diffusion.num_timesteps
-        x_start = to_float(images)
-        if self._config.horizontal_flip:
-            mirrored = flips(seed, step, positions)
-            x_start = torch.where(mirrored[:, None, None, None], x_start.flip(3), x_start)
+        x_start = self._x_start(images, step, positions)
         t = training_timesteps(seed, step, positions, num_timesteps)
         noise = training_noise(seed, step, positions, self._model.image_shape)
         return x_start, t, noise, self._diffusion.q_sample(x_start, t, noise)
+
+    def _x_start(self, images: Tensor, step: int | Tensor, positions: Tensor) -> Tensor:
+        """Return images as floats, some mirrored."""
+        x_start = to_float(images)
+        if self._config.horizontal_flip:
+            mirrored = flips(self._config.seed, step, positions)
+            x_start = torch.where(mirrored[:, None, None, None], x_start.flip(3), x_start)
+        return x_start
 
     def _keep_losses(self, losses: Tensor, t: Tensor) -> None:
         """Add the losses (B,) float32 of timesteps t (B,) int64, to the extra numbers."""

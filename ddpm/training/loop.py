@@ -20,11 +20,11 @@ from torch import Tensor
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.errors import NonFiniteLossError
-from ddpm.network.build import build_network
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.training.adam import VectorAdam
 from ddpm.training.data import BatchOrder, BatchReader, ImageDataset, rank_positions
 from ddpm.training.ema import ema_decay_at, update_ema
+from ddpm.training.families import FAMILIES, build_model
 from ddpm.training.flat import FlatParameters
 from ddpm.training.gradient import NUM_EXTRA, NUM_QUARTERS, LossGradient
 from ddpm.training.learning_rate import learning_rate_at
@@ -60,6 +60,7 @@ class TrainState:
     """All that changes while training, and the configuration that it is for.
 
     Attributes:
+        family: What sets the family of the model apart.
         model: The network that is trained; its parameters live in `parameters`.
         forward: The same, compiled if that was decided.
         parameters: Their values and gradients, one vector each.
@@ -82,14 +83,15 @@ class TrainState:
         self.config = config
         self.compute = compute
         self.step = 0
-        self.model = build_network(unet_config, diffusion_config, image_shape, seed=config.seed)
+        self.family = FAMILIES[unet_config.family]
+        self.model = build_model(unet_config, diffusion_config, image_shape, seed=config.seed)
         compute.place(self.model)
         self.model.recompute_activations(config.activation_checkpointing)
         self.forward: Callable[..., Tensor] = compute.network(self.model)
         self.parameters = FlatParameters(self.model, num_extra=NUM_EXTRA)
         self.ema = self.parameters.values.clone()
         self.further_emas = {name: self.ema.clone() for name in config.further_averages}
-        self.optimizer = VectorAdam(config, self.parameters.values)
+        self.optimizer = VectorAdam(config, self.parameters.values, self.family.adam_betas)
         self._gradient: LossGradient | None = None
 
     def gradient_at(self, positions: NDArray[np.int64]) -> LossGradient:
@@ -107,6 +109,7 @@ class TrainState:
                 config=self.config,
                 compute=self.compute,
                 positions=positions,
+                losses=self.family.losses,
             )
         return self._gradient
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ddpm.baselines.sizes import count_latent_parameters
 from ddpm.network.unet_size import count_parameters
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.specs.group import GroupJob
@@ -72,7 +73,10 @@ def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
     shape = (dataset.channels, dataset.height, dataset.width)
     model = spec.model.for_classes(dataset.num_classes)
     out_channels = shape[0] * spec.diffusion.outputs_per_channel
-    parameters = count_parameters(model, shape, out_channels)
+    if model.family == "ddpm":
+        parameters = count_parameters(model, shape, out_channels)
+    else:
+        parameters = count_latent_parameters(model, shape)
     further = len(spec.training.ema_decays)
     checkpoint_bytes = parameters * _BYTES_PER_PARAMETER * (4 + further) // 4
     steps, every = spec.training.num_steps, spec.checkpoints.every_steps

@@ -153,6 +153,11 @@ def _check_fit(spec: LikelihoodJob, info: CheckpointInfo, images: ImageDataset) 
             f"the model is of images {_size(info.image_shape)}, {spec.dataset.source} has images "
             f"{_size(images.image_shape)}: give the data set that it was trained on"
         )
+    if info.unet_config.family != "ddpm":
+        raise BadInputError(
+            f"the model is a {info.unet_config.family}: a likelihood job bounds a DDPM's alone (a "
+            "VAE's training logs its own bound at its end)"
+        )
     limit = info.diffusion_config.num_timesteps
     if spec.num_timesteps is not None and spec.num_timesteps > limit:
         raise BadInputError(

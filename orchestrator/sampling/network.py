@@ -12,7 +12,7 @@ import ddpm
 from ddpm.bits import BITS_VERSION, bits_version_of
 from ddpm.compute import ComputeDecision, compile_obstacle
 from ddpm.config import SamplingConfig
-from ddpm.network.unet import UNet
+from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.guidance import guided
 from ddpm.training.checkpoint import CheckpointInfo
@@ -21,7 +21,9 @@ from orchestrator.artifacts.samples.labels import NO_CLASS, LabelRule
 from orchestrator.errors import BadInputError
 
 
-def build_denoiser(model: UNet, compute: ComputeDecision) -> Callable[..., torch.Tensor]:
+def build_denoiser(
+    model: GenerativeNetwork, compute: ComputeDecision
+) -> Callable[..., torch.Tensor]:
     """Put a network where it computes, as was decided; bf16 holds its weights in bfloat16.
 
     Returns:

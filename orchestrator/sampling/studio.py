@@ -16,7 +16,7 @@ from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
 from ddpm.config import SamplingConfig
 from ddpm.errors import CheckpointFormatError
 from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
-from ddpm.network.unet import UNet
+from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.steps import plan_steps, settled
 from ddpm.training.checkpoint import load_model
@@ -154,7 +154,9 @@ class StoreStudio:
             device_kind="cuda" if self._setup.uses_gpu else "cpu",
         )
 
-    def _drawing(self, model: UNet, compute: ComputeDecision, config: SamplingConfig) -> Drawing:
+    def _drawing(
+        self, model: GenerativeNetwork, compute: ComputeDecision, config: SamplingConfig
+    ) -> Drawing:
         """Put a network where it computes, and say how it is asked."""
         return Drawing(
             network=build_denoiser(model, compute),

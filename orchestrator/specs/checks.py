@@ -66,7 +66,7 @@ def remarks_on(spec: Job, gives: Gives) -> Iterator[Remark]:
 
 
 def _on_width(spec: TrainJob) -> Iterator[Remark]:
-    if spec.model.loses_embeddings:
+    if spec.model.family == "ddpm" and spec.model.loses_embeddings:
         yield Remark(
             (("model",), ("model", "channel_multipliers"), ("model", "channels")),
             f"model.channels ({spec.model.channels}) times channel_multipliers is 32 at most: each "
@@ -116,7 +116,7 @@ def _on_timesteps(spec: TrainJob, gives: Gives) -> Iterator[Remark]:
         ),
     }
     for place, steps in used.items():
-        if steps > total:
+        if steps > total and (gives(place) or spec.model.family == "ddpm"):
             yield Remark(
                 (("diffusion", "num_timesteps"), place),
                 f"{'.'.join(place)} ({steps}) is above diffusion.num_timesteps ({total}): "
@@ -229,6 +229,8 @@ def remarks_on_images(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterato
 
 
 def _on_attention(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:
+    if spec.model.family != "ddpm":
+        return
     height, width = seen.shape[1:]
     levels = [height >> level for level in range(len(spec.model.channel_multipliers))]
     wrong = [size for size in spec.model.attention_resolutions if size not in levels]

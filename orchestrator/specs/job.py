@@ -7,11 +7,12 @@ kinds there are, and how a file becomes one of these objects, is in `kinds`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ddpm.config import (
+    ONE_STEP,
     ConfigError,
     DiffusionConfig,
     SamplingConfig,
@@ -121,14 +122,22 @@ class Job(Closed, ABC):
         return {}
 
 
+def _diffusion_of(fields: Mapping[str, Any]) -> DiffusionConfig:
+    """Return the diffusion that a training has where its file names none."""
+    model = fields.get("model")
+    return ONE_STEP if model is not None and model.family != "ddpm" else DiffusionConfig()
+
+
 class TrainJob(Job):
-    """Train a DDPM.
+    """Train a DDPM, or a VAE or GAN to compare one with.
 
     Attributes:
         dataset: The images to train on.
-        model: The sizes of the U-Net; the defaults are those of Ho et al. 2020 for CIFAR-10.
+        model: What is trained, and its sizes; the defaults are those of Ho et al. 2020 for
+            CIFAR-10.
         init: The trained model whose weights it starts from; none draws them from training.seed.
-        diffusion: The forward process, what the network predicts, and the loss.
+        diffusion: The forward process, what the network predicts, and the loss; left out of a VAE
+            or GAN, which draws in one step.
         training: Steps, batch, learning rate and what else makes up the run.
         checkpoints: When checkpoints are committed and how many are kept.
         evaluation: The bits per dimension at the end.
@@ -138,7 +147,7 @@ class TrainJob(Job):
     dataset: DatasetSpec
     model: UNetConfig = UNetConfig()
     init: InitRef | None = None
-    diffusion: DiffusionConfig = DiffusionConfig()
+    diffusion: DiffusionConfig = Field(default_factory=_diffusion_of)
     training: TrainingConfig
     checkpoints: CheckpointSpec = Field(default_factory=CheckpointSpec)
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
@@ -194,6 +203,24 @@ class TrainJob(Job):
         # A whole state belongs to its own batch; two steps are tried from drawn weights instead.
         goes_on = self.init is not None and self.init.weights == "all"
         return {**changes, "init": None} if goes_on else changes
+
+    @model_validator(mode="after")
+    def _fits_family(self) -> Self:
+        family, training = self.model.family, self.training
+        if family == "ddpm":
+            return self
+        asked = {
+            ("diffusion",): self.diffusion != ONE_STEP,
+            ("training", "precision"): training.precision == "bf16",
+            ("training", "compile"): training.compile is True,
+            ("training", "activation_checkpointing"): training.activation_checkpointing,
+        }
+        for place, is_asked in asked.items():
+            if is_asked:
+                told = f"{'.'.join(place)} must be left out with model.family {family}"
+                why = "which draws in one step" if len(place) == 1 else "which trains in float32"
+                raise FieldsError((("model", "family"), place), f"{told}, {why}")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ddpm.baselines.vae import VAE, vae_bits_per_dim
 from ddpm.compute import ComputeDecision
 from ddpm.config import SamplingConfig
-from ddpm.network.build import build_network
 from ddpm.process.gaussian import GaussianDiffusion
-from ddpm.process.likelihood import bits_per_dim, mean_and_error
+from ddpm.process.likelihood import BitsPerDimension, bits_per_dim, mean_and_error
 from ddpm.process.noise import training_noise
 from ddpm.process.sampling import draw, sample_chain, to_uint8
 from ddpm.training.data import ImageDataset, to_float
+from ddpm.training.families import build_model
 from ddpm.training.flat import FlatParameters
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
@@ -44,22 +45,25 @@ class AveragedModel:
 
     Args:
         state: Whose average it is; a copy of now.
+
+    Attributes:
+        network: The network itself.
     """
 
     def __init__(self, state: TrainState) -> None:
         self._compute: ComputeDecision = state.compute
-        self._model = build_network(
+        self.network = build_model(
             state.model.config, state.diffusion_config, state.model.image_shape
         )
-        state.compute.place(self._model)
-        FlatParameters(self._model).values.copy_(state.ema)
-        self._model.eval().requires_grad_(False)
+        state.compute.place(self.network)
+        FlatParameters(self.network).values.copy_(state.ema)
+        self.network.eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predict for x_t: (B, C, H, W) float32, t and labels: (B,) int64; None: no class."""
         with self._compute.autocast():
-            output: Tensor = self._model(x_t, t, labels)
+            output: Tensor = self.network(x_t, t, labels)
         return output
 
 
@@ -93,7 +97,7 @@ def final_report(
     if spec.tracking.sample_every_steps:
         log_samples(spec, state, metrics)
         _log_strips(spec, state, holdout, metrics)
-    if spec.evaluation.num_images and len(holdout):
+    if spec.evaluation.num_images and len(holdout) and state.family.has_bound:
         means, draws = evaluate(spec, state, holdout)
         if holdout.num_levels is None:
             attempt.tell("the bound leaves L_0 out, which images of real numbers do not have")
@@ -136,15 +140,7 @@ def evaluate(
     parts: dict[str, list[Tensor]] = {name: [] for name in shown}
     for first in range(0, num_images, _BATCH):
         chosen = np.arange(first, min(first + _BATCH, num_images))
-        bound = bits_per_dim(
-            model,
-            diffusion,
-            to_float(holdout.read(chosen).to(state.compute.device)),
-            torch.from_numpy(chosen).to(state.compute.device),
-            seed=spec.training.seed,
-            num_timesteps=min(spec.evaluation.num_timesteps, diffusion.num_timesteps),
-            num_levels=holdout.num_levels,
-        )
+        bound = _bound(model, diffusion, spec, holdout, chosen)
         for name, attribute in shown.items():
             parts[name].append(getattr(bound, attribute))
         rows = zip(chosen.tolist(), bound.timesteps.tolist(), bound.terms.tolist(), strict=True)
@@ -152,6 +148,30 @@ def evaluate(
     means = _with_errors({name: torch.cat(values) for name, values in parts.items()})
     logger.info("held-out bound: %s", means)
     return {**means, "holdout/num_images": float(num_images)}, draws
+
+
+def _bound(
+    model: AveragedModel,
+    diffusion: GaussianDiffusion,
+    spec: TrainJob,
+    holdout: ImageDataset,
+    chosen: NDArray[np.int64],
+) -> BitsPerDimension:
+    """Return the bound of some images, in the way of the model's family."""
+    device, seed, num_levels = diffusion.betas.device, spec.training.seed, holdout.num_levels
+    x_start = to_float(holdout.read(chosen).to(device))
+    indices = torch.from_numpy(chosen).to(device)
+    if isinstance(model.network, VAE):
+        return vae_bits_per_dim(model.network, x_start, indices, seed=seed, num_levels=num_levels)
+    return bits_per_dim(
+        model,
+        diffusion,
+        x_start,
+        indices,
+        seed=seed,
+        num_timesteps=min(spec.evaluation.num_timesteps, diffusion.num_timesteps),
+        num_levels=num_levels,
+    )
 
 
 def _with_errors(parts: Mapping[str, Tensor]) -> dict[str, float]:

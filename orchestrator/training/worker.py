@@ -139,26 +139,11 @@ class TrainingWorker:
 
     def _decided(self, dataset: DatasetRef) -> tuple[ComputeDecision, dict[str, Any]]:
         """Decide what changes bits, or take over what an earlier attempt decided."""
-        placement, training = self._attempt.record.placement, self._spec.training
+        placement = self._attempt.record.placement
         assert placement is not None  # noqa: S101 - a started record has one
         if self._inheritance is not None and self._inheritance.is_whole:
             return self._fixed(self._inheritance.decisions(self._world_size, placement))
-        proposal = decide_compute(
-            precision=training.precision,
-            prediction=self._spec.diffusion.prediction,
-            compile_request=training.compile,
-            num_threads=placement.cpus_per_worker,
-            worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
-            fits_tiles=fits_tiles(self._spec.model, training.images_per_pass(self._world_size)),
-            tiles_obstacle=tiles_obstacle(
-                self._spec.diffusion,
-                num_passes=training.num_passes(self._world_size),
-                is_recomputed=training.activation_checkpointing,
-            ),
-            compile_hindrance=_RECOMPUTED if training.activation_checkpointing else "",
-            kernel_folder=kernel_folder(),
-            device_kind="cuda" if placement.gpus_per_worker else "cpu",
-        )
+        proposal = self._proposal()
         labelled = bool(self._spec.model.num_classes)
         return self._fixed(
             {
@@ -179,6 +164,28 @@ class TrainingWorker:
                 f"({fixed['code_sha256'][:12]}); what follows is not what it would have computed"
             )
         return ComputeDecision.from_json(fixed["compute"]), fixed
+
+    def _proposal(self) -> ComputeDecision:
+        """Decide how this machine would compute."""
+        placement, training = self._attempt.record.placement, self._spec.training
+        is_unet = self._spec.model.family == "ddpm"
+        assert placement is not None  # noqa: S101 - a started record has one
+        return decide_compute(
+            precision=training.precision if is_unet else "float32",  # the others are small
+            prediction=self._spec.diffusion.prediction,
+            compile_request=training.compile,
+            num_threads=placement.cpus_per_worker,
+            worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
+            fits_tiles=fits_tiles(self._spec.model, training.images_per_pass(self._world_size)),
+            tiles_obstacle=tiles_obstacle(
+                self._spec.diffusion,
+                num_passes=training.num_passes(self._world_size),
+                is_recomputed=training.activation_checkpointing,
+            ),
+            compile_hindrance=_compile_hindrance(self._spec),
+            kernel_folder=kernel_folder(),
+            device_kind="cuda" if placement.gpus_per_worker else "cpu",
+        )
 
     def _restore(self, state: TrainState) -> None:
         """Load the newest whole checkpoint; all ranks load the one that the first rank found."""
@@ -342,6 +349,13 @@ class _Window:
         self._steps.clear()
         self._seconds = 0.0
         return values
+
+
+def _compile_hindrance(spec: TrainJob) -> str:
+    """Return why the network is not compiled; "" if it may be."""
+    if spec.model.family != "ddpm":
+        return f"the networks of a {spec.model.family} are small"
+    return _RECOMPUTED if spec.training.activation_checkpointing else ""
 
 
 def _from_first_rank(value: int, world_size: int) -> int:

@@ -58,10 +58,10 @@ DDPM_ROOMS = {
     "network": "config",
     "kernels": "config network",
     "compute": "config memory network kernels",
-    "training": "config process network kernels compute",
+    "baselines": "config process network",  # small models of other families, to compare with
+    "training": "config process network kernels compute baselines",
     "exchange": "config process network compute training",  # models in the forms of others
     "metrics": "config",
-    "baselines": "config process network compute training",
 }
 PURE = ("lifecycle", "scheduling")
 IMPURE = frozenset({"random", "secrets", "socket", "subprocess", "threading", "time", "urllib"})

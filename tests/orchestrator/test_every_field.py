@@ -78,9 +78,17 @@ LABELLED = {"model": {"num_classes": "auto"}, "training": {"num_steps": 12}}
 GUIDED = {**LABELLED, "sampling": {"guidance_scale": 8.0}}
 DDIM = {"sampling": {"method": "ddim"}}
 WHOLE = {"sampling": {"num_steps": 24}}
+# Of one step, and with no size that a VAE's or a GAN's networks do not have.
+ONE_STEP = {
+    "model": {"num_res_blocks": 2, "attention_resolutions": (16,)},
+    "diffusion": {"num_timesteps": 1, "betas": "cosine", "prediction": "x_start"},
+    "sampling": {"num_steps": 1},
+}
+VAE = {**ONE_STEP, "model": {**ONE_STEP["model"], "family": "vae"}}
 
 CASES: Mapping[str, Mapping[str, Case]] = {
     "model": {
+        "family": Case("vae", ONE_STEP),
         "channels": Case(16),
         "channel_multipliers": Case((1, 4)),
         "num_res_blocks": Case(2),
@@ -90,6 +98,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         "num_classes": Case("auto"),
         "norm_eps": Case(1e-2),
         "dropout": Case(0.5),
+        "latent_size": Case(8, VAE),
     },
     "diffusion": {
         "num_timesteps": Case(30),
@@ -148,6 +157,7 @@ DECIDED = {"training": {"compile"}, "sampling": {"compile"}}  # see the last tes
 FLIPS = [(section, name) for section, cases in CASES.items() for name in cases]
 # Every value of a choice, as far as two of them could be one by mistake.
 CHOICES = [
+    *(("model", "family", v, ONE_STEP) for v in ("vae", "gan")),
     *(("diffusion", "betas", v, {}) for v in ("cosine", "sigmoid", "scaled_linear")),
     *(("diffusion", "prediction", v, {}) for v in ("x_start", "mean", "v")),
     *(("diffusion", "loss", v, {}) for v in ("weighted", "min_snr")),

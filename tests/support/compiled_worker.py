@@ -7,13 +7,21 @@ told to stop after so many, and leaves a partial.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ddpm.compute import ComputeDecision
-from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
+from ddpm.config import (
+    ONE_STEP,
+    DiffusionConfig,
+    Family,
+    SamplingConfig,
+    TrainingConfig,
+    UNetConfig,
+)
 from ddpm.training.checkpoint import save_state
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
@@ -62,11 +70,14 @@ class FolderStore(MemoryStore):
         (self.folder / key).unlink(missing_ok=True)
 
 
-def put_model(store: MemoryStore, folder: Path) -> None:
+def put_model(store: MemoryStore, folder: Path, family: Family = "ddpm") -> None:
     """Commit a small network with random weights."""
+    unet, diffusion = UNetConfig(family=family, channels=8, channel_multipliers=(1,)), ONE_STEP
+    if family == "ddpm":
+        unet, diffusion = replace(unet, num_res_blocks=1), DiffusionConfig(num_timesteps=50)
     state = TrainState(
-        unet_config=UNetConfig(channels=8, channel_multipliers=(1,), num_res_blocks=1),
-        diffusion_config=DiffusionConfig(num_timesteps=50),
+        unet_config=unet,
+        diffusion_config=diffusion,
         config=TrainingConfig(num_steps=1),
         image_shape=(1, 8, 8),
         compute=ComputeDecision(),

@@ -30,7 +30,8 @@ _MAX_FILL = 1.5
 def fits_tiles(config: UNetConfig, batch_size: int) -> bool:
     """Tell whether a network and a batch fill tiles well enough for them to pay."""
     filled = num_blocks(batch_size) * IMAGES
-    return config.channels % CHANNELS == 0 and 0 < filled <= _MAX_FILL * batch_size
+    is_unet = config.family == "ddpm"
+    return is_unet and config.channels % CHANNELS == 0 and 0 < filled <= _MAX_FILL * batch_size
 
 
 def tiles_obstacle(

@@ -105,10 +105,11 @@ def test_21_steps_are_enough_for_the_linear_schedule() -> None:
     assert float(linear_betas(21)[-1]) == pytest.approx(0.02 * 1000 / 21)
 
 
-def test_cosine_schedule_below_2_steps_is_refused() -> None:
-    """One step would be nothing but the clipped beta."""
-    with pytest.raises(ConfigError, match=r"num_timesteps must be at least 2"):
-        cosine_betas(1)
+def test_cosine_schedule_below_1_step_is_refused() -> None:
+    """One step is the clipped beta, which is what models that draw at once go by; none is none."""
+    assert cosine_betas(1).tolist() == [0.999]
+    with pytest.raises(ConfigError, match=r"num_timesteps must be at least 1"):
+        cosine_betas(0)
 
 
 @pytest.mark.parametrize("bad", [[0.1, 1.0], [0.0, 0.1], [0.1, math.nan], []])

@@ -4,10 +4,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from ddpm.config import ConfigError, SamplingConfig
+from ddpm.config import ConfigError, Family, SamplingConfig
 from ddpm.training.checkpoint import load_model
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
 from orchestrator.errors import BadInputError
@@ -110,6 +111,25 @@ def test_a_worker_draws_and_commits(store: MemoryStore) -> None:
     assert not studio.keep(task, studio.compute(task, watch)).is_own
     data = [key for key in store.objects if key.startswith("jobs/set/attempts/1/data/")]
     assert len(data) == 1
+
+
+@pytest.mark.parametrize("family", ["vae", "gan"])
+def test_other_families_are_drawn_by_the_same_fleet(family: Family, tmp_path: Path) -> None:
+    """In one step; a second worker draws the same images, and more steps are refused."""
+    store = MemoryStore()
+    put_model(store, tmp_path, family)
+    task, pixels = ShardTask(plan_shards(4, 2)[1]), []
+    for _ in range(2):
+        studio, watch = studio_of(store, num_steps=1), Watch()
+        studio.begin(studio.prepare(None))
+        drawn = studio.compute(task, watch)
+        assert isinstance(drawn, DrawnShard)
+        assert watch.steps_drawn == 1
+        assert studio.keep(task, drawn).kind == "committed"
+        pixels.append(drawn.pixels)
+    assert np.array_equal(*pixels)
+    with pytest.raises(ConfigError, match="num_steps must be at most 1"):
+        studio_of(store, num_steps=4).prepare(None)
 
 
 def test_weighing_the_work_leaves_the_weights_as_they_are(store: MemoryStore) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.config import DiffusionConfig, UNetConfig
+from ddpm.config import ONE_STEP, DiffusionConfig, UNetConfig
 from orchestrator.artifacts.datasets.refs import resolve_source
+from orchestrator.errors import BadInputError
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import SampleJob, TrainJob
-from orchestrator.specs.kinds import load_spec
+from orchestrator.specs.kinds import load_spec, stored_job
 
 JOBS = Path(__file__).resolve().parents[3] / "jobs"
 FILES = sorted(JOBS.glob("*.yaml"))
@@ -88,3 +89,44 @@ def test_cifar10_set_is_the_one_that_fid_is_computed_of() -> None:
     assert isinstance(job, SampleJob)
     assert job.num_samples == 50_000
     assert (job.sampling.method, job.sampling.num_steps) == ("ddpm", 1000)
+
+
+VAE = """
+kind: train
+name: vae
+dataset: {source: digits}
+model: {family: vae, channels: 16, channel_multipliers: [1, 2]}
+training: {num_steps: 10}
+"""
+
+
+def test_a_family_that_draws_in_one_step_has_its_diffusion_filled_in(tmp_path: Path) -> None:
+    """So that whoever asks for the model's timesteps is told one, of the stored spec too."""
+    path = tmp_path / "vae.yaml"
+    path.write_text(VAE)
+    job = load_spec(path)
+    assert isinstance(job, TrainJob)
+    assert job.diffusion == ONE_STEP
+    assert stored_job(job.model_dump(mode="json")) == job
+
+
+@pytest.mark.parametrize(
+    ("written", "line", "told"),
+    [
+        ("diffusion: {num_timesteps: 100}", 7, "diffusion must be left out"),
+        ("training: {num_steps: 10, precision: bf16}", 6, "precision must be left out"),
+        ("model: {family: gan, dropout: 0.0}", 5, "dropout must be left out with family gan"),
+        ("model: {family: vea}", 5, "did you mean vae"),
+    ],
+)
+def test_what_a_family_does_not_read_is_refused_where_it_stands(
+    tmp_path: Path, written: str, line: int, told: str
+) -> None:
+    """A field without effect would be believed to have one."""
+    key = written.partition(":")[0]
+    kept = [one for one in VAE.splitlines() if not one.startswith(f"{key}:")]
+    lines = [*kept[: line - 1], written, *kept[line - 1 :]]
+    path = tmp_path / "job.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(BadInputError, match=rf"job.yaml:{line}: .*{told}"):
+        load_spec(path)

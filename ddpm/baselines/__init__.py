@@ -1,0 +1,1 @@
+"""Small models of other families, to compare a DDPM with."""
