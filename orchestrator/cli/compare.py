@@ -10,6 +10,7 @@ from rich.table import Table
 
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
+from orchestrator.client import seeds
 from orchestrator.client.evaluations import (
     Evaluated,
     Measured,
@@ -25,10 +26,15 @@ _WIDTH = 400  # as wide as it comes: what is cut off cannot be compared
 
 @click.command("compare")
 @click.argument("jobs", nargs=-1, cls=JobArgument, required=True, metavar="JOB...")
+@click.option(
+    "--over-seeds", is_flag=True, help="Put sets that differ in seeds alone together, as means."
+)
 @output_option
-def compare_command(jobs: tuple[str, ...], output: Output) -> None:
+def compare_command(jobs: tuple[str, ...], over_seeds: bool, output: Output) -> None:
     """Show evaluations side by side; JOB is an evaluation, or a group that has some."""
     rows = read_evaluations(surroundings(output.say).store, jobs)
+    if over_seeds:
+        rows = seeds.over_seeds(rows)
     output.result([dataclasses.asdict(row) for row in rows], comparison_table(rows))
 
 
@@ -90,9 +96,14 @@ def _legend(rows: Sequence[Evaluated]) -> list[str]:
     floors = sorted({metric.floor_images for metric in found})
     classifiers = sorted({row.classifier for row in rows if row.classifier})
     told = f"features: {', '.join(extractors)}; k = {', '.join(k)}; n = {_span(n)}"
+    num_sets = sorted({row.num_sets for row in rows})
+    error = "a standard error"
+    if num_sets[-1] > 1:
+        error = f"the standard deviation between {_span(num_sets)} sets of other seeds"
+        error += ", of a set alone its standard error" if num_sets[0] == 1 else ""
     return [
         f"{told}; real against real at n = {_span(floors)}",
-        f"± is a standard error; {AT_FLOOR}: cannot be told from real images",
+        f"± is {error}; {AT_FLOOR}: cannot be told from real images",
         *(f"classes: {classifier}" for classifier in classifiers),
     ]
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.errors import BadInputError, JobNotFoundError, ObjectNotFoundError
@@ -12,7 +12,7 @@ from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -56,6 +56,7 @@ class Evaluated:
         job_id: The evaluation.
         samples: The sample set's job.
         training: The training's job, and its step; "" where it is gone.
+        recipe: Hash of what the training was asked, its seed and name apart; "" where it is gone.
         reference: What it was compared with.
         extractor: What the features are of.
         settings: How the set was drawn, by the sample job's keys.
@@ -65,6 +66,7 @@ class Evaluated:
         classes: Share of the samples by class; {} where the real images have no labels.
         real_classes: Share of the real images.
         classifier: How the classes were found, and how often that is right; "" without labels.
+        num_sets: Sets that the row is the mean of, which differ in their seeds.
         nearest: Key of the picture of the samples nearest to training images.
     """
 
@@ -72,6 +74,7 @@ class Evaluated:
     samples: str
     training: str = ""
     step: int = 0
+    recipe: str = ""
     reference: str
     extractor: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -81,6 +84,7 @@ class Evaluated:
     classes: Mapping[str, float] = field(default_factory=dict)
     real_classes: Mapping[str, float] = field(default_factory=dict)
     classifier: str = ""
+    num_sets: int = 1
     nearest: str = ""
 
     def metric(self, measure: str) -> Measured | None:
@@ -169,7 +173,10 @@ def _classes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:
-    """Return how a set was drawn and from what; {} if its job is gone."""
+    """Return how a set was drawn and from what; {} if its job is gone.
+
+    The settings say of which family the model is, as far as its training is there.
+    """
     try:
         spec, record = read_submission(records, job_id), records.read(job_id).record
     except JobNotFoundError:
@@ -180,7 +187,21 @@ def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:
     settings = {**told["sampling"], "num_samples": spec.num_samples, "weights": spec.model.weights}
     training = str(record.model.get("job_id", "")) if record.model else ""
     step = int(record.model.get("step", 0)) if record.model else 0
-    return {"settings": settings, "training": training, "step": step}
+    trained = _training_of(records, training)
+    if trained is None:
+        return {"settings": settings, "training": training, "step": step}
+    alike = trained.model_copy(update={"name": "x", "training": replace(trained.training, seed=0)})
+    settings = {"family": trained.model.family, **settings}
+    recipe = alike.spec_hash
+    return {"settings": settings, "training": training, "step": step, "recipe": recipe}
+
+
+def _training_of(records: RecordStore, job_id: str) -> TrainJob | None:
+    try:
+        spec = read_submission(records, job_id) if job_id else None
+    except JobNotFoundError:
+        return None
+    return spec if isinstance(spec, TrainJob) else None
 
 
 def differing(rows: Iterable[Evaluated]) -> list[str]:

@@ -20,6 +20,8 @@ _MOST_POINTS = 400
 def sampler_of(row: Evaluated) -> str:
     """Return how a set was drawn, without the number of steps: "ddpm fixed_small"."""
     settings = row.settings
+    if (family := settings.get("family", "ddpm")) != "ddpm":
+        return str(family)
     method = str(settings.get("method", "?"))
     if method == "ddim":
         return f"ddim eta {settings.get('eta', 0):g}"

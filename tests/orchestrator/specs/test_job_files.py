@@ -8,6 +8,7 @@ import pytest
 from ddpm.config import ONE_STEP, DiffusionConfig, UNetConfig
 from orchestrator.artifacts.datasets.refs import resolve_source
 from orchestrator.errors import BadInputError
+from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import SampleJob, TrainJob
@@ -130,3 +131,18 @@ def test_what_a_family_does_not_read_is_refused_where_it_stands(
     path.write_text("\n".join(lines))
     with pytest.raises(BadInputError, match=rf"job.yaml:{line}: .*{told}"):
         load_spec(path)
+
+
+def test_the_trilemma_compares_like_with_like() -> None:
+    """Three seeds of each of three families, and every set drawn is evaluated."""
+    group = load_submission(JOBS / "trilemma.yaml")
+    assert isinstance(group, GroupJob)
+    jobs = [child.spec for child in group.children]
+    trained = [job for job in jobs if isinstance(job, TrainJob)]
+    assert sorted((job.model.family, job.training.seed) for job in trained) == [
+        (family, seed) for family in ("ddpm", "gan", "vae") for seed in (0, 1, 2)
+    ]
+    drawn = {child.step for child in group.children if isinstance(child.spec, SampleJob)}
+    evaluated = {job.of.job for job in jobs if isinstance(job, EvaluateJob)}
+    assert len(drawn) == 27
+    assert evaluated == drawn

@@ -1,0 +1,76 @@
+"""Evaluations of sets that differ in their seeds alone, as one: means and deviations over seeds."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from orchestrator.client.evaluations import Evaluated, Measured
+
+
+def over_seeds(rows: Iterable[Evaluated]) -> list[Evaluated]:
+    """Return one row for all sets that differ in seeds alone, in the order of the first of each.
+
+    Its values are means over the sets, and their `spread` is the standard deviation between sets:
+    what another seed would change. A set that stands alone stays as it is.
+
+    Args:
+        rows: Of any sets; the trainings of sets that are put together were asked the same, too.
+    """
+    groups: dict[str, list[Evaluated]] = {}
+    for row in rows:
+        groups.setdefault(_likeness(row), []).append(row)
+    return [_together(members) for members in groups.values()]
+
+
+def _likeness(row: Evaluated) -> str:
+    """Return what sets must have in common; a set whose training is gone is like no other."""
+    settings = {name: value for name, value in row.settings.items() if name != "seed"}
+    alone = "" if row.recipe else row.samples
+    return json.dumps(
+        [settings, row.recipe, row.step, row.reference, row.extractor, alone],
+        sort_keys=True,
+        default=str,
+    )
+
+
+def _together(rows: Sequence[Evaluated]) -> Evaluated:
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    names = [name for name in first.metrics if all(name in row.metrics for row in rows)]
+    return replace(
+        first,
+        samples=f"{first.samples} and {len(rows) - 1} more",
+        num_sets=len(rows),
+        metrics={name: _metric([row.metrics[name] for row in rows]) for name in names},
+        memorisation=_means([row.memorisation for row in rows]),
+        speed=_means([row.speed for row in rows]),
+        classes=_means([row.classes for row in rows]),
+    )
+
+
+def _metric(found: Sequence[Measured]) -> Measured:
+    first = found[0]
+    value = float(np.mean([one.value for one in found]))
+    deviation = float(np.std([one.value for one in found], ddof=1))
+    floor = float(np.mean([one.floor for one in found]))
+    floor_spread = float(np.mean([one.floor_spread for one in found]))
+    doubt = 2.0 * math.hypot(deviation / math.sqrt(len(found)), floor_spread)
+    is_near = value <= floor + doubt if first.lower_is_better else value >= floor - doubt
+    return replace(
+        first,
+        value=value,
+        spread=deviation,
+        floor=floor,
+        floor_spread=floor_spread,
+        is_at_floor=is_near,
+    )
+
+
+def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each number that all have."""
+    names = [name for name in found[0] if all(name in one for one in found)]
+    return {name: float(np.mean([one[name] for one in found])) for name in names}
