@@ -59,6 +59,7 @@ def _of_one(row: Evaluated) -> Table:
     more = {
         "rarest class": (_rarest(row.classes), _rarest(row.real_classes)),
         "authentic": (_authentic(row), ""),
+        "C_T": (_copying(row), ""),
         "images/s": (_speed(row), ""),
     }
     for name, (own, real) in more.items():
@@ -73,18 +74,18 @@ def _of_many(rows: Sequence[Evaluated]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for heading in ("set", *settings):
         table.add_column(heading)
-    for heading in (*measures, "rarest class", "authentic", "images/s"):
+    for heading in (*measures, "rarest class", "authentic", "C_T", "images/s"):
         table.add_column(heading, justify="right")
     for row in rows:
         cells = [_number(row.metric(measure)) for measure in measures]
         told = [str(row.settings.get(key, "")) for key in settings]
-        more = (_rarest(row.classes), _authentic(row), _speed(row))
+        more = (_rarest(row.classes), _authentic(row), _copying(row), _speed(row))
         table.add_row(row.samples, *told, *cells, *more)
     for row in {(row.reference, row.extractor): row for row in rows}.values():
         floors = [_floor(row.metric(measure)) for measure in measures]
         blank = [""] * len(settings)
         rarest = _rarest(row.real_classes)
-        table.add_row(f"real ({row.reference})", *blank, *floors, rarest, "", "")
+        table.add_row(f"real ({row.reference})", *blank, *floors, rarest, "", "", "")
     return table
 
 
@@ -126,6 +127,11 @@ def _floor(metric: Measured | None) -> str:
 def _authentic(row: Evaluated) -> str:
     share = row.memorisation.get("authentic_share")
     return "" if share is None else f"{share:.3f}"
+
+
+def _copying(row: Evaluated) -> str:
+    score = row.memorisation.get("copying_score")
+    return "" if score is None else f"{score:.1f}"
 
 
 def _rarest(shares: Mapping[str, float]) -> str:

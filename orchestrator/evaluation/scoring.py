@@ -1,6 +1,6 @@
 """What the features of two sets say: metrics beside their floors, and signs of memorisation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from orchestrator.specs.evaluate import EvaluateJob
 
 FORMAT_VERSION = 1
 NUM_SHOWN = 16
+COPIES_BELOW = -3.0
 MIN_HELD_OUT = 20  # below, the copying score's normal law does not hold
 
 Indices = NDArray[np.int64]
@@ -140,17 +141,39 @@ def score_features(
             f"images on each side, there are {smaller}; the kernel distance has no such bias"
         )
     nearest = nearest_in(samples, train)
-    shown = np.argsort(nearest.distances, kind="stable")[:NUM_SHOWN]
     is_dataset = images.form == "dataset"
+    memorisation = _memorisation(nearest, train, reference[held_out]) if is_dataset else {}
+    remarks += [*_below_floor(named), *_copying(memorisation)]
+    shown = np.argsort(nearest.distances, kind="stable")[:NUM_SHOWN]
     return Findings(
         scores=named,
-        memorisation=_memorisation(nearest, train, reference[held_out]) if is_dataset else {},
+        memorisation=memorisation,
         shown=shown,
         neighbours=train_images[nearest.indices[shown]],
         remarks=tuple(remarks),
         classes=_classes(spec, samples, reference, labels, (train_images, held_out)),
         class_names=labels.names if labels else (),
     )
+
+
+def _below_floor(scores: Mapping[str, Score]) -> Iterator[str]:
+    """Yield which numbers are as good as real images get, so that they tell nothing finer."""
+    told = [
+        f"{name} {score.value:.4f} (floor {score.floor:.4f})"
+        for name, score in scores.items()
+        if score.is_at_floor
+    ]
+    if told:
+        yield f"at or below its floor, not to be told from real ones by so few: {', '.join(told)}"
+
+
+def _copying(memorisation: Mapping[str, float]) -> Iterator[str]:
+    score = memorisation.get("copying_score", 0.0)
+    if score < COPIES_BELOW:
+        yield (
+            f"copying_score {score:.1f} is below {COPIES_BELOW:g}: samples lie nearer to training "
+            "images than held-out images do, so some are copies; look at evaluation/nearest.png"
+        )
 
 
 def _classes(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from orchestrator.artifacts.datasets.ingest import ingest_as_asked
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.errors import BadInputError, ShardDamagedError
 from orchestrator.evaluation.driver import Evaluation
@@ -20,7 +21,7 @@ from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import JoinedPlan
 from orchestrator.lifecycle.state import Placement
-from orchestrator.specs.evaluate import EvaluateJob, SetRef
+from orchestrator.specs.evaluate import EvaluateJob, ExtractorSpec, SetRef
 from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.writer import MetricWriter
@@ -121,6 +122,9 @@ def test_an_evaluation_says_how_good_a_set_is(store: MemoryStore, metrics: Metri
     assert (coverage["k"], coverage["num_samples"], coverage["num_reference"]) == (5, 90, 90)
     assert result["scores"]["kid-pixels"]["num_reference"] == 160  # what was not held out
     assert coverage["is_at_floor"]
+    (told,) = result["remarks"]
+    assert told.startswith("at or below its floor")
+    assert f"coverage-pixels {coverage['value']:.4f} (floor {coverage['floor']:.4f})" in told
     assert result["memorisation"]["authentic_share"] > 0.3
     assert abs(result["memorisation"]["copying_score"]) < 4.0
     assert len(result["nearest"]) == 16
@@ -140,6 +144,8 @@ def test_a_set_that_copies_its_training_images_is_found_out(
     assert found["authentic_share"] < 0.3  # the held-out images among them are no copies
     assert found["copying_score"] < -3.0
     assert found["nearest_min"] == 0.0
+    remarks = job.result()["remarks"]
+    assert any(line.startswith("copying_score -") and "copies" in line for line in remarks)
 
 
 def test_samples_are_counted_by_class_where_the_real_images_have_labels(
@@ -219,6 +225,65 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
         with pytest.raises(BadInputError, match=problem) as error:
             job.begin(metrics)
         assert "\n" not in str(error.value)
+
+
+def test_too_few_images_for_a_metric_are_said_and_another_is_offered(
+    store: MemoryStore, metrics: MetricWriter
+) -> None:
+    """A distance whose covariance is singular would be mostly bias; the job goes on without it."""
+    put_set(store, "small", images(1, 16), 16)  # as many as features, so one too few
+    job = Evaluated(store, "quality", spec_of(store, of=SetRef(job="small")))
+    evaluation = job.begin(metrics)
+    job.compute(evaluation)
+    assert evaluation.run().succeeded
+    result = job.result()
+    assert "fd-pixels" not in result["scores"]
+    assert "kid-pixels" in result["scores"]
+    assert any("more than 16 images on each side, there are 16" in one for one in result["remarks"])
+
+
+def test_a_damaged_set_is_refused_and_leaves_nothing_half_written(
+    store: MemoryStore, metrics: MetricWriter
+) -> None:
+    """What `samples verify` would refuse must not get a number."""
+    job = Evaluated(store, "quality", spec_of(store))
+    evaluation = job.begin(metrics)
+    key = next(i.key for i in store.list_objects("jobs/drawn/") if i.key.endswith(".npy"))
+    body = bytearray(store.get(key).body)
+    body[-1] ^= 1
+    store.put(key, bytes(body))
+    with pytest.raises(ShardDamagedError, match="shard"):
+        job.compute(evaluation)
+    assert not store.exists(JobPaths("quality").evaluation)
+    damaged = [i.key for i in store.list_objects("features/") if evaluation.sets[0].sha256 in i.key]
+    assert len(damaged) < 2 * len(evaluation.sets[0].plan)  # none of the damaged shard
+
+
+def test_an_extractor_file_that_is_another_one_leaves_no_features(
+    store: MemoryStore, metrics: MetricWriter, tmp_path: Path
+) -> None:
+    """Its features would stand under the name of the right one, for every later job."""
+    path = tmp_path / "extractor.pt"
+    path.write_bytes(b"something else")
+    extractor = ExtractorSpec(name="mine", file=str(path), sha256="0" * 64)
+    job = Evaluated(store, "quality", spec_of(store, extractor=extractor))
+    with pytest.raises(BadInputError, match=r"extractor\.file: .*; it is another file"):
+        job.compute(job.begin(metrics))
+    assert not list(store.list_objects("features/"))
+    assert not store.exists(JobPaths("quality").evaluation)
+
+
+def test_a_reference_of_other_values_is_refused(
+    store: MemoryStore, metrics: MetricWriter, tmp_path: Path
+) -> None:
+    """Images of real numbers have no 8-bit pixels that features could be of."""
+    path = tmp_path / "real.npz"
+    np.savez(path, images=np.zeros((20, 4, 4, 1), np.float32))
+    asked = DatasetSpec(source=str(path), value_range=(0.0, 1.0), labels="none")
+    ref = ingest_as_asked(asked, store, tmp_path / "other")
+    dataset = DatasetSpec(source="real", sha256=ref.sha256)
+    with pytest.raises(BadInputError, match=r"real holds float32 .*8-bit images"):
+        Evaluated(store, "quality", spec_of(store, dataset=dataset)).begin(metrics)
 
 
 def test_a_training_is_no_set_to_evaluate(store: MemoryStore, metrics: MetricWriter) -> None:
