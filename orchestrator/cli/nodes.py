@@ -39,6 +39,8 @@ def _lines(node: NodeEntry) -> list[str]:
         has.append(f"{node.free_gpus:g} of {node.gpus:g} GPUs {node.accelerator}".rstrip())
     has.append(f"{node.free_memory_gb:g} of {node.memory_gb:g} GB")
     lines = [f"{node.node_id[:_ID_LENGTH]}  {node.host}  {', '.join(has)} free"]
+    if node.is_draining:
+        lines.append("  draining it is about to leave: jobs move, and nothing new comes")
     if labels := own_labels(node.labels):
         lines.append(f"  labels   {', '.join(labels)}")
     for job_id, workers in sorted(node.workers.items()):

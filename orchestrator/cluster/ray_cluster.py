@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from orchestrator.cluster.process_identity import ProcessIdentity
@@ -45,6 +46,9 @@ class Cluster(Protocol):
 
     def nodes(self) -> list[NodeCapacity]:
         """Return the live nodes with what is free on each, by Ray's own count."""
+
+    def notice_s(self, nodes: Collection[str]) -> float | None:
+        """Return the seconds until the first of some draining nodes is ended; None if unknown."""
 
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
         """Start an attempt's driver; starting the same one again changes nothing."""
@@ -91,13 +95,20 @@ class RayCluster:
         import ray
         from ray._private.state import available_resources_per_node
 
-        free = available_resources_per_node()
+        free, draining = available_resources_per_node(), draining_nodes()
         nodes = []
         for node in ray.nodes():
             if not node["Alive"]:
                 continue
-            nodes.append(node_capacity(node, free.get(node["NodeID"], {})))
+            node_id = node["NodeID"]
+            seen = node_capacity(node, free.get(node_id, {}))
+            nodes.append(replace(seen, is_draining=node_id in draining))
         return nodes
+
+    def notice_s(self, nodes: Collection[str]) -> float | None:
+        """Return the seconds until the first of some draining nodes is ended; None if unknown."""
+        left = [s for node, s in draining_nodes().items() if node in nodes and s is not None]
+        return min(left, default=None)
 
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
         """Start an attempt's driver; starting the same one again changes nothing."""
@@ -159,6 +170,19 @@ class RayCluster:
                 # Unknown is not gone: asked again in the next loop, until Ray says the node is.
                 running.update(there)
         return [ref for ref in refs if ref in running]
+
+
+def draining_nodes() -> dict[str, float | None]:
+    """Return the nodes that are about to leave, and the seconds that each still has.
+
+    Whoever drains a node gives the end by a clock of his own: where that cannot be, since it lies
+    in the past, nobody knows it, and it is None.
+    """
+    from ray._private.state import state
+
+    now_s, told = time.time(), state.get_draining_nodes()
+    left = {node_id: deadline_ms / 1000 - now_s for node_id, deadline_ms in told.items()}
+    return {node_id: seconds if seconds > 0 else None for node_id, seconds in left.items()}
 
 
 def node_capacity(node: Mapping[str, Any], free: Mapping[str, float]) -> NodeCapacity:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from orchestrator.controller.committed import committed_units
 from orchestrator.errors import RayUnavailableError
 from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
-from orchestrator.lifecycle.attempts import begun, preempted, stopping
+from orchestrator.lifecycle.attempts import begun, moved_away, preempted, stopping
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import Restart
 from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason
@@ -121,6 +121,18 @@ class AttemptControl:
             ConditionFailedError: Somebody else moved the record.
         """
         moved = preempted(current.record, at=self._store.now(), by=by)
+        return self._records.move(current, moved)
+
+    def move_away(self, current: VersionedRecord, leaving: Collection[str]) -> VersionedRecord:
+        """Have a job save its work and queue again, since nodes of it are being drained.
+
+        Raises:
+            ConditionFailedError: Somebody else moved the record.
+        """
+        placement = current.record.placement
+        own = [node for node in placement.workers_by_node if node in leaving] if placement else []
+        notice_s = self._cluster.notice_s(own)
+        moved = moved_away(current.record, at=self._store.now(), leaving=leaving, notice_s=notice_s)
         return self._records.move(current, moved)
 
     def submit(self, record: JobRecord) -> None:

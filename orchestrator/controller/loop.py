@@ -32,6 +32,7 @@ from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
 from orchestrator.jobs.queue import SNAPSHOT, read_quotas
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.troubles import Troubles
+from orchestrator.lifecycle.attempts import must_move
 from orchestrator.lifecycle.state import JobState
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot, Start, in_line
@@ -42,7 +43,7 @@ from orchestrator.store.objects import ObjectStore
 ADOPTED_A_LOOP = 128
 DROP_REQUEST_AFTER = timedelta(minutes=10)
 # What may go wrong for one job by itself: a round that goes well forgets its own trouble alone.
-ROUNDS = ("request", "attempt", "queue", "start", "preemption", "index")
+ROUNDS = ("request", "attempt", "drain", "queue", "start", "preemption", "index")
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Controller:
         nodes = self._cluster.nodes()
         self._lease.guard()
         self._board.show(nodes, [job.record for job in self._jobs.values()], self._store.now())
+        self._leave(frozenset(node.node_id for node in nodes if node.is_draining))
         self._schedule(nodes)
         self._write_index()
 
@@ -206,6 +208,16 @@ class Controller:
         job.current = self._control.follow(job.current, job.spec, job.said)
         if job.record.state.has_ended:  # its last word may have come since
             job.said = HEARTBEAT.value(self._store, heartbeat)
+
+    def _leave(self, draining: frozenset[str]) -> None:
+        """Have the jobs on nodes that are about to go save their work and queue again."""
+        for job in [job for job in self._jobs.values() if must_move(job.record, draining)]:
+            self._lease.renew()
+            self._guarded("drain", job, partial(self._move_away, leaving=draining))
+
+    def _move_away(self, job: LiveJob, leaving: frozenset[str]) -> None:
+        if must_move(job.record, leaving):  # it may have been read anew
+            job.current = self._control.move_away(job.current, leaving)
 
     def _schedule(self, nodes: list[NodeCapacity]) -> None:
         queued = [job for job in self._jobs.values() if job.record.state is JobState.QUEUED]

@@ -62,6 +62,7 @@ def _entry(node: NodeCapacity, records: Sequence[JobRecord]) -> NodeEntry:
         free_memory_gb=round(node.free_memory_gb, 1),
         accelerator=node.accelerator,
         labels=node.labels,
+        is_draining=node.is_draining,
         workers=_workers_on(node.node_id, records),
         avoided_by=tuple(
             AvoidedBy(job_id=record.job_id, why=_why_avoided(record, node.node_id))

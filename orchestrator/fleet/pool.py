@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.ray_cluster import GB
 from orchestrator.fleet.actor import Hello, Identity, Orders, WorkerActor, WorkerReport
+from orchestrator.fleet.drains import Drains
 from orchestrator.fleet.work import WorkerSetup
 from orchestrator.fleet.workers import PoolWorker
 
@@ -44,6 +45,7 @@ class PoolPlan:
         place_within_s: Without any worker for that long, the fleet gives up.
         may_grow: Whether it may take room that nobody uses.
         must_yield: Whether the workers in such room, by node, are to leave: others need it.
+        tell: Takes a line for the job's history.
     """
 
     nodes: tuple[str, ...]
@@ -56,6 +58,7 @@ class PoolPlan:
     place_within_s: float = 300.0
     may_grow: Callable[[], bool] = lambda: True
     must_yield: Callable[[Mapping[str, int]], bool] = lambda surplus: False
+    tell: Callable[[str], None] = lambda line: None
 
 
 class WorkerPool:
@@ -73,6 +76,7 @@ class WorkerPool:
         self._deaths = [0] * plan.max_workers
         self._free_at = [0.0] * plan.max_workers
         self._looked_at = self._asked_at = 0.0
+        self._drains = Drains()
         self._looks_with_room = 0
         self._ready_at = time.monotonic()
 
@@ -96,7 +100,7 @@ class WorkerPool:
     @property
     def num_unplaced(self) -> int:
         """How many workers that were given a place have been asked for and have no room."""
-        placed = [worker for worker in self.workers if worker.slot < len(self._plan.nodes)]
+        placed = [worker for worker in self.workers if not self._is_extra(worker)]
         return sum(not _has_room(worker) for worker in placed)
 
     def start_missing(self, decisions: Mapping[str, Any] | None) -> None:
@@ -108,14 +112,21 @@ class WorkerPool:
             for slot in range(self._plan.max_workers)
             if slot not in filled and self._free_at[slot] <= now
         ]
-        placed = [slot for slot in vacant if slot < len(self._plan.nodes)]
+        placed = [slot for slot in vacant if self._has_place(slot)]
         for slot in placed:
             self._start(slot, self._plan.nodes[slot], decisions)
-        extra = vacant[len(placed) :]
+        extra = [slot for slot in vacant if not self._has_place(slot)]
         if extra:
             for slot in extra[: self._room_for(now)]:
-                self._start(slot, "", decisions)
+                self._start(slot, "", decisions, is_extra=True)
         self._withdraw_unplaced(now)
+
+    def _has_place(self, slot: int) -> bool:
+        """Tell whether a slot's worker was given a node, and that node stays."""
+        return slot < len(self._plan.nodes) and self._plan.nodes[slot] not in self._drains.nodes
+
+    def _is_extra(self, worker: PoolWorker) -> bool:
+        return worker.is_extra or worker.slot >= len(self._plan.nodes)
 
     def _room_for(self, now: float) -> int:
         """Return for how many extra workers there is room that nobody uses.
@@ -134,6 +145,8 @@ class WorkerPool:
     def _suited_room(self) -> Iterator[Mapping[str, float]]:
         """Yield what is free on each node that has the labels."""
         free = available_resources_per_node()
+        for node_id in self._drains.nodes:
+            free.pop(node_id, None)
         if not self._plan.labels:
             yield from free.values()
             return
@@ -147,9 +160,10 @@ class WorkerPool:
         return min(int(free.get(name, 0.0) / need) for name, need in needs.items() if need)
 
     def shrink(self) -> None:
-        """Have the surplus workers leave if others need their room."""
-        surplus = [w for w in self.workers if w.slot >= len(self._plan.nodes)]
+        """Have workers leave: on nodes that are about to go, and in room that others need."""
         now = time.monotonic()
+        self._leave_draining(now)
+        surplus = [w for w in self.workers if self._is_extra(w)]
         if not surplus or now - self._asked_at < _ASK_FOR_ROOM_EVERY_S:
             return
         self._asked_at = now
@@ -161,7 +175,30 @@ class WorkerPool:
                 if not worker.is_ready:  # it holds nothing, and would first compile for minutes
                     self.kill(worker)
 
-    def _start(self, slot: int, node: str, decisions: Mapping[str, Any] | None) -> None:
+    def _leave_draining(self, now: float) -> None:
+        """Have the workers on nodes that are being drained save what they hold, and end."""
+        for node_id in self._drains.look(now):
+            there = [w for w in self.workers if w.hello and w.hello.node_id == node_id]
+            if there:
+                self._plan.tell(
+                    f"node {node_id[:12]} is being drained: {len(there)} worker(s) save and leave"
+                )
+        for worker in list(self.workers):
+            is_there = worker.hello is not None and worker.hello.node_id in self._drains.nodes
+            if is_there and worker.leave_by is None:
+                left_s = self._drains.nodes[worker.hello.node_id] if worker.hello else None
+                worker.leave_by = now + min(left_s or _LEAVE_WITHIN_S, _LEAVE_WITHIN_S)
+                if not worker.is_ready:  # it holds nothing
+                    self.kill(worker)
+
+    def _start(
+        self,
+        slot: int,
+        node: str,
+        decisions: Mapping[str, Any] | None,
+        *,
+        is_extra: bool = False,
+    ) -> None:
         rank, self._ranks = self._ranks, self._ranks + 1
         identity = self._plan.identity
         name = f"worker-{rank}"
@@ -184,6 +221,7 @@ class WorkerPool:
             actor=actor,
             asked_at=time.monotonic(),
             started=actor.__ray_ready__.remote(),
+            is_extra=is_extra,
         )
         self.workers.append(worker)
         self._calls[actor.prepare.remote(decisions)] = worker
@@ -191,7 +229,7 @@ class WorkerPool:
     def _withdraw_unplaced(self, now: float) -> None:
         """Give up growing where the room was taken by somebody else in between."""
         for worker in list(self.workers):
-            is_extra = worker.slot >= len(self._plan.nodes)
+            is_extra = self._is_extra(worker)
             is_late = now - worker.asked_at > _WITHDRAW_AFTER_S
             if is_extra and is_late and not _has_room(worker):
                 self.kill(worker)

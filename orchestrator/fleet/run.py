@@ -115,6 +115,7 @@ class FleetRun:
             identity=identity,
             may_grow=loan.may_begin,
             must_yield=loan.must_end,
+            tell=self._tell,
         )
         return WorkerPool(self.setup, plan)
 

@@ -22,6 +22,7 @@ class PoolWorker:
         decisions: What it has still to be told.
         drops: Shards that it has still to be told of.
         accounted_s: Of its busy seconds, those whose shards came to something.
+        is_extra: It has no place of its own: it came where there was room.
         leave_by: When it must have saved and ended, since others need its room; None if it stays.
     """
 
@@ -36,6 +37,7 @@ class PoolWorker:
     decisions: Mapping[str, Any] | None = None
     drops: list[int] = field(default_factory=list)
     accounted_s: float = 0.0
+    is_extra: bool = False
     leave_by: float | None = None
 
     @property

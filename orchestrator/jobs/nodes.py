@@ -38,6 +38,7 @@ class NodeEntry:
         free_memory_gb: Memory that nobody has asked for by number.
         accelerator: Type of its GPUs; "" for none or unknown.
         labels: Its labels.
+        is_draining: It is about to leave, and nothing new is placed on it.
         workers: Job to the number of its workers there.
         avoided_by: Jobs that keep away from it.
     """
@@ -52,6 +53,7 @@ class NodeEntry:
     free_memory_gb: float = 0.0
     accelerator: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    is_draining: bool = False
     workers: Mapping[str, int] = field(default_factory=dict)
     avoided_by: tuple[AvoidedBy, ...] = ()
 

@@ -1,5 +1,6 @@
 """The records that the beginning and the stopping of an attempt lead to."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
@@ -54,6 +55,45 @@ def preempted(record: JobRecord, *, at: datetime, by: str) -> JobRecord:
     """Return the record of a job that saves its work and makes room for another one."""
     message = f"makes room for {by}"
     return stopping(record, at, Reason.PREEMPTED, message, JobState.QUEUED, PREEMPT_GRACE_S)
+
+
+def must_move(record: JobRecord, leaving: Collection[str]) -> bool:
+    """Tell whether a job must save its work and go elsewhere, since nodes of it leave.
+
+    A training loses its gang with one worker; a fleet goes on as long as enough of it stays.
+
+    Args:
+        record: The record.
+        leaving: Nodes that are being drained.
+    """
+    placement, resources = record.placement, record.resources
+    is_working = record.state in (JobState.STARTING, JobState.RUNNING)
+    if placement is None or resources is None or not is_working:
+        return False
+    workers = placement.workers_by_node
+    if not workers.keys() & set(leaving):
+        return False
+    staying = sum(count for node, count in workers.items() if node not in leaving)
+    return staying < resources.min_workers
+
+
+def moved_away(
+    record: JobRecord, *, at: datetime, leaving: Collection[str], notice_s: float | None
+) -> JobRecord:
+    """Return the record of a job that saves its work before its nodes are gone.
+
+    Args:
+        record: The record.
+        at: By the store's clock.
+        leaving: Nodes that are being drained.
+        notice_s: Seconds that the first of them still has; None where nobody knows.
+    """
+    placed = record.placement.workers_by_node if record.placement is not None else {}
+    names = ", ".join(sorted(node[:12] for node in placed if node in leaving))
+    left = "" if notice_s is None else f", {notice_s:.0f} s are left"
+    message = f"node {names} is being drained{left}: it saves its work and moves"
+    grace_s = PREEMPT_GRACE_S if notice_s is None else min(notice_s, PREEMPT_GRACE_S)
+    return stopping(record, at, Reason.PREEMPTED, message, JobState.QUEUED, grace_s)
 
 
 def stopping(

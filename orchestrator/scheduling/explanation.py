@@ -1,7 +1,7 @@
 """Why a queued job waits: what it asks for, what is free, who is ahead, and whether it ever can."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from orchestrator.errors import JobNotFoundError
@@ -39,7 +39,7 @@ class NodeRoom:
         num_workers: The job's workers that fit on it now.
         accelerator: Type of its GPUs; "" for none or unknown.
         labels: Its labels.
-        unsuited: Why the job may never use it; "" if it may.
+        unsuited: Why the job may not use it, whatever is free; "" if it may.
     """
 
     node_id: str
@@ -214,7 +214,7 @@ class _View:
                 node_id=node.node_id,
                 free_cpus=node.free_cpus,
                 free_gpus=node.free_gpus,
-                num_workers=slots[self.nodes.index[node.node_id]],
+                num_workers=0 if node.is_draining else slots[self.nodes.index[node.node_id]],
                 accelerator=node.accelerator,
                 labels=node.labels,
                 unsuited=why_unsuited(self.job, node),
@@ -237,7 +237,9 @@ class _View:
                 f"it needs {gpus:g} GPUs and queue {self.job.queue} may hold {quota:g}: ask for "
                 f"less, or raise it with `ddpmctl queue set {self.job.queue} --gpus {gpus:g}`"
             )
-        fitting = max(map(self.nodes.num_ever, asks_of(self.job, self.nodes)))
+        whole = [replace(node, is_draining=False) for node in self.snapshot.nodes]
+        nodes = NodeLedger(whole, self.snapshot.running)  # who leaves is most often replaced
+        fitting = max(map(nodes.num_ever, asks_of(self.job, nodes)))
         if self.snapshot.nodes and fitting < needed:
             return (
                 f"even with nothing else running the cluster has room for {fitting} of its "
@@ -278,7 +280,10 @@ class _View:
             return Verdict.NOT_NOW, self._quota_is_full(decided)
         fitting = view.nodes.num_now(self.ask)
         if fitting < needed:
-            return Verdict.NOT_NOW, f"there is room for {fitting} of its {needed} workers now"
+            leaving = sum(node.is_draining for node in decided.nodes)
+            drained = f" ({leaving} node(s) are being drained)" if leaving else ""
+            room = f"there is room for {fitting} of its {needed} workers now{drained}"
+            return Verdict.NOT_NOW, room
         for reservation in kept_for(decided, self.job.queue, self.now):
             if reservation.job_id != self.job.job_id:
                 return Verdict.NOT_NOW, (

@@ -66,10 +66,11 @@ class Ask:
 
 
 class NodeLedger:
-    """The balances of the nodes; arrays are (num_nodes, 3) int64, nodes in order of their ids."""
+    """The balances of the nodes that stay, in order of their ids; arrays (num_nodes, 3) int64."""
 
     def __init__(self, nodes: Sequence[NodeCapacity], running: Sequence[RunningJob]) -> None:
-        ordered = sorted(nodes, key=lambda node: node.node_id)
+        staying = (node for node in nodes if not node.is_draining)
+        ordered = sorted(staying, key=lambda node: node.node_id)
         self.node_ids = [node.node_id for node in ordered]
         self.index = {node_id: number for number, node_id in enumerate(self.node_ids)}
         self.nodes = ordered

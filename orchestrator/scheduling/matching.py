@@ -9,10 +9,12 @@ _PLACES = ("availability-region", "availability-zone", "market-type", "node-grou
 
 
 def why_unsuited(job: JobRequest, node: NodeCapacity) -> str:
-    """Say why a job may never use a node; "" if it may.
+    """Say why a job may not use a node, whatever is free there; "" if it may.
 
     A job without GPUs asks for no type of them.
     """
+    if node.is_draining:
+        return "it is being drained"
     if job.gpus_per_worker and job.accelerators and node.accelerator not in job.accelerators:
         has = f"has {node.accelerator}" if node.accelerator else "names no accelerator"
         return f"it {has}, not {' or '.join(job.accelerators)}"
@@ -38,8 +40,6 @@ def own_labels(labels: Mapping[str, str]) -> list[str]:
 
 def unsuited_nodes(job: JobRequest, nodes: Iterable[NodeCapacity]) -> frozenset[str]:
     """Return the ids of the nodes that a job may never use."""
-    if not job.accelerators and not job.labels:
-        return frozenset()
     return frozenset(node.node_id for node in nodes if why_unsuited(job, node))
 
 

@@ -29,6 +29,7 @@ class NodeCapacity:
         accelerator: Type of its GPUs as Ray calls it: "H100"; "" for none or unknown.
         labels: What it was labelled with when Ray was started on it.
         host: Its name, for a reader.
+        is_draining: It is about to leave: nothing new is placed on it.
     """
 
     node_id: str
@@ -44,6 +45,7 @@ class NodeCapacity:
     accelerator: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
+    is_draining: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """A cluster whose drivers and processes tests start and end by hand."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ class FakeCluster:
         self.running: set[int] = set()
         self.stopped: list[str] = []
         self.is_reachable = True
+        self.notice: float | None = None
         self.node_ids = ["n1"]
         self.told_of: dict[str, dict[str, Any]] = {}  # of nodes that differ, what Ray says of them
 
@@ -37,6 +38,10 @@ class FakeCluster:
             replace(equal, node_id=node_id, **self.told_of.get(node_id, {}))
             for node_id in self.node_ids
         ]
+
+    def notice_s(self, nodes: Collection[str]) -> float | None:
+        """Return what a test set."""
+        return self.notice
 
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
         """Note a driver as started."""

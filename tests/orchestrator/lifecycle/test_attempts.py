@@ -1,8 +1,11 @@
 """The records that the beginning and the stopping of an attempt lead to."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from orchestrator.lifecycle.attempts import PREEMPT_GRACE_S, begun, preempted
+import pytest
+
+from orchestrator.lifecycle.attempts import PREEMPT_GRACE_S, begun, moved_away, must_move, preempted
 from orchestrator.lifecycle.state import (
     JobRecord,
     JobState,
@@ -49,3 +52,20 @@ def test_a_preempted_job_saves_its_work_and_is_queued_again() -> None:
     assert (record.state, record.stop_target) == (JobState.STOPPING, JobState.QUEUED)
     assert (record.reason, record.stop_grace_s) == (Reason.PREEMPTED, PREEMPT_GRACE_S)
     assert record.message == "makes room for b"
+
+
+@pytest.mark.parametrize(
+    ("least", "leaving", "moves"),
+    [(1, {"n2"}, False), (2, {"n2"}, True), (3, {"n1"}, True), (1, {"n1", "n2"}, True),
+     (3, {"n9"}, False), (3, set(), False)],
+)  # fmt: skip
+def test_a_job_moves_once_too_few_of_its_workers_stay(
+    least: int, leaving: set[str], moves: bool
+) -> None:
+    """A training needs all of them; a fleet that goes on with the rest loses less."""
+    resources = replace(RESOURCES, min_workers=least)
+    record = begun(QUEUED, at=NOW, resources=resources, placement=PLACEMENT)
+    assert must_move(record, leaving) is moves
+    assert not must_move(QUEUED, leaving)
+    stopping = moved_away(record, at=NOW, leaving=leaving, notice_s=20.0)
+    assert not must_move(stopping, leaving)  # it does already
