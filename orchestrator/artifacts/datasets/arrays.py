@@ -20,15 +20,25 @@ BLOCK_BYTES = 8 << 20
 MAX_CHANNELS = 64
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
+EMPTY_ZIP_MAGIC = b"PK\x05\x06"
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 # An IDX file tells its type by its third byte; the numbers are big-endian.
 _IDX_DTYPES = {0x08: ">u1", 0x0B: ">i2", 0x0D: ">f4"}
-_IMAGE_NAMES = ("arr_0", "images", "x_train", "x", "X", "data")
-LABEL_NAMES = ("y", "labels", "y_train", "label", "targets", "classes", "arr_1")
-_TEST_NAMES = frozenset({"x_test", "y_test"})
+_LABELS_OF = {  # the array of images, and that of labels which belongs to it before all others
+    "arr_0": "arr_1",
+    "images": "labels",
+    "x_train": "y_train",
+    "X_train": "y_train",
+    "train_images": "train_labels",
+    "x": "y",
+    "X": "y",
+    "data": "labels",
+}
+_LABEL_NAMES = ("y", "labels", "y_train", "label", "targets", "classes", "arr_1", "train_labels")
+_HELD_OUT = ("x_test", "y_test", "test_", "val_")
 
 
 @dataclass(frozen=True)
@@ -158,16 +168,22 @@ def npz_arrays(archive: zipfile.ZipFile, name: str) -> list[str]:
 
 def choose_images(arrays: Sequence[str], name: str) -> str:
     """Return which array of a .npz holds the images. Raises: DatasetError."""
-    for wanted in _IMAGE_NAMES:
+    for wanted in _LABELS_OF:
         if wanted in arrays:
             return wanted
-    rest = [array for array in arrays if array not in (*LABEL_NAMES, *_TEST_NAMES)]
+    rest = [a for a in arrays if a not in _LABEL_NAMES and not a.startswith(_HELD_OUT)]
     if len(rest) != 1:
         found = ", ".join(arrays) or "none"
         raise DatasetError(
             f"{name} must hold its images as the array arr_0 or images; its arrays: {found}"
         )
     return rest[0]
+
+
+def choose_labels(arrays: Sequence[str], images: str) -> str | None:
+    """Return which array of a .npz holds the labels of the images; None where none does."""
+    wanted = (_LABELS_OF.get(images, ""), *_LABEL_NAMES)
+    return next((name for name in wanted if name in arrays and name != images), None)
 
 
 def read_header(file: IO[bytes], name: str) -> Header:
@@ -225,6 +241,11 @@ def image_shape(shape: tuple[int, ...], name: str) -> tuple[int, int, int, int]:
     if min(full) < 1:
         raise DatasetError(f"{name} has the shape {shape}, so it holds no images")
     looks_swapped = height <= 4 < min(width, channels)
+    if len(shape) == 3 and width <= 4 < min(num_images, height):
+        raise DatasetError(
+            f"{name} has the shape {shape}: one image of {width} channels, or {num_images} of "
+            f"{height} x {width}? Save it as (N, H, W, C)"
+        )
     if channels > MAX_CHANNELS or looks_swapped:
         hint = ""
         if height < min(width, channels):

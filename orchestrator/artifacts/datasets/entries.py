@@ -8,7 +8,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +27,7 @@ from orchestrator.artifacts.datasets.places import WHOLE, LocalPlace, Place, Sto
 from orchestrator.errors import DatasetError
 
 MAX_FILE_BYTES = 256 << 20
+CLASS_SUFFIX = ".cls"
 _PNG = {".png", ".apng"}
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
 SUFFIXES = frozenset(_PNG | _JPEG | {".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
@@ -34,7 +35,7 @@ SUFFIXES = frozenset(_PNG | _JPEG | {".webp", ".bmp", ".dib", ".tif", ".tiff", "
 _RAWS = {".cr2", ".nef", ".dng", ".arw", ".orf", ".rw2", ".raf", ".pef"}
 _TEXTS = {".txt", ".json", ".csv", ".tsv", ".md", ".xml", ".yaml", ".yml", ".html", ".log", ".py"}
 _ARCHIVES = {".tar", ".tgz", ".zip", ".gz", ".zst", ".7z", ".rar", ".parquet", ".npy", ".npz"}
-_MODELS = {".pt", ".pth", ".pkl", ".safetensors", ".h5", ".hdf5", ".mdb", ".cls"}
+_MODELS = {".pt", ".pth", ".pkl", ".safetensors", ".h5", ".hdf5", ".mdb", CLASS_SUFFIX}
 _MEDIA = {".mp4", ".mov", ".avi", ".wav", ".mp3", ".pdf"}
 _OTHERS = frozenset(_RAWS | _TEXTS | _ARCHIVES | _MODELS | _MEDIA)
 
@@ -74,6 +75,8 @@ class Listing:
         place: Where it lies.
         pictures: In order.
         others: Paths of what is left out as no image, for those who look for labels or archives.
+        classes: The `.cls` members of a WebDataset by archive, "" for none, and name: names come
+            again in each of its archives.
         survey: What was left out.
     """
 
@@ -81,6 +84,7 @@ class Listing:
     pictures: list[Entry]
     others: dict[str, Entry]
     survey: Survey
+    classes: dict[tuple[str, str], Entry] = field(default_factory=dict)
 
 
 class Collector:
@@ -91,6 +95,7 @@ class Collector:
         self._place = place
         self._pictures: list[Entry] = []
         self._others: dict[str, Entry] = {}
+        self._classes: dict[tuple[str, str], Entry] = {}
 
     def add(self, entry: Entry, size_bytes: int, head: Callable[[], bytes]) -> None:
         """Take a file in by its name, or by its first bytes where the name doesn't tell."""
@@ -105,6 +110,8 @@ class Collector:
         taken = suffix in SUFFIXES or (suffix not in _OTHERS and is_picture(head()))
         if not taken:
             self._others[entry.name] = entry
+            if suffix == CLASS_SUFFIX:
+                self._classes[archive_of(entry), entry.name] = entry
             self.survey.leave_out(NO_IMAGE, entry.name)
             return
         if size_bytes > MAX_FILE_BYTES:
@@ -117,7 +124,12 @@ class Collector:
     def listing(self) -> Listing:
         """Return what was found, in the order of the names' bytes."""
         self._pictures.sort(key=order_of)
-        return Listing(self._place, self._pictures, self._others, self.survey)
+        return Listing(self._place, self._pictures, self._others, self.survey, self._classes)
+
+
+def archive_of(entry: Entry) -> str:
+    """Return the archive that an entry lies in; "" for a file of its own."""
+    return "" if entry.path == entry.name else entry.path
 
 
 def order_of(entry: Entry) -> tuple[bytes, bytes]:

@@ -89,9 +89,9 @@ def ingest(
         ref = _prepared(opened, reading, store) or _prepare(opened, reading, store, progress)
         outcome = _outcome(opened, reading, store)
         say(outcome["line"])
-        if labels == "none" or (labels == "auto" and not (opened.labels or needs_labels)):
-            return replace(ref, source=source)
-        classes = find_labels(opened, labels, open_place)
+        classes = find_labels(opened, labels, open_place, are_needed=needs_labels)
+    if classes is None:
+        return replace(ref, source=source)
     return _labelled(replace(ref, source=source), classes, outcome["damaged"], store, say)
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.artifacts.datasets.label_sources import labels_from_file, labels_from_folders
+from orchestrator.artifacts.datasets.label_files import labels_from_file
+from orchestrator.artifacts.datasets.label_sources import labels_from_folders
 from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace
 from orchestrator.artifacts.datasets.sources import Source
@@ -11,17 +12,26 @@ from orchestrator.errors import DatasetError
 from orchestrator.store.objects import ObjectStore
 
 
-def find_labels(source: Source, mode: str, open_place: Callable[[str], ObjectStore]) -> ClassLabels:
-    """Return the labels of a source's images, damaged ones among them.
+def find_labels(
+    source: Source,
+    mode: str,
+    open_place: Callable[[str], ObjectStore],
+    *,
+    are_needed: bool = True,
+) -> ClassLabels | None:
+    """Return the labels of a source's images, damaged ones among them; None if there are none.
 
     Args:
         source: Where the images are from.
-        mode: `auto`, `folders` or `file:PATH`.
+        mode: `none`, `auto`, `folders` or `file:PATH`.
         open_place: Opens the s3:// URI of a file.
+        are_needed: Whether `auto` is refused where there are none.
 
     Raises:
-        DatasetError: There are none, or they can't be read.
+        DatasetError: There are none though they are needed, or they can't be read.
     """
+    if mode == "none":
+        return None
     if mode.startswith("file:"):
         place, path = _file_place(mode.removeprefix("file:"), open_place)
         return labels_from_file(place, path, source.names, source.num_images)
@@ -29,12 +39,14 @@ def find_labels(source: Source, mode: str, open_place: Callable[[str], ObjectSto
         if source.names is None:
             raise DatasetError(f"{source.name} has no folders that could name classes")
         return labels_from_folders(source.names, source.name)
-    if not source.labels:
+    finder = next(iter(source.labels.values()), None)
+    labels = finder() if finder is not None else None
+    if labels is None and are_needed:
         raise DatasetError(
-            f"{source.name} has no labels that can be found: no folders, no dataset.json, .cls, "
-            "label array or label column; give dataset.labels: {file: PATH}"
+            f"{source.name} has no labels that can be found: no folders, no labels in a "
+            "dataset.json, no .cls, label array or label column; give dataset.labels: {file: PATH}"
         )
-    return next(iter(source.labels.values()))()
+    return labels
 
 
 def _file_place(path: str, open_place: Callable[[str], ObjectStore]) -> tuple[Place, str]:

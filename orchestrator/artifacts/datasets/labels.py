@@ -18,6 +18,7 @@ image has a class; "no class", as classifier-free guidance draws it, is the trai
 import hashlib
 import io
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -62,22 +63,27 @@ class ClassLabels:
 
 
 def labels_from_names(names: Sequence[str]) -> ClassLabels:
-    """Number the classes in the order of their names' bytes."""
-    classes = sorted(set(names), key=str.encode)
+    """Number the classes in the order of their names' bytes, which need not be UTF-8."""
+    classes = sorted(set(names), key=os.fsencode)
     number_of = {name: number for number, name in enumerate(classes)}
-    return ClassLabels(np.array([number_of[name] for name in names], np.int64), tuple(classes))
+    shown = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in classes)
+    return ClassLabels(np.array([number_of[name] for name in names], np.int64), tuple(shown))
 
 
 def labels_from_numbers(numbers: NDArray[np.generic], source: str) -> ClassLabels:
     """Take over classes that are numbered already; a class without an image keeps its number.
 
     Args:
-        numbers: (N,) whole numbers from 0.
+        numbers: (N,) whole numbers from 0, of any type, or truth values.
         source: What messages call their origin.
 
     Raises:
         DatasetError: They are no class numbers.
     """
+    if numbers.dtype.kind == "b" or (
+        numbers.dtype.kind == "f" and np.isfinite(numbers).all() and not (numbers % 1).any()
+    ):
+        numbers = numbers.astype(np.int64)
     if not np.issubdtype(numbers.dtype, np.integer) or numbers.ndim != 1:
         raise DatasetError(
             f"{source} holds labels as {numbers.dtype} {numbers.shape}; "
@@ -172,7 +178,7 @@ def describe_classes(ref: DatasetRef) -> str:
     told = pairs if len(pairs) <= _ALL_TOLD else pairs[:3]
     shown = ", ".join(f"{name} {count}" for name, count in told)
     if len(told) == len(pairs):
-        return f"{len(pairs)} classes: {shown}"
+        return f"{len(pairs)} class{'es' if len(pairs) != 1 else ''}: {shown}"
     least, most = min(ref.class_counts), max(ref.class_counts)
     return f"{len(pairs)} classes of {least} to {most} images: {shown}, ..."
 

@@ -1,6 +1,7 @@
 """What became of every file of a source: nothing is left out without a word."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,6 +15,15 @@ NO_FILE = "no plain file"
 UNREADABLE = "unreadable folder"
 _NAMED = 2  # of what is left out for a reason, so many are named
 _BY_SUFFIX = frozenset({NO_IMAGE})
+
+
+# What parts of a set are called, which nobody should train on together unawares.
+_PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev"})
+
+
+def parts_of_sets(names: Iterable[str]) -> set[str]:
+    """Return which of these names are such of parts."""
+    return {name for name in names if name.lower() in _PARTS}
 
 
 @dataclass
@@ -36,6 +46,13 @@ class Survey:
         named = self._names.setdefault(reason, [])
         if len(named) < _NAMED:
             named.append(name)
+
+    def note_parts(self, names: Iterable[str]) -> None:
+        """Note that a source has parts as train and test, by its files' folders or beginnings."""
+        words = {word for name in names for word in _words(name)}
+        found = parts_of_sets(words)
+        if len(found) > 1:
+            self.notes[f"parts taken together as one set ({', '.join(sorted(found))})"] = len(found)
 
     @property
     def num_left_out(self) -> int:
@@ -85,3 +102,11 @@ class Survey:
             "links_followed": self.links_followed,
             "notes": dict(self.notes),
         }
+
+
+def _words(name: str) -> Iterator[str]:
+    """Yield the folders of a file, and what stands before the number of a shard."""
+    *folders, file = name.split("/")
+    yield from folders
+    if "-of-" in file:
+        yield file.partition("-")[0]

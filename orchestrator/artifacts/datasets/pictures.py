@@ -7,6 +7,7 @@ than sRGB are converted to it, 16 bits stay 16 bits. What cannot be read so is r
 import functools
 import hashlib
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -38,6 +39,7 @@ MAX_PIXELS = 1 << 24
 MAX_PIXELS_SCALED = 1 << 27
 ANIMATION = "only the first frame of an animation"
 PROFILE = "unusable colour profile taken for sRGB"
+WIDE_PROFILE = "colour profile of more than 8 bits a value taken for sRGB"
 # Named by their modules, so that they are registered.
 FORMATS = (
     PngImagePlugin.PngImageFile.format,
@@ -52,6 +54,7 @@ HEAD_BYTES = 32
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLAIN = {"L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "La": "LA", "RGBa": "RGBA"}
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1  # of a TIFF's tags
 _NEARLY_EQUAL = 2  # of 255: a profile that moves no colour further than this is that of sRGB
 # What Pillow's decoders raise on damaged files, fuzzed ones among them.
 _DAMAGE = (
@@ -86,10 +89,16 @@ def is_tiff(head: bytes) -> bool:
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Keep Pillow's own warnings off the terminal while pictures are decoded, in any thread."""
+    """Keep Pillow's own words off the terminal while pictures are decoded, in any thread."""
+    pillow = logging.getLogger("PIL")
+    level = pillow.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        pillow.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            pillow.setLevel(level)
 
 
 def decode_picture(
@@ -148,18 +157,31 @@ def _decoded(
             )
         if num_frames > 1 and image.format != "MPO":  # a JPEG with more views of it behind
             notes[ANIMATION] += 1
-        if image.format == "PNG" and data[24] == 16 and data[25] != 0:
-            return _turned(decode_wide_png(data, name), image)
-        if image.format == "TIFF" and _is_wide(image):
-            return decode_wide_tiff(data, name)
-        return _plain(image, name, notes)
+        pixels = _wide(image, data, name)
+        if pixels is None:
+            return _plain(image, name, notes)
+        if image.info.get("icc_profile"):
+            notes[WIDE_PROFILE] += 1
+        return _turned(pixels, image)
+
+
+def _wide(image: Image.Image, data: bytes, name: str) -> NDArray[Any] | None:
+    """Return the pixels of what Pillow reads only in part; None for what it reads whole."""
+    if image.format == "PNG" and data[24] == 16 and data[25] != 0:
+        return decode_wide_png(data, name)
+    if image.format == "TIFF" and _is_wide(image):
+        return decode_wide_tiff(data, name)
+    return None
 
 
 def _is_wide(image: Image.Image) -> bool:
-    """Tell whether a TIFF has more than 8 bits a value, which Pillow reads only in part."""
+    """Tell whether a TIFF holds other values than bytes, which Pillow reads only in part."""
     tags: Any = getattr(image, "tag_v2", {})
-    bits = tags.get(258, (1,))
-    return bool(max(bits if isinstance(bits, tuple) else (bits,)) > 8)
+    bits, forms = (
+        value if isinstance(value, tuple) else (value,)
+        for value in (tags.get(_BITS_PER_SAMPLE, 1), tags.get(_SAMPLE_FORMAT, _UNSIGNED))
+    )
+    return max(bits) > 8 or set(forms) != {_UNSIGNED}
 
 
 def _plain(image: Image.Image, name: str, notes: Counter[str]) -> Image.Image | NDArray[Any]:

@@ -22,11 +22,12 @@ from orchestrator.artifacts.datasets.archives import (
     unpacked,
 )
 from orchestrator.artifacts.datasets.arrays import (
-    LABEL_NAMES,
+    EMPTY_ZIP_MAGIC,
     ZIP_MAGIC,
     ArrayFile,
     Block,
     choose_images,
+    choose_labels,
     is_array,
     npz_arrays,
     read_vector,
@@ -127,7 +128,9 @@ def _open_listing(listing: Listing) -> Source:
             return _pictures(shards, listing.place.name)
         if tables:
             stamp = _hash(entry.stamp for entry in tables)
-            return _table(ParquetImages(listing.place, [e.path for e in tables]), stamp)
+            source = _table(ParquetImages(listing.place, [e.path for e in tables]), stamp)
+            source.survey.note_parts(entry.name for entry in tables)
+            return source
         refuse_listing(listing, listing.place.name)
     return _pictures(listing, listing.place.name)
 
@@ -135,6 +138,7 @@ def _open_listing(listing: Listing) -> Source:
 def _pictures(listing: Listing, name: str) -> Source:
     if not listing.pictures:
         refuse_listing(listing, name)
+    listing.survey.note_parts(entry.name for entry in listing.pictures)
 
     def encoded(start: int, stop: int) -> Encoded:
         for entry in listing.pictures[start:stop]:
@@ -171,7 +175,7 @@ def _open_file(place: Place, path: str, stamp: str, scratch: Path) -> Source:
         return _open_packed(place, path, stamp, scratch)
     if is_array(head):
         return _array(place, path, stamp)
-    if head.startswith(ZIP_MAGIC):
+    if head.startswith((ZIP_MAGIC, EMPTY_ZIP_MAGIC)):
         return _open_zip(place, path, stamp)
     if head.startswith(PARQUET_MAGIC):
         return _table(ParquetImages(place, [path]), stamp)
@@ -203,6 +207,8 @@ def _open_packed(place: Place, path: str, stamp: str, scratch: Path) -> Source:
     if is_array(head):
         return _array(place, path, stamp)
     refuse_kind(head, name)
+    if is_picture(head) or head.startswith((ZIP_MAGIC, PARQUET_MAGIC)):
+        raise DatasetError(f"{name} is one packed file, no tar; unpack it first")
     copy = scratch / "unpacked.tar"
     with place.open(path) as file:
         unpack_to(file, copy, name)
@@ -244,12 +250,13 @@ def _open_zip(place: Place, path: str, stamp: str) -> Source:
         return _pictures(found.listing(), name)
     member = choose_images(arrays, name)
     source = _array(place, path, stamp, member)
+    labels = choose_labels(arrays, member)
     for array in arrays:
-        if array != member and array not in LABEL_NAMES:
+        if array not in (member, labels):
             source.survey.leave_out("array", array)
-    for array in [label for label in LABEL_NAMES if label in arrays and label != member][:1]:
-        source.labels["array"] = lambda array=array: labels_from_numbers(  # type: ignore[misc]
-            read_vector(place, path, array), f"{name}: {array}"
+    if labels is not None:
+        source.labels["array"] = lambda: labels_from_numbers(
+            read_vector(place, path, labels), f"{name}: {labels}"
         )
     return source
 
@@ -257,15 +264,22 @@ def _open_zip(place: Place, path: str, stamp: str) -> Source:
 def _array(place: Place, path: str, stamp: str, member: str | None = None) -> Source:
     file = ArrayFile(place, path, member)
     labels: dict[str, LabelFinder] = {}
-    sibling, changed = _IDX_IMAGES.subn(r"labels\1idx1", PurePosixPath(path).name)
-    beside = str(PurePosixPath(path).with_name(sibling))
-    if changed and _is_there(place, beside):
+    beside = _idx_labels(place, path)
+    if beside is not None:
         labels["array"] = lambda: labels_from_numbers(
             read_vector(place, beside), place.full_name(beside)
         )
     return Source(
         file.name, file.num_images, Survey(), blocks=file.blocks, labels=labels, stamp=stamp
     )
+
+
+def _idx_labels(place: Place, path: str) -> str | None:
+    """Return the IDX file of labels beside one of images, packed or not; None where none is."""
+    name, changed = _IDX_IMAGES.subn(r"labels\1idx1", PurePosixPath(path).name)
+    others = (name, f"{name}.gz", name.removesuffix(".gz")) if changed else ()
+    beside = [str(PurePosixPath(path).with_name(other)) for other in others]
+    return next((other for other in beside if _is_there(place, other)), None)
 
 
 def _is_there(place: Place, path: str) -> bool:

@@ -39,17 +39,21 @@ class ParquetImages:
         self._place = place
         self._paths = paths
         self._rows: list[int] = []
+        schemas: list[Any] = []
         for path in paths:
             with _opened(place, path) as table:
                 self._rows.append(table.metadata.num_rows)
-                if path == paths[0]:
-                    schema = table.schema_arrow
-        self._schema = schema
+                schemas.append(table.schema_arrow)
+        self._schema = schemas[0]
         self.name = place.full_name(paths[0]) if len(paths) == 1 else place.name
-        self._column = _image_column(schema, self.name)
+        self._column = _image_column(self._schema, place.full_name(paths[0]))
         self.num_images = sum(self._rows)
-        found = [name for name in _LABELS if name in schema.names]
+        if not self.num_images:
+            raise DatasetError(f"{self.name} has no rows, so it holds no images")
+        found = [name for name in _LABELS if name in self._schema.names]
         self._label_column = found[0] if found else None
+        for path, schema in zip(paths, schemas, strict=True):
+            _check_columns(schema, [self._column, *found[:1]], self._schema, place.full_name(path))
 
     @property
     def has_labels(self) -> bool:
@@ -64,7 +68,8 @@ class ParquetImages:
             if lower < upper:
                 name = self._place.full_name(path)
                 for row, value in self._values(path, lower, upper):
-                    yield f"{name}: row {row}", lambda value=value, row=row: _bytes_of(value, row)  # type: ignore[misc]
+                    told = f"{name}: row {row}"
+                    yield told, lambda value=value, told=told: _bytes_of(value, told)  # type: ignore[misc]
             first += num_rows
 
     def _values(self, path: str, lower: int, upper: int) -> Iterator[tuple[int, Any]]:
@@ -140,11 +145,22 @@ def _image_column(schema: Any, name: str) -> str:
     return str(fitting[0])
 
 
-def _bytes_of(value: Any, row: int) -> bytes:
+def _check_columns(schema: Any, columns: Sequence[str], first: Any, name: str) -> None:
+    """Raise DatasetError unless a file has the columns of the first one, of the same types."""
+    for column in columns:
+        index = schema.get_field_index(column)
+        if index < 0 or schema.field(index).type != first.field(column).type:
+            raise DatasetError(
+                f"{name} has no column {column} of {first.field(column).type} as the first file "
+                f"has; its columns: {', '.join(map(str, schema.names))}"
+            )
+
+
+def _bytes_of(value: Any, name: str) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes")
     if not value:
-        raise DatasetError(f"row {row} holds no bytes of an image, only a path or nothing")
+        raise DatasetError(f"{name} holds no bytes of an image, only a path or nothing")
     return bytes(value)
 
 

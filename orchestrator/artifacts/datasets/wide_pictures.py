@@ -13,6 +13,7 @@ from orchestrator.errors import DatasetError
 _EXTRA = "pip install 'ddpmctl[images]'"
 KEPT_DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
 _MAX_CHANNELS = 64
+_PLAIN_TIFF = frozenset({"MINISBLACK", "RGB"})
 
 
 def decode_wide_png(data: bytes, name: str) -> NDArray[Any]:
@@ -61,9 +62,23 @@ def tiff_pages(file: Any, name: str) -> Iterator[NDArray[Any]]:
     try:
         with tifffile.TiffFile(file) as tiff:
             for page in tiff.pages:
-                yield _channels_last(page.asarray(), page.axes, name)
+                yield _as_seen(_channels_last(page.asarray(), page.axes, name), page, name)
     except (tifffile.TiffFileError, ValueError, OSError, struct.error, LookupError) as error:
         raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
+
+
+def _as_seen(pixels: NDArray[Any], page: Any, name: str) -> NDArray[Any]:
+    """Return grey or RGB as a viewer shows it. Raises: DatasetError."""
+    meaning = page.photometric
+    kind = getattr(meaning, "name", str(meaning))
+    if kind == "MINISWHITE" and pixels.dtype.kind == "u":
+        inverted: NDArray[Any] = ((1 << page.bitspersample) - 1 - pixels).astype(pixels.dtype)
+        return inverted
+    if kind not in _PLAIN_TIFF:
+        raise DatasetError(
+            f"{name} holds {pixels.dtype} values that mean {kind}; save it as grey or RGB"
+        )
+    return pixels
 
 
 def count_tiff_pages(file: Any, name: str) -> int:
