@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import click
-
-from orchestrator.cli.terminal import Column, table
+from orchestrator.cli.terminal import Column, shortened_to_end, table
 from orchestrator.client.describe import duration_text, mark_of, progress_text, state_text
 from orchestrator.client.overview import Overview
 from orchestrator.client.status import ListedJob
@@ -97,11 +95,6 @@ def frame(
         lines += _rows(overview, board, width, height - len(lines) - 2)
     keys = _KEYS_OF_JOB if board.is_open else _KEYS_OF_LIST
     return [*lines[: height - 2], "", shortened_to_end(keys, width)]
-
-
-def shortened_to_end(line: str, width: int) -> str:
-    """Return a line without what does not fit at its end; colours do not count."""
-    return line if len(click.unstyle(line)) <= width else click.unstyle(line)[:width]
 
 
 def _head(overview: Overview, width: int, trouble: str) -> list[str]:

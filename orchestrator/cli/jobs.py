@@ -9,12 +9,11 @@ from dataclasses import replace
 import click
 
 from orchestrator.cli.arguments import JobArgument
-from orchestrator.cli.board import shortened_to_end
 from orchestrator.cli.hints import next_step
 from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.progress import PLAIN_EVERY_S, ProgressView
 from orchestrator.cli.screen import Screen, is_screen
-from orchestrator.cli.terminal import color_option, job_text
+from orchestrator.cli.terminal import color_option, job_text, shortened_to_end
 from orchestrator.client.describe import describe_job, state_text
 from orchestrator.client.ensure import Keeper, ensure_orchestrator, ensure_running
 from orchestrator.client.status import JobStatus, follow, job_status

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.output import complain
@@ -69,6 +70,16 @@ class _LazyGroup(VerbGroup):
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         _keep_examples(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs that begin so, with their one line each, loading none."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=line)
+            for name, (_, line) in _VERBS.items()
+            if name.startswith(incomplete)
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs with their one line each, loading none."""

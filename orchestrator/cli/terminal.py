@@ -62,6 +62,11 @@ def shortened(text: str, width: int) -> str:
     return text[:front] + dots[:width] + text[len(text) - (kept - front) :]
 
 
+def shortened_to_end(line: str, width: int) -> str:
+    """Return a line without what does not fit at its end; colours do not count."""
+    return line if len(click.unstyle(line)) <= width else click.unstyle(line)[:width]
+
+
 def _knows(character: str) -> bool:
     try:
         character.encode(sys.stdout.encoding or "ascii")

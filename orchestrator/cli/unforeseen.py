@@ -2,13 +2,9 @@
 
 import errno
 import os
-import platform
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 
 _MAX_TEXT = 300
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -34,6 +30,10 @@ def describe(error: BaseException, arguments: Sequence[str]) -> str:
 
 def _report(error: BaseException, arguments: Sequence[str]) -> str | None:
     """Write the traceback into a file of its own, and return its path; None where that fails."""
+    import platform  # these, and the version's, take longer than all of `--help`
+    import tempfile
+    import traceback
+
     lines = [
         f"ddpmctl {_version()} on Python {platform.python_version()}, {platform.platform()}\n",
         f"arguments: {list(arguments)!r}\n\n",
@@ -48,6 +48,8 @@ def _report(error: BaseException, arguments: Sequence[str]) -> str | None:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("ddpmctl")
     except PackageNotFoundError:

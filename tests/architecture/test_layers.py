@@ -382,6 +382,9 @@ def test_nothing_reads_pickles() -> None:
     [
         # `ddpmctl list` must answer before a user wonders; `import ray` alone is half a second.
         ("cli.main", HEAVY),
+        # Completion of a verb and `--help` are this module and click.
+        ("cli.main", {"pydantic", "numpy", "importlib.metadata", "tempfile", "traceback"}),
+        ("cli.submit", {*HEAVY, "numpy"}),
         # Of a training, the worker needs torch, and the process before it does not.
         ("training.driver", {"torch", "ray"}),
     ],

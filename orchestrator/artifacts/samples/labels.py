@@ -6,15 +6,17 @@ set can tell the label of every image without a table.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from ddpm.config import ConfigError, SamplingConfig
 
+if TYPE_CHECKING:  # `submit` makes rules and needs no array for that
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Labels = NDArray[np.int64]
+
 NO_CLASS = -1
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ class LabelRule:
     counts: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
 
-    def of(self, start: int, stop: int) -> Labels:
+    def of(self, start: int, stop: int) -> "Labels":
         """Return the labels of images start to stop - 1: (stop - start,) int64."""
+        import numpy as np
+
         indices, classes = np.arange(start, stop), np.asarray(self.classes, dtype=np.int64)
         if self.kind == "cycle":
             return classes[indices % len(classes)]
@@ -97,8 +101,8 @@ def make_rule(
 
 
 def by_class(
-    images: NDArray[np.uint8], rule: LabelRule | None
-) -> tuple[NDArray[np.uint8], int | None]:
+    images: "NDArray[np.uint8]", rule: LabelRule | None
+) -> "tuple[NDArray[np.uint8], int | None]":
     """Return a set's first images in rows of one class each, and the columns of such a grid.
 
     Args:
@@ -106,6 +110,8 @@ def by_class(
         rule: Their labels; None leaves them as they are. What does not fill a row for each class
             is left out.
     """
+    import numpy as np
+
     labels = rule.of(0, len(images)) if rule else np.zeros(0, dtype=np.int64)
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:

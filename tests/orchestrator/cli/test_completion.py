@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 
 import click
 import pytest
@@ -84,3 +85,19 @@ def test_the_manual_page_has_every_verb_and_roff_takes_it() -> None:
             [groff, "-man", "-Tascii", "-ww", "-z"], input=page, capture_output=True, text=True
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_verbs_are_completed_without_loading_any() -> None:
+    """Whoever presses Tab waits for it; loading `submit` to name it took most of a second."""
+    code = (
+        "import click, sys; from orchestrator.cli.main import main; "
+        "found = main.shell_complete(click.Context(main), 's'); "
+        "print(*(item.value for item in found)); "
+        "print([name for name in sys.modules if name.startswith('orchestrator.cli.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    verbs, loaded = done.stdout.splitlines()
+    assert {"submit", "status", "samples", "schema"} == set(verbs.split())
+    assert "orchestrator.cli.submit" not in loaded
+    options = main.shell_complete(click.Context(main), "--v")
+    assert [item.value for item in options] == ["--version"]
