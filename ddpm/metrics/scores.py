@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddpm.metrics.blocks import Features, normalised
-from ddpm.metrics.frechet import frechet_between
+from ddpm.metrics.frechet import FeatureMoments, frechet_between, frechet_distance
 from ddpm.metrics.kernel import kernel_distance
 from ddpm.metrics.neighbours import neighbourhoods
 
@@ -86,6 +86,36 @@ def score_all(
     other = reference if m == equal else _part(reference, equal, rng)
     measure = partial(_neighbours, k=k)
     return scores | _Comparison(measure, one, other, rng, reference).scores(k=k)
+
+
+def score_from_statistics(
+    features: Features,
+    reference: Features,
+    mean: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+    *,
+    num_reference: int = 0,
+    seed: int = 0,
+) -> Score:
+    """Return the Fréchet distance of samples (N, D) from statistics, with spread and floor.
+
+    Args:
+        features: Of the samples.
+        reference: Of real images (M, D): the floor is their distance from the statistics.
+        mean: (D,), of the statistics.
+        covariance: (D, D), of the statistics.
+        num_reference: Images that the statistics are of; 0 where nobody says.
+        seed: Of the halves and splits.
+    """
+    rng = np.random.Generator(np.random.Philox(key=[seed, _PARTS_STREAM]))
+
+    def measure(one: Features, _: Features) -> Values:
+        own = FeatureMoments.of(one)
+        return {FRECHET: frechet_distance(own.mean, own.covariance, mean, covariance)}
+
+    comparison = _Comparison(measure, features, reference, rng)
+    score = comparison.scores(max_floor=len(reference))[FRECHET]
+    return replace(score, num_reference=num_reference)
 
 
 def _frechet(features: Features, reference: Features) -> Values:

@@ -1,4 +1,4 @@
-"""The verbs about sample sets: `samples verify|repair|export|grid`."""
+"""The verbs about sample sets: `samples verify|repair|export|grid|statistics`."""
 
 import sys
 from dataclasses import asdict
@@ -21,11 +21,12 @@ from orchestrator.cli.jobs import watch
 from orchestrator.cli.output import Output, output_option, short_output_option
 from orchestrator.client.asking import ask_and_wait
 from orchestrator.client.surroundings import Start, surroundings
-from orchestrator.errors import BadInputError
+from orchestrator.errors import BadInputError, ObjectNotFoundError
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
+from orchestrator.store.keys import JobPaths
 
 _WITHOUT_END = (JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobState.STOPPING)
 
@@ -90,6 +91,30 @@ def export_command(
     )
     value = {"path": str(path), "format": export_format, "num_images": num_images}
     output.result(value, f"{num_images} images in {path}")
+
+
+@samples_command.command("statistics")
+@click.argument("job", cls=JobArgument)
+@click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
+@short_output_option
+def statistics_command(job: str, path: Path, output: Output) -> None:
+    """Write mean and covariance of an evaluation's real images, as FID tools read them."""
+    store = surroundings(output.say).store
+    job_id = find_job_id(store, job)
+    try:
+        body = store.get(JobPaths(job_id).reference_statistics).body
+    except ObjectNotFoundError as error:
+        raise BadInputError(
+            f"{job_id} has no statistics: it is no evaluation that has ended, or has no more real "
+            "images than features, or more than 2,048 features"
+        ) from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    except OSError as error:
+        raise BadInputError(f"cannot write {path}: {error.strerror}") from error
+    value = {"path": str(path.absolute()), "size_bytes": len(body)}
+    output.result(value, f"mu and sigma of the real images: {path.absolute()}")
 
 
 @samples_command.command("grid")

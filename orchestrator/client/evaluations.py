@@ -16,7 +16,17 @@ from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
-MEASURES = ("fid", "fd", "kid", "precision", "recall", "density", "coverage")
+MEASURES = (
+    "fid",
+    "fd",
+    "fid-statistics",
+    "fd-statistics",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,13 @@ from orchestrator.evaluation.image_sets import (
     open_reader,
     read_classes,
 )
-from orchestrator.evaluation.scoring import Findings, score_features, speed_of
+from orchestrator.evaluation.scoring import Findings, score_features, speed_of, split_reference
+from orchestrator.evaluation.statistics import (
+    Statistics,
+    check_width,
+    encode_statistics,
+    read_statistics,
+)
 from orchestrator.evaluation.worker import FeatureSetup, sets_of
 from orchestrator.fleet.run import FleetRun, placement_of
 from orchestrator.fleet.table import ShardTable
@@ -144,8 +150,24 @@ class Evaluation:
             _gathered(folder / f"{number}.npy", images, features[number])
             for number, images in enumerate(self.sets)
         )
+        statistics = self._statistics(samples)
         classes = read_classes(self.attempt.store, self.sets[1])
-        return score_features(self.spec, samples, reference, self.sets[1], classes)
+        found = score_features(self.spec, samples, reference, self.sets[1], classes, statistics)
+        train = reference[split_reference(self.sets[1])[0]]
+        written = encode_statistics(train, self.spec.extractor)
+        if written is not None:
+            self.attempt.store.put(self.attempt.job.reference_statistics, written)
+        return found
+
+    def _statistics(self, samples: Features) -> Statistics | None:
+        """Return the published statistics that were asked for. Raises: BadInputError."""
+        spec = self.spec.statistics
+        if spec is None:
+            return None
+        pinned = spec.model_copy(update={"sha256": self.decisions["statistics_sha256"]})
+        statistics = read_statistics(pinned, self.spec.extractor)
+        check_width(statistics, spec, samples)
+        return statistics
 
     def _keep(self, findings: Findings) -> None:
         attempt, (samples, reference) = self.attempt, self.sets
@@ -156,6 +178,7 @@ class Evaluation:
             "against": reference.to_json(),
             "extractor": self.decisions["extractor"],
             "extractor_sha256": self._extractor,
+            "statistics_sha256": self.decisions.get("statistics_sha256", ""),
             "speed": self._speed(),
         }
         attempt.store.put(attempt.job.evaluation, json.dumps(result, indent=1).encode())
@@ -189,7 +212,11 @@ class Evaluation:
 
 def _proposal(store: ObjectStore, spec: EvaluateJob) -> dict[str, Any]:
     samples, reference = find_sets(store, spec)
+    told = {}
+    if spec.statistics is not None:
+        told["statistics_sha256"] = read_statistics(spec.statistics, spec.extractor).sha256
     return {
+        **told,
         "of": samples.to_json(),
         "against": reference.to_json(),
         "extractor": spec.extractor.model_dump(mode="json"),

@@ -50,6 +50,8 @@ def metric_name(measure: str, spec: ExtractorSpec) -> str:
     """Return what a metric is called: `fid` of the published Inception alone, else by extractor."""
     if measure == "frechet":
         return "fid" if spec.name == "inception" else f"fd-{spec.name}"
+    if measure == "statistics":
+        return "fid-statistics" if spec.name == "inception" else f"fd-statistics-{spec.name}"
     return f"{'kid' if measure == 'kernel' else measure}-{spec.name}"
 
 

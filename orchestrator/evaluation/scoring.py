@@ -16,11 +16,12 @@ from ddpm.metrics.neighbours import (
     kth_distances,
     nearest_in,
 )
-from ddpm.metrics.scores import Score, score_all
+from ddpm.metrics.scores import Score, score_all, score_from_statistics
 from ddpm.training.data import ImageDataset
 from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.evaluation.extractors import metric_name
 from orchestrator.evaluation.image_sets import ImageSet
+from orchestrator.evaluation.statistics import Statistics
 from orchestrator.specs.evaluate import EvaluateJob
 
 FORMAT_VERSION = 1
@@ -117,6 +118,7 @@ def score_features(
     reference: Features,
     images: ImageSet,
     labels: ClassLabels | None = None,
+    statistics: Statistics | None = None,
 ) -> Findings:
     """Compare samples with real images.
 
@@ -126,6 +128,7 @@ def score_features(
         reference: (M, D), of all images of the reference set.
         images: That set.
         labels: Its classes, if it has some.
+        statistics: Published ones, if they were asked for.
     """
     train_images, held_out = split_reference(images)
     train = reference[train_images]
@@ -139,6 +142,10 @@ def score_features(
         remarks.append(
             f"no {metric_name('frechet', spec.extractor)}: it needs more than {samples.shape[1]} "
             f"images on each side, there are {smaller}; the kernel distance has no such bias"
+        )
+    elif statistics is not None:
+        named[metric_name("statistics", spec.extractor)] = score_from_statistics(
+            samples, train, statistics.mean, statistics.covariance, seed=spec.seed
         )
     nearest = nearest_in(samples, train)
     is_dataset = images.form == "dataset"

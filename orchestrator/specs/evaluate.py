@@ -53,6 +53,18 @@ class ExtractorSpec(Closed):
         return self
 
 
+class StatisticsSpec(Closed):
+    """Mean and covariance of real images' features that others have published.
+
+    Attributes:
+        file: An npz with `mu` and `sigma`: a path on the machine where drivers run.
+        sha256: Hash of the file; none takes it as it is, and the result names it.
+    """
+
+    file: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
 class EvaluateJob(Job):
     """Compare a sample set with real images.
 
@@ -60,6 +72,8 @@ class EvaluateJob(Job):
         of: The sample set; waits until its job has ended.
         against: The job whose images it is compared with; one of this and `dataset` is given.
         dataset: Real images to compare with, by their source.
+        statistics: Published statistics of real images that the Fréchet distance is measured
+            from, too, beside the other metrics.
         extractor: What turns images into features.
         k: Neighbours of precision, recall, density and coverage.
         seed: Of the halves and splits that standard errors and floors come from.
@@ -69,6 +83,7 @@ class EvaluateJob(Job):
     of: SetRef
     against: SetRef | None = None
     dataset: DatasetSpec | None = None
+    statistics: StatisticsSpec | None = None
     extractor: ExtractorSpec = Field(default_factory=ExtractorSpec)
     k: Annotated[int, Field(ge=1, le=100)] = 5
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

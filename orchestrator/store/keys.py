@@ -279,6 +279,11 @@ class JobPaths:
         return f"{self.folder}evaluation.json"
 
     @property
+    def reference_statistics(self) -> str:
+        """Key of mean and covariance of an evaluation's real images."""
+        return f"{self.folder}reference-statistics.npz"
+
+    @property
     def bounds(self) -> str:
         """Folder of the shards of a likelihood."""
         return f"{self.folder}bounds/"

@@ -15,6 +15,8 @@ from orchestrator.store.objects import ObjectStore
 _MEANING = {
     "fid": "Fréchet distance by the published Inception; 0 is perfect",
     "fd": "Fréchet distance; 0 is perfect",
+    "fid-statistics": "the same from published statistics",
+    "fd-statistics": "Fréchet distance from given statistics",
     "kid": "kernel distance; 0 is perfect, may be below",
     "precision": "share of samples that look real",
     "density": "real neighbourhoods that hold a sample",

@@ -21,7 +21,7 @@ from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import JoinedPlan
 from orchestrator.lifecycle.state import Placement
-from orchestrator.specs.evaluate import EvaluateJob, ExtractorSpec, SetRef
+from orchestrator.specs.evaluate import EvaluateJob, ExtractorSpec, SetRef, StatisticsSpec
 from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.writer import MetricWriter
@@ -284,6 +284,27 @@ def test_a_reference_of_other_values_is_refused(
     dataset = DatasetSpec(source="real", sha256=ref.sha256)
     with pytest.raises(BadInputError, match=r"real holds float32 .*8-bit images"):
         Evaluated(store, "quality", spec_of(store, dataset=dataset)).begin(metrics)
+
+
+def test_statistics_of_others_are_compared_with_and_fixed_once(
+    store: MemoryStore, metrics: MetricWriter, tmp_path: Path
+) -> None:
+    """Those that one evaluation leaves give another one the distance from the images themselves."""
+    first = Evaluated(store, "quality", spec_of(store))
+    first.compute(evaluation := first.begin(metrics))
+    evaluation.run()
+    path = tmp_path / "statistics.npz"
+    path.write_bytes(store.get(JobPaths("quality").reference_statistics).body)
+    spec = spec_of(store, statistics=StatisticsSpec(file=str(path)))
+    second = Evaluated(store, "more", spec)
+    evaluation = second.begin(metrics)
+    evaluation.run()
+    scores = second.result()["scores"]
+    expected = scores["fd-pixels"]["value"]
+    assert scores["fd-statistics-pixels"]["value"] == pytest.approx(expected, rel=1e-9)
+    path.write_bytes(b"another")
+    with pytest.raises(BadInputError, match="it is another file"):
+        second.begin(metrics).run()
 
 
 def test_a_training_is_no_set_to_evaluate(store: MemoryStore, metrics: MetricWriter) -> None:
