@@ -71,7 +71,6 @@ def test_a_file_that_is_another_one_is_refused(file: ExtractorSpec, tmp_path: Pa
 
 def test_efflite0_gives_features_of_its_packages_weights() -> None:
     """It works without a file from anywhere else."""
-    pytest.importorskip("efficientnet_lite_pytorch")
     extract = open_extractor(ExtractorSpec(name="efflite0"), CPU)
     found = extract(np.concatenate([IMAGES[:1], IMAGES[:1]]))
     assert found.shape == (2, 1280)
