@@ -37,8 +37,8 @@ from orchestrator.lifecycle.causes import headline
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import Placement, Reason
-from orchestrator.sampling.partials import newest_partials
-from orchestrator.sampling.studio import StoreSetup
+from orchestrator.sampling.partial_keys import newest_partials
+from orchestrator.sampling.setup import StoreSetup
 from orchestrator.specs.job import SampleJob
 from orchestrator.store.json_objects import read_json
 from orchestrator.tracking.writer import MetricWriter

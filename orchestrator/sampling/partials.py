@@ -1,4 +1,4 @@
-"""Shards that were left half drawn: (x_t, step) and the finished microbatches, kept and found.
+"""Shards that were left half drawn: (x_t, step) and the finished microbatches, kept and loaded.
 
 What a later attempt goes on from must have the same origin and range, or it is not used: nothing
 here can change a bit of the set.
@@ -6,9 +6,8 @@ here can change a bit of the set.
 
 import json
 import logging
-import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -21,13 +20,12 @@ from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
 from orchestrator.errors import ObjectNotFoundError
 from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import Canvas
-from orchestrator.store.keys import AttemptPaths, JobPaths
+from orchestrator.store.keys import AttemptPaths
 from orchestrator.store.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-_NAME = re.compile(r"attempts/(\d+)/partial/shard-(\d+)-[0-9a-f]+\.safetensors$")
 
 
 def save_partial(
@@ -72,22 +70,6 @@ def load_partial(store: ObjectStore, key: str, shard: Shard, origin: SetOrigin) 
     except (ObjectNotFoundError, SafetensorError, ValueError, KeyError, TypeError) as error:
         logger.warning("shard=%d begins anew, not from %s: %s", shard.index, key, error)
         return None
-
-
-def newest_partials(store: ObjectStore, paths: JobPaths, before: int) -> Iterator[tuple[int, str]]:
-    """Yield shard number and key of what earlier attempts left; the newest of a shard is last.
-
-    Args:
-        store: Where they lie.
-        paths: The job's keys.
-        before: Number of the present attempt.
-    """
-    for number in range(1, before):
-        left = store.list_objects(paths.attempt(number).partial)
-        for info in sorted(left, key=lambda info: info.modified_at):
-            found = _NAME.search(info.key)
-            if found is not None:
-                yield int(found[2]), info.key
 
 
 def _lists(canvas: Canvas) -> Mapping[str, list[Pixels]]:

@@ -7,7 +7,6 @@ import platform
 import secrets
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.steps import plan_steps, settled
 from ddpm.training.checkpoint import load_model
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
+from orchestrator.artifacts.checkpoints.resolve import fetch_model
 from orchestrator.artifacts.samples.labels import make_rule, rule_of
 from orchestrator.artifacts.samples.shards import (
     SampleShards,
@@ -47,10 +46,11 @@ from orchestrator.sampling.network import (
     recorded_sampling,
 )
 from orchestrator.sampling.partials import load_partial, save_partial
+from orchestrator.sampling.setup import StoreSetup
 from orchestrator.sampling.smoke import smoke_drawing
-from orchestrator.specs.job import SMOKE_STEPS, SampleJob
+from orchestrator.specs.job import SMOKE_STEPS
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
 from orchestrator.store.outages import Backoff, outlast_outage
 
 logger = logging.getLogger(__name__)
@@ -58,35 +58,6 @@ logger = logging.getLogger(__name__)
 _WORTH_COMPILING_S = 300.0
 
 Result = DrawnShard | Canvas | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreSetup:
-    """What a worker needs to know to draw for a job.
-
-    Attributes:
-        store_uri: The store.
-        job_id: The job.
-        attempt: The attempt's number.
-        spec: What was asked.
-        model: The checkpoint.
-        cpus: Threads of the worker.
-        uses_gpu: Whether it was given a GPU.
-        num_workers: Workers of the fleet, about, to weigh compiling.
-    """
-
-    store_uri: str
-    job_id: str
-    attempt: int
-    spec: SampleJob
-    model: ResolvedModel
-    cpus: int
-    uses_gpu: bool
-    num_workers: int = 1
-
-    def open(self, worker: str) -> "StoreStudio":
-        """Return the studio of a worker."""
-        return StoreStudio(open_store(self.store_uri), self, worker)
 
 
 class StoreStudio:

@@ -79,6 +79,7 @@ STARTED_BY_NAME = {
         "orchestrator.evaluation.driver",
         "orchestrator.evaluation.likelihood_driver",
     ),
+    "orchestrator.sampling.setup": ("orchestrator.sampling.studio",),
     "orchestrator.stack.ray_head": ("orchestrator.stack.ray_start",),
     "orchestrator.training.entry": ("orchestrator.training.worker",),
     "pyproject.toml": ("orchestrator.cli.main", "orchestrator.stack.mlflow_gate"),
@@ -385,8 +386,9 @@ def test_nothing_reads_pickles() -> None:
         # Completion of a verb and `--help` are this module and click.
         ("cli.main", {"pydantic", "numpy", "importlib.metadata", "tempfile", "traceback"}),
         ("cli.submit", {*HEAVY, "numpy"}),
-        # Of a training, the worker needs torch, and the process before it does not.
+        # The worker needs torch, and the process before it does not.
         ("training.driver", {"torch", "ray"}),
+        ("sampling.driver", {"torch"}),
     ],
 )
 def test_starts_without_heavy_imports(module: str, heavy: set[str]) -> None:

@@ -24,8 +24,9 @@ from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.jobs.units import plan_shards
-from orchestrator.sampling.partials import newest_partials
-from orchestrator.sampling.studio import StoreSetup, StoreStudio
+from orchestrator.sampling.partial_keys import newest_partials
+from orchestrator.sampling.setup import StoreSetup
+from orchestrator.sampling.studio import StoreStudio
 from orchestrator.specs.job import SampleJob
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore

@@ -28,8 +28,9 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.units import plan_shards
-from orchestrator.sampling.partials import newest_partials
-from orchestrator.sampling.studio import StoreSetup, StoreStudio
+from orchestrator.sampling.partial_keys import newest_partials
+from orchestrator.sampling.setup import StoreSetup
+from orchestrator.sampling.studio import StoreStudio
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths

@@ -14,7 +14,8 @@ from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist, filmed_steps
-from orchestrator.sampling.partials import load_partial, newest_partials, save_partial
+from orchestrator.sampling.partial_keys import newest_partials
+from orchestrator.sampling.partials import load_partial, save_partial
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 

@@ -18,7 +18,8 @@ from orchestrator.lifecycle.causes import reason_of
 from orchestrator.lifecycle.state import Reason
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.network import recorded_sampling
-from orchestrator.sampling.studio import StoreSetup, StoreStudio
+from orchestrator.sampling.setup import StoreSetup
+from orchestrator.sampling.studio import StoreStudio
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from tests.support.compiled_worker import MODEL_JOB, put_model

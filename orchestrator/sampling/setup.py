@@ -1,0 +1,45 @@
+"""What a driver hands to its sample workers, in a module that loads no torch.
+
+The driver draws nothing: with torch it would start seconds later, and hold a processor that its
+workers need at that moment.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.artifacts.checkpoints.resolve import ResolvedModel
+from orchestrator.fleet.work import ShardWorker
+from orchestrator.specs.job import SampleJob
+from orchestrator.store.objects import open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSetup:
+    """What a worker needs to know to draw for a job.
+
+    Attributes:
+        store_uri: The store.
+        job_id: The job.
+        attempt: The attempt's number.
+        spec: What was asked.
+        model: The checkpoint.
+        cpus: Threads of the worker.
+        uses_gpu: Whether it was given a GPU.
+        num_workers: Workers of the fleet, about, to weigh compiling.
+    """
+
+    store_uri: str
+    job_id: str
+    attempt: int
+    spec: SampleJob
+    model: ResolvedModel
+    cpus: int
+    uses_gpu: bool
+    num_workers: int = 1
+
+    def open(self, worker: str) -> ShardWorker[Any]:
+        """Return what a worker of this name draws with; loads torch, in the worker's process."""
+        studio = importlib.import_module("orchestrator.sampling.studio")
+        opened: ShardWorker[Any] = studio.StoreStudio(open_store(self.store_uri), self, worker)
+        return opened
