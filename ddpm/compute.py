@@ -123,7 +123,7 @@ class ComputeDecision:
             torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def decide_compute(
+def decide_compute(  # noqa: PLR0913  # by keyword, each a fact of its own
     *,
     precision: Precision,
     compile_request: bool | Literal["auto"],

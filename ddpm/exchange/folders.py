@@ -240,4 +240,4 @@ def _fill(model: UNet, tensors: Mapping[str, Tensor]) -> None:
             told = f"{name} is {tuple(found[name].shape)} there and {tuple(shape)} here"
             raise ForeignModelError("weights", told)
     model.load_state_dict(found)
-    model.eval().requires_grad_(False)
+    model.eval().requires_grad_(requires_grad=False)

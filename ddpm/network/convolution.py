@@ -65,9 +65,9 @@ def _backward(
     grad_y: Tensor, x: Tensor, weight: Tensor, *, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return those of the gradients of x, weight and bias that are wanted."""
-    one = [1, 1]
+    one, is_transposed = [1, 1], False
     grads: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        grad_y, x, weight, [len(weight)], one, one, one, False, [0, 0], 1, wanted
+        grad_y, x, weight, [len(weight)], one, one, one, is_transposed, [0, 0], 1, wanted
     )
     return grads
 

@@ -212,7 +212,7 @@ def _normalise(
     return y.to(x.dtype), mean, rstd, scale, shift
 
 
-def _normalise_backward(
+def _normalise_backward(  # noqa: PLR0913  # all that the forward pass knew
     grad_y: Tensor,
     x: Tensor,
     mean: Tensor,

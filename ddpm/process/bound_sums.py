@@ -100,7 +100,7 @@ class BoundSums:
         return {"t": seen.tolist(), "bits": mean.tolist(), "se": error.tolist()}
 
 
-def measure_bound(
+def measure_bound(  # noqa: PLR0913  # what is measured, and of what
     denoiser: Denoiser,
     diffusion: GaussianDiffusion,
     x_start: Tensor,

@@ -65,7 +65,7 @@ def mean_and_error(values: Tensor) -> tuple[float, float | None]:
     return mean, float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
 
 
-def bits_per_dim(
+def bits_per_dim(  # noqa: PLR0913  # what is measured, and of what
     denoiser: Denoiser,
     diffusion: GaussianDiffusion,
     x_start: Tensor,
@@ -225,7 +225,7 @@ def decoder_bpd(
 
 
 @torch.no_grad()
-def _term_of_each(
+def _term_of_each(  # noqa: PLR0913  # its own step of `bits_per_dim`
     denoiser: Denoiser,
     diffusion: GaussianDiffusion,
     x_start: Tensor,

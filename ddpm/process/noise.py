@@ -149,7 +149,7 @@ def box_muller(word0: Tensor, word1: Tensor, word2: Tensor, word3: Tensor) -> Te
     return pairs.permute(2, 0, 1, 3).to(torch.float32).reshape(word0.shape[0], -1)
 
 
-def _box_muller_shape(word0: Tensor, word1: Tensor, word2: Tensor, word3: Tensor) -> Tensor:
+def _box_muller_shape(word0: Tensor, _1: Tensor, _2: Tensor, _3: Tensor) -> Tensor:
     return word0.new_empty((word0.shape[0], 4 * word0.shape[1]), dtype=torch.float32)
 
 

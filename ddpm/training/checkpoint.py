@@ -270,7 +270,7 @@ def load_model(folder: Path, *, weights: str = "ema") -> tuple[GenerativeNetwork
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     tensors = _read_tensors(folder / weights_file(weights), shapes)
     model.load_state_dict(tensors)
-    return model.eval().requires_grad_(False), info
+    return model.eval().requires_grad_(requires_grad=False), info
 
 
 def _cpu_copy(vector: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class _Asked(BaseModel):
         written = {"kind": kind, **plain_values(given)}
         spec = checked_job(Document(cls.__name__, written, {}))
         made = handler({name: getattr(spec, name) for name in written})
-        made._written = written
+        made._written = written  # noqa: SLF001  # one of its own
         return made
 
 

@@ -111,7 +111,7 @@ class LocalLog:
                 end=self._shipment.end + len(text),
             )
             self._is_sent = False
-            self._write_note()
+            self.write_note()
             self._send()
 
     def _send(self) -> None:
@@ -124,7 +124,8 @@ class LocalLog:
         self._shipment = replace(self._shipment, number=number)
         self._is_sent = True
 
-    def _write_note(self) -> None:
+    def write_note(self) -> None:
+        """Write down where the lines go, and how far they went."""
         part = self._note.with_suffix(".part")
         part.write_text(json.dumps(asdict(self._shipment)), encoding="utf-8")
         part.replace(self._note)
@@ -146,7 +147,7 @@ def new_local_log(root: Path, store: ObjectStore, folder: str) -> Iterator[Local
         part.rename(local)
         log = LocalLog(local, store, Shipment(store.address, folder))
         log.output.touch(mode=0o600)
-        log._write_note()
+        log.write_note()
         yield log
 
 

@@ -11,7 +11,11 @@ from orchestrator.errors import OrchestratorError
 class JobArgument(click.Argument):
     """A job: its id, the beginning of it, its name (the newest job), or @last."""
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002  # click hands it
+        incomplete: str,
+    ) -> list[CompletionItem]:
         """Return the jobs whose id begins so; nothing where no store answers."""
         try:
             jobs = list_jobs(surroundings(lambda _: None).store)

@@ -58,11 +58,15 @@ _VERBS = {
 class _LazyGroup(VerbGroup):
     """Finds verbs in the modules of this room, and turns our errors into one line."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the verbs in the order of a job's life."""
         return list(_VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
         """Return a verb, loading its module now."""
         if cmd_name not in _VERBS:
             return None
@@ -81,7 +85,11 @@ class _LazyGroup(VerbGroup):
             if name.startswith(incomplete)
         ]
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
         """Write the verbs with their one line each, loading none."""
         with formatter.section("Verbs"):
             formatter.write_dl([(name, line) for name, (_, line) in _VERBS.items()])

@@ -195,7 +195,7 @@ def loans_of(record: JobRecord, said: Heartbeat | None) -> list[Loan]:
 def with_ours_taken(
     nodes: Sequence[NodeCapacity],
     records: Iterable[JobRecord],
-    workers_there: Callable[[JobRecord], Mapping[str, int]] = lambda record: {},
+    workers_there: Callable[[JobRecord], Mapping[str, int]] = lambda _: {},
 ) -> list[NodeCapacity]:
     """Return the nodes with what our jobs hold taken off, also where Ray does not see it yet.
 

@@ -18,7 +18,7 @@ def committed_units(store: ObjectStore, job: JobPaths, spec: Job) -> int:
     return count(store, job, spec) if count is not None else 0
 
 
-def _steps(store: ObjectStore, job: JobPaths, spec: Job) -> int:
+def _steps(store: ObjectStore, job: JobPaths, _: Job) -> int:
     return max(CheckpointStore(store, job).steps(), default=0)
 
 

@@ -81,7 +81,7 @@ def _is_told(store: ObjectStore, job_id: str, mark: ObjectInfo) -> bool:
         return True
 
 
-def _notify(store: ObjectStore, job_id: str, mark: ObjectInfo) -> bool:
+def _notify(store: ObjectStore, job_id: str, _mark: ObjectInfo) -> bool:
     records = RecordStore(store)
     record, spec = records.read(job_id).record, read_submission(records, job_id)
     if not record.state.has_ended:
@@ -113,19 +113,23 @@ def post(url_env: str, message: dict[str, Any]) -> Delivery:
         url = urlsplit(os.environ.get(url_env, ""))
         _ = url.port  # read, so that a wrong one is told here
     except ValueError:  # its text would name the address
-        return Delivery(True, f"the address in {url_env} is not usable")
+        return Delivery(is_done=True, detail=f"the address in {url_env} is not usable")
     if not url.hostname:
-        return Delivery(True, f"{url_env} holds no address where the orchestrator runs")
+        return Delivery(
+            is_done=True, detail=f"{url_env} holds no address where the orchestrator runs"
+        )
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
-        return Delivery(True, f"the address in {url_env} is not https")
+        return Delivery(is_done=True, detail=f"the address in {url_env} is not https")
     try:
         status = _send(url, json.dumps(message).encode())
     except ValueError:  # a host or a path that cannot be sent
-        return Delivery(True, f"the address in {url_env} is not usable")
+        return Delivery(is_done=True, detail=f"the address in {url_env} is not usable")
     except (OSError, http.client.HTTPException) as error:
-        return Delivery(False, f"not delivered, tried again later ({type(error).__name__})")
+        return Delivery(
+            is_done=False, detail=f"not delivered, tried again later ({type(error).__name__})"
+        )
     if 200 <= status < 300:
-        return Delivery(True, f"delivered, status {status}")
+        return Delivery(is_done=True, detail=f"delivered, status {status}")
     return Delivery(300 <= status < 500 and status != 429, f"refused with status {status}")
 
 

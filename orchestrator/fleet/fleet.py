@@ -72,7 +72,7 @@ class FleetHooks:
     decide: Callable[[Decisions], Decisions]
     is_committed: Callable[[Shard], bool] = _is_committed_nowhere
     tell: Callable[[str], None] = _ignore
-    tick: Callable[["Fleet"], None] = field(default=lambda fleet: None)
+    tick: Callable[["Fleet"], None] = field(default=lambda _: None)
 
 
 class Fleet:

@@ -57,8 +57,8 @@ class PoolPlan:
     identity: Identity | None = None
     place_within_s: float = 300.0
     may_grow: Callable[[], bool] = lambda: True
-    must_yield: Callable[[Mapping[str, int]], bool] = lambda surplus: False
-    tell: Callable[[str], None] = lambda line: None
+    must_yield: Callable[[Mapping[str, int]], bool] = lambda _: False
+    tell: Callable[[str], None] = lambda _: None
 
 
 class WorkerPool:

@@ -14,6 +14,6 @@ class Phase(StrEnum):
     PROVING = "proving"
 
     @classmethod
-    def _missing_(cls, value: object) -> "Phase":
+    def _missing_(cls, _: object) -> "Phase":
         """Take a word of another version for work: whoever says it has begun."""
         return cls.RUNNING

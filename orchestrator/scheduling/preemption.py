@@ -90,7 +90,7 @@ def choose_victims(
     if not candidates or not is_enough(job.priority):
         return []
     levels = sorted({victim.priority for victim in candidates})
-    level = levels[bisect_left(levels, True, key=lambda level: is_enough(level + 1))]
+    level = levels[bisect_left(levels, x=True, key=lambda level: is_enough(level + 1))]
     search = _Search(job, ask, nodes, quotas, evictables.jobs_below(level + 1))
     return search.run()
 

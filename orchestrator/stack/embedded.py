@@ -91,7 +91,7 @@ class Stack:
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
 
-    def up(self, on_progress: Progress = lambda line: None) -> StackInfo:
+    def up(self, on_progress: Progress = lambda _: None) -> StackInfo:
         """Start every part that does not run, and wait until all do their work.
 
         If one fails, those that this call started are ended again.
@@ -118,7 +118,7 @@ class Stack:
                 return self._info(secrets, state, started)
         raise StackError("ports were taken each time before a part could listen; try again")
 
-    def down(self, on_progress: Progress = lambda line: None) -> tuple[str, ...]:
+    def down(self, on_progress: Progress = lambda _: None) -> tuple[str, ...]:
         """End what `up` started, and return the names of the parts that ran. The data stay.
 
         Raises:
@@ -141,7 +141,7 @@ class Stack:
         alive = {name: one.pid for name, one in leaders.items() if one.find() is not None}
         return tuple(PartStatus(name, alive.get(name)) for name in _PORTS_OF)
 
-    def has_store(self, on_progress: Progress = lambda line: None) -> bool:
+    def has_store(self, on_progress: Progress = lambda _: None) -> bool:
         """Tell whether the store answers; one that a running `up` starts is waited for."""
         if self._store_answers():
             return True

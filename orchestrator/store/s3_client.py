@@ -43,7 +43,9 @@ def s3_client(patience: Patience) -> "S3Client":
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_client(pid: int, settings: tuple[tuple[str, str], ...], patience: Patience) -> "S3Client":
+def _kept_client(
+    _pid: int, _settings: tuple[tuple[str, str], ...], patience: Patience
+) -> "S3Client":
     return fresh_client(patience)
 
 

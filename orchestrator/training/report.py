@@ -57,7 +57,7 @@ class AveragedModel:
         )
         state.compute.place(self.network)
         FlatParameters(self.network).values.copy_(state.ema)
-        self.network.eval().requires_grad_(False)
+        self.network.eval().requires_grad_(requires_grad=False)
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:

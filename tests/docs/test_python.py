@@ -24,7 +24,7 @@ def test_the_mathematics_alone_trains_samples_and_saves_as_the_page_shows(tmp_pa
 def test_the_page_calls_what_there_is() -> None:
     """A name that was changed since would fail in the reader's hands alone."""
     text = PAGE.read_text("utf-8")
-    code = re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+    code = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert code
     for block in code:
         ast.parse(block)

@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MAX_BYTES = 10 * 1024
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 _LOADED = re.compile(
-    r"<(?:script|link|img|source|iframe)\b[^>]*\b(?:src|href)=\"?(https?:)?//", re.I
+    r"<(?:script|link|img|source|iframe)\b[^>]*\b(?:src|href)=\"?(https?:)?//", re.IGNORECASE
 )
-_STYLE_URL = re.compile(r"url\(\s*[\"']?(?:https?:)?//", re.I)
+_STYLE_URL = re.compile(r"url\(\s*[\"']?(?:https?:)?//", re.IGNORECASE)
 
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md"])

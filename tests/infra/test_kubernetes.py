@@ -72,8 +72,8 @@ def test_versions_are_those_of_the_package() -> None:
     """Without its version the operator probes by a program that the image lacks."""
     constraints = (ROOT / "constraints.txt").read_text("utf-8")
     project = (ROOT / "pyproject.toml").read_text("utf-8")
-    (ray,) = re.findall(r"^ray==(\S+)$", constraints, re.M)
-    (version,) = re.findall(r'^version = "(.+)"$', project, re.M)
+    (ray,) = re.findall(r"^ray==(\S+)$", constraints, re.MULTILINE)
+    (version,) = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)
     images = [
         image
         for path in FOLDER.rglob("kustomization.yaml")

@@ -16,7 +16,7 @@ CLASSES = our_error_classes()
 
 def test_the_drawing_of_the_tree_is_the_tree() -> None:
     """A reader takes it for complete."""
-    drawn = re.findall(r"^    ((?:[|` -]{4})*)(\w+)", errors.__doc__ or "", re.M)
+    drawn = re.findall(r"^    ((?:[|` -]{4})*)(\w+)", errors.__doc__ or "", re.MULTILINE)
     parents: dict[str, str] = {}
     above: list[str] = []
     for indent, name in drawn:

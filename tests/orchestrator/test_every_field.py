@@ -349,6 +349,8 @@ def test_compile_is_decided_once_and_recorded(section: str) -> None:
 
 def documented(kind: type, name: str) -> str:
     """Return what a configuration's docstring says of a field."""
-    found = re.search(rf"^ +{name}: (.*?)(?=^ +\w+: |\Z)", kind.__doc__ or "", re.M | re.S)
+    found = re.search(
+        rf"^ +{name}: (.*?)(?=^ +\w+: |\Z)", kind.__doc__ or "", re.MULTILINE | re.DOTALL
+    )
     assert found, (kind, name)
     return " ".join(found[1].split())

@@ -152,18 +152,18 @@ class _LayerFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913  # autograd gives each tensor it is handed a gradient
         ctx: Any,
         layer: Layer,
         dropout: DropoutStruct,
         by_image: bool,
         summed: bool,
         weight: Tensor,
-        bias: Tensor,
+        bias: Tensor,  # noqa: ARG004
         embedding: Tensor | None,
         residual: Tensor | None,
-        norm_weight: Tensor | None,
-        norm_bias: Tensor | None,
+        norm_weight: Tensor | None,  # noqa: ARG004
+        norm_bias: Tensor | None,  # noqa: ARG004
         *parts: Tensor,
     ) -> tuple[Tensor, ...]:
         if weight.dtype != torch.float32:

@@ -43,7 +43,7 @@ def _unseen(done: int, total: int) -> None:
     pass
 
 
-def ingest(
+def ingest(  # noqa: PLR0913  # the options of the verb
     source: str,
     store: ObjectStore,
     cache: Path,

@@ -263,7 +263,7 @@ def _in_srgb(image: Image.Image, profile: bytes, notes: Counter[str]) -> Image.I
 
 
 @functools.lru_cache(maxsize=64)
-def _transform(key: bytes, profile: bytes, space: str) -> "ImageCms.ImageCmsTransform | None":
+def _transform(_key: bytes, profile: bytes, space: str) -> "ImageCms.ImageCmsTransform | None":
     """Return what brings a profile's colours to sRGB; None for a profile that is that of sRGB."""
     transform = ImageCms.buildTransform(
         ImageCms.ImageCmsProfile(io.BytesIO(profile)),
