@@ -61,7 +61,7 @@ def gan_losses(
     fakes = model.decoder(normals(seed, Stream.TRAINING_NOISE, step, positions, shape))
     fixed = {name: value.detach() for name, value in model.critic.named_parameters()}
     generator = F.softplus(-functional_call(model.critic, fixed, (fakes,)))
-    reals = x_start.detach().requires_grad_(True)
+    reals = x_start.detach().requires_grad_()
     told_of_reals = model.critic(reals)
     critic = F.softplus(model.critic(fakes.detach())) + F.softplus(-told_of_reals)
     (slope,) = torch.autograd.grad(told_of_reals.sum(), reals, create_graph=True)

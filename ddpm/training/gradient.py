@@ -45,7 +45,7 @@ class LossGradient:
         losses: What is lowered; None for the loss of the diffusion.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by keyword: all that a step is made of
         self,
         *,
         model: GenerativeNetwork,
