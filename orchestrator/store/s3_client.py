@@ -75,7 +75,8 @@ def fresh_client(patience: Patience) -> "S3Client":
     try:
         session = botocore.session.get_session()
         # It looks through the folders of 400 services to see that there is one called s3.
-        session.get_component("data_loader").list_available_services = lambda type_name: ["s3"]
+        loader = session.get_component("data_loader")
+        loader.list_available_services = lambda type_name: ["s3"]  # noqa: ARG005
         region = _region(variables) or session.get_config_variable("region") or DEFAULT_REGION
         return cast("S3Client", session.create_client("s3", region_name=region, config=config))
     except (BotoCoreError, ValueError) as error:
