@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from orchestrator.artifacts.images import image_grid
 from orchestrator.artifacts.samples.verify import SampleSet, SetReport, verify_samples
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
 from orchestrator.store.objects import ObjectStore
 
@@ -36,7 +37,7 @@ class Samples:
         return self._set.spec.num_samples
 
     def __repr__(self) -> str:
-        return f"Samples({self.job_id!r}, {len(self)} images)"
+        return f"Samples({self.job_id!r}, {counted(len(self), 'image')})"
 
     def images(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
         """Return images start to stop - 1, verified.
@@ -68,7 +69,7 @@ class Samples:
 
     def _repr_html_(self) -> str:
         """Return the first images as a grid, for notebooks."""
-        caption = f"{html.escape(self.job_id)}: {len(self)} images"
+        caption = f"{html.escape(self.job_id)}: {counted(len(self), 'image')}"
         try:
             shown = self.images(0, min(_SHOWN, len(self)))
         except BadInputError as error:

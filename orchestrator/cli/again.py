@@ -16,6 +16,7 @@ from orchestrator.client.prepare import prepared
 from orchestrator.client.status import job_status
 from orchestrator.client.submit import submit_job
 from orchestrator.client.surroundings import Start, Surroundings, surroundings
+from orchestrator.counts import counted
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submitted
@@ -73,7 +74,7 @@ def extend_command(
     longer = extension(around.store, old, num_steps)
     if new := _queued(around, longer, job_id, dry_run, output):
         status = job_status(around.store, new) if output.as_json else None
-        output.result(status, f"{new} queued, goes on from {old}, to {num_steps} steps")
+        output.result(status, f"{new} queued, goes on from {old}, to {counted(num_steps, 'step')}")
 
 
 def _queued(

@@ -7,6 +7,7 @@ from orchestrator.cli.terminal import Column, shortened_to_end, table
 from orchestrator.client.describe import duration_text, mark_of, progress_text, state_text
 from orchestrator.client.overview import Overview
 from orchestrator.client.status import ListedJob
+from orchestrator.counts import counted
 from orchestrator.jobs.nodes import NodeEntry
 from orchestrator.lifecycle.state import JobState
 
@@ -102,10 +103,11 @@ def _head(overview: Overview, width: int, trouble: str) -> list[str]:
     at_work, waiting = overview.count(*_AT_WORK), overview.count(JobState.QUEUED)
     held = sum(node.cpus - node.free_cpus for node in overview.nodes)
     cpus = sum(node.cpus for node in overview.nodes)
-    used = f"; {held:g} of {cpus:g} CPUs held" if overview.nodes else ""
+    used = f"; {held:g} of {counted(cpus, 'CPU')} held" if overview.nodes else ""
     gpus = sum(node.gpus for node in overview.nodes)
     if gpus:
-        used += f", {sum(node.gpus - node.free_gpus for node in overview.nodes):g} of {gpus:g} GPUs"
+        used_gpus = sum(node.gpus - node.free_gpus for node in overview.nodes)
+        used += f", {used_gpus:g} of {counted(gpus, 'GPU')}"
     lines = [
         f"{overview.at:%H:%M:%S}  {acts}",
         f"{at_work} at work, {waiting} waiting{used}",
@@ -122,9 +124,10 @@ def _silence(overview: Overview) -> str:
 
 
 def _node_line(node: NodeEntry) -> str:
-    held = [f"{node.cpus - node.free_cpus:g}/{node.cpus:g} CPUs"]
+    held = [f"{node.cpus - node.free_cpus:g}/{counted(node.cpus, 'CPU')}"]
     if node.gpus:
-        held.append(f"{node.gpus - node.free_gpus:g}/{node.gpus:g} {node.accelerator} GPUs")
+        gpu = f"{node.accelerator} GPU".lstrip()
+        held.append(f"{node.gpus - node.free_gpus:g}/{counted(node.gpus, gpu)}")
     workers = ", ".join(f"{job} x{n}" if n > 1 else job for job, n in node.workers.items())
     return f"node {node.host or node.node_id[:8]}  {', '.join(held)}  {workers}"
 

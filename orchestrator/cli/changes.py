@@ -14,6 +14,7 @@ from orchestrator.client.describe import progress_text
 from orchestrator.client.ensure import ensure_running
 from orchestrator.client.status import JobStatus, follow, job_status, list_jobs, request
 from orchestrator.client.surroundings import Start, Surroundings, surroundings
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, OrchestratorError
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Verb
 from orchestrator.jobs.lookup import find_job_id, live_job_id
@@ -62,7 +63,7 @@ def cancel_command(
     store = around.store
     ids = _named_jobs(store, jobs, name)
     if name and not yes and sys.stdin.isatty():
-        question = f"cancel {len(ids)} job(s): {', '.join(ids)}?"
+        question = f"cancel {counted(len(ids), 'job')}: {', '.join(ids)}?"
         if not click.confirm(question, err=True):
             raise BadInputError("nothing was cancelled")
     live = [job_id for job_id in ids if not job_status(store, job_id).state.has_ended]

@@ -15,9 +15,11 @@ from orchestrator.artifacts.datasets.proof import verify_dataset
 from orchestrator.artifacts.datasets.refs import DatasetRef, find_stored
 from orchestrator.artifacts.images import image_grid
 from orchestrator.cli.output import Output, output_option, short_output_option
+from orchestrator.cli.targets import TargetPath
 from orchestrator.client.describe import bytes_text
 from orchestrator.client.stored_datasets import delete_dataset, list_datasets
 from orchestrator.client.surroundings import surroundings
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
 from orchestrator.store.objects import ObjectStore
 
@@ -40,7 +42,7 @@ def list_command(output: Output) -> None:
 
 @datasets_command.command("show")
 @click.argument("name")
-@click.option("--sheet", type=click.Path(path_type=Path), help="Write the first images as a PNG.")
+@click.option("--sheet", type=TargetPath(), help="Write the first images as a PNG.")
 @output_option
 def show_command(name: str, sheet: Path | None, output: Output) -> None:
     """Print what is known of a data set; NAME is its hash, or the beginning of it."""
@@ -61,7 +63,7 @@ def verify_command(name: str, output: Output) -> None:
     """Reread a data set and prove that every image and label is what its name says."""
     store = surroundings(output.say).store
     report = verify_dataset(store, find_stored(name, store))
-    whole = f"{report.sha256[:_NAME]}: whole, {report.num_images} images"
+    whole = f"{report.sha256[:_NAME]}: whole, {counted(report.num_images, 'image')}"
     output.result(asdict(report), whole if report.is_whole else "\n".join(report.problems))
     sys.exit(0 if report.is_whole else 1)
 
@@ -76,7 +78,7 @@ def verify_command(name: str, output: Output) -> None:
     show_default=True,
     help="PNG holds 8 bits in up to 4 channels; the others any set.",
 )
-@click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--output", "--to", "path", type=TargetPath(None), required=True)
 @short_output_option
 def export_command(name: str, form: Any, path: Path, output: Output) -> None:
     """Write a data set to local files, with the values that it was given with."""
@@ -84,7 +86,7 @@ def export_command(name: str, form: Any, path: Path, output: Output) -> None:
     ref = find_stored(name, store)
     export_dataset(store, ref, form, path)
     value = {"path": str(path), "format": form, "num_images": ref.num_images}
-    output.result(value, f"{ref.num_images} images in {path}")
+    output.result(value, f"{counted(ref.num_images, 'image')} in {path}")
 
 
 @datasets_command.command("delete")
@@ -98,7 +100,7 @@ def delete_command(name: str, yes: bool, output: Output) -> None:
     if not yes and sys.stdin.isatty() and not click.confirm(f"delete {_line(ref)}?", err=True):
         raise BadInputError(f"{ref.sha256[:_NAME]} was not deleted")
     removed = delete_dataset(store, ref)
-    told = f"{removed.objects} objects, {bytes_text(removed.size_bytes)}"
+    told = f"{counted(removed.objects, 'object')}, {bytes_text(removed.size_bytes)}"
     output.result(
         {"sha256": ref.sha256, **asdict(removed)}, f"{ref.sha256[:_NAME]} deleted: {told}"
     )
@@ -106,8 +108,9 @@ def delete_command(name: str, yes: bool, output: Output) -> None:
 
 def _line(ref: DatasetRef) -> str:
     size = f"{ref.height} x {ref.width} x {ref.channels} {ref.dtype}"
-    classes = f", {ref.num_classes} classes" if ref.num_classes else ""
-    return f"{ref.sha256[:_NAME]}  {ref.num_images:,} images, {size}{classes}, from {ref.source}"
+    images = counted(ref.num_images, "image", ",")
+    classes = f", {counted(ref.num_classes, 'class')}" if ref.num_classes else ""
+    return f"{ref.sha256[:_NAME]}  {images}, {size}{classes}, from {ref.source}"
 
 
 def _described(ref: DatasetRef, value: dict[str, Any], size_bytes: int) -> list[str]:

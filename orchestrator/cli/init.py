@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.output import Output, output_option
+from orchestrator.cli.targets import TargetPath
 from orchestrator.errors import BadInputError
 
 _SIZES: Mapping[str, Mapping[str, str]] = {
@@ -86,7 +87,7 @@ resources:
 
 
 @click.command("init")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="job.yaml")
+@click.argument("file", type=TargetPath(), default="job.yaml")
 @click.option("--data", help="digits, a path, or an s3:// URI.")
 @click.option("--size", type=click.Choice([*_SIZES]))
 @click.option("--machine", type=click.Choice([*_MACHINES]))

@@ -15,6 +15,7 @@ from orchestrator.artifacts.checkpoints.foreign import (
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.output import Output, output_option, short_output_option
+from orchestrator.cli.targets import TargetPath
 from orchestrator.client.describe import bytes_text
 from orchestrator.client.surroundings import surroundings
 from orchestrator.jobs.lookup import find_job_id
@@ -29,7 +30,7 @@ def models_command() -> None:
 @models_command.command("export")
 @click.argument("job", cls=JobArgument)
 @click.option("--format", "form", type=click.Choice(["diffusers"]), default="diffusers")
-@click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--output", "--to", "path", type=TargetPath(is_folder=True), required=True)
 @click.option(
     "--weights", default="ema", show_default=True, help="The moving average, or the raw weights."
 )

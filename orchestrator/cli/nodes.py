@@ -6,6 +6,7 @@ import click
 
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client.surroundings import surroundings
+from orchestrator.counts import counted
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.nodes import NodeEntry, NodeList, read_nodes
 from orchestrator.scheduling.matching import own_labels
@@ -34,9 +35,9 @@ def _describe(found: NodeList, *, confirmed: bool) -> str:
 
 
 def _lines(node: NodeEntry) -> list[str]:
-    has = [f"{node.free_cpus:g} of {node.cpus:g} CPUs"]
+    has = [f"{node.free_cpus:g} of {counted(node.cpus, 'CPU')}"]
     if node.gpus:
-        has.append(f"{node.free_gpus:g} of {node.gpus:g} GPUs {node.accelerator}".rstrip())
+        has.append(f"{node.free_gpus:g} of {counted(node.gpus, 'GPU')} {node.accelerator}".rstrip())
     has.append(f"{node.free_memory_gb:g} of {node.memory_gb:g} GB")
     lines = [f"{node.node_id[:_ID_LENGTH]}  {node.host}  {', '.join(has)} free"]
     if node.is_draining:
@@ -44,6 +45,6 @@ def _lines(node: NodeEntry) -> list[str]:
     if labels := own_labels(node.labels):
         lines.append(f"  labels   {', '.join(labels)}")
     for job_id, workers in sorted(node.workers.items()):
-        lines.append(f"  on it    {job_id}: {workers} worker{'' if workers == 1 else 's'}")
+        lines.append(f"  on it    {job_id}: {counted(workers, 'worker')}")
     lines += [f"  avoided  by {one.job_id}: {one.why}" for one in node.avoided_by]
     return lines

@@ -11,6 +11,7 @@ from orchestrator.cli.output import Output, output_option
 from orchestrator.client.describe import child_text, duration_text
 from orchestrator.client.status import job_status
 from orchestrator.client.surroundings import Start, surroundings
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.queue import MAX_QUOTA, read_quotas, read_snapshot, set_quota
@@ -76,7 +77,7 @@ def _describe(told: Explanation, now: datetime) -> str:
         lines.append(f"  ahead      {', '.join(told.ahead[:5])}")
     for holder in told.holders[:5]:
         ends = f", ends in {_until(holder.expected_end_at, now)}" if holder.expected_end_at else ""
-        held = f"{holder.cpus:g} CPUs, {holder.gpus:g} GPUs"
+        held = f"{counted(holder.cpus, 'CPU')}, {counted(holder.gpus, 'GPU')}"
         lines.append(f"  held by    {holder.job_id}: {held}{ends}")
     lines += [f"  node       {_node_text(node)}" for node in told.free[:_SHOWN_NODES]]
     lines += [f"  avoids     {node[:12]}, which broke its attempts" for node in told.avoids]
@@ -94,9 +95,9 @@ def _node_text(node: NodeRoom) -> str:
     about = f" ({', '.join([node.accelerator, *labels])})" if node.accelerator else ""
     if labels and not node.accelerator:
         about = f" ({', '.join(labels)})"
-    fits = f"room for {node.num_workers} worker(s)"
+    fits = f"room for {counted(node.num_workers, 'worker')}"
     fits = f"not for it: {node.unsuited}" if node.unsuited else fits
-    free = f"{node.free_cpus:g} CPUs and {node.free_gpus:g} GPUs free"
+    free = f"{counted(node.free_cpus, 'CPU')} and {counted(node.free_gpus, 'GPU')} free"
     return f"{node.node_id[:12]}{about}: {free}, {fits}"
 
 
@@ -135,5 +136,5 @@ def show_command(output: Output) -> None:
 
 
 def _describe_quotas(quotas: dict[str, float]) -> str:
-    lines = [f"{name}: {gpus:g} GPUs" for name, gpus in sorted(quotas.items())]
+    lines = [f"{name}: {counted(gpus, 'GPU')}" for name, gpus in sorted(quotas.items())]
     return "\n".join(lines) or "no queue has a limit"

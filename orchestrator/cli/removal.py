@@ -11,6 +11,7 @@ from orchestrator.client.deletion import Removed, delete_job, find_deletable
 from orchestrator.client.describe import bytes_text
 from orchestrator.client.garbage import Garbage, collect_garbage
 from orchestrator.client.surroundings import Start, surroundings
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
 
 
@@ -26,7 +27,7 @@ def delete_command(job: str, yes: bool, output: Output) -> None:
     """
     store = surroundings(output.say, Start.AGAIN).store
     job_id, *members = find_deletable(store, job)
-    named = f"{job_id} and its {len(members)} jobs" if members else job_id
+    named = f"{job_id} and its {counted(len(members), 'job')}" if members else job_id
     if not yes and sys.stdin.isatty() and not click.confirm(f"delete {named}?", err=True):
         raise BadInputError(f"{job_id} was not deleted")
     removed = delete_job(store, job_id)
@@ -57,5 +58,4 @@ def _describe(garbage: Garbage, dry_run: bool) -> str:
 
 
 def _text(removed: Removed) -> str:
-    plural = "" if removed.objects == 1 else "s"
-    return f"{removed.objects} object{plural}, {bytes_text(removed.size_bytes)}"
+    return f"{counted(removed.objects, 'object')}, {bytes_text(removed.size_bytes)}"

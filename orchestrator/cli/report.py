@@ -8,9 +8,11 @@ import click
 
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, short_output_option
+from orchestrator.cli.targets import TargetPath
 from orchestrator.client.evaluations import read_evaluations
 from orchestrator.client.report.page import report_page
 from orchestrator.client.surroundings import surroundings
+from orchestrator.errors import BadInputError
 
 
 @click.command("report")
@@ -18,7 +20,7 @@ from orchestrator.client.surroundings import surroundings
 @click.option(
     "--output",
     "path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=TargetPath(),
     default=Path("report.html"),
     show_default=True,
     help="The page.",
@@ -29,8 +31,11 @@ def report_command(jobs: tuple[str, ...], path: Path, output: Output) -> None:
     store = surroundings(output.say).store
     rows = read_evaluations(store, jobs)
     text = report_page(store, rows, datetime.now(UTC))
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise BadInputError(f"cannot write {path}: {error.strerror}") from error
     output.result({"path": str(path), "size_bytes": len(text.encode())}, str(path))

@@ -19,8 +19,10 @@ from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.jobs import watch
 from orchestrator.cli.output import Output, output_option, short_output_option
+from orchestrator.cli.targets import TargetPath
 from orchestrator.client.asking import ask_and_wait
 from orchestrator.client.surroundings import Start, surroundings
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, ObjectNotFoundError
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.lookup import find_job_id
@@ -78,7 +80,7 @@ def repair_command(job: str, output: Output) -> None:
     show_default=True,
     help="npz: arr_0, uint8 (N, H, W, C), the form that FID tools take.",
 )
-@click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--output", "--to", "path", type=TargetPath(None), required=True)
 @click.option("--overwrite", is_flag=True, help="Replace what stands at the path.")
 @short_output_option
 def export_command(
@@ -90,7 +92,7 @@ def export_command(
         store, find_job_id(store, job), export_format, path, overwrite=overwrite
     )
     value = {"path": str(path), "format": export_format, "num_images": num_images}
-    output.result(value, f"{num_images} images in {path}")
+    output.result(value, f"{counted(num_images, 'image')} in {path}")
 
 
 @samples_command.command("statistics")
@@ -119,7 +121,7 @@ def statistics_command(job: str, path: Path, output: Output) -> None:
 
 @samples_command.command("grid")
 @click.argument("job", cls=JobArgument)
-@click.option("--output", "--to", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--output", "--to", "path", type=TargetPath(), required=True)
 @click.option("--num-images", type=click.IntRange(1, 4096), default=64, show_default=True)
 @short_output_option
 def grid_command(job: str, path: Path, num_images: int, output: Output) -> None:
@@ -133,14 +135,16 @@ def grid_command(job: str, path: Path, num_images: int, output: Output) -> None:
     except OSError as error:
         raise BadInputError(f"cannot write {path}: {error.strerror}") from error
     value = {"path": str(path.absolute()), "num_images": len(shown)}
-    output.result(value, f"the first {len(shown)} images: {path.absolute()}")
+    output.result(value, f"the first {counted(len(shown), 'image')}: {path.absolute()}")
 
 
 def _describe(report: SetReport) -> str:
     if report.is_whole:
         return (
-            f"{report.job_id}: whole, {report.num_images} images in {report.num_shards} shards\n"
+            f"{report.job_id}: whole, {counted(report.num_images, 'image')} in "
+            f"{counted(report.num_shards, 'shard')}\n"
             f"  SHA-256 of the pixels in order: {report.set_sha256}"
         )
-    lines = [f"{report.job_id}: {report.num_images} of {report.num_samples} images are good"]
+    good = f"{report.num_images} of {counted(report.num_samples, 'image')}"
+    lines = [f"{report.job_id}: {good} {'is' if report.num_images == 1 else 'are'} good"]
     return "\n".join([*lines, *(f"  {problem}" for problem in report.problems)])

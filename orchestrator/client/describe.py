@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.client.status import JobStatus, ListedJob
+from orchestrator.counts import counted
 from orchestrator.jobs.heartbeat import WorkerReport
 from orchestrator.jobs.index import IndexEntry
 from orchestrator.jobs.progress import ChildEntry
@@ -55,9 +56,9 @@ def fleet_text(status: JobStatus) -> str:
     details = status.details
     if "steps_in_hand" not in details:
         return ""
-    number = details["num_workers"]
+    number = int(details["num_workers"])
     steps = f"{details['steps_in_hand']}/{details['steps_of_hand']} reverse steps in hand"
-    return f"{number} worker{'' if number == 1 else 's'}, {steps}"
+    return f"{counted(number, 'worker')}, {steps}"
 
 
 def state_text(job: ListedJob | ChildEntry) -> str:
@@ -146,7 +147,7 @@ def _fleet_lines(status: JobStatus) -> dict[str, str]:
     lines = {
         "shards": f"{details['shards_done']} of {details['num_shards']} committed, "
         f"{details['shards_given_twice']} given to a second worker, "
-        f"{details['workers_lost']} worker(s) lost"
+        f"{counted(details['workers_lost'], 'worker')} lost"
     }
     for unit in ("gpu", "cpu"):
         useful = details.get(f"useful_{unit}_s_per_1000_images")

@@ -10,6 +10,7 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.artifacts.samples.labels import make_rule
 from orchestrator.client.status import list_jobs, orchestrator_is_alive
+from orchestrator.counts import counted
 from orchestrator.errors import (
     BadInputError,
     DatasetError,
@@ -214,8 +215,9 @@ def remarks_on_room(nodes: Sequence[float], spec: Job, gives: Gives) -> Iterator
     many: Location = ("resources", "num_workers")
     yield Remark(
         (place, many) if room and gives(many) else (many, place),
-        f"never as the cluster is: {spec.num_workers.min} worker(s) with {asked:g} GPU(s) each, "
-        f"and its nodes have {there} GPU(s); the job waits until there are more",
+        f"never as the cluster is: {counted(spec.num_workers.min, 'worker')} with "
+        f"{counted(asked, 'GPU')} each, and its nodes have {there} of them; the job waits until "
+        "there are more",
         is_fatal=False,
     )
 

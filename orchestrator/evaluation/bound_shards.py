@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ddpm.process.bound_sums import BoundSums
+from orchestrator.counts import counted
 from orchestrator.errors import ConditionFailedError, ShardDamagedError
 from orchestrator.jobs.units import Shard, ShardPlan
 from orchestrator.store.keys import JobPaths
@@ -54,7 +55,7 @@ class BoundShards:
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             raise ShardDamagedError(f"{key} cannot be read ({error}); delete it") from error
         if sums.num_images != shard.num_images:
-            raise ShardDamagedError(f"{key} is of {sums.num_images} images; delete it")
+            raise ShardDamagedError(f"{key} is of {counted(sums.num_images, 'image')}; delete it")
         return sums
 
     def read_all(self, plan: ShardPlan) -> BoundSums:

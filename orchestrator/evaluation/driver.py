@@ -19,6 +19,7 @@ import ray
 from ddpm.metrics.blocks import Features
 from orchestrator.artifacts.images import film_strip
 from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
+from orchestrator.counts import counted
 from orchestrator.errors import (
     BadInputError,
     DatasetError,
@@ -124,7 +125,9 @@ class Evaluation:
         self.attempt.progress.done = self.attempt.progress.committed = committed
         if not done:
             return Outcome(
-                stopped=True, progress=committed, message=f"stopped with {committed} images done"
+                stopped=True,
+                progress=committed,
+                message=f"stopped with {counted(committed, 'image')} done",
             )
         self.attempt.progress.phase = Phase.EVALUATING
         with tempfile.TemporaryDirectory(prefix="ddpmctl-features-") as folder:

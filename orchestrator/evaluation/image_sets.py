@@ -12,6 +12,7 @@ from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.artifacts.samples.verify import SampleSet
 from orchestrator.cluster.cache import cache_folder
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError, ShardDamagedError
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.records import RecordStore
@@ -88,14 +89,15 @@ def find_sets(store: ObjectStore, spec: EvaluateJob) -> tuple[ImageSet, ImageSet
     for images in (samples, reference):
         if images.num_images <= spec.k:
             raise BadInputError(
-                f"{images.name} has {images.num_images} images; k = {spec.k} neighbours need more"
+                f"{images.name} has {counted(images.num_images, 'image')}; "
+                f"k = {spec.k} neighbours need more"
             )
     return samples, reference
 
 
 def _size(images: ImageSet) -> str:
     height, width, channels = images.shape
-    return f"{height} x {width} with {channels} channel{'s' if channels > 1 else ''}"
+    return f"{height} x {width} with {counted(channels, 'channel')}"
 
 
 def _of_job(store: ObjectStore, ref: SetRef, field: str, *, may_be_training: bool) -> ImageSet:

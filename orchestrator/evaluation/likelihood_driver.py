@@ -12,6 +12,7 @@ from ddpm.process.bound_sums import BoundSums
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
 from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
+from orchestrator.counts import counted
 from orchestrator.errors import (
     BadInputError,
     CheckpointError,
@@ -75,7 +76,7 @@ class Likelihood:
         committed = table.statistics().images_done
         self.attempt.progress.done = self.attempt.progress.committed = committed
         if not done:
-            told = f"stopped with {committed} images done"
+            told = f"stopped with {counted(committed, 'image')} done"
             return Outcome(stopped=True, progress=committed, message=told)
         self.attempt.progress.phase = Phase.EVALUATING
         means = self._keep(shards.read_all(self.plan))
@@ -85,7 +86,7 @@ class Likelihood:
         told = f"{means['bpd']:.4f}"
         if "bpd_se" in means:
             told += f" ± {means['bpd_se']:.4f}"
-        told += f" bits per dimension of {self.plan.num_samples} images"
+        told += f" bits per dimension of {counted(self.plan.num_samples, 'image')}"
         return Outcome(succeeded=True, progress=committed, message=told)
 
     def _fleet(self, table: ShardTable, shards: BoundShards) -> FleetRun:

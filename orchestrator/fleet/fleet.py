@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from orchestrator.counts import counted
 from orchestrator.errors import WorkersLostError
 from orchestrator.fleet.actor import Hello, Orders, WorkerReport
 from orchestrator.fleet.table import ShardTable
@@ -249,8 +250,8 @@ class Fleet:
         allowed = _SPARE_DEATHS + min(self._pool.max_workers, _MOST_COUNTED_WORKERS)
         if self._deaths_in_a_row > allowed:
             raise WorkersLostError(
-                f"{self._deaths_in_a_row} workers died and none committed a shard in between; "
-                f"the last one: {self._pool.last_loss}"
+                f"{counted(self._deaths_in_a_row, 'worker')} died and none committed a shard in "
+                f"between; the last one: {self._pool.last_loss}"
             )
         if self._pool.unplaced_s > self._pool.place_within_s:
             raise WorkersLostError(

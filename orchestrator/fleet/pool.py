@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.ray_cluster import GB
+from orchestrator.counts import counted
 from orchestrator.fleet.actor import Hello, Identity, Orders, WorkerActor, WorkerReport
 from orchestrator.fleet.drains import Drains
 from orchestrator.fleet.work import WorkerSetup
@@ -181,7 +182,8 @@ class WorkerPool:
             there = [w for w in self.workers if w.hello and w.hello.node_id == node_id]
             if there:
                 self._plan.tell(
-                    f"node {node_id[:12]} is being drained: {len(there)} worker(s) save and leave"
+                    f"node {node_id[:12]} is being drained: "
+                    f"{counted(len(there), 'worker')} to save and leave"
                 )
         for worker in list(self.workers):
             is_there = worker.hello is not None and worker.hello.node_id in self._drains.nodes

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import IndexEntry, read_entries, read_index
 from orchestrator.jobs.records import RecordStore
@@ -35,7 +36,9 @@ def find_job_id(store: ObjectStore, job: str) -> str:
     if len(begun) > 1:
         more = f" and {len(begun) - _SHOWN} more" if len(begun) > _SHOWN else ""
         named = ", ".join(sorted(begun)[:_SHOWN])
-        raise BadInputError(f"{job} is the beginning of {len(begun)} jobs: {named}{more}")
+        raise BadInputError(
+            f"{job} is the beginning of {counted(len(begun), 'job')}: {named}{more}"
+        )
     return begun[0]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
+from orchestrator.counts import counted
 from orchestrator.lifecycle.state import (
     AttemptRecord,
     JobRecord,
@@ -35,8 +36,9 @@ def begun(
     """
     number = record.attempt + 1
     message = (
-        f"attempt {number} with {placement.num_workers} worker(s) of "
-        f"{placement.cpus_per_worker} CPU(s) and {placement.gpus_per_worker:g} GPU(s){remark}"
+        f"attempt {number} with {counted(placement.num_workers, 'worker')} of "
+        f"{counted(placement.cpus_per_worker, 'CPU')} and "
+        f"{counted(placement.gpus_per_worker, 'GPU')}{remark}"
     )
     if again := sorted(placement.workers_by_node.keys() & set(record.avoided_nodes)):
         message += f", on {', '.join(again)} again, since it fits in no other way"

@@ -24,6 +24,7 @@ from orchestrator.artifacts.samples.manifest import (
 )
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
+from orchestrator.counts import counted
 from orchestrator.errors import (
     BadInputError,
     ObjectNotFoundError,
@@ -152,7 +153,9 @@ class SampleAttempt:
     def _stopped(self) -> Outcome:
         done = self.table.statistics().images_done
         return Outcome(
-            stopped=True, progress=done, message=f"stopped with {done} images in the store"
+            stopped=True,
+            progress=done,
+            message=f"stopped with {counted(done, 'image')} in the store",
         )
 
     def failed(self, reason: Reason, message: str) -> Outcome:
@@ -176,7 +179,7 @@ class SampleAttempt:
         return Outcome(
             succeeded=True,
             progress=num_images,
-            message=f"drew {num_images} images, SHA-256 {manifest['set_sha256']}",
+            message=f"drew {counted(num_images, 'image')}, SHA-256 {manifest['set_sha256']}",
         )
 
     def _show_images(self, reader: SetReader) -> None:

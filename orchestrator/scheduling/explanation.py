@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from orchestrator.counts import counted, plural
 from orchestrator.errors import JobNotFoundError
 from orchestrator.scheduling.decide import asks_of, decide, kept_for
 from orchestrator.scheduling.forecast import estimated_start
@@ -147,13 +148,14 @@ def asks_for(job: QueuedJob) -> str:
     """Return what a job asks for, in words."""
     low, high = job.num_workers_min, job.num_workers_max
     workers = f"{low}" if low == high else f"{low} to {high}"
-    each = f"{job.cpus_per_worker:g} CPUs"
+    each = counted(job.cpus_per_worker, "CPU")
     if job.gpus_per_worker:
-        each = f"{job.gpus_per_worker:g} GPUs{_type_text(job)} and {each}"
+        each = f"{counted(job.gpus_per_worker, 'GPU')}{_type_text(job)} and {each}"
     if job.memory_gb_per_worker:
         each += f" and {job.memory_gb_per_worker:g} GB"
     where = ", ".join(f"{key}={value}" for key, value in job.labels)
-    return f"{workers} worker{'s' if high > 1 else ''} of {each}{where and f' where {where}'}"
+    noun = plural("worker") if high > 1 else "worker"
+    return f"{workers} {noun} of {each}{where and f' where {where}'}"
 
 
 def _type_text(job: QueuedJob) -> str:
@@ -234,8 +236,9 @@ class _View:
             quota = self.snapshot.quotas[self.job.queue]
             gpus = needed * self.job.gpus_per_worker
             return (
-                f"it needs {gpus:g} GPUs and queue {self.job.queue} may hold {quota:g}: ask for "
-                f"less, or raise it with `ddpmctl queue set {self.job.queue} --gpus {gpus:g}`"
+                f"it needs {counted(gpus, 'GPU')} and queue {self.job.queue} may hold {quota:g}: "
+                "ask for less, or raise it with "
+                f"`ddpmctl queue set {self.job.queue} --gpus {gpus:g}`"
             )
         whole = [replace(node, is_draining=False) for node in self.snapshot.nodes]
         nodes = NodeLedger(whole, self.snapshot.running)  # who leaves is most often replaced
@@ -243,7 +246,7 @@ class _View:
         if self.snapshot.nodes and fitting < needed:
             return (
                 f"even with nothing else running the cluster has room for {fitting} of its "
-                f"{needed} workers ({self._lacking()}): ask for less, or add nodes"
+                f"{counted(needed, 'worker')} ({self._lacking()}): ask for less, or add nodes"
             )
         return None
 
@@ -251,12 +254,13 @@ class _View:
         """Say what keeps the largest node, or all of them, from being enough."""
         reasons = [why_unsuited(self.job, node) for node in self.snapshot.nodes]
         if all(reasons):
-            return f"of the first of {len(reasons)} nodes, {reasons[0]}"
+            return f"of the first of {counted(len(reasons), 'node')}, {reasons[0]}"
         suited = [n for n, why in zip(self.snapshot.nodes, reasons, strict=True) if not why]
         largest = max(suited, key=lambda node: (node.gpus, node.cpus, node.memory_gb))
         memory = f", {largest.memory_gb:g} GB" if self.job.memory_gb_per_worker else ""
         kind = "node that suits it" if any(reasons) else "node"
-        return f"the largest {kind} has {largest.gpus:g} GPUs{memory} and {largest.cpus:g} CPUs"
+        gpus, cpus = counted(largest.gpus, "GPU"), counted(largest.cpus, "CPU")
+        return f"the largest {kind} has {gpus}{memory} and {cpus}"
 
     def _why_not_yet(self) -> str | None:
         """Say what keeps the job back that is not a matter of capacity."""
@@ -281,8 +285,8 @@ class _View:
         fitting = view.nodes.num_now(self.ask)
         if fitting < needed:
             leaving = sum(node.is_draining for node in decided.nodes)
-            drained = f" ({leaving} node(s) are being drained)" if leaving else ""
-            room = f"there is room for {fitting} of its {needed} workers now{drained}"
+            drained = f" (being drained: {counted(leaving, 'node')})" if leaving else ""
+            room = f"there is room for {fitting} of its {counted(needed, 'worker')} now{drained}"
             return Verdict.NOT_NOW, room
         for reservation in kept_for(decided, self.job.queue, self.now):
             if reservation.job_id != self.job.job_id:
@@ -296,8 +300,8 @@ class _View:
         used = sum(job.gpus for job in decided.running if job.queue == self.job.queue)
         quota = self.snapshot.quotas[self.job.queue]
         return (
-            f"jobs of queue {self.job.queue} hold {used:g} of its {quota:g} GPUs and it needs "
-            f"{self.job.num_workers_min * self.ask.worker[1] / UNITS:g}"
+            f"jobs of queue {self.job.queue} hold {used:g} of its {counted(quota, 'GPU')} and it "
+            f"needs {self.job.num_workers_min * self.ask.worker[1] / UNITS:g}"
         )
 
 

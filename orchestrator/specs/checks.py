@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ddpm.config import ConfigError
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.likelihood import LikelihoodJob
@@ -164,7 +165,8 @@ def _on_drawing(spec: SampleJob, gives: Gives) -> Iterator[Remark]:
         yield Remark((("sampling", "num_steps"),), told)
     labels = spec.sampling.labels
     if isinstance(labels, dict) and sum(labels.values()) != images:
-        told = f"sampling.labels asks for {sum(labels.values())} images, num_samples for {images}"
+        asked = counted(sum(labels.values()), "image")
+        told = f"sampling.labels asks for {asked}, num_samples for {images}"
         yield Remark((("num_samples",), ("sampling", "labels")), f"{told}: make them equal")
     shown = {
         ("sampling", "trajectory"): spec.sampling.trajectory,
@@ -205,24 +207,27 @@ def remarks_on_images(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterato
     if left < 1:
         yield Remark(
             (("dataset", "source"), ("dataset", "holdout_fraction")),
-            f"dataset.holdout_fraction ({fraction:g}) holds out all {seen.num_images} image(s) "
-            "and leaves none to train on; take less, or more images",
+            f"dataset.holdout_fraction ({fraction:g}) holds out all "
+            f"{counted(seen.num_images, 'image')} and leaves none to train on; take less, "
+            "or more images",
         )
         return
     batch = spec.training.global_batch_size
     if batch > left:
         yield Remark(
             (("dataset", "source"), ("training", "global_batch_size")),
-            f"training.global_batch_size ({batch}) is above the {left} images to train on: "
-            "each stands several times in every step",
+            f"training.global_batch_size ({batch}) is above the {counted(left, 'image')} to train "
+            "on: each stands several times in every step",
             is_fatal=False,
         )
     wanted = spec.evaluation.num_images
     if wanted > held_out:
-        used = f"{held_out} are used" if held_out else "there are no bits per dimension"
+        used = f"{held_out} {'is' if held_out == 1 else 'are'} used"
+        used = used if held_out else "there are no bits per dimension"
+        there = counted(held_out, "image")
         yield Remark(
             (("dataset", "source"), ("evaluation", "num_images")),
-            f"evaluation.num_images ({wanted}) is above the {held_out} images held out: {used}",
+            f"evaluation.num_images ({wanted}) is above the {there} held out: {used}",
             is_fatal=False,
         )
     yield from _on_attention(spec, seen, gives)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
 from orchestrator.specs.job import Job
 from orchestrator.specs.sections import DatasetSpec, ModelRef, SampleResources, WorkerRange
@@ -72,12 +73,12 @@ class LikelihoodJob(Job):
         if found < 1:
             raise BadInputError(
                 f"split {self.split} has no image: dataset.holdout_fraction is {fraction:g} of "
-                f"{num_all} images; give the training's own, or split: all"
+                f"{counted(num_all, 'image')}; give the training's own, or split: all"
             )
         if self.num_images is not None and self.num_images > found:
             raise BadInputError(
-                f"num_images is {self.num_images}, but split {self.split} has {found} images; ask "
-                f"for {found} at most"
+                f"num_images is {self.num_images}, but split {self.split} has "
+                f"{counted(found, 'image')}; ask for {found} at most"
             )
         return self.num_images or found
 

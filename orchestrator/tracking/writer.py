@@ -12,6 +12,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
+from orchestrator.counts import counted
 from orchestrator.errors import StoreError, StoreUnavailableError
 from orchestrator.store.keys import AttemptPaths
 from orchestrator.store.objects import ObjectStore
@@ -183,7 +184,7 @@ class MetricWriter:
                 return
             missing = target - self._num_stored
         raise StoreUnavailableError(
-            f"{missing} lines of metrics are not in the store after {timeout_s:.0f} s"
+            f"{counted(missing, 'line')} of metrics are not in the store after {timeout_s:.0f} s"
             + (f": {self._failure}" if self._failure else "")
         ) from self._failure
 

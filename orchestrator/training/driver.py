@@ -15,6 +15,7 @@ from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
 from orchestrator.attempts.local_log import salvage
 from orchestrator.cluster.node_interface import use_node_interface
 from orchestrator.cluster.ray_cluster import GB
+from orchestrator.counts import counted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Placement
 from orchestrator.specs.job import TrainJob
@@ -143,7 +144,9 @@ def _outcome(attempt: Attempt, spec: TrainJob) -> Outcome:
     steps = CheckpointStore(attempt.store, attempt.job).steps()
     committed = max(steps, default=0)
     if committed >= spec.training.num_steps:
-        return Outcome(succeeded=True, progress=committed, message=f"trained {committed} steps")
+        return Outcome(
+            succeeded=True, progress=committed, message=f"trained {counted(committed, 'step')}"
+        )
     return Outcome(
         stopped=True, progress=committed, message=f"stopped after step {committed}, which is saved"
     )

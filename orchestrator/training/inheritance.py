@@ -9,6 +9,7 @@ from ddpm.training.initial import start_from
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
 from orchestrator.attempts.attempt import Attempt
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
@@ -61,7 +62,7 @@ class Inheritance:
         had = fixed["num_workers"]
         if had != num_workers:
             raise BadInputError(
-                f"init: {self._model.job_id} had {had} worker(s), not {num_workers}"
+                f"init: {self._model.job_id} had {counted(int(had), 'worker')}, not {num_workers}"
             )
         return fixed
 

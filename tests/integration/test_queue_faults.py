@@ -161,7 +161,7 @@ def test_a_quota_holds_though_gpus_are_free(
         assert record_of(store, two).state is JobState.QUEUED
         told_why = ddpmctl("explain", two).value
         assert told_why["verdict"] == "not now"
-        assert "hold 1 of its 1 GPUs" in told_why["reason"]
+        assert "hold 1 of its 1 GPU" in told_why["reason"]
         assert ddpmctl("queue", "set", "team", "--gpus", "2").exit_code == 0
         wait_until(lambda: record_of(store, two).attempt == 1)
         for job_id in (one, two):

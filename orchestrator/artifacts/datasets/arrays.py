@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from orchestrator.artifacts.datasets.archives import damage_translated, unpacked
 from orchestrator.artifacts.datasets.places import Place
 from orchestrator.artifacts.datasets.wide_pictures import KEPT_DTYPES
+from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
 
 BLOCK_BYTES = 8 << 20
@@ -117,13 +118,14 @@ class ArrayFile:
                 if len(data) < count * image_bytes:
                     whole = first + len(data) // image_bytes
                     raise DatasetError(
-                        f"{self.name} is cut off: {whole} of its {self.num_images} images are whole"
+                        f"{self.name} is cut off: {whole} of its "
+                        f"{counted(self.num_images, 'image')} are whole"
                     )
                 images = np.frombuffer(data, dtype).reshape(count, *self._shape)
                 yield Block(first, images.astype(dtype.newbyteorder("="), copy=False), self.name)
             if stop == self.num_images and file.read(1):
                 raise DatasetError(
-                    f"{self.name} goes on after its {self.num_images} images, "
+                    f"{self.name} goes on after its {counted(self.num_images, 'image')}, "
                     "so its header is wrong"
                 )
 

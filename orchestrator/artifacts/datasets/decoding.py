@@ -19,6 +19,7 @@ from orchestrator.artifacts.datasets.pictures import (
 )
 from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.artifacts.datasets.sources import Source
+from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
 
 _READ_AHEAD = 8  # images on their way for each thread: a store answers slowly
@@ -102,7 +103,7 @@ def list_damage(damages: list[Damage], num_images: int) -> DatasetError:
     rest = f"; and {more} more" if more > 0 else ""
     if len(damages) == 1 and num_images == 1:
         return DatasetError(told)
-    count = f"{len(damages)} of {num_images} images cannot be read"
+    count = f"{len(damages)} of {counted(num_images, 'image')} cannot be read"
     return DatasetError(
         f"{count}: {told}{rest}. Mend or remove them, or set dataset.skip_damaged: true"
     )

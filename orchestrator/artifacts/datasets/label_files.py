@@ -11,6 +11,7 @@ from orchestrator.artifacts.datasets.arrays import is_array, read_vector
 from orchestrator.artifacts.datasets.label_sources import named_or_numbered
 from orchestrator.artifacts.datasets.labels import ClassLabels, labels_from_numbers
 from orchestrator.artifacts.datasets.places import Place
+from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
 
 _HEADERS = frozenset({"label", "labels", "class", "classes", "target", "targets", "y"})
@@ -66,7 +67,9 @@ def _values_alone(values: Sequence[str], num_images: int, source: str) -> Sequen
         if values[0].lower() in _HEADERS or (others_are_numbers and not values[0].isdigit()):
             return values[1:]
     if len(values) != num_images:
-        raise DatasetError(f"{source} has {len(values)} rows for {num_images} images")
+        raise DatasetError(
+            f"{source} has {counted(len(values), 'row')} for {counted(num_images, 'image')}"
+        )
     return values
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.artifacts.datasets.refs import FORMAT_VERSION, DatasetRef, manifest_key
+from orchestrator.counts import counted
 from orchestrator.errors import ConditionFailedError, DatasetError, ObjectNotFoundError
 from orchestrator.store.keys import dataset_folder
 from orchestrator.store.objects import ObjectStore
@@ -112,7 +113,8 @@ def with_labels(images: DatasetRef, labels: ClassLabels) -> DatasetRef:
     """
     if len(labels.values) != images.num_images:
         raise DatasetError(
-            f"{images.source} has {images.num_images} images but {len(labels.values)} labels"
+            f"{images.source} has {counted(images.num_images, 'image')} but "
+            f"{counted(len(labels.values), 'label')}"
         )
     return replace(
         images,
@@ -178,9 +180,9 @@ def describe_classes(ref: DatasetRef) -> str:
     told = pairs if len(pairs) <= _ALL_TOLD else pairs[:3]
     shown = ", ".join(f"{name} {count}" for name, count in told)
     if len(told) == len(pairs):
-        return f"{len(pairs)} class{'es' if len(pairs) != 1 else ''}: {shown}"
+        return f"{counted(len(pairs), 'class')}: {shown}"
     least, most = min(ref.class_counts), max(ref.class_counts)
-    return f"{len(pairs)} classes of {least} to {most} images: {shown}, ..."
+    return f"{counted(len(pairs), 'class')} of {least} to {counted(most, 'image')}: {shown}, ..."
 
 
 def _labels_key(sha256: str) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from orchestrator.counts import counted
+
 HIDDEN = "hidden"
 MACOSX = "__MACOSX"
 NO_IMAGE = "no image"
@@ -61,12 +63,11 @@ class Survey:
 
     def line(self, num_taken: int) -> str:
         """Return one line for people: what was taken, what was left out and why."""
-        parts = [f"{num_taken} image{'s' if num_taken != 1 else ''} taken"]
+        parts = [f"{counted(num_taken, 'image')} taken"]
         if self._counts:
             parts.append(f"{self.num_left_out} left out: {self._reasons()}")
         if self.links_followed:
-            links = "link" if self.links_followed == 1 else "links"
-            parts.append(f"{self.links_followed} {links} followed")
+            parts.append(f"{counted(self.links_followed, 'link')} followed")
         parts += [f"{note}: {count}" for note, count in sorted(self.notes.items())]
         return "; ".join(parts)
 

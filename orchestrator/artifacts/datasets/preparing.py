@@ -27,6 +27,7 @@ from orchestrator.artifacts.datasets.decoding import Damage, decoded, list_damag
 from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.artifacts.datasets.statistics import Statistics
+from orchestrator.counts import counted
 from orchestrator.errors import ConditionFailedError, DatasetError, ObjectNotFoundError
 from orchestrator.store.keys import PreparationPaths
 from orchestrator.store.objects import ObjectStore
@@ -168,7 +169,8 @@ class Preparation:
             num_images += len(part.images)
         if num_images + len(damages) != stop - start:
             raise DatasetError(
-                f"{self.source.name}: {num_images} images came where {stop - start} were announced"
+                f"{self.source.name}: {counted(num_images, 'image')} came where {stop - start} "
+                "were announced"
             )
         return (images[:num_images] if num_images else None), damages, notes
 
@@ -263,7 +265,7 @@ def _plan(source: Source, reading: Reading) -> Plan:
 
 def _size(shape: tuple[int, ...]) -> str:
     height, width, channels = shape
-    return f"{height} x {width} with {channels} channel{'s' if channels > 1 else ''}"
+    return f"{height} x {width} with {counted(channels, 'channel')}"
 
 
 def _advice(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:

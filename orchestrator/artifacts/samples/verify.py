@@ -17,6 +17,7 @@ from orchestrator.artifacts.samples.shards import (
     ShardCommit,
     origin_of,
 )
+from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, ShardDamagedError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
@@ -110,7 +111,7 @@ class SampleSet:
             done = sum(1 for _ in self.shards.indices())
             raise BadInputError(
                 f"the set of job {self.paths.job_id} is not whole: "
-                f"{done} of {len(self.plan)} shards are in"
+                f"{done} of {counted(len(self.plan), 'shard')} are in"
             )
         return manifest
 

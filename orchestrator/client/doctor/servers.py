@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.client.doctor.findings import Finding
+from orchestrator.counts import counted
 from orchestrator.tracking.registry import shown_uri, without_secrets
 
 _TIMEOUT_S = 5.0
@@ -93,7 +94,8 @@ def _resources(address: str, headers: Mapping[str, str]) -> Finding:
     names = Counter(node.get("hostname", "") for node in nodes if _is_alive(node))
     twins = [name for name, count in names.items() if name and count > 1]
     ok = bool(alive) and total["CPU"] > 0
-    detail = f"{len(alive)} nodes, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"
+    resources = ", ".join(counted(total[name], name) for name in total)
+    detail = f"{counted(len(alive), 'node')}, {resources}"
     if twins:
         detail += f"; several nodes bear the host name {', '.join(twins[:3])}: give each its own"
     remedy = "" if ok else "no node offers a CPU: look at the cluster's dashboard"

@@ -62,7 +62,7 @@ def test_a_frame_fits_the_terminal(width: int, height: int, num_jobs: int) -> No
 def test_a_frame_tells_who_acts_what_is_held_and_what_each_job_does() -> None:
     """The question is always: does it move, and why not."""
     text = "\n".join(shown(overview(), Board(), (120, 24)))
-    for told in ("orchestrator acts", "3 of 8 CPUs held, 1 of 1 GPUs", "job-00 x2", "2/100 steps"):
+    for told in ("orchestrator acts", "3 of 8 CPUs held, 1 of 1 GPU", "job-00 x2", "2/100 steps"):
         assert told in text, told
     silent = overview(is_acting=False, acted_at=NOW - timedelta(minutes=5))
     assert "NO orchestrator for 5m00s" in shown(silent, Board(), (120, 24))[0]

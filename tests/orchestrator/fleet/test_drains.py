@@ -44,7 +44,7 @@ def test_workers_on_a_node_that_leaves_save_within_its_notice(
     assert leaves.leave_by is not None
     assert now + within_s <= leaves.leave_by <= time.monotonic() + within_s
     pool.shrink()
-    assert told == ["node b is being drained: 1 worker(s) save and leave"]
+    assert told == ["node b is being drained: 1 worker to save and leave"]
 
 
 def test_none_is_started_again_on_a_node_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:

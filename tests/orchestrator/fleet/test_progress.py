@@ -119,7 +119,7 @@ def test_people_read_workers_steps_pace_and_time_left(
     text = describe_job(status)
     first = next(worker for worker in beat.workers if worker.rank == 0)
     assert f"rank 0, shard {first.shard}, step 3 of 10" in text
-    assert "0 of 8 committed, 0 given to a second worker, 0 worker(s) lost" in text
+    assert "0 of 8 committed, 0 given to a second worker, 0 workers lost" in text
     assert fleet_text(status_of(Progress())) == ""
 
 

@@ -40,7 +40,7 @@ def test_an_attempt_begins_with_its_number_its_nodes_and_one_line() -> None:
         (1, NOW, ("n1", "n2"))
     ]
     assert record.message == (
-        "attempt 1 with 3 worker(s) of 2 CPU(s) and 0.5 GPU(s), so, "
+        "attempt 1 with 3 workers of 2 CPUs and 0.5 GPUs, so, "
         "on n2 again, since it fits in no other way"
     )
 

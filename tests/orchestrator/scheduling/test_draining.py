@@ -17,7 +17,7 @@ def test_a_job_that_fits_only_where_a_node_leaves_waits() -> None:
     assert decide(snapshot, NOW) == []
     told = explain(snapshot, "j1", NOW)
     assert told.verdict is Verdict.NOT_NOW
-    assert "1 node(s) are being drained" in told.reason
+    assert "being drained: 1 node" in told.reason
     rooms = {room.node_id: room for room in told.free}
     assert (rooms["n1"].num_workers, rooms["n1"].unsuited) == (0, "it is being drained")
     assert rooms["n2"].unsuited == ""

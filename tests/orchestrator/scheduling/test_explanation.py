@@ -37,7 +37,7 @@ def test_never_when_no_node_is_large_enough() -> None:
     assert told.verdict is Verdict.NEVER
     assert "room for 0 of its 2 workers" in told.reason
     assert "2 GPUs and 16 CPUs" in told.reason
-    assert told.asks_for == "2 workers of 4 GPUs and 1 CPUs"
+    assert told.asks_for == "2 workers of 4 GPUs and 1 CPU"
     assert told.estimated_start_at is None
 
 
@@ -62,7 +62,7 @@ def test_not_now_names_holders_and_when_they_end() -> None:
     cluster.submit(job("first-2", gpus=4, priority=90), job("asks-3", gpus=2))
     told = explain(cluster.snapshot, "asks-3", cluster.now)
     assert told.verdict is Verdict.NOT_NOW
-    assert told.reason == "there is room for 0 of its 1 workers now"
+    assert told.reason == "there is room for 0 of its 1 worker now"
     assert (told.position, told.ahead) == (2, ("first-2",))
     assert [holder.job_id for holder in told.holders] == ["large-0", "small-1"]
     assert told.holders[0].expected_end_at == 1500.0

@@ -31,7 +31,7 @@ def test_a_job_waits_for_the_type_that_it_asks_for() -> None:
     told = explain(snapshot, "j1", NOW)
     assert told.verdict is Verdict.NEVER
     assert "it has A100, not H100" in told.reason
-    assert told.asks_for == "1 worker of 1 GPUs (H100) and 1 CPUs"
+    assert told.asks_for == "1 worker of 1 GPU (H100) and 1 CPU"
     assert told.free[0].unsuited == "it has A100, not H100"
 
 

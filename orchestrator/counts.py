@@ -1,0 +1,22 @@
+"""Numbers with what is counted, as every message writes them: the one place for plurals."""
+
+
+def counted(number: float, noun: str, form: str = "") -> str:
+    """Return a number with its noun: "1 CPU", "0.5 GPUs", "2 classes".
+
+    Args:
+        number: How many.
+        noun: Of one: "CPU", "reverse step".
+        form: How the number is written; left out, a float is written without needless zeros.
+    """
+    written = format(number, form or ("g" if isinstance(number, float) else "d"))
+    return f"{written} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return a noun in the plural: "CPUs", "classes", "tries"."""
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"

@@ -1,0 +1,29 @@
+"""Numbers with what is counted."""
+
+import pytest
+
+from orchestrator.counts import counted
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (1, "CPU", "1 CPU"),
+        (1.0, "CPU", "1 CPU"),
+        (0, "GPU", "0 GPUs"),
+        (0.5, "GPU", "0.5 GPUs"),
+        (2, "class", "2 classes"),
+        (1, "class", "1 class"),
+        (3, "try", "3 tries"),
+        (2, "day", "2 days"),
+        (1797, "image", "1797 images"),
+    ],
+)
+def test_one_is_no_plural(number: float, noun: str, text: str) -> None:
+    """A job that asks for "1 CPUs" looks as if nobody had ever run one."""
+    assert counted(number, noun) == text
+
+
+def test_a_number_is_written_as_it_is_asked_for() -> None:
+    """A long list of data sets reads better with thousands apart."""
+    assert counted(1797, "image", ",") == "1,797 images"
