@@ -17,10 +17,11 @@ from typing import Any, Protocol, cast
 import torch
 
 from ddpm.errors import KernelError
+from ddpm.kernels.amx.structs import STRUCTS
 
-_SOURCE_FOLDER = Path(__file__).parent / "src"
+SOURCE_FOLDER = Path(__file__).parent / "src"
 # No flag asks for this machine's own kind: the same bits on all that have AMX.
-_FLAGS = (
+FLAGS = (
     *("-O3", "-std=c++17", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC"),
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mfma"),
     *("-mamx-tile", "-mamx-bf16"),
@@ -105,9 +106,9 @@ def _load(folder: Path | None) -> Kernels:
 
 def _compile(compiler: str, folder: Path) -> Path:
     library = folder / "kernels.so"
-    sources = sorted(map(str, _SOURCE_FOLDER.glob("*.cpp")))
+    sources = sorted(map(str, SOURCE_FOLDER.glob("*.cpp")))
     done = subprocess.run(
-        ["env", "LC_ALL=C", compiler, *_FLAGS, *sources, "-o", str(library)],
+        ["env", "LC_ALL=C", compiler, *FLAGS, *sources, "-o", str(library)],
         capture_output=True,
         text=True,
         check=False,
@@ -121,10 +122,25 @@ def _compile(compiler: str, folder: Path) -> Path:
 def _key(compiler: str) -> str:
     """Name what a compiled library depends on."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    digest = hashlib.sha256(version + " ".join(_FLAGS).encode())
-    for source in sorted(_SOURCE_FOLDER.glob("*.[ch]*")):
+    digest = hashlib.sha256(version + " ".join(FLAGS).encode())
+    for source in sorted(SOURCE_FOLDER.glob("*.[ch]*")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def check_sizes(library: ctypes.CDLL) -> None:
+    """See that each struct is as long in the compiled kernels as in its mirror here.
+
+    Raises:
+        KernelError: One is not: a field is missing, or of another type, on one of the sides.
+    """
+    for name, kind in STRUCTS.items():
+        theirs, ours = library[f"size_of_{name}"](), ctypes.sizeof(kind)
+        if theirs != ours:
+            raise KernelError(
+                f"{name} has {theirs} bytes in the compiled AMX kernels and {ours} in "
+                f"{kind.__name__}: kernels.py and src/ are of different versions"
+            )
 
 
 def _opened(path: Path) -> Kernels:
@@ -132,6 +148,7 @@ def _opened(path: Path) -> Kernels:
         library: Any = ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelError(f"the compiled AMX kernels cannot be loaded: {error}") from error
+    check_sizes(library)
     if library.request_tiles() != 0:
         raise KernelError("the operating system does not let processes use AMX")
     numbers_of_arguments = {

@@ -4,6 +4,7 @@ Pointers are addresses of tensors, which have to outlive the call.
 """
 
 import ctypes
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class MapsStruct(ctypes.Structure):
 
 
 class DropoutStruct(ctypes.Structure):
-    """`Dropout` of tiles.h."""
+    """`Dropout` of activation.h."""
 
     _fields_ = (
         ("key", ctypes.c_int32 * 2),
@@ -185,3 +186,25 @@ class ProgramStruct(ctypes.Structure):
     """`Program` of program.cpp."""
 
     _fields_ = (("calls", ctypes.POINTER(CallStruct)), ("num_calls", ctypes.c_int32))
+
+
+# Those that cross to C++, by the names that they have there.
+STRUCTS: Mapping[str, type[ctypes.Structure]] = {
+    kind.__name__.removesuffix("Struct"): kind
+    for kind in (
+        MapsStruct,
+        DropoutStruct,
+        TapStruct,
+        GeometryStruct,
+        PartSumsStruct,
+        WeightLayoutStruct,
+        GradientTapStruct,
+        SizesStruct,
+        LayerStruct,
+        LayerGradientStruct,
+        AttentionStruct,
+        AttentionGradientStruct,
+        CallStruct,
+        ProgramStruct,
+    )
+}

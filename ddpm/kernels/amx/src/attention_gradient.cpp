@@ -5,12 +5,15 @@
 // rows: so it and dS can be multiplied as they are.
 
 #include "attention.h"
+#include "sizes.h"
 
 struct AttentionGradient {
   Attention attention;          // as it was computed, logarithms and all
   const bfloat16* grad_output;  // maps of num_channels, as tiles
   bfloat16* gradient;           // maps of 3 * num_channels, as tiles
 };
+
+EXPORT_SIZE(AttentionGradient)
 
 namespace {
 

@@ -3,6 +3,7 @@
 #include "convolution.h"
 #include "normalisation.h"
 #include "room.h"
+#include "sizes.h"
 #include "weight_gradient.h"
 
 struct Layer {
@@ -68,6 +69,9 @@ struct LayerGradient {
 
   std::int32_t out_blocks() const { return layout.out_blocks(); }
 };
+
+EXPORT_SIZE(Layer)
+EXPORT_SIZE(LayerGradient)
 
 namespace {
 

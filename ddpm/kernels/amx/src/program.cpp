@@ -1,5 +1,7 @@
 // Calls of kernels one after another, with no way back to the caller in between.
 
+#include "sizes.h"
+
 struct Layer;
 struct Attention;
 
@@ -15,6 +17,9 @@ struct Program {
   const Call* calls;
   int num_calls;
 };
+
+EXPORT_SIZE(Call)
+EXPORT_SIZE(Program)
 
 extern "C" void run_program(const Program* program) {
   for (int i = 0; i < program->num_calls; ++i) {
