@@ -1,7 +1,6 @@
 """Opens data sets wherever they are: a known name, a path, or an s3:// URI; told by content."""
 
 import hashlib
-import importlib.util
 import json
 import re
 import zipfile
@@ -53,6 +52,7 @@ from orchestrator.artifacts.datasets.wide_pictures import count_tiff_pages, tiff
 from orchestrator.errors import DatasetError
 from orchestrator.store.objects import ObjectStore
 
+_DIGITS_FILE = Path(__file__).parent / "data/digits.csv.gz"  # the NOTICE is beside it
 _HEAD_BYTES = 512
 _TAR_MAGIC_AT = 257
 _IDX_IMAGES = re.compile(r"images([-.])idx\d")
@@ -297,18 +297,9 @@ def _table(table: ParquetImages, stamp: str) -> Source:
 
 
 def _digits() -> Source:
-    """Return the 1,797 handwritten digits of scikit-learn, (8, 8, 1), 0..16 spread to 0..255."""
-    package = importlib.util.find_spec("sklearn")
-    folders = (package and package.submodule_search_locations) or []
-    # Taken from where it lies: importing scikit-learn is most of the first `submit`'s seconds.
-    paths = [Path(folder, "datasets", "data", "digits.csv.gz") for folder in folders]
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
-        raise DatasetError(
-            "the data set 'digits' comes with scikit-learn, which is not installed: "
-            "pip install 'ddpmctl[embedded]'"
-        )
-    table = np.loadtxt(path, dtype=np.uint8, delimiter=",")  # a row: 64 pixels and the digit
+    """Return the 1,797 handwritten digits of UCI, (8, 8, 1), 0..16 spread to 0..255."""
+    # A row: 64 pixels and the digit.
+    table = np.loadtxt(_DIGITS_FILE, dtype=np.uint8, delimiter=",")
     images = np.round(table[:, :64].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     return Source(
         DIGITS,

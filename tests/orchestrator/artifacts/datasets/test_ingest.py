@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from orchestrator.artifacts.datasets.chunks import content_sha256
 from orchestrator.artifacts.datasets.ingest import ingest
@@ -167,7 +168,7 @@ def test_set_larger_than_a_block_is_whole(tmp_path: Path, store: MemoryStore, ca
 
 
 def test_digits_have_their_known_hash(store: MemoryStore, cache: Path) -> None:
-    """The constant lets `submit` find the set where there is no scikit-learn."""
+    """The constant lets `submit` find the set in the store without reading it."""
     ref = ingest("digits", store, cache)
     assert ref.sha256 == NAMED_SHA256["digits"]
     assert (ref.num_images, ref.height, ref.width, ref.channels) == (1797, 8, 8, 1)
@@ -175,28 +176,32 @@ def test_digits_have_their_known_hash(store: MemoryStore, cache: Path) -> None:
     assert (images.min(), images.max()) == (0, 255)
 
 
+def test_digits_are_those_of_scikit_learn(store: MemoryStore, cache: Path) -> None:
+    """The file comes with us, so that no machine needs scikit-learn for the demo."""
+    ref = ingest("digits", store, cache)
+    expected = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
+    np.testing.assert_array_equal(np.load(fetch(store, ref.sha256, cache))[..., 0], expected)
+
+
 def test_known_set_in_the_store_is_not_made_again(
     store: MemoryStore, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The machine may not have scikit-learn."""
+    """What has that hash is that set, whoever put it there."""
     first = ingest("digits", store, cache)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("orchestrator.artifacts.datasets.sources._DIGITS_FILE", tmp_path / "none")
     assert ingest("digits", store, tmp_path / "other") == first
 
 
-def test_missing_scikit_learn_is_said(
-    store: MemoryStore, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is an optional dependency."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DatasetError, match="pip install"):
-        ingest("digits", store, cache)
-
-
-def test_importing_the_module_imports_no_scikit_learn() -> None:
-    """The command line must start quickly."""
-    code = "import sys, orchestrator.artifacts.datasets.ingest; sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_digits_need_no_scikit_learn(tmp_path: Path) -> None:
+    """A training node has none; and importing it costs the first `submit` two seconds."""
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "from pathlib import Path\n"
+        "from orchestrator.artifacts.datasets.sources import open_source\n"
+        "print(open_source('digits', Path(), lambda uri: None).num_images)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["1797"]
 
 
 def test_manifest_comes_last_and_only_once(tmp_path: Path, store: MemoryStore, cache: Path) -> None:
