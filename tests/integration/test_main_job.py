@@ -1,8 +1,11 @@
 """The main job, as a user runs it, against a real Ray, a real store and a real MLflow."""
 
 import os
+import re
+import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,6 +26,7 @@ from tests.integration.commands import (
     train_text,
     wait_until,
 )
+from tests.support.browser import open_page
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,25 @@ def wait_for_checkpoint(store: ObjectStore, job_id: str, step: int) -> None:
 def states(job_id: str) -> list[str]:
     """Return the states that a job went through."""
     return [e["state"] for e in ddpmctl("events", job_id).value if e["state"]]
+
+
+def look_at_mlflow(status: dict[str, Any], profile: Path) -> None:
+    """Open MLflow's pages of a run in a real browser: its numbers, a picture, and its model."""
+    if shutil.which("chromium") is None:
+        return  # said by the test of the report
+    front = status["mlflow_page"].partition("#")[0]
+    run = f"{front}#/experiments/{status['experiment_id']}/runs/{status['run_id']}"
+    pages = {
+        run: "holdout/bpd_denoising",
+        f"{run}/artifacts/film/reverse-chain.png": "reverse-chain.png",
+        f"{front}#/models/main": "ddpmctl.commit",
+    }
+    for address, shown in pages.items():
+        opened = open_page(address, profile, within_ms=20_000)
+        assert shown in opened.text, address
+        assert not [line for line in opened.complaints if "Error" in line], opened.complaints
+        if address.endswith(".png"):
+            assert re.search(r'<img[^>]*src="blob:', opened.dom)
 
 
 def test_a_job_file_trains_and_another_one_samples(
@@ -89,6 +112,7 @@ def test_a_job_file_trains_and_another_one_samples(
     assert [v.tags["ddpmctl.commit"].rpartition("/")[2] for v in versions] == [
         "step-000000030.json"
     ]
+    look_at_mlflow(ddpmctl("status", training).value, tmp_path / "profile")
 
 
 def test_killed_workers_and_orchestrators_lose_no_job_and_change_no_bit(

@@ -1,0 +1,54 @@
+"""Opens pages in a headless Chromium."""
+
+import html
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_COMPLAINT = re.compile(r":(ERROR|WARNING|INFO):CONSOLE[:(]\d+\)?\] (.*)")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A page as the browser had it in the end.
+
+    Attributes:
+        dom: Its elements, as HTML.
+        complaints: What stood in the console, a line each.
+    """
+
+    dom: str
+    complaints: list[str]
+
+    @property
+    def text(self) -> str:
+        """What a reader sees, with single spaces."""
+        bare = re.sub(r"<(script|style)\b.*?</\1>|<[^>]+>", " ", self.dom, flags=re.DOTALL)
+        return " ".join(html.unescape(bare).split())
+
+
+def open_page(address: str, profile: Path, *, within_ms: int = 2000) -> Opened:
+    """Open a page and wait until it has loaded; skips the test where there is no Chromium.
+
+    Args:
+        address: Where it is.
+        profile: A folder for the browser's own files.
+        within_ms: What the page's own clock may run to.
+    """
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    flags = ["headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "dump-dom"]
+    flags += [f"user-data-dir={profile}", "enable-logging=stderr", "window-size=1200,900"]
+    done = subprocess.run(
+        [chromium, *(f"--{flag}" for flag in flags), f"--virtual-time-budget={within_ms}", address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return Opened(done.stdout, [found[2] for found in _COMPLAINT.finditer(done.stderr)])
