@@ -5,8 +5,10 @@ later attempt and worker takes it as it stands.
 """
 
 import dataclasses
+import os
 import shutil
 import sysconfig
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,4 +208,7 @@ def compile_obstacle(device_kind: DeviceKind) -> str | None:
         return "there is no C++ compiler"
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         return "there are no Python headers"
+    folder = tempfile.gettempdir()
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return f"{folder} lets no program run (it is mounted noexec): set TMPDIR to another folder"
     return None

@@ -6,7 +6,6 @@ in by the next process of ours on that machine (`salvage`).
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 from orchestrator.attempts.redaction import redacted, secret_values
-from orchestrator.cluster.private_files import make_private_folder
+from orchestrator.cluster.private_files import user_folder
 from orchestrator.errors import StoreError
 from orchestrator.store.numbered import NumberedFolder
 from orchestrator.store.objects import ObjectStore
@@ -32,9 +31,7 @@ def local_root() -> Path:
     Raises:
         LocalFolderError: It cannot be made, or is somebody else's: what lies there is raw.
     """
-    root = Path(tempfile.gettempdir()) / f"ddpmctl-logs-{os.getuid()}"
-    make_private_folder(root)
-    return root
+    return user_folder("ddpmctl-logs")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """This user's cache on this machine: data sets, checkpoints, and word of what is compiled."""
 
-import os
-import tempfile
 from pathlib import Path
 
-from orchestrator.cluster.private_files import make_private_folder
+from orchestrator.cluster.private_files import user_folder
 
 
 def cache_folder(name: str) -> Path:
@@ -16,6 +14,4 @@ def cache_folder(name: str) -> Path:
     Raises:
         LocalFolderError: The cache cannot be made, or is somebody else's.
     """
-    root = Path(tempfile.gettempdir()) / f"ddpmctl-cache-{os.getuid()}"
-    make_private_folder(root)
-    return root / name
+    return user_folder("ddpmctl-cache") / name

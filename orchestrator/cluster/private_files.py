@@ -45,3 +45,20 @@ def write_private(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise LocalFolderError(f"cannot write {path}: {error.strerror}") from error
+
+
+def user_folder(name: str) -> Path:
+    """Return this user's folder of a name among the machine's temporary files, made if absent.
+
+    Raises:
+        LocalFolderError: It cannot be made, or is somebody else's; the message names TMPDIR.
+    """
+    try:
+        folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    except OSError as error:  # none of the usual places can be written
+        raise LocalFolderError(f"{error.strerror}: set TMPDIR to a folder that can be") from error
+    try:
+        make_private_folder(folder)
+    except LocalFolderError as error:
+        raise LocalFolderError(f"{error}, or set TMPDIR to another place") from error
+    return folder

@@ -17,6 +17,7 @@ from pathlib import Path
 from orchestrator.errors import StackError
 from orchestrator.stack.files import StackFolder, StackSecrets, StackState, load_secrets, load_state
 from orchestrator.stack.launch import Launcher, PortTakenError, Progress
+from orchestrator.stack.limits import allow_open_files
 from orchestrator.stack.mlflow_server import MLFLOW_PORTS, mlflow_access, mlflow_part, mlflow_url
 from orchestrator.stack.parts import REGION, STORE_URI, Part, http_get, without_proxy
 from orchestrator.stack.ports import choose_ports
@@ -104,6 +105,7 @@ class Stack:
         """
         self._folder.make()
         self._check_space()
+        allow_open_files()
         with self._locked(on_progress):
             secrets = load_secrets(self._folder)
             state = load_state(self._folder)

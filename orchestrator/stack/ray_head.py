@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.cluster.ray_cluster import MEMORY_SETTINGS
 from orchestrator.stack.files import StackFolder, StackSecrets
+from orchestrator.stack.limits import has_less_than_one_cpu
 from orchestrator.stack.parts import Part, http_get
 from orchestrator.stack.ports import LOOPBACK
 from orchestrator.stack.ray_start import PATIENCE_VARIABLE
@@ -84,8 +85,6 @@ def ray_part(
         num_gpus: Logical GPUs; as many as there are, if None.
     """
     listens = [f"{option}={ports[name]}" for name, option in _OPTION_OF_PORT.items()]
-    sizes = {"--num-cpus": num_cpus, "--num-gpus": num_gpus}
-    sized = [f"{option}={number}" for option, number in sizes.items() if number is not None]
     sessions = folder.sockets / "ray"
     return Part(
         name="ray",
@@ -98,7 +97,7 @@ def ray_part(
             *_FIXED_OPTIONS,
             f"--temp-dir={sessions}",
             *listens,
-            *sized,
+            *_sizes(num_cpus, num_gpus),
         ),
         settings={
             **shared,
@@ -114,6 +113,13 @@ def ray_part(
         is_ready=lambda: _has_a_node(ports["ray.dashboard"], secrets.ray_token),
         patience_variables=(PATIENCE_VARIABLE,),
     )
+
+
+def _sizes(num_cpus: int | None, num_gpus: int | None) -> list[str]:
+    if num_cpus is None and has_less_than_one_cpu():
+        num_cpus = 1  # Ray would count none, and no job could ever start
+    sizes = {"--num-cpus": num_cpus, "--num-gpus": num_gpus}
+    return [f"{option}={number}" for option, number in sizes.items() if number is not None]
 
 
 def _drop_old_sessions(sessions: Path) -> None:
