@@ -8,10 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from orchestrator.cluster.autoscaler import node_types_here
+from orchestrator.cluster.growth_actor import growth_actor
 from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.lifecycle.steps import DriverStatus
-from orchestrator.scheduling.snapshot import NodeCapacity
+from orchestrator.scheduling.demand import Bundle
+from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
 
 # Ray calls an actor's methods on threads, and glibc gives threads heaps of their own, which give
 # memory back all the time and never have large pages (`ddpm.memory`); one for all does neither.
@@ -50,6 +53,12 @@ class Cluster(Protocol):
     def notice_s(self, nodes: Collection[str]) -> float | None:
         """Return the seconds until the first of some draining nodes is ended; None if unknown."""
 
+    def node_types(self) -> list[NodeType]:
+        """Return what the cluster's autoscaler may start; nothing where there is none."""
+
+    def wish(self, store_uri: str, bundles: Sequence[Bundle]) -> None:
+        """Tell the autoscaler all that the jobs of a store use or would use."""
+
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
         """Start an attempt's driver; starting the same one again changes nothing."""
 
@@ -83,6 +92,8 @@ class RayCluster:
         context = ray.get_runtime_context()
         self.node_id: str = context.get_node_id()
         self.session = str(context.get_session_name())
+        self._namespace = str(context.namespace)
+        self._node_types = node_types_here()
         self._jobs = RayJobs(context.gcs_address, _ANSWER_S)
         # An attempt runs the code that the orchestrator runs.
         shipped = dict(context.runtime_env).get("py_modules")
@@ -109,6 +120,17 @@ class RayCluster:
         """Return the seconds until the first of some draining nodes is ended; None if unknown."""
         left = [s for node, s in draining_nodes().items() if node in nodes and s is not None]
         return min(left, default=None)
+
+    def node_types(self) -> list[NodeType]:
+        """Return what the cluster's autoscaler may start; nothing where there is none."""
+        return self._node_types
+
+    def wish(self, store_uri: str, bundles: Sequence[Bundle]) -> None:
+        """Tell the autoscaler all that the jobs of a store use or would use.
+
+        Nobody waits for that: a wish that is lost is told again.
+        """
+        growth_actor(self._namespace).wish.remote(store_uri, tuple(bundles))
 
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
         """Start an attempt's driver; starting the same one again changes nothing."""

@@ -37,7 +37,7 @@ def resolve_resources(
     if gpus == "auto":
         wants_gpu = bool(resources.accelerators) or any(node.gpus >= 1 for node in nodes)
         gpus = 1.0 if wants_gpu else 0.0
-    if is_smoke and not any(node.free_gpus >= gpus for node in nodes):
+    if is_smoke and not any(node.free_gpus >= gpus and not node.is_promised for node in nodes):
         gpus = 0.0
     cpus = resources.cpus_per_worker
     if cpus == "auto" and is_smoke and not gpus:

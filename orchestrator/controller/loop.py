@@ -21,6 +21,7 @@ from orchestrator.controller.admission import (
 from orchestrator.controller.adoption import Adopter, LiveJob
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
+from orchestrator.controller.growth import Growth
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.node_board import NodeBoard
 from orchestrator.controller.requests import handle_request
@@ -35,7 +36,8 @@ from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.attempts import must_move
 from orchestrator.lifecycle.state import JobState
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot, Start, in_line
+from orchestrator.scheduling.demand import promised_nodes
+from orchestrator.scheduling.snapshot import NodeCapacity, NodeType, Snapshot, Start, in_line
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -68,6 +70,7 @@ class Controller:
         self._groups = GroupControl(store, self._records)
         self._index = JobIndex(store)
         self._board = NodeBoard(store)
+        self._growth = Growth(cluster, store.uri)
         self._jobs: dict[str, LiveJob] = {}
         self._settler = Settler(store, self._records, self._jobs)
         self._positions: dict[str, int] = {}
@@ -221,15 +224,20 @@ class Controller:
 
     def _schedule(self, nodes: list[NodeCapacity]) -> None:
         queued = [job for job in self._jobs.values() if job.record.state is JobState.QUEUED]
+        types = self._cluster.node_types()
+        if not queued and not types:
+            return
+        seen = [*nodes, *promised_nodes(types, nodes)]  # what "auto" counts with
+        self._settle(seen)
+        snapshot = self.snapshot(seen, types)
+        self._growth.follow(snapshot, self._store.now())
         if not queued:
             return
-        self._settle(nodes)
-        snapshot = self.snapshot(nodes)
         self._show(snapshot)
         for action in decide(snapshot, self._store.now().timestamp()):
             job = self._jobs[action.job_id]
             if isinstance(action, Start):
-                start = partial(self._start, to=action.placement, nodes=nodes)
+                start = partial(self._start, to=action.placement, nodes=seen)
                 self._guarded("start", job, start)
             else:
                 self._guarded("preemption", job, partial(self._preempt, by=action.for_job))
@@ -253,8 +261,14 @@ class Controller:
                 settle = partial(self._settler.settle, nodes=nodes)
                 job.is_settled = self._guarded("queue", job, settle)
 
-    def snapshot(self, nodes: list[NodeCapacity]) -> Snapshot:
-        """Return what the scheduler sees: jobs as they were settled last. Changes nothing."""
+    def snapshot(self, nodes: list[NodeCapacity], types: Sequence[NodeType] = ()) -> Snapshot:
+        """Return what the scheduler sees: jobs as they were settled last. Changes nothing.
+
+        Args:
+            nodes: The nodes that are there, and those that could be started.
+            types: What the autoscaler may start.
+        """
+        there = [node for node in nodes if not node.is_promised]
         now = self._store.now()
         jobs = list(self._jobs.values())
         busy = [job for job in jobs if job.record.state.has_processes]
@@ -265,9 +279,10 @@ class Controller:
                 for job in queued
             ],
             running=[running_job(job.record, job.spec, job.said, now) for job in busy],
-            nodes=with_ours_taken(nodes, [job.record for job in busy], self._control.workers_there),
+            nodes=with_ours_taken(there, [job.record for job in busy], self._control.workers_there),
             quotas=read_quotas(self._store),
             loans=[loan for job in busy for loan in loans_of(job.record, job.said)],
+            node_types=types,
         )
 
     def _start(self, job: LiveJob, to: Mapping[str, int], nodes: list[NodeCapacity]) -> None:

@@ -7,11 +7,13 @@ from enum import StrEnum
 from orchestrator.counts import counted, plural
 from orchestrator.errors import JobNotFoundError
 from orchestrator.scheduling.decide import asks_of, decide, kept_for
+from orchestrator.scheduling.demand import promised_nodes
 from orchestrator.scheduling.forecast import estimated_start
 from orchestrator.scheduling.ledger import Ask, NodeLedger, QuotaLedger
 from orchestrator.scheduling.matching import why_unsuited
 from orchestrator.scheduling.placement import UNITS
 from orchestrator.scheduling.snapshot import (
+    NodeCapacity,
     Preempt,
     QueuedJob,
     RunningJob,
@@ -26,6 +28,7 @@ class Verdict(StrEnum):
 
     STARTS_NEXT = "starts next"
     NOT_NOW = "not now"
+    WAITS_FOR_NODES = "waits for nodes to start"
     NEVER = "never"
 
 
@@ -185,6 +188,8 @@ class _View:
         not_yet = self._why_not_yet()
         if not_yet is not None:
             return Verdict.NOT_NOW, not_yet
+        if starts_nodes := self._waits_for_nodes():
+            return Verdict.WAITS_FOR_NODES, starts_nodes
         actions = decide(self.snapshot, self.now)
         if any(isinstance(a, Start) and a.job_id == self.job.job_id for a in actions):
             return Verdict.STARTS_NEXT, "it fits and starts at the next turn"
@@ -240,19 +245,42 @@ class _View:
                 "ask for less, or raise it with "
                 f"`ddpmctl queue set {self.job.queue} --gpus {gpus:g}`"
             )
-        whole = [replace(node, is_draining=False) for node in self.snapshot.nodes]
-        nodes = NodeLedger(whole, self.snapshot.running)  # who leaves is most often replaced
-        fitting = max(map(nodes.num_ever, asks_of(self.job, nodes)))
-        if self.snapshot.nodes and fitting < needed:
+        fitting = self._fitting([*self._whole(), *self._promised()])
+        if (self.snapshot.nodes or self.snapshot.node_types) and fitting < needed:
             return (
                 f"even with nothing else running the cluster has room for {fitting} of its "
                 f"{counted(needed, 'worker')} ({self._lacking()}): ask for less, or add nodes"
             )
         return None
 
+    def _whole(self) -> list[NodeCapacity]:
+        """Return the nodes as if none left: who is drained is most often replaced."""
+        return [replace(node, is_draining=False) for node in self.snapshot.nodes]
+
+    def _promised(self) -> list[NodeCapacity]:
+        return promised_nodes(self.snapshot.node_types, self.snapshot.nodes)
+
+    def _fitting(self, on: list[NodeCapacity]) -> int:
+        """Return how many of its workers fit on empty nodes."""
+        nodes = NodeLedger(on, self.snapshot.running)
+        return max(map(nodes.num_ever, asks_of(self.job, nodes)))
+
+    def _waits_for_nodes(self) -> str | None:
+        """Say which nodes the autoscaler may start, if those that are there are too few."""
+        needed = self.job.num_workers_min
+        if not self.snapshot.node_types or (fitting := self._fitting(self._whole())) >= needed:
+            return None
+        types = [kind.name for kind in self.snapshot.node_types]
+        return (
+            f"the nodes that are there have room for {fitting} of its {needed} workers; the "
+            f"autoscaler may start others ({', '.join(types)}) and is asked for them in turn"
+        )
+
     def _lacking(self) -> str:
         """Say what keeps the largest node, or all of them, from being enough."""
         reasons = [why_unsuited(self.job, node) for node in self.snapshot.nodes]
+        if not reasons:
+            return "it has no node, and may start too few"
         if all(reasons):
             return f"of the first of {counted(len(reasons), 'node')}, {reasons[0]}"
         suited = [n for n, why in zip(self.snapshot.nodes, reasons, strict=True) if not why]
@@ -268,7 +296,7 @@ class _View:
             return f"it waits for {self.job.waits_for}"
         if self.job.not_before > self.now:
             return f"it backs off for another {self.job.not_before - self.now:.0f} s"
-        if not self.snapshot.nodes:
+        if not self.snapshot.nodes and not self.snapshot.node_types:
             return "the cluster has no node at the moment"
         return None
 

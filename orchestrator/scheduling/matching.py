@@ -15,10 +15,16 @@ def why_unsuited(job: JobRequest, node: NodeCapacity) -> str:
     """
     if node.is_draining:
         return "it is being drained"
-    if job.gpus_per_worker and job.accelerators and node.accelerator not in job.accelerators:
+    is_known = node.accelerator or not node.is_promised
+    if (
+        is_known
+        and job.gpus_per_worker
+        and job.accelerators
+        and node.accelerator not in job.accelerators
+    ):
         has = f"has {node.accelerator}" if node.accelerator else "names no accelerator"
         return f"it {has}, not {' or '.join(job.accelerators)}"
-    for key, value in job.labels:
+    for key, value in () if node.is_promised else job.labels:
         if node.labels.get(key) != value:
             found = f"is {node.labels[key]}" if key in node.labels else "is not set"
             return f"its label {key} {found}, not {value}"

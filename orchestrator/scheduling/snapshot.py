@@ -30,6 +30,7 @@ class NodeCapacity:
         labels: What it was labelled with when Ray was started on it.
         host: Its name, for a reader.
         is_draining: It is about to leave: nothing new is placed on it.
+        is_promised: It is not there: the autoscaler could start it, with labels nobody knows yet.
     """
 
     node_id: str
@@ -46,6 +47,28 @@ class NodeCapacity:
     labels: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
     is_draining: bool = False
+    is_promised: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeType:
+    """Nodes that the cluster's autoscaler may start.
+
+    Attributes:
+        name: Its name.
+        cpus: CPUs of each.
+        gpus: GPUs of each.
+        memory_gb: Memory of each that Ray lends.
+        accelerator: Type of its GPUs; "" for none or unknown.
+        max_count: The most that there may be at once.
+    """
+
+    name: str
+    cpus: float
+    gpus: float
+    memory_gb: float
+    accelerator: str
+    max_count: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +219,7 @@ class Snapshot:
         quotas: Queue to the GPUs that its jobs may hold at once; a queue without an entry has
             no limit.
         loans: What fleets have borrowed; it counts as used until they give it back.
+        node_types: What the autoscaler may start; nothing where there is none.
     """
 
     queue: Sequence[QueuedJob] = ()
@@ -203,6 +227,7 @@ class Snapshot:
     nodes: Sequence[NodeCapacity] = ()
     quotas: Mapping[str, float] = field(default_factory=dict)
     loans: Sequence[Loan] = ()
+    node_types: Sequence[NodeType] = ()
 
     def after(self, actions: Iterable[Action], now: float) -> Self:
         """Return the snapshot as it is once the actions have been asked for.

@@ -10,6 +10,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from orchestrator.cluster.autoscaler import VARIABLE, parse_node_types
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "infra" / "kubernetes"
 NAME_AT_MOST = 53  # ray-operator's validation of cluster names
@@ -101,6 +103,21 @@ def test_pods_have_time_to_drain_and_no_rights() -> None:
         assert pod["automountServiceAccountToken"] is False
         for container in pod["containers"]:
             assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+
+
+def test_the_orchestrator_counts_with_the_groups_that_the_autoscaler_may_start() -> None:
+    """A type of another size would be asked for in vain, or jobs be told that they never fit."""
+    patches = _documents(FOLDER / "overlays/autoscaling/autoscaler.yaml")[0]
+    most = {p["path"]: p["value"] for p in patches if p["path"].endswith("maxReplicas")}
+    (patch,) = _documents(FOLDER / "overlays/autoscaling/types.yaml")[0]
+    assert patch["path"] == f"/data/{VARIABLE}"
+    types = parse_node_types(patch["value"])
+    for number, (kind, group) in enumerate(zip(types, _groups(), strict=True)):
+        asked = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert kind.name == group["groupName"]
+        assert kind.max_count == most[f"/spec/workerGroupSpecs/{number}/maxReplicas"]
+        assert (kind.cpus, kind.gpus) == (int(asked["cpu"]), int(asked.get("nvidia.com/gpu", 0)))
+        assert f"{kind.memory_gb:g}Gi" == asked["memory"]  # GB of what Ray lends are fewer than Gi
 
 
 def test_the_store_is_started_as_in_the_compose_file() -> None:

@@ -1,13 +1,14 @@
 """A cluster whose drivers and processes tests start and end by hand."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from orchestrator.cluster.ray_cluster import ProcessRef
 from orchestrator.errors import RayUnavailableError
 from orchestrator.lifecycle.steps import DriverStatus
-from orchestrator.scheduling.snapshot import NodeCapacity
+from orchestrator.scheduling.demand import Bundle
+from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
 
 
 class FakeCluster:
@@ -22,6 +23,8 @@ class FakeCluster:
         self.stopped: list[str] = []
         self.is_reachable = True
         self.notice: float | None = None
+        self.types: list[NodeType] = []
+        self.wishes: list[tuple[Bundle, ...]] = []
         self.node_ids = ["n1"]
         self.told_of: dict[str, dict[str, Any]] = {}  # of nodes that differ, what Ray says of them
 
@@ -42,6 +45,14 @@ class FakeCluster:
     def notice_s(self, nodes: Collection[str]) -> float | None:
         """Return what a test set."""
         return self.notice
+
+    def node_types(self) -> list[NodeType]:
+        """Return what a test lets the autoscaler start."""
+        return self.types
+
+    def wish(self, store_uri: str, bundles: Sequence[Bundle]) -> None:
+        """Note the wish."""
+        self.wishes.append(tuple(bundles))
 
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
         """Note a driver as started."""

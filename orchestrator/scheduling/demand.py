@@ -1,0 +1,122 @@
+"""What the queue would use if the autoscaler gave all that it can: `demand`, pure.
+
+Jobs are served in the order of `in_line`, within their quotas, on the nodes that are there and on
+those that could still be started. A gang of which not all would fit is not asked for: its nodes
+would stand idle. What runs is part of the wish, for a wish is the whole of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.scheduling.decide import asks_of
+from orchestrator.scheduling.ledger import NodeLedger, QuotaLedger
+from orchestrator.scheduling.snapshot import (
+    JobRequest,
+    NodeCapacity,
+    NodeType,
+    QueuedJob,
+    Snapshot,
+    in_line,
+)
+
+GROUP_LABEL = "ray.io/node-group"
+TYPE_LABEL = "ray.io/accelerator-type"
+MOST_PROMISED = 4096
+
+
+@dataclass(frozen=True, order=True)
+class Bundle:
+    """What one worker needs.
+
+    Attributes:
+        cpus: CPUs.
+        gpus: GPUs.
+        memory_gb: Memory in GB of 10^9 bytes; 0 where it isn't counted.
+        labels: Labels of its node, as Ray's selectors have them: one value, or "in(A,B)".
+    """
+
+    cpus: float
+    gpus: float = 0.0
+    memory_gb: float = 0.0
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def promised_nodes(
+    types: Sequence[NodeType], present: Sequence[NodeCapacity]
+) -> list[NodeCapacity]:
+    """Return the nodes that the autoscaler could still start, all of them free.
+
+    Args:
+        types: What it may start.
+        present: The nodes that are there.
+    """
+    there = {kind.name: sum(_is_of(node, kind) for node in present) for kind in types}
+    return [
+        NodeCapacity(
+            node_id=f"~{kind.name}-{number:05d}",  # behind all that are there
+            cpus=kind.cpus,
+            gpus=kind.gpus,
+            free_cpus=kind.cpus,
+            free_gpus=kind.gpus,
+            memory_gb=kind.memory_gb,
+            free_memory_gb=kind.memory_gb,
+            accelerator=kind.accelerator,
+            is_promised=True,
+        )
+        for kind in types
+        for number in range(min(kind.max_count - there[kind.name], MOST_PROMISED))
+    ]
+
+
+def _is_of(node: NodeCapacity, kind: NodeType) -> bool:
+    """Tell whether a node is one of a type: by its label, or where it has none by its size."""
+    group = node.labels.get(GROUP_LABEL)
+    return group == kind.name if group else (node.cpus, node.gpus) == (kind.cpus, kind.gpus)
+
+
+def with_promised(snapshot: Snapshot) -> list[NodeCapacity]:
+    """Return the nodes that are there, and those that the autoscaler could still start."""
+    return [*snapshot.nodes, *promised_nodes(snapshot.node_types, snapshot.nodes)]
+
+
+def demand(snapshot: Snapshot) -> tuple[Bundle, ...]:
+    """Return a bundle for each worker that runs or could, in order; nothing when all is idle.
+
+    Args:
+        snapshot: Nodes, jobs and quotas as they are, and what the autoscaler may start.
+    """
+    nodes = NodeLedger(with_promised(snapshot), snapshot.running)
+    quotas = QuotaLedger(snapshot.quotas, snapshot.running)
+    wish = [
+        bundle_of(job)
+        for job in snapshot.running
+        if not job.stopping
+        for _ in range(job.num_workers)
+    ]
+    for job in in_line(snapshot.queue):
+        if job.waits_for is None:
+            wish += [bundle_of(job)] * _held(job, nodes, quotas)
+    return tuple(sorted(wish))
+
+
+def bundle_of(job: JobRequest) -> Bundle:
+    """Return what one worker of a job needs."""
+    types = job.accelerators if job.gpus_per_worker else ()
+    selector = ((TYPE_LABEL, f"in({','.join(types)})"),) if types else ()
+    return Bundle(
+        cpus=job.cpus_per_worker,
+        gpus=job.gpus_per_worker,
+        memory_gb=job.memory_gb_per_worker,
+        labels=tuple(sorted((*job.labels, *selector))),
+    )
+
+
+def _held(job: QueuedJob, nodes: NodeLedger, quotas: QuotaLedger) -> int:
+    """Hold what a job could use, and return how many workers that are."""
+    for ask in asks_of(job, nodes):
+        fitting = min(job.num_workers_max, nodes.num_soon(ask), quotas.num_soon(job.queue, ask))
+        if fitting >= job.num_workers_min:
+            nodes.hold(ask, fitting)
+            quotas.take(job.queue, ask, fitting, is_now=False)
+            return fitting
+    return 0
