@@ -88,6 +88,8 @@ def describe_job(status: JobStatus) -> str:
         f"  kind      {status.kind}, queue {status.queue}, priority {status.priority}",
         f"  attempt   {status.attempt}",
     ]
+    if status.gpu_hours:
+        lines.append(f"  GPU-hours {status.gpu_hours:g}")
     lines += [f"  model     {text}" for text in _descent_lines(status)]
     if status.message:
         lines.append(f"  message   {status.message}")

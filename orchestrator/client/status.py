@@ -27,6 +27,7 @@ from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.progress import ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import Trouble, read_troubles, troubled_jobs
+from orchestrator.lifecycle.attempts import gpu_hours
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobState
 from orchestrator.store import keys
@@ -73,6 +74,7 @@ class JobStatus(ListedJob):
         attempts: What each of them came to.
         children: The jobs of a group.
         troubles: What of it waits in the background, and why.
+        gpu_hours: GPU-hours that its attempts were given since it was submitted or retried.
     """
 
     workers: tuple[WorkerReport, ...] = ()
@@ -86,6 +88,7 @@ class JobStatus(ListedJob):
     attempts: tuple[AttemptRecord, ...] = ()
     children: tuple[ChildEntry, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    gpu_hours: float = 0.0
 
 
 def job_status(store: ObjectStore, job: str) -> JobStatus:
@@ -114,6 +117,7 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
         attempts=record.attempts,
         children=children,
         troubles=tuple(read_troubles(store, job_id)),
+        gpu_hours=round(gpu_hours(record, store.now()), 4),
     )
 
 

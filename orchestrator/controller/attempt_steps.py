@@ -18,7 +18,7 @@ from orchestrator.controller.committed import committed_units
 from orchestrator.errors import RayUnavailableError
 from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
-from orchestrator.lifecycle.attempts import begun, moved_away, preempted, stopping
+from orchestrator.lifecycle.attempts import begun, gpu_hours, moved_away, preempted, stopping
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import Restart
 from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason
@@ -160,7 +160,7 @@ class AttemptControl:
         record = current.record
         view = self._view(record, said)
         current = self._with_decisions(current)
-        step = next_step(current.record, view.facts, spec.max_runtime_s)
+        step = next_step(current.record, view.facts, spec.max_runtime_s, spec.max_gpu_hours)
         if step is None:
             return current
         if isinstance(step, Submit | Terminate | Kill):
@@ -192,6 +192,7 @@ class AttemptControl:
             in_state_s=(now - record.changed_at).total_seconds(),
             silent_s=(now - _heard_of(record, said)).total_seconds(),
             ray_message=message,
+            gpu_hours=gpu_hours(record, now),
         )
         return _View(facts, running, _committed(outcome, said))
 

@@ -113,7 +113,8 @@ class FleetRun:
             memory_gb=placement.memory_gb_per_worker,
             labels=label_selector(attempt.spec.resources, uses_gpu=placement.gpus_per_worker > 0),
             identity=identity,
-            may_grow=loan.may_begin,
+            # What is borrowed is counted nowhere, so a limit on GPU-hours would not hold.
+            may_grow=loan.may_begin if attempt.spec.max_gpu_hours is None else lambda: False,
             must_yield=loan.must_end,
             tell=self._tell,
         )

@@ -15,6 +15,7 @@ from orchestrator.lifecycle.state import (
 )
 
 PREEMPT_GRACE_S = 60.0
+_HOUR_S = 3600.0
 
 
 def begun(
@@ -42,15 +43,32 @@ def begun(
     )
     if again := sorted(placement.workers_by_node.keys() & set(record.avoided_nodes)):
         message += f", on {', '.join(again)} again, since it fits in no other way"
-    nodes = tuple(placement.workers_by_node)
+    attempt = AttemptRecord(
+        number=number,
+        started_at=at,
+        node_ids=tuple(placement.workers_by_node),
+        gpus=placement.num_workers * placement.gpus_per_worker,
+    )
     return replace(
         record.moved_to(JobState.STARTING, at=at, message=message),
         attempt=number,
-        attempts=(*record.attempts, AttemptRecord(number=number, started_at=at, node_ids=nodes)),
+        attempts=(*record.attempts, attempt),
         resources=resources,
         placement=placement,
         not_before=None,
     )
+
+
+def gpu_hours(record: JobRecord, now: datetime) -> float:
+    """Return the GPU-hours that a job was given since it was submitted, or retried by a user.
+
+    Args:
+        record: The record.
+        now: By the store's clock; an attempt that has not ended counts up to then.
+    """
+    counted = [a for a in record.attempts if a.number >= record.first_counted_attempt]
+    spent = (a.gpus * ((a.ended_at or now) - a.started_at).total_seconds() for a in counted)
+    return sum(spent) / _HOUR_S
 
 
 def preempted(record: JobRecord, *, at: datetime, by: str) -> JobRecord:

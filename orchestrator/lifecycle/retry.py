@@ -20,6 +20,7 @@ FINAL_MESSAGES: dict[Reason, str] = {
     Reason.DIVERGED: "the loss is not finite: lower the learning rate and submit again",
     Reason.USER_CODE: "the code raised an error: see `ddpmctl logs`",
     Reason.TIMED_OUT: "it ran longer than max_runtime_s",
+    Reason.GPU_HOURS_SPENT: "`ddpmctl retry` gives it as many again",
     Reason.CANCELLED_BY_USER: "it was cancelled",
 }
 """What a job is told that ends for a reason that another attempt cannot cure."""

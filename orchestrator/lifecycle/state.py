@@ -56,6 +56,7 @@ class Reason(StrEnum):
     BAD_INPUT = "BAD_INPUT"
     USER_CODE = "USER_CODE"
     TIMED_OUT = "TIMED_OUT"
+    GPU_HOURS_SPENT = "GPU_HOURS_SPENT"
     CANCELLED_BY_USER = "CANCELLED_BY_USER"
     RETRIED_BY_USER = "RETRIED_BY_USER"
     REPAIRED_BY_USER = "REPAIRED_BY_USER"
@@ -89,6 +90,7 @@ class AttemptRecord:
         progress: Steps in the last committed checkpoint, or images in committed shards.
         node_ids: Ray nodes that it ran on.
         failed_node_ids: Nodes that are to blame for its end.
+        gpus: GPUs that it was given, over all nodes.
     """
 
     number: int
@@ -98,6 +100,7 @@ class AttemptRecord:
     progress: int = 0
     node_ids: tuple[str, ...] = ()
     failed_node_ids: tuple[str, ...] = ()
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,8 @@ FINISH_WITHIN_S = 20.0
 START_WITHIN_S = 300.0
 PENDING_AT_MOST_S = 900.0
 DISBELIEVE_RAY_AFTER_S = 60.0
+LIMITS = (Reason.TIMED_OUT, Reason.GPU_HOURS_SPENT)
+"""Why an attempt is stopped that was allowed no more: the job has failed, its work saved."""
 MAY_BE_THE_NODES_END = (Reason.WORKER_LOST, Reason.DRIVER_LOST, Reason.SYSTEM_ERROR)
 """What an attempt may say of its end whose node left before Ray knew."""
 
@@ -56,6 +58,7 @@ class Facts:
         silent_s: Seconds since its driver showed how far it is, or since the record came into its
             state, if it never did.
         ray_message: Why Ray says that the driver failed.
+        gpu_hours: What the job was given so far, all attempts that count together.
     """
 
     ray: DriverStatus | None
@@ -69,6 +72,7 @@ class Facts:
     in_state_s: float = 0.0
     silent_s: float = 0.0
     ray_message: str = ""
+    gpu_hours: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,12 @@ class Release:
 Step = Submit | Run | Succeed | Fail | Stop | Requeue | Terminate | Kill | Release
 
 
-def next_step(record: JobRecord, facts: Facts, max_runtime_s: float | None) -> Step | None:
+def next_step(
+    record: JobRecord,
+    facts: Facts,
+    max_runtime_s: float | None,
+    max_gpu_hours: float | None = None,
+) -> Step | None:
     """Return what follows for a job that is STARTING, RUNNING or STOPPING; None is to wait."""
     if record.state is JobState.STOPPING:
         return _while_stopping(record, facts)
@@ -140,6 +149,8 @@ def next_step(record: JobRecord, facts: Facts, max_runtime_s: float | None) -> S
         return Run()
     if max_runtime_s is not None and facts.running_s > max_runtime_s:
         return Stop(Reason.TIMED_OUT, f"it ran longer than max_runtime_s ({max_runtime_s:g} s)")
+    if max_gpu_hours is not None and facts.gpu_hours >= max_gpu_hours:
+        return Stop(Reason.GPU_HOURS_SPENT, f"it has spent its max_gpu_hours ({max_gpu_hours:g})")
     return None
 
 
@@ -193,7 +204,7 @@ def is_ended_by_ray(outcome: Outcome | None, reason: str | None) -> bool:
         outcome: What the driver said.
         reason: Why it was told to stop; None if it was not. What ran too long has failed.
     """
-    return outcome is not None and outcome.stopped and reason != Reason.TIMED_OUT
+    return outcome is not None and outcome.stopped and reason not in LIMITS
 
 
 def _press(facts: Facts, since_s: float) -> Step | None:

@@ -56,6 +56,9 @@ class Job(Closed, ABC):
         queue: Whose quota it counts against.
         priority: The highest goes first; first come, first served within one.
         max_runtime_s: An attempt is stopped after so many seconds, as TIMED_OUT.
+        max_gpu_hours: A job is stopped once its attempts have held so many GPU-hours, as
+            GPU_HOURS_SPENT; its work is saved, and `ddpmctl retry` gives it as many again. A fleet
+            with such a limit borrows no room.
         preemptible: May have to make room for a higher priority; its work is saved first.
         retry: What is tried again, by cause; progress renews the budgets.
         notify: Where its end is posted, at least once.
@@ -68,11 +71,21 @@ class Job(Closed, ABC):
     queue: Name = "default"
     priority: Annotated[int, Field(ge=0, le=100)] = 50
     max_runtime_s: Annotated[float, Field(gt=0)] | None = None
+    max_gpu_hours: Annotated[float, Field(gt=0)] | None = None
     preemptible: bool = True
     retry: Retry = RetryPolicy()
     notify: NotifySpec | None = None
     tracking: RunSpec = Field(default_factory=RunSpec)
     resources: Resources = Field(default_factory=Resources)
+
+    @model_validator(mode="after")
+    def _spends_gpu_hours(self) -> Self:
+        if self.max_gpu_hours is not None and self.resources.gpus_per_worker == 0:
+            raise FieldsError(
+                [("max_gpu_hours",), ("resources", "gpus_per_worker")],
+                "max_gpu_hours limits GPUs, and resources.gpus_per_worker is 0: take one out",
+            )
+        return self
 
     @property
     @abstractmethod

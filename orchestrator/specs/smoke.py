@@ -27,6 +27,7 @@ def smoke_job(spec: Job) -> Job:
     changes = {
         "name": shortened(spec.name, MAX_NAME_LENGTH - len(SMOKE_ENDING)) + SMOKE_ENDING,
         "max_runtime_s": runtime_s,
+        "max_gpu_hours": None,
         "preemptible": False,
         "notify": None,
     }

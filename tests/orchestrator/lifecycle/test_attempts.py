@@ -1,11 +1,18 @@
 """The records that the beginning and the stopping of an attempt lead to."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.lifecycle.attempts import PREEMPT_GRACE_S, begun, moved_away, must_move, preempted
+from orchestrator.lifecycle.attempts import (
+    PREEMPT_GRACE_S,
+    begun,
+    gpu_hours,
+    moved_away,
+    must_move,
+    preempted,
+)
 from orchestrator.lifecycle.state import (
     JobRecord,
     JobState,
@@ -69,3 +76,16 @@ def test_a_job_moves_once_too_few_of_its_workers_stay(
     assert not must_move(QUEUED, leaving)
     stopping = moved_away(record, at=NOW, leaving=leaving, notice_s=20.0)
     assert not must_move(stopping, leaving)  # it does already
+
+
+def test_gpu_hours_are_those_of_all_attempts_since_the_last_retry() -> None:
+    """A job that is preempted over and over must not get its hours anew each time."""
+    hour = timedelta(hours=1)
+    first = begun(QUEUED, at=NOW, resources=RESOURCES, placement=PLACEMENT)
+    assert first.attempts[0].gpus == 1.5
+    assert gpu_hours(first, NOW + hour) == 1.5
+    ended = replace(first.with_attempt(ended_at=NOW + hour), state=JobState.QUEUED)
+    assert gpu_hours(ended, NOW + 9 * hour) == 1.5  # while it waits it holds none
+    again = begun(ended, at=NOW + 2 * hour, resources=RESOURCES, placement=PLACEMENT)
+    assert gpu_hours(again, NOW + 4 * hour) == 4.5
+    assert gpu_hours(replace(again, first_counted_attempt=2), NOW + 4 * hour) == 3.0

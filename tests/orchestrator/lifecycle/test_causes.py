@@ -38,6 +38,7 @@ from orchestrator.lifecycle.causes import (
 )
 from orchestrator.lifecycle.retry import BUDGETS, ENDS_NO_ATTEMPT, FINAL_MESSAGES
 from orchestrator.lifecycle.state import Reason
+from orchestrator.lifecycle.steps import LIMITS
 from tests.support.errors import example_of, our_error_classes
 
 HOMES = {
@@ -201,6 +202,6 @@ def test_every_reason_has_its_place_in_the_retry_policy() -> None:
 
 def test_every_reason_that_an_error_may_stand_for_can_explain() -> None:
     """One without a rank would end a driver without an outcome."""
-    told_by_others = {Reason.PREEMPTED, Reason.TIMED_OUT, Reason.CANCELLED_BY_USER}
+    told_by_others = {Reason.PREEMPTED, *LIMITS, Reason.CANCELLED_BY_USER}
     assert set(_EXPLAINS) == set(Reason) - ENDS_NO_ATTEMPT - told_by_others
     assert reason_of(OrchestratorError("x")) in _EXPLAINS

@@ -20,6 +20,7 @@ from orchestrator.lifecycle.steps import (
     Succeed,
     Terminate,
     blamed_nodes,
+    is_ended_by_ray,
     next_step,
     with_lost_nodes,
 )  # fmt: skip
@@ -148,6 +149,15 @@ def test_a_job_past_its_time_is_stopped() -> None:
     step = next_step(RUNNING, Facts(ray=R.RUNNING, running_s=11.0, **ALIVE), 10.0)
     assert isinstance(step, Stop)
     assert step.reason is Reason.TIMED_OUT
+
+
+def test_a_job_that_has_spent_its_gpu_hours_is_stopped() -> None:
+    """Its work is saved; Ray's own list says FAILED as the record does."""
+    facts = Facts(ray=R.RUNNING, gpu_hours=1.9, **ALIVE)
+    assert next_step(RUNNING, facts, None, 2.0) is None
+    step = next_step(RUNNING, replace(facts, gpu_hours=2.0), None, 2.0)
+    assert step == Stop(Reason.GPU_HOURS_SPENT, "it has spent its max_gpu_hours (2)")
+    assert not is_ended_by_ray(Outcome(stopped=True), Reason.GPU_HOURS_SPENT)
 
 
 def test_a_job_is_released_only_when_driver_and_workers_are_gone() -> None:

@@ -207,3 +207,10 @@ def test_one_type_or_several_may_be_asked_for(tmp_path: Path) -> None:
         text = GOOD.replace("gpus_per_worker: auto", f"accelerator: {asks}")
         job = load(tmp_path, text)
         assert job.resources.accelerators == types
+
+
+def test_gpu_hours_of_a_job_without_gpus_are_refused(tmp_path: Path) -> None:
+    """A limit that can never be met holds nothing, and whoever set it believes that it does."""
+    text = GOOD.replace("gpus_per_worker: auto", "gpus_per_worker: 0") + "max_gpu_hours: 2\n"
+    with pytest.raises(BadInputError, match="max_gpu_hours limits GPUs"):
+        load(tmp_path, text)
