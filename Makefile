@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format docs reference bench bench-fleet bench-queue bench-jobs bench-data bench-setup clean
+.PHONY: setup demo test check format docs reference bench bench-fleet bench-queue bench-jobs bench-data bench-evaluate bench-setup clean
 
 setup: $(STAMP)
 
@@ -86,6 +86,11 @@ bench-jobs: setup
 # 10^6 images. Writes bench-data.json.
 bench-data: setup
 	$(BIN)/python -m tests.benchmarks.bench_data
+
+# The pace of features against a bare loop, memory against N, and all numbers of 50,000 small images;
+# some minutes. BENCH_LONG=1 goes to 50,000 x 2,048 features. Writes bench-evaluate.json.
+bench-evaluate: setup
+	$(BIN)/python -m tests.benchmarks.bench_evaluate
 
 clean:
 	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
