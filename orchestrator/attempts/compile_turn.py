@@ -5,8 +5,9 @@ that start together would nevertheless all compile at once, each for itself.
 """
 
 from collections.abc import Callable
-from fcntl import LOCK_EX, flock
 from pathlib import Path
+
+from filelock import FileLock
 
 from orchestrator.cluster.cache import cache_folder
 
@@ -22,8 +23,7 @@ def compile_in_turn(key: str, compile_it: Callable[[], None], folder: Path | Non
     folder = folder or cache_folder("compiled")
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / key
-    with (folder / f"{key}.lock").open("w") as lock:  # ends with the process, however that ends
-        flock(lock, LOCK_EX)
+    with FileLock(folder / f"{key}.lock"):  # ends with the process, however that ends
         if not done.exists():
             compile_it()
             done.touch()

@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from orchestrator.attempts.redaction import redacted, secret_values
 from orchestrator.cluster.private_files import user_folder
@@ -138,8 +139,7 @@ def new_local_log(root: Path, store: ObjectStore, folder: str) -> Iterator[Local
         folder: Key of the stream's folder there.
     """
     part = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
-    with (part / "lock").open("w") as lock:
-        flock(lock, LOCK_EX)  # before the folder can be seen, or it would look abandoned
+    with FileLock(part / "lock"):  # before the folder can be seen, or it would look abandoned
         local = root / part.name.removeprefix(".new-")
         part.rename(local)
         log = LocalLog(local, store, Shipment(store.address, folder))
@@ -168,8 +168,7 @@ def salvage(store: ObjectStore, root: Path | None = None) -> int:
 
 def _salvage_one(store: ObjectStore, local: Path) -> bool:
     try:
-        with (local / "lock").open("w") as lock:
-            flock(lock, LOCK_EX | LOCK_NB)
+        with FileLock(local / "lock", blocking=False):
             blob = json.loads((local / "shipment.json").read_text(encoding="utf-8"))
             shipment = Shipment(**blob)
             if shipment.store_address != store.address:
@@ -178,9 +177,10 @@ def _salvage_one(store: ObjectStore, local: Path) -> bool:
             log.ship(at_end=True)
             discard(log)
             return True
+    except Timeout:
+        return False  # a living process holds it
     except (OSError, ValueError, TypeError) as error:
-        if not isinstance(error, BlockingIOError):  # that is the lock of a living process
-            logger.debug("%s is not a log to salvage: %s", local, error)
+        logger.debug("%s is not a log to salvage: %s", local, error)
         return False
 
 

@@ -12,12 +12,12 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from orchestrator.artifacts.checkpoints.commit import (
     CheckpointCommit,
@@ -215,7 +215,7 @@ class CheckpointStore:
         """
         cache.mkdir(parents=True, exist_ok=True)
         final = cache / commit.sha256
-        with _locked(cache / f"{commit.sha256}.lock"):
+        with FileLock(cache / f"{commit.sha256}.lock"):
             if not final.is_dir():
                 _forget_unused(cache)
                 with tempfile.TemporaryDirectory(prefix="part-", dir=cache) as part:
@@ -282,13 +282,6 @@ class CheckpointStore:
     def _delete_data(self, commit: CheckpointCommit) -> None:
         for file in commit.files:
             self._store.delete(commit.folder + file.name)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:  # the lock ends with the process, however that ends
-        flock(lock, LOCK_EX)
-        yield
 
 
 def _forget_unused(cache: Path) -> None:

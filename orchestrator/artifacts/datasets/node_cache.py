@@ -5,7 +5,6 @@ proved by its hash. Sets that were not used for longest make room; who has one o
 a file that is mapped stays until it is let go.
 """
 
-import fcntl
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from orchestrator.artifacts.datasets.chunks import (
     Chunk,
@@ -56,7 +56,7 @@ def fetch(store: ObjectStore, sha256: str, cache: Path) -> Path:
     path = cache / sha256 / "images.npy"
     with cache_usable(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        with _locked(cache / f"{sha256}.lock"):
+        with FileLock(cache / f"{sha256}.lock"):
             if not _is_whole(path):
                 _download(store, read_manifest(store, sha256), cache, path)
             os.utime(path)
@@ -174,11 +174,3 @@ def cache_usable(cache: Path) -> Iterator[None]:
         raise DatasetError(
             f"the local cache {cache} cannot be written: {error.strerror or error}"
         ) from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    # The kernel frees the lock when the process ends, however it ends.
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
