@@ -12,6 +12,7 @@ from orchestrator.cluster.autoscaler import node_types_here
 from orchestrator.cluster.growth_actor import growth_actor
 from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.cluster.ray_jobs import RayJobs
+from orchestrator.cluster.ray_private import draining_deadlines_ms, free_resources
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.scheduling.demand import Bundle
 from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
@@ -104,9 +105,8 @@ class RayCluster:
     def nodes(self) -> list[NodeCapacity]:
         """Return the live nodes with what is free on each, by Ray's own count."""
         import ray
-        from ray._private.state import available_resources_per_node
 
-        free, draining = available_resources_per_node(), draining_nodes()
+        free, draining = free_resources(), draining_nodes()
         nodes = []
         for node in ray.nodes():
             if not node["Alive"]:
@@ -200,9 +200,7 @@ def draining_nodes() -> dict[str, float | None]:
     Whoever drains a node gives the end by a clock of his own: where that cannot be, since it lies
     in the past, nobody knows it, and it is None.
     """
-    from ray._private.state import state
-
-    now_s, told = time.time(), state.get_draining_nodes()
+    now_s, told = time.time(), draining_deadlines_ms()
     left = {node_id: deadline_ms / 1000 - now_s for node_id, deadline_ms in told.items()}
     return {node_id: seconds if seconds > 0 else None for node_id, seconds in left.items()}
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.ray_cluster import GB
+from orchestrator.cluster.ray_private import free_resources
 from orchestrator.counts import counted
 from orchestrator.fleet.actor import Hello, Identity, Orders, WorkerActor, WorkerReport
 from orchestrator.fleet.drains import Drains
@@ -145,7 +145,7 @@ class WorkerPool:
 
     def _suited_room(self) -> Iterator[Mapping[str, float]]:
         """Yield what is free on each node that has the labels."""
-        free = available_resources_per_node()
+        free = free_resources()
         for node_id in self._drains.nodes:
             free.pop(node_id, None)
         if not self._plan.labels:

@@ -15,6 +15,7 @@ from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
 from orchestrator.attempts.local_log import salvage
 from orchestrator.cluster.node_interface import use_node_interface
 from orchestrator.cluster.ray_cluster import GB
+from orchestrator.cluster.ray_private import start_autoscaling_coordinator
 from orchestrator.counts import counted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Placement
@@ -61,21 +62,15 @@ def _train_in_group(attempt: Attempt, placement: Placement, config: dict[str, An
 
     os.environ.update(_TRAIN_SETTINGS)
     board = ray.remote(num_cpus=0, max_concurrency=4)(AttemptBoard).remote(placement.num_workers)
-    with BoardReader(attempt, board):
-        _start_coordinator()
-        trainer(attempt, placement, {**config, "board": board}).fit()
+    with BoardReader(attempt, board), _scratch() as folder:
+        # Else the cluster's first training starts it later, and waits for it up to five seconds.
+        start_autoscaling_coordinator()
+        trainer(attempt, placement, {**config, "board": board}, folder).fit()
 
 
-def _start_coordinator() -> None:
-    """Let the actor with which Ray Train asks autoscalers for nodes start beside the controller.
-
-    A cluster's first training would start it later, and wait for it up to five seconds.
-    """
-    try:
-        from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
-    except ImportError:  # a Ray that does without it, or has it elsewhere
-        return
-    get_or_create_autoscaling_coordinator()
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    """Return a folder for what Ray Train writes; one of its processes may do so to the end."""
+    return tempfile.TemporaryDirectory(prefix="ddpmctl-train-", ignore_cleanup_errors=True)
 
 
 def _torch_config(backend: str) -> Any:
@@ -99,8 +94,15 @@ def _torch_config(backend: str) -> Any:
     return NodeConfig(backend=backend)
 
 
-def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> Any:
-    """Return Ray Train's trainer of an attempt: it never retries and uploads nothing."""
+def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any], folder: str) -> Any:
+    """Return Ray Train's trainer of an attempt: it never retries and uploads nothing.
+
+    Args:
+        attempt: Whose group it forms.
+        placement: Where the workers go.
+        config: What the training loop is told.
+        folder: Takes what Ray Train writes of its own, which nobody reads.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -129,7 +131,7 @@ def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any]) -> A
         ),
         run_config=RunConfig(
             name=f"{attempt.record.job_id}-{attempt.number}",
-            storage_path=tempfile.mkdtemp(prefix="ddpmctl-train-"),
+            storage_path=folder,
             failure_config=FailureConfig(
                 max_failures=0, max_preemption_failures=0, controller_failure_limit=0
             ),

@@ -270,6 +270,17 @@ def test_modules_are_loaded_late_only_where_the_table_says_so() -> None:
     assert late <= STARTED_BY_NAME.keys()
 
 
+def test_privates_of_ray_stand_in_one_module() -> None:
+    """Each may be gone in its next version, and is to be looked for in one place."""
+    private = {
+        name
+        for name in MODULES
+        for part in _imported(TREES[name])
+        if part.startswith("ray.") and any(word.startswith("_") for word in part.split("."))
+    }
+    assert private == {"orchestrator/cluster/ray_private.py", "orchestrator/stack/ray_start.py"}
+
+
 def test_mathematics_knows_nothing_of_the_outside() -> None:
     """The library runs without Ray, MLflow, S3, pydantic and click."""
     for name in (name for name in TREES if name.startswith("ddpm/")):

@@ -34,7 +34,7 @@ def test_workers_on_a_node_that_leaves_save_within_its_notice(
     told: list[str] = []
     monkeypatch.setattr(pool_module.ray, "kill", lambda actor: None)
     monkeypatch.setattr(drains_module, "draining_nodes", lambda: {"b": notice_s})
-    monkeypatch.setattr(pool_module, "available_resources_per_node", lambda: {"b": {"CPU": 9.0}})
+    monkeypatch.setattr(pool_module, "free_resources", lambda: {"b": {"CPU": 9.0}})
     pool = pool_on("a", "b", told=told)
     monkeypatch.setattr(PoolWorker, "is_ready", True)
     now = time.monotonic()
@@ -60,7 +60,7 @@ def test_none_is_started_again_on_a_node_that_leaves(monkeypatch: pytest.MonkeyP
     free: dict[str, dict[str, float]] = {"b": {"CPU": 9.0}}
     monkeypatch.setattr(WorkerPool, "_start", start)
     monkeypatch.setattr(drains_module, "draining_nodes", lambda: {"b": None})
-    monkeypatch.setattr(pool_module, "available_resources_per_node", lambda: dict(free))
+    monkeypatch.setattr(pool_module, "free_resources", lambda: dict(free))
     monkeypatch.setattr(pool_module, "_LOOK_FOR_ROOM_EVERY_S", 0.0)
     pool = pool_on("a", "b", told=[])
     pool.shrink()
