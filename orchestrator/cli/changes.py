@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 
 import click
 
@@ -12,11 +13,19 @@ from orchestrator.cli.output import Output, output_option
 from orchestrator.client.asking import ask_and_wait
 from orchestrator.client.describe import progress_text
 from orchestrator.client.ensure import ensure_running
-from orchestrator.client.status import JobStatus, follow, job_status, list_jobs, request
+from orchestrator.client.status import (
+    POLL_EVERY_S,
+    JobStatus,
+    follow,
+    job_status,
+    list_jobs,
+    request,
+)
 from orchestrator.client.surroundings import Start, Surroundings, surroundings
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, OrchestratorError
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Verb
+from orchestrator.jobs.index import read_index
 from orchestrator.jobs.lookup import find_job_id, live_job_id
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.smoke import smoke_job_id
@@ -24,6 +33,7 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
 CANCEL_MARGIN_S = 60.0
+_ROUND_WITHIN_S = 5.0
 RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 
 
@@ -147,7 +157,20 @@ def retry_job(output: Output, around: Surroundings, job_id: str) -> JobStatus:
             f"job {job_id} is {before.state}; only FAILED and CANCELLED jobs can be retried"
         )
     ask_and_wait(around, job_id, Verb.RETRY, output.say)
-    after = job_status(around.store, job_id)
+    after = _after_a_round(around.store, job_id)
     if after.changed_at == before.changed_at:
         raise OrchestratorError(f"job {job_id} was not queued again: it is {after.state} still")
     return after
+
+
+def _after_a_round(store: ObjectStore, job_id: str) -> JobStatus:
+    """Return a job's status once the queue was gone through: what fails at once has failed then."""
+    deadline = time.monotonic() + _ROUND_WITHIN_S
+    while True:
+        status, index = job_status(store, job_id), read_index(store)
+        listed = {entry.job_id: entry for entry in (index.live if index else ())}
+        seen = listed.get(job_id)
+        is_over = seen is not None and seen.changed_at >= status.changed_at
+        if status.state is not JobState.QUEUED or is_over or time.monotonic() > deadline:
+            return status
+        time.sleep(POLL_EVERY_S)

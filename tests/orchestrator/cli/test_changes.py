@@ -3,8 +3,13 @@
 import pytest
 
 from orchestrator.cli import changes
+from orchestrator.client import asking
 from orchestrator.client.submit import submit_job
+from orchestrator.controller.models import ModelFinder, ModelResolution
 from orchestrator.errors import BadInputError
+from orchestrator.jobs.inbox import read_requests
+from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sections import ModelRef
 from tests.support.verbs import Verbs
 from tests.support.world import World, train_job
 
@@ -56,3 +61,34 @@ def test_one_job_that_had_ended_is_told_and_the_others_end(
         "digits-b-1 is cancelled; its processes are gone",
     ]
     assert verbs(changes.cancel_command, []).exit_code == 2
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_retry_that_fails_at_once_says_so(monkeypatch: pytest.MonkeyPatch, is_slow: bool) -> None:
+    """It said "is FAILED" with exit code 0, after a second failure that nobody saw.
+
+    Also where the request has been read, and the queue has not been gone through yet.
+    """
+    world = World()
+
+    def fail(*_: object) -> ModelResolution:
+        raise BadInputError("job t failed, so there is no model")
+
+    def read(*_: object) -> None:
+        for asked in read_requests(world.store):
+            world.controller._answer(asked)
+
+    monkeypatch.setattr(ModelFinder, "find", fail)
+    monkeypatch.setattr(asking, "ensure_running", read if is_slow else lambda *_: world.step())
+    monkeypatch.setattr(changes.time, "sleep", lambda _: world.step())
+    spec = SampleJob(kind="sample", name="s", model=ModelRef(job="t"), num_samples=4)
+    submit_job(world.store, spec, "s")
+    world.step(2)
+    world.store.advance(5)
+    done = Verbs(monkeypatch, world.store)(changes.retry_command, ["s"])
+    assert done.out == (
+        "s was queued again and is FAILED again: job t failed, so there is no model\n"
+    )
+    assert done.exit_code == 1
+    moves = [event.state for event in world.records.events("s") if event.state]
+    assert moves == ["QUEUED", "FAILED", "QUEUED", "FAILED"]
