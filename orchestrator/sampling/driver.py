@@ -38,6 +38,7 @@ from orchestrator.lifecycle.causes import headline
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import Placement, Reason
+from orchestrator.sampling.origin import tell_origin
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.setup import StoreSetup
 from orchestrator.specs.job import SampleJob
@@ -174,6 +175,7 @@ class SampleAttempt:
         num_images = self.spec.num_samples
         self.attempt.progress.done = self.attempt.progress.committed = num_images
         self.metrics.log_tags({"ddpmctl.set_sha256": manifest["set_sha256"]})
+        tell_origin(store, self._model(), self.metrics)
         self._show_images(reader)
         logger.info("set_sha256=%s over %d images", manifest["set_sha256"], num_images)
         return Outcome(

@@ -34,6 +34,7 @@ from orchestrator.tracking.lines import (
     segments,
 )
 from orchestrator.tracking.mlflow_server import open_mlflow
+from orchestrator.tracking.results import result_tags
 from orchestrator.tracking.server import (
     METRICS_PER_CALL,
     NAMES_PER_CALL,
@@ -294,7 +295,11 @@ class _Carry:
         if self._run_is_active():
             end_ms = _ms(self._record.changed_at) if state.has_ended else None
             self._send_tags(
-                {"ddpmctl.state": state, "ddpmctl.reason": self._record.reason or "none"}
+                {
+                    "ddpmctl.state": state,
+                    "ddpmctl.reason": self._record.reason or "none",
+                    **result_tags(self._store, self._record, self._stored_spec().spec),
+                }
             )
             self._server.set_status(self._cursor.run_id, status, end_ms)
         self._save(replace(self._cursor, status=status))

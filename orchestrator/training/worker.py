@@ -38,6 +38,7 @@ from orchestrator.training.board import BoardClient, SendReport
 from orchestrator.training.inheritance import Inheritance
 from orchestrator.training.report import final_report, log_samples
 from orchestrator.training.smoke import smoke_training
+from orchestrator.training.window import Window
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +243,7 @@ class TrainingWorker:
             before_commit=metrics.flush,
             after_commit=self._after_commit,
         )
-        window = _Window(self._spec.training.global_batch_size)
+        window = Window(self._spec.training.global_batch_size)
         with saver:
             saved = state.step
             for measured in self._steps(state, train_set):
@@ -312,43 +313,6 @@ class TrainingWorker:
                 "ddpmctl.kernels": compute.kernels,
             }
         )
-
-
-class _Window:
-    """The steps since the last metric line.
-
-    Args:
-        batch_size: Images of a step.
-    """
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._steps: list[StepMetrics] = []
-        self._seconds = 0.0
-        self.steps_per_s = 0.0
-
-    def add(self, metrics: StepMetrics) -> None:
-        """Take a step in."""
-        self._steps.append(metrics)
-        self._seconds += self._batch_size / metrics.images_per_s
-        self.steps_per_s = len(self._steps) / self._seconds
-
-    def take(self) -> dict[str, float]:
-        """Return the values of a line: those of the last step, and paces over the window."""
-        last = self._steps[-1]
-        values = {
-            "loss": last.loss,
-            "grad_norm": last.grad_norm,
-            "learning_rate": last.learning_rate,
-            "images_per_s": self.steps_per_s * self._batch_size,
-            "data_wait_s": sum(step.data_wait_s for step in self._steps),
-        }
-        for quarter, value in enumerate(last.loss_by_quarter, start=1):
-            if value is not None:
-                values[f"loss_quarter_{quarter}"] = value
-        self._steps.clear()
-        self._seconds = 0.0
-        return values
 
 
 def _compile_hindrance(spec: TrainJob) -> str:

@@ -337,7 +337,7 @@ def test_dead_store_is_told_at_the_flush(store: MemoryStore) -> None:
     """Before a checkpoint is committed, its metrics must be safe; `log` itself never waits."""
     writer = MetricWriter(FaultyStore(store, 1, dead=True), PATHS.attempt(1))
     writer.log(1, {"loss": 0.5})
-    with pytest.raises(StoreUnavailableError, match="1 lines of metrics"):
+    with pytest.raises(StoreUnavailableError, match="1 line of metrics"):
         writer.flush(timeout_s=0.05)
     with pytest.raises(StoreUnavailableError):
         writer.close(timeout_s=0.05)

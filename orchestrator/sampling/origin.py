@@ -1,0 +1,47 @@
+"""What MLflow is told of where a set comes from: model, checkpoint, code and data."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster.code_version import code_version, git_commit
+from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.submissions import read_spec
+from orchestrator.specs.sections import DatasetSpec
+from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking.writer import MetricWriter
+
+
+def tell_origin(store: ObjectStore, model: Mapping[str, Any], metrics: MetricWriter) -> None:
+    """Log which checkpoint of which training draws, by which code, and what that one learned from.
+
+    Args:
+        store: Where the sample job is.
+        model: What was resolved for it, as its record has it.
+        metrics: Takes the tags and the data set.
+    """
+    commit, weights = git_commit(), model.get("weights", "ema")
+    metrics.log_tags(
+        {
+            "ddpmctl.model": f"step {model['step']} of {model['job_id']}, {weights}",
+            "ddpmctl.commit": f"{model.get('store_uri') or store.uri}/{model['commit_key']}",
+            "ddpmctl.commit_sha256": str(model["commit_sha256"]),
+            "ddpmctl.code_sha256": code_version(),
+            **({"mlflow.source.git.commit": commit} if commit else {}),
+        }
+    )
+    dataset = _learned_from(store, model)
+    if dataset is not None and dataset.sha256:
+        name = Path(dataset.source).name or "dataset"
+        metrics.log_dataset(name, digest=dataset.sha256, source=dataset.source, context="training")
+
+
+def _learned_from(store: ObjectStore, model: Mapping[str, Any]) -> DatasetSpec | None:
+    """Return the images of the training; None where it is gone, or in another store."""
+    if model.get("store_uri"):
+        return None
+    with suppress(JobNotFoundError, BadInputError):
+        return read_spec(RecordStore(store), str(model["job_id"])).dataset_input
+    return None

@@ -1,0 +1,44 @@
+"""A metric line tells of all steps since the one before."""
+
+import pytest
+
+from ddpm.training.loop import StepMetrics
+from orchestrator.training.window import Window
+
+
+def step(number: int, loss: float, quarters: tuple[float | None, ...]) -> StepMetrics:
+    """Return what a step of a second measured."""
+    return StepMetrics(
+        step=number,
+        loss=loss,
+        loss_by_quarter=quarters,
+        grad_norm=float(number),
+        learning_rate=0.1 * number,
+        images_per_s=16.0,
+        data_wait_s=0.25,
+    )
+
+
+def test_losses_are_means_over_the_window() -> None:
+    """One batch of a diffusion model says little: its loss depends on the t that were drawn."""
+    window = Window(batch_size=16)
+    window.add(step(1, 1.0, (2.0, None, None, 1.0)))
+    window.add(step(2, 3.0, (4.0, None, 5.0, 2.0)))
+    values = window.take()
+    assert values["loss"] == 2.0
+    assert values["loss_quarter_1"] == 3.0
+    assert "loss_quarter_2" not in values  # no image had such a t
+    assert values["loss_quarter_3"] == 5.0
+    assert values["grad_norm"] == 2.0
+    assert values["learning_rate"] == pytest.approx(0.2)
+    assert values["images_per_s"] == pytest.approx(16.0)
+    assert values["data_wait_s"] == 0.5
+
+
+def test_the_next_line_knows_nothing_of_the_one_before() -> None:
+    """Otherwise a curve would lag behind more and more."""
+    window = Window(batch_size=16)
+    window.add(step(1, 100.0, (None,) * 4))
+    window.take()
+    window.add(step(2, 1.0, (None,) * 4))
+    assert window.take()["loss"] == 1.0
