@@ -1,5 +1,6 @@
 """What the orchestrator sees of the Ray cluster that it lives in, and does to it."""
 
+import logging
 import os
 import signal
 import time
@@ -26,6 +27,8 @@ GB = 1e9
 TYPE_LABEL = "ray.io/accelerator-type"
 _TYPE_PREFIX = "accelerator_type:"
 _ANSWER_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,12 @@ class RayCluster:
 
         Nobody waits for that: a wish that is lost is told again.
         """
-        growth_actor(self._namespace).wish.remote(store_uri, tuple(bundles))
+        import ray
+
+        try:
+            growth_actor(self._namespace).wish.remote(store_uri, tuple(bundles))
+        except (ray.exceptions.RayError, ValueError) as error:  # two may start it at once
+            logger.warning("the autoscaler is asked later: %s", error)
 
     def start(self, submission_id: str, entrypoint: str, metadata: Mapping[str, str]) -> None:
         """Start an attempt's driver; starting the same one again changes nothing."""
