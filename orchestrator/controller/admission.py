@@ -75,6 +75,8 @@ def with_accelerator(
 
 def _suited(spec: Job, nodes: Sequence[NodeCapacity]) -> Sequence[NodeCapacity]:
     """Return the nodes that a job may use by type and labels; all of them where none is there."""
+    if not spec.resources.accelerators and not spec.resources.labels:
+        return nodes
     asked = JobRequest(
         job_id="",
         gpus_per_worker=1.0,

@@ -1,6 +1,6 @@
 """Writes down what the cluster's nodes are and who is on them, whenever that changes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from orchestrator.jobs.nodes import NODES, AvoidedBy, NodeEntry, NodeList
@@ -46,11 +46,24 @@ def node_entries(
         nodes: As Ray sees them.
         records: The jobs that have not ended.
     """
-    entries = [_entry(node, records) for node in nodes]
+    workers: dict[str, dict[str, int]] = {}
+    avoided: dict[str, list[AvoidedBy]] = {}
+    for record in records:
+        if record.placement is not None and record.state.has_processes:
+            for node_id, count in record.placement.workers_by_node.items():
+                workers.setdefault(node_id, {})[record.job_id] = count
+        for node_id in record.avoided_nodes:
+            told = AvoidedBy(job_id=record.job_id, why=_why_avoided(record, node_id))
+            avoided.setdefault(node_id, []).append(told)
+    entries = [
+        _entry(node, workers.get(node.node_id, {}), avoided.get(node.node_id, ())) for node in nodes
+    ]
     return tuple(sorted(entries, key=lambda entry: (entry.host, entry.node_id)))
 
 
-def _entry(node: NodeCapacity, records: Sequence[JobRecord]) -> NodeEntry:
+def _entry(
+    node: NodeCapacity, workers: Mapping[str, int], avoided: Sequence[AvoidedBy]
+) -> NodeEntry:
     return NodeEntry(
         node_id=node.node_id,
         host=node.host,
@@ -63,22 +76,9 @@ def _entry(node: NodeCapacity, records: Sequence[JobRecord]) -> NodeEntry:
         accelerator=node.accelerator,
         labels=node.labels,
         is_draining=node.is_draining,
-        workers=_workers_on(node.node_id, records),
-        avoided_by=tuple(
-            AvoidedBy(job_id=record.job_id, why=_why_avoided(record, node.node_id))
-            for record in records
-            if node.node_id in record.avoided_nodes
-        ),
+        workers=workers,
+        avoided_by=tuple(avoided),
     )
-
-
-def _workers_on(node_id: str, records: Sequence[JobRecord]) -> dict[str, int]:
-    placed = {
-        record.job_id: record.placement.workers_by_node.get(node_id, 0)
-        for record in records
-        if record.placement is not None and record.state.has_processes
-    }
-    return {job_id: workers for job_id, workers in placed.items() if workers}
 
 
 def _why_avoided(record: JobRecord, node_id: str) -> str:

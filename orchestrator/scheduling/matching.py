@@ -45,7 +45,9 @@ def own_labels(labels: Mapping[str, str]) -> list[str]:
 
 
 def unsuited_nodes(job: JobRequest, nodes: Iterable[NodeCapacity]) -> frozenset[str]:
-    """Return the ids of the nodes that a job may never use."""
+    """Return the ids of the nodes that a job may never use; the ledger leaves out who drains."""
+    if not job.accelerators and not job.labels:
+        return frozenset()
     return frozenset(node.node_id for node in nodes if why_unsuited(job, node))
 
 
