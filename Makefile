@@ -74,9 +74,11 @@ bench: bench-setup
 bench-fleet: setup
 	$(BIN)/python -m tests.benchmarks.bench_fleet
 
-# 10,000 jobs on 4,096 GPUs. Writes bench-queue.json.
+# 10,000 jobs on 4,096 GPUs: the decisions of a day, and the orchestrator's real loop on a store in
+# memory. Writes bench-queue.json and bench-loop.json.
 bench-queue: setup
 	$(BIN)/python tests/benchmarks/simulate_queue.py
+	$(BIN)/python -m tests.benchmarks.bench_loop
 
 # 1,000 queued and 5,000 ended jobs on a real store. Writes bench-jobs.json.
 bench-jobs: setup
