@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.client.status import request
+from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.records import RecordStore
@@ -103,6 +104,32 @@ def test_a_training_outlives_its_node(
     assert first.progress >= 10
     assert f"goes on from step {first.progress}" in told(store, job_id)
     assert last.node_ids != (lost,)
+
+
+def test_a_training_leaves_a_node_that_is_drained(
+    store: ObjectStore, stack_info: StackInfo, tmp_path: Path
+) -> None:
+    """Ray's own drain, with a spot machine's notice: no finished step is done again."""
+    with extra_node(stack_info, tmp_path, num_cpus=1):
+        wait_until(lambda: node_of_one_cpu(stack_info) is not None)
+        leaving = node_of_one_cpu(stack_info)
+        job_id = submit(tmp_path, train_text("drained", steps=300, every=1000))
+        wait_until(lambda: done(store, job_id, 1) >= 10)
+        assert record_of(store, job_id).attempts[0].node_ids == (leaving,)
+        drain = (
+            f"ray drain-node --node-id {leaving} --reason DRAIN_NODE_REASON_PREEMPTION "
+            "--reason-message spot --deadline-remaining-seconds 60"
+        )
+        RayJobs().submit(f"drain-{job_id}", drain, metadata={})
+        assert ddpmctl("wait", job_id).exit_code == 0
+    record, story = record_of(store, job_id), told(store, job_id)
+    first, last = record.attempts
+    assert first.reason is Reason.PREEMPTED
+    assert f"node {str(leaving)[:12]} is being drained" in story
+    assert first.progress >= 10  # saved on the way out: it would have been at the end alone
+    assert f"goes on from step {first.progress}" in story
+    assert last.node_ids != (leaving,)
+    assert record.avoided_nodes == ()
 
 
 def test_room_is_made_by_a_checkpoint_though_the_orchestrator_dies_meanwhile(
