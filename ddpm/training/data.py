@@ -1,14 +1,10 @@
-"""Images in a memory map, and the order in which training sees them.
-
-The order is a pure function of (seed, step): nothing of it has to be saved, and a worker that
-starts again in the middle of an epoch goes on with the very next image.
-"""
+"""Images in a memory map, or in blocks of which some are at hand, and batches of them."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -17,27 +13,52 @@ from torch import Tensor
 
 from ddpm.config import ConfigError
 from ddpm.errors import ImageDatasetError
+from ddpm.training.order import SPLIT_STREAM, BatchOrder, BlockOrder, permutation
 
-_ORDER_STREAM = 1  # keeps the order of the images and the split apart from each other
-_SPLIT_STREAM = 2
 BYTE_RANGE = (0.0, 255.0)
+
+
+class BlockImages(Protocol):
+    """Images in blocks of neighbours, not all of which are at hand.
+
+    Attributes:
+        shape: (N, H, W, C).
+        dtype: Of a value.
+        bounds: (K + 1,) int64, the first image of each of the K blocks, and N.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
+
+    @property
+    def bounds(self) -> NDArray[np.int64]: ...  # noqa: D102
+
+    def __getitem__(self, numbers: NDArray[np.int64]) -> NDArray[Any]: ...
+
+    def expect(self, blocks: tuple[int, ...]) -> None:
+        """Bring blocks to hand that are needed soon, in order; let all others go."""
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images by number, read from a memory map when asked for.
+    """Images by number, read from a memory map or from blocks when asked for.
 
     Attributes:
-        images: (N, H, W, C) of any type, the whole file.
+        images: (N, H, W, C) of any type, the whole file, or blocks of it.
         members: (M,) int64, which of them belong to this data set.
         class_labels: (N,) int64, the class of each image of the whole file; None without labels.
         value_range: The values that become -1 and 1.
+        window: Blocks that training draws images from at a time; 0 for all images at once.
     """
 
-    images: NDArray[Any]
+    images: NDArray[Any] | BlockImages
     members: NDArray[np.int64]
     class_labels: NDArray[np.int64] | None = None
     value_range: tuple[float, float] = BYTE_RANGE
+    window: int = 0
 
     @classmethod
     def open(
@@ -65,6 +86,34 @@ class ImageDataset:
             raise ImageDatasetError(str(path), f"must hold numbers (N, H, W, C), not {found}")
         labels = None if labels_path is None else _open_labels(labels_path, len(images))
         return cls(images, np.arange(len(images)), labels, value_range)
+
+    @classmethod
+    def of_blocks(
+        cls,
+        images: BlockImages,
+        window: int,
+        labels_path: Path | None = None,
+        value_range: tuple[float, float] = BYTE_RANGE,
+    ) -> Self:
+        """Read images from blocks, and train on a window of so many of them at a time.
+
+        Raises:
+            ImageDatasetError: The file of labels is missing or holds something else.
+        """
+        labels = None if labels_path is None else _open_labels(labels_path, images.shape[0])
+        return cls(images, np.arange(images.shape[0]), labels, value_range, window)
+
+    def order(self, global_batch_size: int, seed: int) -> BatchOrder | BlockOrder:
+        """Return which images make up the global batch of each step."""
+        if self.window == 0 or isinstance(self.images, np.ndarray):
+            return BatchOrder(len(self), global_batch_size, seed)
+        sizes = np.diff(np.searchsorted(self.members, self.images.bounds))
+        return BlockOrder(sizes, self.window, global_batch_size, seed)
+
+    def expect(self, blocks: tuple[int, ...]) -> None:
+        """Bring blocks to hand that are needed soon, in order; let all others go."""
+        if not isinstance(self.images, np.ndarray):
+            self.images.expect(blocks)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -124,7 +173,7 @@ class ImageDataset:
         num_holdout = round(len(self) * holdout_fraction)
         if not (0.0 <= holdout_fraction < 1.0 and num_holdout < len(self)):
             raise ConfigError("holdout_fraction", holdout_fraction, "in [0, 1), with images left")
-        order = _permutation(len(self), _SPLIT_STREAM, 0, 0)
+        order = permutation(len(self), SPLIT_STREAM, 0, 0)
         holdout, train = np.sort(order[:num_holdout]), np.sort(order[num_holdout:])
         return (
             replace(self, members=self.members[train]),
@@ -141,60 +190,6 @@ def _open_labels(path: Path, num_images: int) -> NDArray[np.int64]:
         found = f"{labels.dtype} {labels.shape}"
         raise ImageDatasetError(str(path), f"must hold int64 ({num_images},), not {found}")
     return labels
-
-
-class BatchOrder:
-    """Which images make up the global batch of each step: every image once an epoch.
-
-    The epochs' permutations are strung together and cut into batches, so that a batch may hold
-    the end of one epoch and the start of the next.
-    """
-
-    def __init__(self, num_images: int, global_batch_size: int, seed: int) -> None:
-        self.num_images = num_images
-        self.global_batch_size = global_batch_size
-        self.seed = seed
-        self._cached_epoch = -1
-        self._cached_permutation = np.empty(0, dtype=np.int64)
-
-    def indices(self, step: int) -> NDArray[np.int64]:
-        """Return the images of step `step`, counted from 0, by position in the global batch.
-
-        Returns:
-            (global_batch_size,) int64 in [0, num_images).
-        """
-        first = step * self.global_batch_size
-        positions = np.arange(first, first + self.global_batch_size)
-        epochs, offsets = np.divmod(positions, self.num_images)
-        indices = np.empty(self.global_batch_size, dtype=np.int64)
-        for epoch in np.unique(epochs):
-            in_epoch = epochs == epoch
-            indices[in_epoch] = self._epoch(int(epoch))[offsets[in_epoch]]
-        return indices
-
-    def _epoch(self, epoch: int) -> NDArray[np.int64]:
-        if epoch != self._cached_epoch:
-            self._cached_permutation = _permutation(
-                self.num_images, _ORDER_STREAM, self.seed, epoch
-            )
-            self._cached_epoch = epoch
-        return self._cached_permutation
-
-
-def rank_positions(global_batch_size: int, rank: int, world_size: int) -> NDArray[np.int64]:
-    """Return the positions in the global batch that a worker takes.
-
-    Returns:
-        (global_batch_size / world_size,) int64, one run of neighbours.
-
-    Raises:
-        ConfigError: The workers do not divide the global batch.
-    """
-    if global_batch_size % world_size:
-        requirement = f"divisible by the number of workers, {world_size}"
-        raise ConfigError("global_batch_size", global_batch_size, requirement)
-    size = global_batch_size // world_size
-    return np.arange(rank * size, (rank + 1) * size)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -244,7 +239,7 @@ class BatchReader:
     def __init__(
         self,
         dataset: ImageDataset,
-        order: BatchOrder,
+        order: BatchOrder | BlockOrder,
         positions: NDArray[np.int64],
         device: torch.device,
     ) -> None:
@@ -275,16 +270,8 @@ class BatchReader:
         return ahead[1].result().to(self._device)
 
     def _read(self, step: int) -> Batch:
+        if isinstance(self._order, BlockOrder):
+            self._dataset.expect(self._order.blocks_from(step))
         indices = self._order.indices(step)[self._positions]
         batch = Batch(self._dataset.read(indices), self._dataset.labels(indices))
         return batch.pinned() if self._device.type == "cuda" else batch
-
-
-def _permutation(size: int, stream: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return a permutation that is a pure function of the arguments, with any numpy.
-
-    numpy promises that a bit generator's raw numbers never change, but not what `Generator` makes
-    of them; so the order is that of the raw numbers.
-    """
-    keys = np.random.Philox(key=seed, counter=[0, 0, epoch, stream]).random_raw(size)
-    return np.argsort(keys, kind="stable")

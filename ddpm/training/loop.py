@@ -22,12 +22,13 @@ from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.errors import NonFiniteLossError
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.training.adam import VectorAdam
-from ddpm.training.data import BatchOrder, BatchReader, ImageDataset, rank_positions
+from ddpm.training.data import BatchReader, ImageDataset
 from ddpm.training.ema import ema_decay_at, update_ema
 from ddpm.training.families import FAMILIES, build_model
 from ddpm.training.flat import FlatParameters
 from ddpm.training.gradient import NUM_EXTRA, NUM_QUARTERS, LossGradient
 from ddpm.training.learning_rate import learning_rate_at
+from ddpm.training.order import rank_positions
 
 _CLIP_EPS = 1e-6
 
@@ -138,7 +139,7 @@ class _Trainer:
         self.state = state
         rank, self.world_size = _rank_and_world_size()
         positions = rank_positions(config.global_batch_size, rank, self.world_size)
-        order = BatchOrder(len(dataset), config.global_batch_size, config.seed)
+        order = dataset.order(config.global_batch_size, config.seed)
         self.reader = BatchReader(dataset, order, positions, state.compute.device)
         self.gradient = state.gradient_at(positions)
         state.model.train()

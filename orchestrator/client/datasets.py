@@ -16,7 +16,8 @@ from orchestrator.specs.sections import DatasetSpec, LabelFile
 from orchestrator.store.objects import ObjectStore
 
 # What does not change which images come out, or how they are read.
-_NOT_READING = {"sha256", "holdout_fraction", "skip_damaged"}
+_NO_PIXELS = {"sha256", "holdout_fraction", "shuffle"}
+_NOT_READING = _NO_PIXELS | {"skip_damaged"}
 
 
 def _silent(line: str) -> None:
@@ -48,7 +49,7 @@ def with_dataset(
         return spec
     known = {} if known is None else known
     dataset = _resolved(spec, asked, folder)
-    key = dataset.model_dump_json(exclude={"sha256", "holdout_fraction"})
+    key = dataset.model_dump_json(exclude=_NO_PIXELS)
     if key not in known:
         needs_labels = isinstance(spec, TrainJob)
         known[key] = _find(dataset, store) or _take_in(dataset, store, say, needs_labels)

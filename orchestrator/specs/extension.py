@@ -48,7 +48,7 @@ def _pairs(old: TrainJob, new: TrainJob) -> Iterator[tuple[Location, object, obj
             name = field.name
             if (section, name) != ("training", "num_steps"):
                 yield (section, name), getattr(theirs, name), getattr(ours, name)
-    for name in ("sha256", "holdout_fraction"):
+    for name in ("sha256", "holdout_fraction", "shuffle"):
         yield ("dataset", name), getattr(old.dataset, name), getattr(new.dataset, name)
     workers = old.resources.num_workers, new.resources.num_workers
     yield (("resources", "num_workers"), *workers)

@@ -101,6 +101,8 @@ class DatasetSpec(Closed):
         labels: Where the classes of a conditional model, or of an evaluation's counts, are from.
         skip_damaged: Go on without images that cannot be read, and record which.
         holdout_fraction: Share of the images kept for evaluation.
+        shuffle: How each epoch of a training is mixed: `full`, or in blocks where the set does not
+            fit a node's cache.
         sha256: Hash of the images; `submit` fills it in, and whoever gives it pins them.
     """
 
@@ -115,6 +117,7 @@ class DatasetSpec(Closed):
     labels: Literal["auto", "none", "folders"] | LabelFile = "auto"
     skip_damaged: bool = False
     holdout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    shuffle: Literal["full", "blocks"] = "full"
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 

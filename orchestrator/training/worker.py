@@ -20,8 +20,6 @@ from ddpm.training.loop import StepMetrics, TrainState, train_steps
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
-from orchestrator.artifacts.datasets.labels import describe_classes, fetch_labels
-from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.attempts.attempt import Attempt, register_process
 from orchestrator.attempts.compute import kernel_folder, set_up_process
@@ -35,6 +33,7 @@ from orchestrator.store.objects import open_store
 from orchestrator.tracking.system import SystemMetrics
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.training.board import BoardClient, SendReport
+from orchestrator.training.images import opened_images, shuffle_decision
 from orchestrator.training.inheritance import Inheritance
 from orchestrator.training.report import final_report, log_samples
 from orchestrator.training.smoke import smoke_training
@@ -97,9 +96,18 @@ class TrainingWorker:
     def run(self) -> None:
         """Train, and report at the end."""
         dataset = describe(self._attempt.store, self._spec.dataset.sha256 or "")
-        images = self._images(dataset)
-        train_set, holdout = images.split(self._spec.dataset.holdout_fraction)
         compute, fixed = self._decided(dataset)
+        with opened_images(self._attempt.store, dataset, fixed) as images:
+            self._train(dataset, images, compute, fixed)
+
+    def _train(
+        self,
+        dataset: DatasetRef,
+        images: ImageDataset,
+        compute: ComputeDecision,
+        fixed: dict[str, Any],
+    ) -> None:
+        train_set, holdout = images.split(self._spec.dataset.holdout_fraction)
         set_up_process(compute)
         state = TrainState(
             unet_config=self._spec.model.for_classes(dataset.num_classes),
@@ -130,14 +138,6 @@ class TrainingWorker:
                 state.release()
                 self._say_scores(final_report(self._attempt, self._spec, state, holdout, metrics))
 
-    def _images(self, dataset: DatasetRef) -> ImageDataset:
-        store, cache = self._attempt.store, cache_folder("datasets")
-        path = fetch(store, dataset.images, cache)
-        if dataset.class_names:
-            logger.info("data set %s: %s", dataset.sha256[:12], describe_classes(dataset))
-        labels = fetch_labels(store, dataset, cache)
-        return ImageDataset.open(path, labels, dataset.value_range)
-
     def _decided(self, dataset: DatasetRef) -> tuple[ComputeDecision, dict[str, Any]]:
         """Decide what changes bits, or take over what an earlier attempt decided."""
         placement = self._attempt.record.placement
@@ -152,6 +152,7 @@ class TrainingWorker:
                 "num_workers": self._world_size,
                 "bits_version": BITS_VERSION,
                 "code_sha256": code_version(),
+                **shuffle_decision(self._attempt.store, self._spec.dataset, dataset),
                 **({"class_names": list(dataset.class_names)} if labelled else {}),
             }
         )

@@ -24,7 +24,7 @@ from PIL import Image
 from tests.benchmarks.bench_many_jobs import ROOT, seaweed
 
 PHOTO = (375, 500)
-NUM_SMALL = 10_000
+NUM_SMALL, NUM_BLOCKS = 10_000, 200_000
 PARTS = ("preparing", "reading", "growth")
 Row = dict[str, Any]
 
@@ -153,6 +153,19 @@ def reading(folder: Path, turns: int) -> Row:
         cold = run_side("read_cold", folder, NUM_SMALL)
     rates["here, cold"] = {"per_s": cold["images"] / cold["seconds"]}
     print(f"reading, cold: {rates['here, cold']['per_s']:.0f} images/s", flush=True)
+    blocks = run_side("read_blocks", folder, NUM_BLOCKS)
+    for name in ("cold", "warm"):
+        rates[f"here, blocks, {name}"] = {
+            "per_s": blocks[f"{name}_per_s"],
+            "per_core_s": blocks[f"{name}_per_core_s"],
+            "longest_wait_s": blocks[f"{name}_longest_wait_s"],
+        }
+        print(
+            f"reading, blocks, {name}: {blocks[f'{name}_per_s']:.0f} images/s, "
+            f"{blocks[f'{name}_per_core_s']:.0f} a second of a core, the longest wait "
+            f"{blocks[f'{name}_longest_wait_s']:.3f} s",
+            flush=True,
+        )
     return rates
 
 

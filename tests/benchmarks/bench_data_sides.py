@@ -12,9 +12,11 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.artifacts.datasets.arrays import Block
-from orchestrator.artifacts.datasets.chunks import PixelHash
+from orchestrator.artifacts.datasets.chunk_cache import CachedChunks
+from orchestrator.artifacts.datasets.chunks import PixelHash, read_manifest
 from orchestrator.artifacts.datasets.finishing import finish
 from orchestrator.artifacts.datasets.ingest import ingest
 from orchestrator.artifacts.datasets.left_out import Survey
@@ -30,7 +33,7 @@ from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.artifacts.datasets.sources import Source
-from orchestrator.store.objects import open_store
+from orchestrator.store.objects import StoredObject, open_store
 from tests.support.fakes import MemoryStore
 
 SIZE = 64
@@ -115,7 +118,8 @@ def reader(path: Path, num_images: int) -> int:
     """Read batches in a training's order, as a worker does."""
     import torch
 
-    from ddpm.training.data import BatchOrder, BatchReader, ImageDataset
+    from ddpm.training.data import BatchReader, ImageDataset
+    from ddpm.training.order import BatchOrder
 
     images = ImageDataset.open(path)
     order = BatchOrder(len(images), BATCH, seed=0)
@@ -138,6 +142,48 @@ def read_cold(folder: Path, num_images: int) -> int:
     count = reader(path, min(num_images, ref.num_images))
     told["seconds"] = time.monotonic() - began_at
     return count
+
+
+class SlowStore(MemoryStore):
+    """A store that gives a gigabyte a second to all who ask, together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = threading.Lock()
+
+    def get(self, key: str) -> StoredObject:
+        """Return an object in its time."""
+        found = super().get(key)
+        with self._turn:
+            time.sleep(len(found.body) / 1e9)
+        return found
+
+
+def read_blocks(folder: Path, num_images: int) -> int:
+    """From a window of chunks: an epoch over the store, then one with all chunks in the cache."""
+    import torch
+
+    from ddpm.training.data import BatchReader, ImageDataset
+
+    images = np.random.default_rng(0).integers(0, 256, (num_images, 32, 32, 3), np.uint8)
+    np.save(folder / "blocks.npy", images)
+    store = SlowStore()
+    ref = ingest(str(folder / "blocks.npy"), store, folder / "cache")
+    del images
+    chunks = CachedChunks(store, read_manifest(store, ref.images), folder / "blocks")
+    dataset = ImageDataset.of_blocks(chunks, window=2)
+    order, steps = dataset.order(BATCH, 0), num_images // BATCH
+    with closing(chunks), BatchReader(dataset, order, np.arange(BATCH), torch.device("cpu")) as at:
+        for name, epoch in (("cold", 0), ("warm", 1), ("warm", 2)):
+            began_at, computed_s, waits = time.monotonic(), cpu_s(), []
+            for step in range(epoch * steps, (epoch + 1) * steps):
+                asked_at = time.monotonic()
+                at.batch(step)
+                waits.append(time.monotonic() - asked_at)
+            told[f"{name}_per_s"] = num_images / (time.monotonic() - began_at)
+            told[f"{name}_per_core_s"] = num_images / (cpu_s() - computed_s)
+            told[f"{name}_longest_wait_s"] = max(waits)
+    return num_images
 
 
 def _loader(items: Any, num_images: int) -> int:
@@ -233,6 +279,7 @@ SIDES: dict[str, Callable[..., int]] = {
         prepare_webdataset,
         read_warm,
         read_cold,
+        read_blocks,
         read_loader_files,
         read_loader_array,
         prepare_folder,
@@ -244,6 +291,7 @@ _IMPORTS = {
     "prepare_webdataset": ["webdataset"],
     "read_warm": ["torch", "ddpm.training.data"],
     "read_cold": ["torch", "ddpm.training.data"],
+    "read_blocks": ["torch", "ddpm.training.data"],
     "read_loader_files": ["torch", "torch.utils.data"],
     "read_loader_array": ["torch", "torch.utils.data"],
 }

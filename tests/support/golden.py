@@ -14,8 +14,9 @@ from ddpm.process.noise import Stream, flips, sample_noise, training_noise, trai
 from ddpm.process.sampling import draw
 from ddpm.process.schedule import NoiseSchedule, build_schedule
 from ddpm.process.spacing import sampling_timesteps
-from ddpm.training.data import BatchOrder, ImageDataset
+from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
+from ddpm.training.order import BatchOrder
 
 SHAPE = (2, 8, 8)
 UNET = UNetConfig(channels=32, channel_multipliers=(1, 2), num_res_blocks=1, dropout=0.1)

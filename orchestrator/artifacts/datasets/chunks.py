@@ -113,12 +113,8 @@ def encode_chunk(images: NDArray[Any]) -> bytes:
     return b"".join((head.getvalue(), little.data))  # the one copy there is
 
 
-def read_chunk(store: ObjectStore, chunk: Chunk) -> NDArray[Any]:
-    """Return the images of a chunk, proved by its hash.
-
-    Raises:
-        DatasetError: It is missing or damaged.
-    """
+def chunk_body(store: ObjectStore, chunk: Chunk) -> bytes:
+    """Return a chunk's object, proved by its hash. Raises: DatasetError."""
     where = f"{store.uri}/{chunk.key}"
     try:
         body = store.get(chunk.key).body
@@ -126,6 +122,16 @@ def read_chunk(store: ObjectStore, chunk: Chunk) -> NDArray[Any]:
         raise DatasetError(f"{where} is missing; {_ADVICE}") from error
     if chunk.sha256 and hashlib.sha256(body).hexdigest() != chunk.sha256:
         raise DatasetError(f"{where} is damaged: it has another SHA-256; {_ADVICE}")
+    return body
+
+
+def read_chunk(store: ObjectStore, chunk: Chunk) -> NDArray[Any]:
+    """Return the images of a chunk, proved by its hash.
+
+    Raises:
+        DatasetError: It is missing or damaged.
+    """
+    where, body = f"{store.uri}/{chunk.key}", chunk_body(store, chunk)
     try:
         images: NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

@@ -1,10 +1,12 @@
 """The cache of a node: data sets as files that training maps into memory, within a limit.
 
 A set is fetched once for all processes of a machine, chunk by chunk and several at a time, each
-proved by its hash. Sets that were not used for longest make room; who has one open keeps it, since
-a file that is mapped stays until it is let go.
+proved by its hash. What was not used for longest makes room: sets, and chunks of those that do not
+fit as a whole (`chunk_cache.py`), unless somebody holds a lease on them. Who has a set open keeps
+it, since a file that is mapped stays until it is let go.
 """
 
+import fcntl
 import os
 import re
 import shutil
@@ -31,6 +33,8 @@ from orchestrator.store.objects import ObjectStore
 
 LIMIT_VARIABLE = "DDPMCTL_DATASET_CACHE_GIB"
 _GIB = 1 << 30
+CHUNKS_SUFFIX = ".chunks"  # of the folder with the chunks of a set that does not fit as a whole
+CHUNK_SUFFIX = ".npy"
 _SHARE_OF_DISK = 0.8  # of what is free, together with what the cache holds already
 _THREADS = 8
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -84,24 +88,52 @@ def cache_limit(cache: Path) -> int:
     return int(_SHARE_OF_DISK * (shutil.disk_usage(existing).free + _size(cache)))
 
 
-def make_room(cache: Path, size_bytes: int, spared: str) -> None:
-    """Remove the sets that were not used for longest, until there is room for another one."""
+def make_room(cache: Path, size_bytes: int, spared: str = "") -> bool:
+    """Remove sets and chunks that were not used for longest; tell whether there is room now."""
     limit = cache_limit(cache)
-    held = sorted(cache.glob("*/"), key=lambda folder: folder.stat().st_mtime)
-    sizes = {folder: _size(folder) for folder in held if _SHA256.fullmatch(folder.name)}
-    for folder in sizes:
-        if sum(sizes.values()) + size_bytes <= limit:
-            return
-        if folder.name != spared:
-            sizes[folder] = 0
-            shutil.rmtree(folder, ignore_errors=True)
+    held = [folder for folder in cache.glob("*/") if _SHA256.fullmatch(folder.name)]
+    held += cache.glob(f"*{CHUNKS_SUFFIX}/*{CHUNK_SUFFIX}")
+    sizes = {path: _size(path) for path in held}
+    total = sum(sizes.values())
+    for path in sorted(held, key=_used_at):
+        if total + size_bytes <= limit:
+            break
+        if path.name != spared and _removed(path):
+            total -= sizes[path]
+    return total + size_bytes <= limit
+
+
+def lease_of(path: Path) -> Path:
+    """Return the file beside a chunk, whole or in part, that its readers hold a shared lock on."""
+    return path.with_name(f"{path.name.partition('.')[0]}.lease")
+
+
+def _used_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process just made room
+        return 0.0
+
+
+def _removed(path: Path) -> bool:
+    """Remove a set, or a chunk that nobody holds a lease on; tell whether it is gone."""
+    if path.suffix != CHUNK_SUFFIX:
+        shutil.rmtree(path, ignore_errors=True)
+        return True
+    with lease_of(path).open("a") as lease:
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        path.unlink(missing_ok=True)
+        return True
 
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*") if folder.exists() else ():
+    for path in (folder, *folder.rglob("*")) if folder.exists() else ():
         with suppress(OSError):  # another process just made room
-            total += path.stat().st_size
+            total += path.stat().st_size if path.is_file() else 0
     return total
 
 
@@ -109,7 +141,8 @@ def _download(store: ObjectStore, manifest: Manifest, cache: Path, path: Path) -
     if not fits(manifest, cache):
         raise DatasetError(
             f"the data set has {manifest.size_bytes / _GIB:.1f} GiB but {cache} may hold "
-            f"{cache_limit(cache) / _GIB:.1f}: raise {LIMIT_VARIABLE} on the node"
+            f"{cache_limit(cache) / _GIB:.1f}: raise {LIMIT_VARIABLE} on the node, or train with "
+            "dataset.shuffle: blocks"
         )
     make_room(cache, manifest.size_bytes, manifest.ref.sha256)
     with tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as folder:

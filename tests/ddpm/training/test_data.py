@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 
 from ddpm.config import ConfigError
 from ddpm.errors import ImageDatasetError
-from ddpm.training.data import (
-    BatchOrder,
-    BatchReader,
-    ImageDataset,
-    rank_positions,
-    to_float,
-)
+from ddpm.training.data import BatchReader, ImageDataset, to_float
+from ddpm.training.order import BatchOrder, rank_positions
 
 
 def _dataset(num_images: int = 10) -> ImageDataset:
