@@ -33,3 +33,12 @@ def set_up_process(compute: ComputeDecision) -> None:
 def kernel_folder() -> Path:
     """Return where this machine keeps its compiled kernels."""
     return cache_folder("kernels")
+
+
+def threads_of(cpus: int) -> int:
+    """Return the threads for a worker's CPUs, as Ray counts them: no more than can run at once.
+
+    Logical CPUs may be more than a machine has. Threads beyond it wait for each other: a step of a
+    small network took three times as long with three of them on two cores as with two.
+    """
+    return max(1, min(cpus, len(os.sched_getaffinity(0))))

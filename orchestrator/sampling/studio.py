@@ -33,7 +33,7 @@ from orchestrator.artifacts.samples.shards import (
     suffix_of,
 )
 from orchestrator.attempts.compile_turn import compile_in_turn
-from orchestrator.attempts.compute import kernel_folder, set_up_process
+from orchestrator.attempts.compute import kernel_folder, set_up_process, threads_of
 from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask, Watch
 from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist
@@ -117,7 +117,7 @@ class StoreStudio:
             precision=sampling.precision,
             prediction=self._info.diffusion_config.prediction,
             compile_request=sampling.compile,
-            num_threads=self._setup.cpus,
+            num_threads=threads_of(self._setup.cpus),
             worth_compiling=worth_compiling,
             fits_tiles=fits_tiles(self._info.unet_config, sampling.images_per_pass),
             tiles_obstacle=tiles_obstacle(self._info.diffusion_config),

@@ -22,7 +22,7 @@ from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.attempts.attempt import Attempt, register_process
-from orchestrator.attempts.compute import kernel_folder, set_up_process
+from orchestrator.attempts.compute import kernel_folder, set_up_process, threads_of
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.cluster.code_version import code_version, git_commit
@@ -176,7 +176,7 @@ class TrainingWorker:
             precision=training.precision if is_unet else "float32",  # the others are small
             prediction=self._spec.diffusion.prediction,
             compile_request=training.compile,
-            num_threads=placement.cpus_per_worker,
+            num_threads=threads_of(placement.cpus_per_worker),
             worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
             fits_tiles=fits_tiles(self._spec.model, training.images_per_pass(self._world_size)),
             tiles_obstacle=tiles_obstacle(
