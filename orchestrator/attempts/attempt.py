@@ -36,7 +36,7 @@ from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.causes import failed_ranks, headline, reason_of, unwrapped
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
-from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.lifecycle.state import JobRecord, JobState, Lending
 from orchestrator.lifecycle.steps import is_ended_by_ray
 from orchestrator.specs.envelope import Origin
 from orchestrator.specs.group import job_of
@@ -82,6 +82,13 @@ class Progress:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Allowance:
+    """What the orchestrator lets an attempt do, as the record said last."""
+
+    lending: Lending = Lending.KEEP
+
+
 class Movement:
     """When an attempt had got further last: a heart may beat where nothing moves."""
 
@@ -111,6 +118,7 @@ class Attempt:
         movement: When that had changed last.
         stop: Set once the attempt is to end; `stop_request` then tells how.
         origin: Where the job comes from: a smoke test ends after its look.
+        allowance: What room beyond its placement it may use.
     """
 
     store: ObjectStore
@@ -121,6 +129,7 @@ class Attempt:
     movement: Movement = field(default_factory=Movement)
     stop: StopSignal = field(default_factory=StopSignal)
     origin: Origin = field(default_factory=Origin)
+    allowance: Allowance = field(default_factory=Allowance)
 
     @classmethod
     def open(cls, store: ObjectStore, job_id: str, number: int) -> "Attempt":
@@ -306,7 +315,7 @@ def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
             if since_beat_s >= HEARTBEAT_EVERY_S or phase != shown_phase:
                 attempt.beat()
                 since_beat_s, shown_phase = 0.0, phase
-            if not attempt.stop.is_set() and _must_stop(attempt):
+            if not attempt.stop.is_set() and _is_told_to_stop(attempt):
                 attempt.stop.set()
         except StoreError as error:
             logger.warning("job=%s heartbeat is late: %s", attempt.record.job_id, error)
@@ -315,12 +324,14 @@ def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
             logger.exception("job=%s heartbeat is late", attempt.record.job_id)
 
 
-def _must_stop(attempt: Attempt) -> bool:
-    """Tell whether an attempt is to end, by the one object that says so: the job's record."""
+def _is_told_to_stop(attempt: Attempt) -> bool:
+    """Read the record: note what room the attempt may use, and tell whether it is to end."""
     try:
         current = RecordStore(attempt.store).read(attempt.record.job_id).record
     except JobNotFoundError:  # somebody deleted it
         return True
     # A record that is read as none for a moment looks like that of no attempt at all.
+    if current.attempt == attempt.number:
+        attempt.allowance.lending = current.lending
     works = current.state in (JobState.STARTING, JobState.RUNNING)
     return current.attempt > attempt.number or (current.attempt == attempt.number and not works)

@@ -23,6 +23,7 @@ from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
 from orchestrator.controller.growth import Growth
 from orchestrator.controller.lease import Lease
+from orchestrator.controller.lending import Lender, may_grow
 from orchestrator.controller.node_board import NodeBoard
 from orchestrator.controller.requests import handle_request
 from orchestrator.controller.settling import Settler
@@ -34,7 +35,7 @@ from orchestrator.jobs.queue import SNAPSHOT, read_quotas
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.attempts import must_move
-from orchestrator.lifecycle.state import JobState
+from orchestrator.lifecycle.state import JobState, Lending
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.demand import promised_nodes
 from orchestrator.scheduling.snapshot import NodeCapacity, NodeType, Snapshot, Start, in_line
@@ -45,7 +46,16 @@ from orchestrator.store.objects import ObjectStore
 ADOPTED_A_LOOP = 128
 DROP_REQUEST_AFTER = timedelta(minutes=10)
 # What may go wrong for one job by itself: a round that goes well forgets its own trouble alone.
-ROUNDS = ("request", "attempt", "drain", "queue", "start", "preemption", "index")
+ROUNDS = (
+    "request",
+    "attempt",
+    "drain",
+    "queue",
+    "start",
+    "preemption",
+    "lending",
+    "index",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +83,7 @@ class Controller:
         self._growth = Growth(cluster, store.uri)
         self._jobs: dict[str, LiveJob] = {}
         self._settler = Settler(store, self._records, self._jobs)
+        self._lender = Lender()
         self._positions: dict[str, int] = {}
         self._requests_seen: set[str] = set()
         self._shown = b""
@@ -104,6 +115,7 @@ class Controller:
         self._board.show(nodes, [job.record for job in self._jobs.values()], self._store.now())
         self._leave(frozenset(node.node_id for node in nodes if node.is_draining))
         self._schedule(nodes)
+        self._lend(nodes)
         self._write_index()
 
     def is_asked(self) -> bool:
@@ -241,6 +253,22 @@ class Controller:
                 self._guarded("start", job, start)
             else:
                 self._guarded("preemption", job, partial(self._preempt, by=action.for_job))
+
+    def _lend(self, nodes: list[NodeCapacity]) -> None:
+        """Write into the records of fleets what they may do with room beyond their placement."""
+        jobs, now = list(self._jobs.values()), self._store.now()
+        if not any(may_grow(job.record, nodes) for job in jobs):
+            return
+        answers = self._lender.decide(jobs, self.snapshot(nodes), now)
+        for job_id, lending in answers.items():
+            job = self._jobs[job_id]
+            if job.record.lending is not lending:
+                self._guarded("lending", job, partial(self._note_lending, lending=lending))
+
+    def _note_lending(self, job: LiveJob, lending: Lending) -> None:
+        if job.record.state is JobState.RUNNING:
+            changed = replace(job.record, lending=lending)
+            job.current = self._records.write(job.current, changed)
 
     def _show(self, snapshot: Snapshot) -> None:
         """Write down what is decided from, for `explain`; jobs' positions, for `list`."""

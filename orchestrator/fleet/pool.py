@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,13 +17,13 @@ from orchestrator.fleet.actor import Hello, Identity, Orders, WorkerActor, Worke
 from orchestrator.fleet.drains import Drains
 from orchestrator.fleet.work import WorkerSetup
 from orchestrator.fleet.workers import PoolWorker
+from orchestrator.lifecycle.state import Lending
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 30.0
 _LOOK_FOR_ROOM_EVERY_S = 1.0
 _LOOKS = 2
-_ASK_FOR_ROOM_EVERY_S = 5.0
 _WITHDRAW_AFTER_S = 60.0
 _CLOSE_WITHIN_S = 5.0
 _LEAVE_WITHIN_S = 60.0
@@ -44,8 +43,7 @@ class PoolPlan:
             it: one value, or "in(A,B)".
         identity: Whom they work for; None in benchmarks without a store.
         place_within_s: Without any worker for that long, the fleet gives up.
-        may_grow: Whether it may take room that nobody uses.
-        must_yield: Whether the workers in such room, by node, are to leave: others need it.
+        lending: What it may do with room that it was not given.
         tell: Takes a line for the job's history.
     """
 
@@ -57,8 +55,7 @@ class PoolPlan:
     labels: Mapping[str, str] = field(default_factory=dict)
     identity: Identity | None = None
     place_within_s: float = 300.0
-    may_grow: Callable[[], bool] = lambda: True
-    must_yield: Callable[[Mapping[str, int]], bool] = lambda _: False
+    lending: Callable[[], Lending] = lambda: Lending.MORE
     tell: Callable[[str], None] = lambda _: None
 
 
@@ -76,7 +73,7 @@ class WorkerPool:
         self._ranks = 0
         self._deaths = [0] * plan.max_workers
         self._free_at = [0.0] * plan.max_workers
-        self._looked_at = self._asked_at = 0.0
+        self._looked_at = 0.0
         self._drains = Drains()
         self._looks_with_room = 0
         self._ready_at = time.monotonic()
@@ -141,7 +138,7 @@ class WorkerPool:
         self._looks_with_room = self._looks_with_room + 1 if room else 0
         if self._looks_with_room < _LOOKS or any(worker.hello is None for worker in self.workers):
             return 0
-        return room if self._plan.may_grow() else 0
+        return room if self._plan.lending() is Lending.MORE else 0
 
     def _suited_room(self) -> Iterator[Mapping[str, float]]:
         """Yield what is free on each node that has the labels."""
@@ -165,16 +162,14 @@ class WorkerPool:
         now = time.monotonic()
         self._leave_draining(now)
         surplus = [w for w in self.workers if self._is_extra(w)]
-        if not surplus or now - self._asked_at < _ASK_FOR_ROOM_EVERY_S:
+        if not surplus or self._plan.lending() is not Lending.BACK:
             return
-        self._asked_at = now
-        if self._plan.must_yield(Counter(w.hello.node_id for w in surplus if w.hello)):
-            for worker in surplus:
-                self._free_at[worker.slot] = now + _LONGEST_PAUSE_S
-                if worker.leave_by is None:
-                    worker.leave_by = now + _LEAVE_WITHIN_S
-                if not worker.is_ready:  # it holds nothing, and would first compile for minutes
-                    self.kill(worker)
+        for worker in surplus:
+            self._free_at[worker.slot] = now + _LONGEST_PAUSE_S
+            if worker.leave_by is None:
+                worker.leave_by = now + _LEAVE_WITHIN_S
+            if not worker.is_ready:  # it holds nothing, and would first compile for minutes
+                self.kill(worker)
 
     def _leave_draining(self, now: float) -> None:
         """Have the workers on nodes that are being drained save what they hold, and end."""

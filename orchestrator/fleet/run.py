@@ -9,7 +9,6 @@ from orchestrator.cluster.ray_cluster import TYPE_LABEL
 from orchestrator.errors import BadInputError, JobNotFoundError, StoreError
 from orchestrator.fleet.actor import Identity
 from orchestrator.fleet.fleet import Fleet, FleetHooks
-from orchestrator.fleet.loan import RoomLoan
 from orchestrator.fleet.pool import PoolPlan, WorkerPool
 from orchestrator.fleet.progress import FleetProgress
 from orchestrator.fleet.table import ShardTable
@@ -103,7 +102,6 @@ class FleetRun:
             attempt=attempt.number,
             rank=0,
         )
-        loan = RoomLoan(attempt.store, attempt.spec.queue, identity.job_id, placement)
         nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
         plan = PoolPlan(
             nodes=tuple(nodes),
@@ -113,9 +111,7 @@ class FleetRun:
             memory_gb=placement.memory_gb_per_worker,
             labels=label_selector(attempt.spec.resources, uses_gpu=placement.gpus_per_worker > 0),
             identity=identity,
-            # What is borrowed is counted nowhere, so a limit on GPU-hours would not hold.
-            may_grow=loan.may_begin if attempt.spec.max_gpu_hours is None else lambda: False,
-            must_yield=loan.must_end,
+            lending=lambda: attempt.allowance.lending,
             tell=self._tell,
         )
         return WorkerPool(self.setup, plan)

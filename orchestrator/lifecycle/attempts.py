@@ -9,6 +9,7 @@ from orchestrator.lifecycle.state import (
     AttemptRecord,
     JobRecord,
     JobState,
+    Lending,
     Placement,
     Reason,
     ResolvedResources,
@@ -55,6 +56,7 @@ def begun(
         attempts=(*record.attempts, attempt),
         resources=resources,
         placement=placement,
+        lending=Lending.KEEP,
         not_before=None,
     )
 

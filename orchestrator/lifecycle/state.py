@@ -62,6 +62,14 @@ class Reason(StrEnum):
     REPAIRED_BY_USER = "REPAIRED_BY_USER"
 
 
+class Lending(StrEnum):
+    """What a fleet may do with room beyond its placement."""
+
+    KEEP = "keep"  # it takes no more, and keeps what it has
+    MORE = "more"  # it may take what is free
+    BACK = "back"  # it gives back what it has
+
+
 _S = JobState
 ENDED = frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED})
 
@@ -171,6 +179,7 @@ class JobRecord:
         attempts: One entry an attempt, oldest first.
         resources: What it asks the cluster for, fixed at the first admission.
         placement: What the current or last attempt was given.
+        lending: What a fleet may do with room beyond that.
         decisions: What was decided once for the job since it changes bits.
         model: For a sample job: the checkpoint that was resolved, once.
         parent: The group that it belongs to; "" for none.
@@ -201,6 +210,7 @@ class JobRecord:
     attempts: tuple[AttemptRecord, ...] = ()
     resources: ResolvedResources | None = None
     placement: Placement | None = None
+    lending: Lending = Lending.KEEP
     decisions: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     parent: str = ""

@@ -1,43 +1,50 @@
-"""Whether a fleet may use room that it was not given: only as long as nobody could start there.
+"""Which fleets give back room that they were not given: where somebody could start in it.
 
 Borrowed room goes back within seconds, since a worker that leaves saves what it holds. So whoever
 waits for more than what is free at the moment loses nothing by the loan. Pure.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.snapshot import Loan, NodeCapacity, Snapshot
 
 
-def somebody_could_start(
-    snapshot: Snapshot, waiting: Collection[str], own: Collection[Loan], job_id: str, now: float
-) -> bool:
-    """Tell whether a queued job would start if a fleet gave back what it has borrowed.
-
-    A job that would start in the place of others, which make room for it, counts too; and so does
-    one that needs what several fleets have borrowed: of them, as many leave as it takes.
+def somebody_starts(snapshot: Snapshot, now: float, given_back: Iterable[Loan] = ()) -> bool:
+    """Tell whether a queued job would start, or others would make room for it.
 
     Args:
-        snapshot: What the orchestrator decided from last.
-        waiting: Ids of the jobs that are queued by now; others of the snapshot have started.
-        own: What the fleet has borrowed.
-        job_id: The fleet, whose loans in the snapshot may be out of date.
+        snapshot: What the scheduler sees.
+        now: Seconds since the epoch, by the store's clock.
+        given_back: Borrowed room that counts as free.
+    """
+    if not snapshot.queue:
+        return False
+    nodes = _with_given_back(snapshot.nodes, given_back)
+    return bool(decide(replace(snapshot, nodes=nodes), now))
+
+
+def leaving(snapshot: Snapshot, now: float) -> frozenset[str]:
+    """Return the fleets that are to give back all that they have borrowed.
+
+    A job that would start in the place of others, which make room for it, counts too; and so does
+    one that needs what several fleets have borrowed: of them, as many leave as it takes, one after
+    the other in the order of their names.
+
+    Args:
+        snapshot: What the scheduler sees, with the loans.
         now: Seconds since the epoch, by the store's clock.
     """
-    queue = [job for job in snapshot.queue if job.job_id in waiting]
-    others = [loan for loan in snapshot.loans if loan.job_id != job_id]
-
-    def helps(loans: Iterable[Loan]) -> bool:
-        nodes = _with_given_back(snapshot.nodes, loans)
-        return bool(decide(replace(snapshot, queue=queue, nodes=nodes), now))
-
-    if helps(own):
-        return True
-    # They leave one after the other, in the order of their names, until the rest suffices.
-    before = [loan for loan in others if loan.job_id < job_id]
-    return bool(own and others) and helps([*own, *others]) and not helps(before)
+    # Where all of it would let nobody start, a part of it does not either.
+    if not snapshot.loans or not somebody_starts(snapshot, now, snapshot.loans):
+        return frozenset()
+    return frozenset(
+        name
+        for name in {loan.job_id for loan in snapshot.loans}
+        if somebody_starts(snapshot, now, [one for one in snapshot.loans if one.job_id == name])
+        or not somebody_starts(snapshot, now, [one for one in snapshot.loans if one.job_id < name])
+    )
 
 
 def _with_given_back(nodes: Iterable[NodeCapacity], loans: Iterable[Loan]) -> list[NodeCapacity]:

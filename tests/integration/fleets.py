@@ -26,7 +26,14 @@ from orchestrator.jobs.heartbeat import OUTCOME
 from orchestrator.jobs.records import RECORD
 from orchestrator.lifecycle.attempts import stopping
 from orchestrator.lifecycle.outcome import Outcome
-from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState, Placement, Reason
+from orchestrator.lifecycle.state import (
+    AttemptRecord,
+    JobRecord,
+    JobState,
+    Lending,
+    Placement,
+    Reason,
+)
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, SampleResources, WorkerRange
 from orchestrator.store.json_objects import read_json
@@ -71,6 +78,7 @@ class Fleets:
                 submitted_at=now,
                 changed_at=now,
                 model=resolve_model(self.store, spec.model),
+                lending=Lending.MORE,
             )
         number = record.attempt + 1
         record = replace(

@@ -127,7 +127,7 @@ def test_a_heartbeat_outlives_what_nobody_foresaw(monkeypatch: pytest.MonkeyPatc
         raise KeyError("at")
 
     monkeypatch.setattr(attempt, "STOP_POLL_EVERY_S", 0.01)
-    monkeypatch.setattr(attempt, "_must_stop", broken)
+    monkeypatch.setattr(attempt, "_is_told_to_stop", broken)
     monkeypatch.setattr(Attempt, "beat", lambda self: None)
     record: Any = SimpleNamespace(job_id="a")
     attempt._beat_until(Attempt(MemoryStore(), record, record, 1), ended)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attempts.attempt import STOP_POLL_EVERY_S, Attempt, _must_stop
+from orchestrator.attempts.attempt import STOP_POLL_EVERY_S, Attempt, _is_told_to_stop
 from orchestrator.attempts.stop import StopSignal
 from orchestrator.client.status import request
 from orchestrator.client.submit import submit_job
@@ -45,11 +45,11 @@ class Call:
 def test_one_step_of_the_loop_says_stop_in_the_one_object_that_drivers_read() -> None:
     """Two objects that say the same were two reads a second of each attempt, and one relay more."""
     world, attempt = running()
-    assert not _must_stop(attempt)
+    assert not _is_told_to_stop(attempt)
     request(world.store, "a", Verb.CANCEL, 20)
     before = set(world.store.objects)
     world.step()
-    assert _must_stop(attempt)
+    assert _is_told_to_stop(attempt)
     told = attempt.stop_request()
     assert told is not None
     assert (told.grace_s, told.reason) == (20, "CANCELLED_BY_USER")
@@ -64,7 +64,7 @@ def test_a_stop_of_another_attempt_is_not_this_ones() -> None:
     world.step()
     later = Attempt(attempt.store, attempt.spec, attempt.record, 0)
     assert later.stop_request() is None
-    assert _must_stop(later)
+    assert _is_told_to_stop(later)
 
 
 def test_the_loop_is_woken_by_a_request_and_by_none_that_it_has_seen() -> None:

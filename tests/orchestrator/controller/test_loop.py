@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attempts.attempt import Attempt, _must_stop
+from orchestrator.attempts.attempt import Attempt, _is_told_to_stop
 from orchestrator.client.status import job_status, list_jobs, request
 from orchestrator.client.submit import submit_job, submit_with_smoke
 from orchestrator.controller import loop
@@ -451,15 +451,15 @@ def test_an_attempt_stops_once_it_was_given_up_or_its_job_deleted(world: World) 
     world.step()
     records = RecordStore(world.store)
     running, current = Attempt.open(world.store, "a", 1), records.read("a")
-    assert not _must_stop(running)
+    assert not _is_told_to_stop(running)
     given_up = records.write(current, replace(current.record, state=JobState.QUEUED))
-    assert _must_stop(running)
+    assert _is_told_to_stop(running)
     records.write(given_up, replace(current.record, attempt=2))
-    assert _must_stop(running)
+    assert _is_told_to_stop(running)
     world.store.delete(JobPaths("a").record)
-    assert not _must_stop(running)  # it reads as one that never began
+    assert not _is_told_to_stop(running)  # it reads as one that never began
     world.store.delete(JobPaths("a").spec)
-    assert _must_stop(running)
+    assert _is_told_to_stop(running)
 
 
 def test_workers_are_known_to_be_there_until_their_attempt_ends(world: World) -> None:
