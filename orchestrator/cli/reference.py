@@ -7,13 +7,14 @@ import click
 
 from orchestrator.cli.output import Output, output_option
 from orchestrator.errors import BadInputError
+from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.field_docs import FieldDoc, field_docs
 from orchestrator.specs.files import PipelineFile, SweepFile
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.specs.other_names import place_of
 from orchestrator.specs.schema import job_file_schema
 
-_KINDS = (*JOB_KINDS, "pipeline", "sweep")
+_KINDS = (*JOB_KINDS, *GROUP_KINDS)
 
 
 @click.command("schema")

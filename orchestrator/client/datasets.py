@@ -8,9 +8,8 @@ from ddpm.config import ConfigError
 from orchestrator.artifacts.datasets.refs import DatasetRef, find_known, resolve_source
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.errors import BadInputError, DatasetError
-from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import Job, TrainJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import Input
 from orchestrator.specs.sections import DatasetSpec, LabelFile
 from orchestrator.store.objects import ObjectStore
@@ -51,17 +50,14 @@ def with_dataset(
     dataset = _resolved(spec, asked, folder)
     key = dataset.model_dump_json(exclude=_NO_PIXELS)
     if key not in known:
-        needs_labels = isinstance(spec, TrainJob)
-        known[key] = _find(dataset, store) or _take_in(dataset, store, say, needs_labels)
+        known[key] = _find(dataset, store) or _take_in(dataset, store, say, spec.needs_labels)
     ref = known[key]
     if asked.sha256 not in (None, ref.sha256):
         raise DatasetError(
             f"dataset.sha256: the file pins {asked.sha256}, but the images at {dataset.source} "
             f"have {ref.sha256}; bring those images back, or take the line out"
         )
-    spec.check_images((ref.channels, ref.height, ref.width))
-    if isinstance(spec, TrainJob):
-        spec.model.for_classes(ref.num_classes)
+    spec.check_images((ref.channels, ref.height, ref.width), ref.num_classes)
     pinned = asked.model_copy(update={"sha256": ref.sha256, "source": dataset.source})
     return spec.model_copy(update={Input.DATASET.value: pinned})
 
@@ -70,17 +66,11 @@ def _resolved(spec: Job, asked: DatasetSpec, folder: Path) -> DatasetSpec:
     """Return what to take in: paths that mean the same from anywhere, labels only if wanted."""
     source = resolve_source(asked.source, folder)
     labels = asked.labels
-    if labels == "auto" and not _is_told_classes(spec):
+    if labels == "auto" and not spec.reads_labels:
         labels = "none"
     elif isinstance(labels, LabelFile):
         labels = LabelFile(file=resolve_source(labels.file, folder))
     return asked.model_copy(update={"source": source, "labels": labels})
-
-
-def _is_told_classes(spec: Job) -> bool:
-    if isinstance(spec, TrainJob):
-        return spec.model.num_classes != 0
-    return isinstance(spec, EvaluateJob)
 
 
 def _find(dataset: DatasetSpec, store: ObjectStore) -> DatasetRef | None:

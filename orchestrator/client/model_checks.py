@@ -45,18 +45,18 @@ class _Found:
     step: int | None
 
 
-def remarks_on_init(store: ObjectStore, spec: TrainJob, ref: ModelRef) -> Iterator[Remark]:
+def remarks_on_init(store: ObjectStore, spec: Job, ref: ModelRef) -> Iterator[Remark]:
     """Yield what `remarks_on_model` does of the model that a training starts from.
 
     And why it cannot go on where that one ended, if it is to.
     """
-    is_whole = goes_on(spec)
+    is_whole = isinstance(spec, TrainJob) and goes_on(spec)
     named = ref.model_copy(update={"weights": "ema"}) if is_whole else ref
     for remark in remarks_on_model(store, named, None):
         places = tuple(("init", *p[1:]) if p[0] == _FIELD else p for p in remark.places)
         message = re.sub(r"^model\b", "init", remark.message)
         yield replace(remark, places=places, message=message.replace("to draw from", "to take"))
-    if is_whole:
+    if isinstance(spec, TrainJob) and is_whole:
         yield from _on_going_on(store, spec, ref)
 
 

@@ -1,5 +1,6 @@
 """What a job will do, computed without doing it: what `--dry-run` and `submit` print."""
 
+import functools
 from typing import Any
 
 from ddpm.baselines.sizes import count_latent_parameters
@@ -45,14 +46,11 @@ def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, Any]:
     }
 
 
+@functools.singledispatch
 def _plan_of_job(spec: Job, store: ObjectStore) -> dict[str, Any]:
-    if isinstance(spec, TrainJob):
-        return plan_training(spec, describe(store, str(spec.dataset.sha256)))
-    if isinstance(spec, SampleJob):
-        return plan_sampling(spec)
-    if isinstance(spec, LikelihoodJob):
-        return plan_likelihood(spec, describe(store, str(spec.dataset.sha256)).num_images)
-    return {  # what can be said of any kind
+    """Return what can be said of any kind."""
+    del store
+    return {
         "kind": spec.kind,
         "name": spec.name,
         JOB_KINDS[spec.kind].unit: spec.total,
@@ -68,8 +66,10 @@ def _fleet(spec: Job) -> dict[str, Any]:
     }
 
 
-def plan_training(spec: TrainJob, dataset: DatasetRef) -> dict[str, Any]:
+@_plan_of_job.register
+def _plan_training(spec: TrainJob, store: ObjectStore) -> dict[str, Any]:
     """Return parameters, steps, checkpoints, bytes and workers of a training."""
+    dataset = describe(store, str(spec.dataset.sha256))
     shape = (dataset.channels, dataset.height, dataset.width)
     model = spec.model.for_classes(dataset.num_classes)
     out_channels = shape[0] * spec.diffusion.outputs_per_channel
@@ -117,8 +117,10 @@ def _told_of(dataset: DatasetRef) -> dict[str, Any]:
     return told
 
 
-def plan_sampling(spec: SampleJob) -> dict[str, Any]:
+@_plan_of_job.register
+def _plan_sampling(spec: SampleJob, store: ObjectStore) -> dict[str, Any]:
     """Return images, shards, passes of the network and workers of a sampling."""
+    del store
     sampling = spec.sampling
     num_microbatches = -(-spec.num_samples // sampling.microbatch_size)
     is_open = sampling.method == "ddpm" and sampling.variance is None
@@ -135,9 +137,10 @@ def plan_sampling(spec: SampleJob) -> dict[str, Any]:
     }
 
 
-def plan_likelihood(spec: LikelihoodJob, num_all: int) -> dict[str, Any]:
+@_plan_of_job.register
+def _plan_likelihood(spec: LikelihoodJob, store: ObjectStore) -> dict[str, Any]:
     """Return images, shards, passes of the network and workers of a likelihood."""
-    images = spec.count(num_all)
+    images = spec.count(describe(store, str(spec.dataset.sha256)).num_images)
     shards = -(-images // spec.shard_size)
     timesteps: int | str = spec.num_timesteps or "all of the model's"
     passes = shards * spec.num_draws * spec.num_timesteps if spec.num_timesteps else None

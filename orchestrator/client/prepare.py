@@ -20,11 +20,11 @@ from orchestrator.client.model_checks import (
     remarks_on_room,
 )
 from orchestrator.errors import BadInputError, DatasetError, StoreError
-from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images, remarks_on_split
+from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images
 from orchestrator.specs.files import JobFile
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import Job, SampleJob, TrainJob
-from orchestrator.specs.likelihood import LikelihoodJob
+from orchestrator.specs.job import Job
+from orchestrator.specs.kinds import Input, reads
 from orchestrator.specs.sections import LabelFile, ModelRef
 from orchestrator.specs.variables import BARE
 from orchestrator.store.objects import ObjectStore
@@ -149,17 +149,15 @@ class _Looks:
         return file.checked(self._look)
 
     def _look(self, step: str, job: Job, gives: Gives) -> Iterator[Remark]:
-        if isinstance(job, TrainJob):
-            yield from remarks_on_images(job, self._seen(str(job.dataset.sha256)), gives)
-        elif isinstance(job, LikelihoodJob):
-            yield from remarks_on_split(job, self._seen(str(job.dataset.sha256)).num_images)
+        images = job.dataset_input
+        if images is not None:
+            yield from remarks_on_images(job, self._seen(str(images.sha256)), gives)
         ref = job.model_input
         if ref is not None and ref.job not in self._coming and step not in self._of_steps:
-            if isinstance(job, TrainJob):
+            if reads(job.kind, Input.INIT):
                 yield from remarks_on_init(self._store, job, ref)
             else:
-                sampling = job.sampling if isinstance(job, SampleJob) else None
-                yield from self._on_model(ref, sampling)
+                yield from self._on_model(ref, job.drawing)
         if job.resources.gpus_per_worker not in ("auto", 0):
             yield from remarks_on_room(self._gpus, job, gives)
 

@@ -4,6 +4,7 @@ Said when a job is submitted, with the place in the file. Not part of the models
 stored already must read as it did when it was put.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,12 +59,20 @@ def remarks_on(spec: Job, gives: Gives) -> Iterator[Remark]:
     """Yield what the file alone tells of a job."""
     if spec.model_input is not None:
         yield from _on_model(spec.model_input, spec.model_field)
-    if isinstance(spec, TrainJob):
-        yield from _on_width(spec)
-        yield from _on_steps(spec)
-        yield from _on_timesteps(spec, gives)
-    elif isinstance(spec, SampleJob):
-        yield from _on_drawing(spec, gives)
+    yield from _on_kind(spec, gives)
+
+
+@functools.singledispatch
+def _on_kind(spec: Job, gives: Gives) -> Iterator[Remark]:
+    del spec, gives
+    yield from ()
+
+
+@_on_kind.register
+def _on_training(spec: TrainJob, gives: Gives) -> Iterator[Remark]:
+    yield from _on_width(spec)
+    yield from _on_steps(spec)
+    yield from _on_timesteps(spec, gives)
 
 
 def _on_width(spec: TrainJob) -> Iterator[Remark]:
@@ -158,6 +167,7 @@ def registered_fault(registered: str, field: str = "model") -> str | None:
     return None
 
 
+@_on_kind.register
 def _on_drawing(spec: SampleJob, gives: Gives) -> Iterator[Remark]:
     steps, images = spec.sampling.num_steps, spec.num_samples
     if steps > MAX_TIMESTEPS:
@@ -187,16 +197,24 @@ def _on_drawing(spec: SampleJob, gives: Gives) -> Iterator[Remark]:
         )
 
 
-def remarks_on_split(spec: LikelihoodJob, num_images: int) -> Iterator[Remark]:
-    """Yield what the number of images of its data set tells of a likelihood."""
+@functools.singledispatch
+def remarks_on_images(spec: Job, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:
+    """Yield what the images tell of a job; of a kind without a form of its own, nothing."""
+    del spec, seen, gives
+    yield from ()
+
+
+@remarks_on_images.register
+def _of_likelihood(spec: LikelihoodJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:
+    del gives
     try:
-        spec.count(num_images)
+        spec.count(seen.num_images)
     except BadInputError as error:
         yield Remark((("dataset", "source"), ("split",), ("num_images",)), str(error))
 
 
-def remarks_on_images(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:
-    """Yield what the images tell of a training."""
+@remarks_on_images.register
+def _of_training(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:
     try:
         spec.model.for_classes(seen.num_classes)
     except ConfigError as error:

@@ -105,6 +105,11 @@ class EvaluateJob(Job):
         return self.dataset
 
     @property
+    def reads_labels(self) -> bool:
+        """Its classifier compares classes, where there are some."""
+        return True
+
+    @property
     def image_jobs(self) -> tuple[str, ...]:
         """Whose set is evaluated, and whose images it is compared with."""
         return (self.of.job, *([self.against.job] if self.against else []))

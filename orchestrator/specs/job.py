@@ -127,8 +127,28 @@ class Job(Closed, ABC):
         """Whether its first attempt's type of GPU is that of all."""
         return False
 
-    def check_images(self, shape: tuple[int, int, int]) -> None:
-        """Raise ConfigError if it cannot take images of a shape (channels, height, width)."""
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the labels of its images are of use to it, where it may have them or not."""
+        return False
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether labels that were asked for must be there for every image."""
+        return False
+
+    @property
+    def drawing(self) -> SamplingConfig | None:
+        """How it draws from its model; None if it does not."""
+        return None
+
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Raise ConfigError if it cannot take such images.
+
+        Args:
+            shape: Channels, height, width.
+            num_classes: Classes that they have labels of; 0 for none.
+        """
 
     def smoke_changes(self) -> Mapping[str, object]:
         """Return the fields in which its smoke test differs from it, beyond those of every kind."""
@@ -202,9 +222,20 @@ class TrainJob(Job):
         """Another type has other last bits."""
         return not self.resources.allow_other_accelerator
 
-    def check_images(self, shape: tuple[int, int, int]) -> None:
-        """Raise ConfigError if its network cannot take images of a shape."""
+    @property
+    def reads_labels(self) -> bool:
+        """Whether its network is told classes."""
+        return self.model.num_classes != 0
+
+    @property
+    def needs_labels(self) -> bool:
+        """It learns from every image."""
+        return True
+
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Raise ConfigError if its network cannot take such images."""
         self.model.check_image_shape(shape)
+        self.model.for_classes(num_classes)
 
     def smoke_changes(self) -> Mapping[str, object]:
         """One worker, with its share of the batch."""
@@ -287,6 +318,11 @@ class SampleJob(Job):
     def model_input(self) -> ModelRef:
         """The model that draws."""
         return self.model
+
+    @property
+    def drawing(self) -> SamplingConfig:
+        """How it draws."""
+        return self.sampling
 
     def smoke_changes(self) -> Mapping[str, object]:
         """One image of few steps, on one worker."""

@@ -20,6 +20,7 @@ from orchestrator.errors import (
     OrchestratorError,
     StoreError,
 )
+from orchestrator.specs.kinds import Output, leaves
 from orchestrator.ui.access import COOKIE_AGE_S, Access, is_loopback
 from orchestrator.ui.elements import Markup, el, joined
 from orchestrator.ui.job_page import action_forms, job_now, pictures, settings
@@ -152,7 +153,7 @@ class _Pages:
         of_set = el("p", el("a", "the images of its set, by number", href=f"/jobs/{job_id}/set"))
         rest = [
             forms,
-            of_set if view.status.kind == "sample" else None,
+            of_set if leaves(view.status.kind, Output.SAMPLES) else None,
             self._plots(job_id),
             pictures(job_id, self._looks.pictures(job_id)),
             settings(self._looks.settings(job_id)),

@@ -1,5 +1,6 @@
 """The table of job kinds: a further kind is a row, a class and a driver, and nothing else."""
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.specs import kinds
+from orchestrator.specs.checks import ImagesSeen, remarks_on_images
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob, stored_submission
 from orchestrator.specs.job import Job
@@ -26,6 +28,7 @@ from orchestrator.specs.kinds import (
     stored_job,
 )
 from orchestrator.specs.sections import ModelRef, WorkerRange
+from tests.support.fakes import MemoryStore
 from tests.support.world import World
 
 
@@ -189,3 +192,43 @@ def test_choices_read_like_a_sentence() -> None:
 
 def _flow(text: str) -> str:
     return ", ".join(line.strip() for line in text.strip().splitlines())
+
+
+# What works for one kind alone may say so: its rooms, and the verbs that are about what it made.
+OF_ONE_KIND = (
+    "artifacts/samples/",
+    "client/evaluations.py",
+    "client/extend.py",
+    "client/model_checks.py",
+    "controller/committed.py",
+    "evaluation/",
+    "sampling/",
+    "training/",
+)
+_ASKS_BY_CLASS = re.compile(
+    rf"isinstance\([^)]*\b({'|'.join(r.spec.__name__ for r in JOB_KINDS.values())})\b"
+)
+_ASKS_BY_NAME = re.compile(rf"kind(?:\)|\]|\b)? *(?:==|!=|in) *[(\"']+(?:{'|'.join(JOB_KINDS)})\b")
+
+
+def test_nothing_else_asks_for_a_kind_by_its_class_or_its_name() -> None:
+    """A further kind is a row and a room; a chain somewhere else would be silent about it."""
+    rooms = Path(kinds.__file__).parents[1]
+    asking = {
+        path.relative_to(rooms).as_posix()
+        for path in rooms.rglob("*.py")
+        if _ASKS_BY_CLASS.search(text := path.read_text("utf-8")) or _ASKS_BY_NAME.search(text)
+    }
+    others = {name for name in asking if not name.startswith(("specs/", *OF_ONE_KIND))}
+    assert others == set()
+    assert {name.split("/")[0] for name in asking} > {"training", "sampling", "evaluation"}
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_further_kind_needs_no_form_of_its_own_for_labels_images_and_remarks() -> None:
+    """Each of these has an answer for any kind, and its class may give another."""
+    spec = echo_job()
+    spec.check_images((1, 8, 8), 10)
+    assert (spec.reads_labels, spec.needs_labels, spec.drawing) == (False, False, None)
+    assert list(remarks_on_images(spec, ImagesSeen(10, (1, 8, 8)), lambda _: True)) == []
+    assert plan_of(spec, MemoryStore())["times"] == 3
