@@ -21,7 +21,7 @@ from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.attempts import begun, gpu_hours, moved_away, preempted, stopping
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import Restart
-from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason
+from orchestrator.lifecycle.state import HAS_TRAINED, JobRecord, JobState, Placement, Reason
 from orchestrator.lifecycle.steps import (
     MAY_BE_THE_NODES_END,
     DriverStatus,
@@ -218,11 +218,11 @@ class AttemptControl:
         return [known[key] for key in keys]
 
     def _with_decisions(self, current: VersionedRecord) -> VersionedRecord:
-        """Copy what the first attempt fixed into the record, once."""
-        if current.record.decisions:
+        """Copy what the attempts fixed into the record, until it is final."""
+        if current.record.decisions.get(HAS_TRAINED, bool(current.record.decisions)):
             return current
         found = read_json(self._store, JobPaths(current.record.job_id).decisions)
-        if found is None:
+        if found is None or found[0] == current.record.decisions:
             return current
         return self._records.write(current, replace(current.record, decisions=found[0]))
 

@@ -132,7 +132,8 @@ class RetryPolicy:
         node_lost: A node left the cluster.
         driver_lost: The attempt's driver died.
         cluster_lost: All of Ray died or was restarted.
-        out_of_memory: A worker had too little memory; seldom cured by trying again.
+        out_of_memory: A worker had too little memory; a training that took no step yet then
+            computes half as many images at a time, others are seldom cured by trying again.
         storage_unavailable: The store did not answer for long; patience helps.
         system_error: Ray, the network, a disk or another part of the system failed.
         avoid_node_after: Attempts that a node breaks before the job avoids it.

@@ -12,6 +12,9 @@ from typing import Any, Self
 
 from orchestrator.errors import InvalidTransitionError
 
+HAS_TRAINED = "has_trained"
+"""Of a training's decisions: false as long as another attempt may still decide anew."""
+
 GROUP_KINDS = ("pipeline", "sweep")
 """Kinds of jobs that are made of other jobs and have no processes of their own."""
 

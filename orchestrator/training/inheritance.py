@@ -13,11 +13,11 @@ from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
-from orchestrator.lifecycle.state import Placement
+from orchestrator.lifecycle.state import HAS_TRAINED, Placement
 from orchestrator.specs.extension import ALL, obstacles
 from orchestrator.specs.job import TrainJob
 
-_OF_THE_FILE = frozenset({"format_version", "attempt"})
+_OF_THE_ATTEMPT = frozenset({"format_version", "attempt", HAS_TRAINED})
 
 
 class Inheritance:
@@ -53,7 +53,8 @@ class Inheritance:
         for _, told in obstacles(old, self._spec, self._model.step):
             raise BadInputError(f"init: cannot go on from {self._model.job_id}: {told}")
         folder = fetch_model(self._attempt.store, self._model).folder
-        fixed = {k: v for k, v in read_info(folder).fixed.items() if k not in _OF_THE_FILE}
+        decided = read_info(folder).fixed
+        fixed = {k: v for k, v in decided.items() if k not in _OF_THE_ATTEMPT}
         kind = ComputeDecision.from_json(fixed["compute"]).device_kind
         if kind != ("cuda" if placement.gpus_per_worker else "cpu"):
             raise BadInputError(
@@ -64,7 +65,7 @@ class Inheritance:
             raise BadInputError(
                 f"init: {self._model.job_id} had {counted(int(had), 'worker')}, not {num_workers}"
             )
-        return fixed
+        return {**fixed, HAS_TRAINED: True}
 
     def give(self, state: TrainState) -> str:
         """Fill a state that took no step, and say in a line what it got.

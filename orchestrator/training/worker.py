@@ -33,6 +33,7 @@ from orchestrator.store.objects import open_store
 from orchestrator.tracking.system import SystemMetrics
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.training.board import BoardClient, SendReport
+from orchestrator.training.decisions import MICROBATCH, TrainingDecisions
 from orchestrator.training.images import opened_images, shuffle_decision
 from orchestrator.training.inheritance import Inheritance
 from orchestrator.training.report import final_report, log_samples
@@ -92,6 +93,7 @@ class TrainingWorker:
         self._told_at = 0.0
         self._checkpoints = CheckpointStore(attempt.store, attempt.job)
         self._inheritance = Inheritance(attempt, attempt.spec) if attempt.record.model else None
+        self._decisions = TrainingDecisions(attempt, attempt.spec.training, world_size)
 
     def run(self) -> None:
         """Train, and report at the end."""
@@ -112,7 +114,7 @@ class TrainingWorker:
         state = TrainState(
             unet_config=self._spec.model.for_classes(dataset.num_classes),
             diffusion_config=self._spec.diffusion,
-            config=self._spec.training,
+            config=self._decisions.config(fixed),
             image_shape=train_set.image_shape,
             compute=compute,
         )
@@ -120,6 +122,8 @@ class TrainingWorker:
         if state.step < self._spec.training.num_steps:
             self._board.say(phase=Phase.SMOKE)
             smoke_training(self._attempt, state, train_set, fixed, self._rank)
+            if self._rank == 0:
+                self._decisions.confirm()
         if self._attempt.origin.is_smoke:
             return
         if self._rank > 0:
@@ -144,12 +148,14 @@ class TrainingWorker:
         assert placement is not None  # noqa: S101 - a started record has one
         if self._inheritance is not None and self._inheritance.is_whole:
             return self._fixed(self._inheritance.decisions(self._world_size, placement))
-        proposal = self._proposal()
+        size = self._decisions.proposed_size
+        proposal = self._proposal(size)
         labelled = bool(self._spec.model.num_classes)
         return self._fixed(
             {
                 "compute": proposal.to_json(),
                 "num_workers": self._world_size,
+                MICROBATCH: size,
                 "bits_version": BITS_VERSION,
                 "code_sha256": code_version(),
                 **shuffle_decision(self._attempt.store, self._spec.dataset, dataset),
@@ -158,8 +164,10 @@ class TrainingWorker:
         )
 
     def _fixed(self, proposal: dict[str, Any]) -> tuple[ComputeDecision, dict[str, Any]]:
-        """Return what holds for all attempts: this proposal, or that of the first one."""
-        fixed = self._attempt.decide_once(proposal)
+        """Return what holds: this proposal, or that of an earlier attempt which took a step."""
+        fixed = self._decisions.fix(proposal)
+        if self._rank == 0 and (told := self._decisions.told(fixed)):
+            self._attempt.tell(told)
         if self._rank == 0 and bits_version_of(fixed) != BITS_VERSION:
             self._attempt.tell(
                 "the first attempt ran code that computes other bits "
@@ -167,8 +175,8 @@ class TrainingWorker:
             )
         return ComputeDecision.from_json(fixed["compute"]), fixed
 
-    def _proposal(self) -> ComputeDecision:
-        """Decide how this machine would compute."""
+    def _proposal(self, size: int) -> ComputeDecision:
+        """Decide how this machine would compute, with so many images of a worker at a time."""
         placement, training = self._attempt.record.placement, self._spec.training
         is_unet = self._spec.model.family == "ddpm"
         assert placement is not None  # noqa: S101 - a started record has one
@@ -178,10 +186,10 @@ class TrainingWorker:
             compile_request=training.compile,
             num_threads=threads_of(placement.cpus_per_worker),
             worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
-            fits_tiles=fits_tiles(self._spec.model, training.images_per_pass(self._world_size)),
+            fits_tiles=fits_tiles(self._spec.model, size),
             tiles_obstacle=tiles_obstacle(
                 self._spec.diffusion,
-                num_passes=training.num_passes(self._world_size),
+                num_passes=training.global_batch_size // self._world_size // size,
                 is_recomputed=training.activation_checkpointing,
             ),
             compile_hindrance=_compile_hindrance(self._spec),

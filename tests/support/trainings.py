@@ -12,7 +12,7 @@ from orchestrator.client.prepare import prepared
 from orchestrator.client.submit import submit_job
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
-from orchestrator.lifecycle.state import AttemptRecord, JobState, Placement
+from orchestrator.lifecycle.state import AttemptRecord, JobState, Placement, Reason
 from orchestrator.specs.files import load_job_file
 from orchestrator.store.keys import JobPaths
 from orchestrator.training.board import BoardClient
@@ -72,11 +72,12 @@ def train_to_the_end(store: MemoryStore, job_id: str) -> None:
     end(store, job_id, JobState.SUCCEEDED)
 
 
-def end(store: MemoryStore, job_id: str, state: JobState) -> None:
-    """Move a job that runs to where it ended, or back into the queue."""
+def end(store: MemoryStore, job_id: str, state: JobState, reason: Reason | None = None) -> None:
+    """Move a job that runs to where it ended, or back into the queue for a reason."""
     records = RecordStore(store)
     current = records.read(job_id)
-    record = current.record.moved_to(JobState.RUNNING, at=store.now())
+    record = current.record.with_attempt(reason=reason)
+    record = record.moved_to(JobState.RUNNING, at=store.now())
     if state is not JobState.SUCCEEDED:
         record = record.moved_to(JobState.STOPPING, at=store.now(), stop_target=state)
     records.write(current, record.moved_to(state, at=store.now()))
