@@ -19,6 +19,7 @@ from ddpm.training.data import ImageDataset
 from ddpm.training.loop import StepMetrics, TrainState, train_steps
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
+from orchestrator.artifacts.checkpoints.mlflow_files import write_mlflow_files
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.attempts.attempt import Attempt, register_process
@@ -290,7 +291,14 @@ class TrainingWorker:
 
     def _save(self, saver: BackgroundSaver, state: TrainState, fixed: dict[str, Any]) -> None:
         snapshot = StateSnapshot.take(state, fixed)
-        saver.submit(state.step, snapshot.write, {"decisions": fixed})
+        is_last = state.step >= self._spec.training.num_steps
+
+        def write(folder: Path) -> None:
+            snapshot.write(folder)
+            if is_last:  # that which is registered
+                write_mlflow_files(folder, state.model.image_shape)
+
+        saver.submit(state.step, write, {"decisions": fixed})
 
     def _after_commit(self, commit: CheckpointCommit) -> None:
         self._board.say(committed=commit.step)

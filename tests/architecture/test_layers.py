@@ -69,6 +69,7 @@ PURE = ("lifecycle", "scheduling")
 IMPURE = frozenset({"random", "secrets", "socket", "subprocess", "threading", "time", "urllib"})
 # Arrows that no import shows: modules that are started, or loaded late, by their name.
 STARTED_BY_NAME = {
+    "orchestrator.artifacts.checkpoints.mlflow_files": ("orchestrator.sampling.pyfunc",),
     "orchestrator.cli.main": ("orchestrator.cli.",),
     "orchestrator.cli.ui": ("orchestrator.ui.server",),
     "orchestrator.client.surroundings": ("orchestrator.stack.embedded",),
@@ -89,7 +90,12 @@ STARTED_BY_NAME = {
 }
 # These cross to another process, so they are no arrows of the house.
 OTHER_PROCESSES = frozenset(
-    {"orchestrator.cli.ui", "orchestrator.client.ensure", "orchestrator.specs.kinds"}
+    {
+        "orchestrator.artifacts.checkpoints.mlflow_files",
+        "orchestrator.cli.ui",
+        "orchestrator.client.ensure",
+        "orchestrator.specs.kinds",
+    }
 )
 DDPM_MAY_IMPORT = frozenset({"ddpm", "numpy", "torch", "safetensors"}) | sys.stdlib_module_names
 OURS = ("ddpm", "orchestrator")

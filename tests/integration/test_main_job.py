@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,15 @@ def look_at_mlflow(status: dict[str, Any], profile: Path) -> None:
             assert re.search(r'<img[^>]*src="blob:', opened.dom)
 
 
+def predicted(uri: str, **asked: object) -> Any:
+    """Return what a registered model draws, loaded as MLflow's users load one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import pyfunc
+
+        return pyfunc.load_model(uri).predict(asked)
+
+
 def test_a_job_file_trains_and_another_one_samples(
     store: ObjectStore, stack_info: StackInfo, tmp_path: Path
 ) -> None:
@@ -113,6 +123,7 @@ def test_a_job_file_trains_and_another_one_samples(
         "step-000000030.json"
     ]
     look_at_mlflow(ddpmctl("status", training).value, tmp_path / "profile")
+    assert predicted("models:/main/1", num_samples=2, num_steps=3).shape == (2, 8, 8, 1)
 
 
 def test_killed_workers_and_orchestrators_lose_no_job_and_change_no_bit(
