@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 import torch
 
+from tests.benchmarks.bench_speed_diffusers import AS_INSTALLED
 from tests.benchmarks.bench_speed_machine import (
     DTYPES,
     ConvolutionLimit,
@@ -34,20 +35,15 @@ from tests.benchmarks.bench_speed_machine import (
     median_and_spread,
     startup_times,
 )
-from tests.benchmarks.bench_speed_sides import (
-    AS_INSTALLED,
-    OURS,
+from tests.benchmarks.bench_speed_setups import (
     ROOT,
     Setup,
-    Side,
     Task,
-    Turn,
     device_kind,
-    network_flops,
     setups,
-    sides,
     synchronize,
 )
+from tests.benchmarks.bench_speed_sides import OURS, Side, Turn, network_flops, sides
 
 Row = dict[str, Any]
 _PEAK_STEPS = 2  # the second one has everything in memory that any later one has

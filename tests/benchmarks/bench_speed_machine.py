@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from ddpm.compute import compile_obstacle, has_fast_bf16
-from tests.benchmarks.bench_speed_sides import ROOT, device_kind, synchronize
+from tests.benchmarks.bench_speed_setups import ROOT, device_kind, synchronize
 
 DDPMCTL = Path(sys.executable).parent / "ddpmctl"
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}

@@ -45,7 +45,7 @@ from orchestrator.specs.sections import CheckpointSpec
 from orchestrator.stack.embedded import Stack
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
-from tests.benchmarks.bench_speed_sides import ROOT
+from tests.benchmarks.bench_speed_setups import ROOT
 
 Row = dict[str, Any]
 CHECKPOINT_EVERY = (100, CheckpointSpec().every_steps)  # of jobs/train.yaml, and by default
