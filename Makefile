@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check format docs reference bench bench-fleet bench-queue bench-jobs bench-data bench-evaluate bench-setup clean
+.PHONY: setup demo test check format docs reference bench bench-fleet bench-samplers bench-queue bench-jobs bench-data bench-evaluate bench-setup clean
 
 setup: $(STAMP)
 
@@ -73,6 +73,11 @@ bench: bench-setup
 # apart at other batch shapes; about 15 minutes. Writes bench-fleet.json.
 bench-fleet: setup
 	$(BIN)/python -m tests.benchmarks.bench_fleet
+
+# How good digits are against how often each sampling method asks the network; half an hour on one
+# core. Writes bench-samplers.json and docs/samplers.svg.
+bench-samplers: setup
+	$(BIN)/python -m tests.benchmarks.bench_samplers
 
 # 10,000 jobs on 4,096 GPUs: the decisions of a day, and the orchestrator's real loop on a store in
 # memory. Writes bench-queue.json and bench-loop.json.
