@@ -54,7 +54,9 @@ def located_error(
     error: ValidationError, document: Document, model: type[BaseModel]
 ) -> BadInputError:
     """Return the first fault of a job file as one line; further faults are counted."""
-    faults = error.errors(include_url=False)
+    # A default that was not made, since another field is at fault, is no fault by itself.
+    told = error.errors(include_url=False)
+    faults = [fault for fault in told if fault["type"] != "default_factory_not_called"]
     # A misspelt key often makes another one missing: name the misspelling.
     faults.sort(key=lambda fault: fault["type"] not in _UNKNOWN_KEY)
     fault = faults[0]

@@ -59,11 +59,16 @@ def states(job_id: str) -> list[str]:
     return [e["state"] for e in ddpmctl("events", job_id).value if e["state"]]
 
 
-def look_at_mlflow(status: dict[str, Any], profile: Path) -> None:
-    """Open MLflow's pages of a run in a real browser: its numbers, a picture, and its model."""
+def look_at_mlflow(front: str, status: dict[str, Any], profile: Path) -> None:
+    """Open MLflow's pages of a run in a real browser: its numbers, a picture, and its model.
+
+    Args:
+        front: MLflow's address for a browser, with what lets it in.
+        status: What `status -o json` says of the job.
+        profile: A folder for the browser.
+    """
     if shutil.which("chromium") is None:
         return  # said by the test of the report
-    front = status["mlflow_page"].partition("#")[0]
     run = f"{front}#/experiments/{status['experiment_id']}/runs/{status['run_id']}"
     pages = {
         run: "holdout/bpd_denoising",
@@ -122,7 +127,7 @@ def test_a_job_file_trains_and_another_one_samples(
     assert [v.tags["ddpmctl.commit"].rpartition("/")[2] for v in versions] == [
         "step-000000030.json"
     ]
-    look_at_mlflow(ddpmctl("status", training).value, tmp_path / "profile")
+    look_at_mlflow(stack_info.mlflow_url, ddpmctl("status", training).value, tmp_path / "profile")
     assert predicted("models:/main/1", num_samples=2, num_steps=3).shape == (2, 8, 8, 1)
 
 

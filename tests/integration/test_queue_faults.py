@@ -73,12 +73,18 @@ def sized(text: str, cpus: int, priority: int = 50) -> str:
     return text.replace("cpus_per_worker: 1", f"cpus_per_worker: {cpus}") + f"priority: {priority}"
 
 
-def node_of_one_cpu(info: StackInfo) -> str | None:
-    """Return the Ray id of the node that has one CPU, once it is there."""
+def node_of_one_cpu(info: StackInfo, *, besides: str | None = None) -> str | None:
+    """Return the Ray id of the node that has one CPU, once it is there.
+
+    Args:
+        info: The stack of the tests.
+        besides: One of an earlier test, which Ray may not yet know to be dead.
+    """
     port, token = urlsplit(info.ray_url).port, info.ray_token_file.read_text()
     nodes = json.loads(http_get(int(port or 0), "/nodes?view=summary", token)[1])["data"]["summary"]
     raylets = [node["raylet"] for node in nodes if node["raylet"].get("state") == "ALIVE"]
     found = [r["nodeId"] for r in raylets if r["resourcesTotal"].get("CPU") == 1]
+    found = [node_id for node_id in found if node_id != besides]
     return found[0] if found else None
 
 
@@ -110,9 +116,10 @@ def test_a_training_leaves_a_node_that_is_drained(
     store: ObjectStore, stack_info: StackInfo, tmp_path: Path
 ) -> None:
     """Ray's own drain, with a spot machine's notice: no finished step is done again."""
+    earlier = node_of_one_cpu(stack_info)
     with extra_node(stack_info, tmp_path, num_cpus=1):
-        wait_until(lambda: node_of_one_cpu(stack_info) is not None)
-        leaving = node_of_one_cpu(stack_info)
+        wait_until(lambda: node_of_one_cpu(stack_info, besides=earlier) is not None)
+        leaving = node_of_one_cpu(stack_info, besides=earlier)
         job_id = submit(tmp_path, train_text("drained", steps=300, every=1000))
         wait_until(lambda: done(store, job_id, 1) >= 10)
         assert record_of(store, job_id).attempts[0].node_ids == (leaving,)

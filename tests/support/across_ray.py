@@ -67,6 +67,7 @@ def _differences(error: Exception, raised: Exception) -> Iterator[str]:
 def main() -> None:
     """Start a Ray, send, tell."""
     ray.init(
+        address="local",  # never one that somebody else on this machine has started
         num_cpus=1,
         include_dashboard=False,
         log_to_driver=False,

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 _COMPLAINT = re.compile(r":(ERROR|WARNING|INFO):CONSOLE[:(]\d+\)?\] (.*)")
+# On a crowded machine the page's clock may run out before the first byte came.
+_OPENED_AT_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,11 @@ def open_page(address: str, profile: Path, *, within_ms: int = 2000) -> Opened:
         pytest.skip("no chromium here: apt-get install chromium")
     flags = ["headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "dump-dom"]
     flags += [f"user-data-dir={profile}", "enable-logging=stderr", "window-size=1200,900"]
-    done = subprocess.run(
-        [chromium, *(f"--{flag}" for flag in flags), f"--virtual-time-budget={within_ms}", address],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return Opened(done.stdout, [found[2] for found in _COMPLAINT.finditer(done.stderr)])
+    command = [chromium, *(f"--{flag}" for flag in flags)]
+    command += [f"--virtual-time-budget={within_ms}", address]
+    for _ in range(_OPENED_AT_MOST):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        opened = Opened(done.stdout, [found[2] for found in _COMPLAINT.finditer(done.stderr)])
+        if opened.text:
+            break
+    return opened
