@@ -5,7 +5,7 @@ Nothing here reads a job file, so these verbs need not build what a job file may
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -175,9 +175,10 @@ def _with_confirmation(store: ObjectStore, entries: list[IndexEntry]) -> list[Li
         confirmed_at = min(times)
         stale = now - confirmed_at > STALE_AFTER
         stalled = not stale and is_stalled(entry, now)
+        told = replace(entry, rate_per_s=0.0) if stalled else entry  # the pace was before
         shown.append(
             ListedJob(
-                **vars(entry),
+                **vars(told),
                 stale=stale,
                 confirmed_at=confirmed_at,
                 stalled=stalled,

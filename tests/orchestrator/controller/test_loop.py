@@ -547,6 +547,7 @@ def test_an_attempt_whose_heart_beats_and_that_gets_no_further_shows(world: Worl
     status = job_status(world.store, job_id)
     assert (status.state, status.stale, status.stalled) == ("RUNNING", False, True)
     assert [job.stalled for job in list_jobs(world.store)] == [True]
+    assert status.rate_per_s == 0  # the pace that it had is not the pace that it has
 
 
 def test_a_job_that_ended_unseen_is_listed_with_all_that_its_attempt_said(world: World) -> None:
