@@ -7,7 +7,7 @@ from ddpm.settings.fields import CLOSED, Prediction, Variance, require, require_
 
 Betas = Literal["linear", "cosine", "sigmoid", "scaled_linear"]
 # Below, the last beta would reach 1.
-_FEWEST_TIMESTEPS = {"linear": 21, "cosine": 1, "sigmoid": 2, "scaled_linear": 13}
+_FEWEST_TIMESTEPS = {"linear": 21, "cosine": 2, "sigmoid": 2, "scaled_linear": 13}
 _MIN_SNR_GAMMA = 5.0
 _VLB_WEIGHT = 0.001
 
@@ -48,7 +48,8 @@ class DiffusionConfig:
     vlb_weight: float = _VLB_WEIGHT
 
     def __post_init__(self) -> None:
-        lowest = _FEWEST_TIMESTEPS[self.betas]
+        is_one_step = self.betas == "cosine" and self.prediction == "x_start"
+        lowest = 1 if is_one_step else _FEWEST_TIMESTEPS[self.betas]
         require(
             self.num_timesteps >= lowest,
             "num_timesteps",

@@ -56,9 +56,10 @@ def fleet_text(status: JobStatus) -> str:
     details = status.details
     if "steps_in_hand" not in details:
         return ""
-    number = int(details["num_workers"])
-    steps = f"{details['steps_in_hand']}/{details['steps_of_hand']} reverse steps in hand"
-    return f"{counted(number, 'worker')}, {steps}"
+    parts = [counted(int(details["num_workers"]), "worker")]
+    if details["steps_of_hand"]:  # an evaluation's shards have none
+        parts.append(f"{details['steps_in_hand']}/{details['steps_of_hand']} reverse steps in hand")
+    return ", ".join(parts)
 
 
 def state_text(job: ListedJob | ChildEntry) -> str:

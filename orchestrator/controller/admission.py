@@ -246,6 +246,7 @@ class _Held:
         self.memory_gb: dict[str, float] = {}
 
     def add(self, placement: Placement | None, without: Mapping[str, int] = _NONE) -> None:
+        """Count what a placement holds, but for some of its workers by node."""
         if placement is None:
             return
         for node_id, workers in placement.workers_by_node.items():

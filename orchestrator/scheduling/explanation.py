@@ -182,6 +182,7 @@ class _View:
         return max(asks, key=lambda ask: (self.nodes.num_now(ask), self.nodes.num_ever(ask)))
 
     def verdict(self) -> tuple[Verdict, str]:
+        """Return what becomes of the job, and why."""
         never = self._why_never()
         if never is not None:
             return Verdict.NEVER, never
@@ -204,6 +205,7 @@ class _View:
         return self._why_not_now(self.snapshot.after(actions, self.now))
 
     def holders(self) -> tuple[Holder, ...]:
+        """Return who holds what it waits for, the most first."""
         asks_for_gpus = self.job.gpus_per_worker > 0
         holding = [job for job in self.snapshot.running if job.gpus > 0 or not asks_for_gpus]
         return tuple(
@@ -215,6 +217,7 @@ class _View:
         )
 
     def free(self) -> tuple[NodeRoom, ...]:
+        """Return what is free on each node, and how many of its workers that would take."""
         slots = self.nodes.slots(self.nodes.free_now(self.ask), self.ask).tolist()
         rooms = [
             NodeRoom(

@@ -252,6 +252,12 @@ class TrainJob(Job):
     def _fits_family(self) -> Self:
         family, training = self.model.family, self.training
         if family == "ddpm":
+            if self.diffusion.num_timesteps == 1:
+                raise FieldsError(
+                    (("model", "family"), ("diffusion", "num_timesteps")),
+                    "diffusion.num_timesteps must be at least 2 with model.family ddpm: what draws "
+                    "in one step is a vae or a gan",
+                )
             return self
         asked = {
             ("diffusion",): self.diffusion != ONE_STEP,

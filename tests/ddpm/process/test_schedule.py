@@ -110,6 +110,10 @@ def test_cosine_schedule_below_1_step_is_refused() -> None:
     assert cosine_betas(1).tolist() == [0.999]
     with pytest.raises(ConfigError, match=r"num_timesteps must be at least 1"):
         cosine_betas(0)
+    with pytest.raises(ConfigError, match=r"num_timesteps must be at least 2"):
+        DiffusionConfig(
+            num_timesteps=1, betas="cosine"
+        )  # only x_start can be told from noise alone
 
 
 @pytest.mark.parametrize("bad", [[0.1, 1.0], [0.0, 0.1], [0.1, math.nan], []])

@@ -116,6 +116,8 @@ def test_people_read_workers_steps_pace_and_time_left(
         view.show(status)
     line = capsys.readouterr().err
     assert "/8 images, 0.5/s, 14s left, 2 workers, 9/20 reverse steps in hand" in line
+    unstepped = replace(status, details={**status.details, "steps_in_hand": 0, "steps_of_hand": 0})
+    assert fleet_text(unstepped) == "2 workers"  # an evaluation has no steps to tell of
     text = describe_job(status)
     first = next(worker for worker in beat.workers if worker.rank == 0)
     assert f"rank 0, shard {first.shard}, step 3 of 10" in text

@@ -111,6 +111,15 @@ def test_a_family_that_draws_in_one_step_has_its_diffusion_filled_in(tmp_path: P
     assert stored_job(job.model_dump(mode="json")) == job
 
 
+def test_a_chain_of_one_step_is_no_ddpm(tmp_path: Path) -> None:
+    """Its one beta is the clipped one: nothing is left of the image, and nothing to learn."""
+    path = tmp_path / "one.yaml"
+    one_step = "diffusion: {num_timesteps: 1, betas: cosine, prediction: x_start}\n"
+    path.write_text(VAE.replace("family: vae, channels: 16", "channels: 32") + one_step)
+    with pytest.raises(BadInputError, match="num_timesteps must be at least 2 with model"):
+        load_spec(path)
+
+
 @pytest.mark.parametrize(
     ("written", "line", "told"),
     [

@@ -1,6 +1,5 @@
 """What the page shows, that nothing of it is anybody's markup, and that the store is enough."""
 
-import html.parser
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,9 @@ from orchestrator.artifacts.images import decode_png
 from orchestrator.errors import StoreUnavailableError
 from orchestrator.ui.elements import Markup, el, joined
 from orchestrator.ui.set_page import PER_PAGE
+from tests.support.page_reader import Reader
 from tests.support.ui import EVIL, PIXELS, app_of, ask, busy_world
 from tests.support.world import World
-
-VOID = {"meta", "link", "img", "input", "br", "path", "use", "rect"}
 
 
 @pytest.fixture(scope="module")
@@ -26,35 +24,6 @@ def world() -> World:
 def app(world: World) -> Any:
     """Their page, without actions."""
     return app_of(world)
-
-
-class Reader(html.parser.HTMLParser):
-    """Collects tags, and notices those that are not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note it."""
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note it."""
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        """Close it."""
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        """Return the attributes of all elements of a tag."""
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs/works-1", "/jobs/fails-1", "/jobs/set-1/set"])

@@ -1,7 +1,6 @@
 """A report says all that was found, in one file that loads nothing, and reads without eyes."""
 
 import dataclasses
-import html.parser
 import json
 import re
 from datetime import UTC, datetime
@@ -18,11 +17,11 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.writer import MetricWriter
 from tests.support.evaluations import put_evaluation
 from tests.support.fakes import MemoryStore
+from tests.support.page_reader import Reader
 from tests.support.sample_sets import put_set
 from tests.support.world import train_job
 
 AT = datetime(2026, 11, 28, tzinfo=UTC)
-VOID = {"meta", "link", "img", "path", "use", "rect", "br"}
 
 
 @pytest.fixture
@@ -35,35 +34,10 @@ def store() -> MemoryStore:
     return store
 
 
-class _Reader(html.parser.HTMLParser):
-    """Collects tags, and notices those that are not closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note it."""
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note it."""
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        """Close it."""
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-
 def test_the_page_loads_nothing_and_reads_without_eyes(store: MemoryStore) -> None:
     """It is sent by mail, opened years later, and read aloud."""
     page = report_page(store, read_evaluations(store, ["e1", "e2"]), AT)
-    reader = _Reader()
-    reader.feed(page)
+    reader = Reader(page)
     assert reader.open == []
     loaded = [a.get("src") or a.get("href") or "" for t, a in reader.tags if t in ("img", "link")]
     assert all(address.startswith("data:") for address in loaded)
