@@ -12,16 +12,12 @@ from typing import Any, Protocol
 from orchestrator.cluster.autoscaler import node_types_here
 from orchestrator.cluster.growth_actor import growth_actor
 from orchestrator.cluster.process_identity import ProcessIdentity
+from orchestrator.cluster.process_memory import MEMORY_SETTINGS
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.cluster.ray_private import draining_deadlines_ms, free_resources
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.scheduling.demand import Bundle
 from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
-
-# Ray calls an actor's methods on threads, and glibc gives threads heaps of their own, which give
-# memory back all the time and never have large pages (`ddpm.memory`); one for all does neither.
-# glibc reads this when a process starts, so a head hands it to all that it starts.
-MEMORY_SETTINGS = {"MALLOC_ARENA_MAX": "1"}
 
 GB = 1e9
 TYPE_LABEL = "ray.io/accelerator-type"

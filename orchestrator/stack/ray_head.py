@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.cluster.ray_cluster import MEMORY_SETTINGS
+from orchestrator.cluster.process_memory import MEMORY_SETTINGS
 from orchestrator.stack.files import StackFolder, StackSecrets
 from orchestrator.stack.limits import has_less_than_one_cpu
 from orchestrator.stack.parts import Part, http_get

@@ -405,6 +405,10 @@ def test_nothing_reads_pickles() -> None:
         # Completion of a verb and `--help` are this module and click.
         ("cli.main", {"pydantic", "numpy", "importlib.metadata", "tempfile", "traceback"}),
         ("cli.submit", {*HEAVY, "numpy"}),
+        ("cli.listing", {*HEAVY, "numpy"}),
+        ("cli.jobs", {*HEAVY, "numpy"}),
+        # Every verb asks it where the embedded store is.
+        ("stack.embedded", {*HEAVY, "numpy"}),
         # The worker needs torch, and the process before it does not.
         ("training.driver", {"torch", "ray"}),
         ("sampling.driver", {"torch"}),
