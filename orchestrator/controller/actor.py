@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from orchestrator.cluster.code_version import release
+from orchestrator.cluster.exporter import RayExporter
 from orchestrator.cluster.ray_cluster import ProcessRef, RayCluster
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
@@ -88,6 +89,7 @@ class OrchestratorActor:
         store = open_store(self._store_uri, answer_within_s=LOOP_ANSWER_S)
         cluster = RayCluster()
         node_id = cluster.node_id
+        exporter = RayExporter(self._store_uri)
         while True:
             self._rounds += 1
             self._lease = lease = Lease(store, release(), node_id=node_id, session=cluster.session)
@@ -95,7 +97,7 @@ class OrchestratorActor:
                 if lease.acquire():
                     logger.info("holding the lease of %s, fence %d", self._store_uri, lease.fence)
                     self._holds_lease.set()
-                    self._lead(Controller(store, cluster, lease))
+                    self._lead(Controller(store, cluster, lease), exporter)
             except (LeaseLostError, ConditionFailedError) as error:
                 logger.warning("standing by: %s", error)
             except OrchestratorError as error:
@@ -109,12 +111,14 @@ class OrchestratorActor:
             time.sleep(LOOP_EVERY_S)
 
     @staticmethod
-    def _lead(controller: Controller) -> None:
+    def _lead(controller: Controller, exporter: RayExporter) -> None:
         controller.take_over()
         while True:
             started_at = time.monotonic()
             controller.step()
-            left_s = LOOP_EVERY_S - (time.monotonic() - started_at)
+            took_s = time.monotonic() - started_at
+            exporter.show(controller.measures.numbers(took_s))
+            left_s = LOOP_EVERY_S - took_s
             time.sleep(max(0.05, min(left_s, LOOK_FOR_REQUESTS_AFTER_S)))
             if left_s > LOOK_FOR_REQUESTS_AFTER_S and not controller.is_asked():
                 time.sleep(left_s - LOOK_FOR_REQUESTS_AFTER_S)

@@ -24,6 +24,7 @@ from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
 from orchestrator.controller.growth import Growth
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.lending import Lender, may_grow
+from orchestrator.controller.measures import Measures
 from orchestrator.controller.node_board import NodeBoard
 from orchestrator.controller.requests import handle_request
 from orchestrator.controller.settling import Settler
@@ -84,6 +85,7 @@ class Controller:
         self._jobs: dict[str, LiveJob] = {}
         self._settler = Settler(store, self._records, self._jobs)
         self._lender = Lender()
+        self.measures = Measures()
         self._positions: dict[str, int] = {}
         self._requests_seen: set[str] = set()
         self._shown = b""
@@ -116,6 +118,7 @@ class Controller:
         self._leave(frozenset(node.node_id for node in nodes if node.is_draining))
         self._schedule(nodes)
         self._lend(nodes)
+        self.measures.look(list(self._jobs.values()), nodes, self._store.now())
         self._write_index()
 
     def is_asked(self) -> bool:

@@ -142,6 +142,11 @@ class Job(Closed, ABC):
         """How it draws from its model; None if it does not."""
         return None
 
+    @property
+    def images_per_shard(self) -> int | None:
+        """Images that it draws and commits together; None if it draws no set."""
+        return None
+
     def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
         """Raise ConfigError if it cannot take such images.
 
@@ -329,6 +334,11 @@ class SampleJob(Job):
     def drawing(self) -> SamplingConfig:
         """How it draws."""
         return self.sampling
+
+    @property
+    def images_per_shard(self) -> int:
+        """Images that are committed together; a small set is one shard."""
+        return min(self.shard_size, self.num_samples)
 
     def smoke_changes(self) -> Mapping[str, object]:
         """One image of few steps, on one worker."""
