@@ -30,6 +30,7 @@ from orchestrator.errors import (
     OrchestratorError,
     StoreError,
 )
+from orchestrator.jobs.decisions import Decisions, decode_decisions
 from orchestrator.jobs.heartbeat import HEARTBEAT, OUTCOME, Heartbeat, WorkerReport
 from orchestrator.jobs.records import Event, RecordStore
 from orchestrator.jobs.submissions import read_submitted
@@ -169,17 +170,18 @@ class Attempt:
             return None
         return StopRequest(at=record.changed_at, grace_s=record.stop_grace_s, reason=record.reason)
 
-    def decide_once(self, decisions: Mapping[str, Any]) -> dict[str, Any]:
+    def decide_once(self, proposal: Decisions) -> Decisions:
         """Fix what changes bits for the whole job, and return what is fixed.
 
         The first attempt's word stands; later ones get it back whatever they propose.
         """
-        body = json.dumps({"format_version": 1, "attempt": self.number, **decisions}).encode()
+        own = {"format_version": 1, "attempt": self.number, **proposal.values}
+        key, body = self.job.decisions, Decisions(own).encode()
         try:
-            self.store.put(self.job.decisions, body, if_absent=True)
+            self.store.put(key, body, if_absent=True)
         except ConditionFailedError:
-            return dict(json.loads(self.store.get(self.job.decisions).body))
-        return dict(json.loads(body))
+            body = self.store.get(key).body
+        return decode_decisions(body, key)
 
     def put_outcome(self, outcome: Outcome) -> None:
         """Say what the attempt came to; the first word stands."""

@@ -110,7 +110,7 @@ def delete_job(store: ObjectStore, job_id: str) -> Removed:
         store.delete(mark(job_id))
     remove_objects(store, store.list_objects(keys.trouble(job_id, "")))
     last = (job.spec, job.record)
-    let_go_of_model(store, record.model or {}, job_id)
+    let_go_of_model(store, record.model, job_id)
     infos = list(store.list_objects(job.folder))
     removed += remove_objects(store, [info for info in infos if info.key not in last])
     for key in last:  # one after the other: by the record alone it is found again

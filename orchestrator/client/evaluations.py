@@ -195,8 +195,8 @@ def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:
         return {}
     told = spec.model_dump(mode="json")
     settings = {**told["sampling"], "num_samples": spec.num_samples, "weights": spec.model.weights}
-    training = str(record.model.get("job_id", "")) if record.model else ""
-    step = int(record.model.get("step", 0)) if record.model else 0
+    training = record.model.job_id if record.model else ""
+    step = record.model.step if record.model else 0
     trained = _training_of(records, training)
     if trained is None:
         return {"settings": settings, "training": training, "step": step}

@@ -74,8 +74,8 @@ def _reads_model_of(store: ObjectStore, user_id: str, job_ids: frozenset[str]) -
     records = RecordStore(store)
     try:
         record = records.read(user_id).record
-        if record.model:
-            return str(record.model.get("job_id")) in job_ids
+        if record.model is not None:
+            return record.model.job_id in job_ids
         spec = read_spec(records, user_id)
     except JobNotFoundError:
         return False

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.errors import StoreUnavailableError
+from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.descent import Ancestor, ancestors
 from orchestrator.jobs.heartbeat import Heartbeat, WorkerReport
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
@@ -28,6 +29,7 @@ from orchestrator.jobs.progress import ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import Trouble, read_troubles, troubled_jobs
 from orchestrator.lifecycle.attempts import gpu_hours
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobState
 from orchestrator.store import keys
@@ -68,7 +70,7 @@ class JobStatus(ListedJob):
         run_id: Its run in MLflow.
         experiment_id: The experiment of that run.
         mlflow_page: Where a browser finds the experiment's runs; "" where nobody said so.
-        model: The checkpoint that it reads.
+        model: The checkpoint that it reads; None as long as there is none.
         descent: That checkpoint's training, what it started from, and so on.
         decisions: What was fixed once for the job.
         attempts: What each of them came to.
@@ -82,9 +84,9 @@ class JobStatus(ListedJob):
     run_id: str | None = None
     experiment_id: str = ""
     mlflow_page: str = ""
-    model: Mapping[str, Any] = field(default_factory=dict)
+    model: ResolvedModel | None = None
     descent: tuple[Ancestor, ...] = ()
-    decisions: Mapping[str, Any] = field(default_factory=dict)
+    decisions: Mapping[str, object] = field(default_factory=dict)
     attempts: tuple[AttemptRecord, ...] = ()
     children: tuple[ChildEntry, ...] = ()
     troubles: tuple[Trouble, ...] = ()
@@ -101,6 +103,7 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
     record = RecordStore(store).read(job_id).record
     said = read_said(store, record)
     tracking = read_json(store, JobPaths(job_id).tracking_cursor)
+    decided = read_decisions(store, JobPaths(job_id))
     (listed,) = _with_confirmation(store, [index_entry(record, said)])
     children: tuple[ChildEntry, ...] = ()
     if record.kind in GROUP_KINDS:
@@ -113,7 +116,7 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
         experiment_id=str(tracking[0].get("experiment_id", "")) if tracking else "",
         model=record.model,
         descent=ancestors(store, record.model),
-        decisions=record.decisions,
+        decisions=decided.values if decided else {},
         attempts=record.attempts,
         children=children,
         troubles=tuple(read_troubles(store, job_id)),

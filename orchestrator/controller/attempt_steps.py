@@ -21,7 +21,7 @@ from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.attempts import begun, gpu_hours, moved_away, preempted, stopping
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import Restart
-from orchestrator.lifecycle.state import HAS_TRAINED, JobRecord, JobState, Placement, Reason
+from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason
 from orchestrator.lifecycle.steps import (
     MAY_BE_THE_NODES_END,
     DriverStatus,
@@ -42,7 +42,6 @@ from orchestrator.lifecycle.steps import (
 from orchestrator.scheduling.snapshot import NodeCapacity
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import AttemptPaths, JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -159,7 +158,6 @@ class AttemptControl:
         """
         record = current.record
         view = self._view(record, said)
-        current = self._with_decisions(current)
         step = next_step(current.record, view.facts, spec.max_runtime_s, spec.max_gpu_hours)
         if step is None:
             return current
@@ -216,15 +214,6 @@ class AttemptControl:
                 ref = ProcessRef(**{name: value[name] for name in names})
                 known[key] = ref
         return [known[key] for key in keys]
-
-    def _with_decisions(self, current: VersionedRecord) -> VersionedRecord:
-        """Copy what the attempts fixed into the record, until it is final."""
-        if current.record.decisions.get(HAS_TRAINED, bool(current.record.decisions)):
-            return current
-        found = read_json(self._store, JobPaths(current.record.job_id).decisions)
-        if found is None or found[0] == current.record.decisions:
-            return current
-        return self._records.write(current, replace(current.record, decisions=found[0]))
 
     def _press(self, step: Submit | Terminate | Kill, record: JobRecord, view: "_View") -> None:
         match step:

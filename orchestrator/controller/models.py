@@ -4,9 +4,8 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from orchestrator.artifacts.checkpoints.resolve import resolve_model
 from orchestrator.errors import (
@@ -19,6 +18,7 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.kinds import Output, leaves
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.objects import ObjectStore
@@ -35,12 +35,12 @@ class ModelResolution:
     """A checkpoint, or what has to happen before there is one.
 
     Attributes:
-        model: The fields of `ResolvedModel`, once it is found.
+        model: The checkpoint; None until it is found.
         waits_for: What is waited for; None once it is found.
         waits_for_job: The id of the job that has to end first, if it is one.
     """
 
-    model: dict[str, Any] = field(default_factory=dict)
+    model: ResolvedModel | None = None
     waits_for: str | None = None
     waits_for_job: str | None = None
 

@@ -58,7 +58,7 @@ class Settler:
     def _find_model(self, job: LiveJob) -> None:
         """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
         ref = job.spec.model_input
-        if ref is None or job.record.model:
+        if ref is None or job.record.model is not None:
             return
         if job.waits_for_job in self._live:
             return  # it still lives: nothing to read
@@ -67,13 +67,14 @@ class Settler:
         except BadInputError as error:
             self._fail(job, Reason.BAD_INPUT, str(error))
             return
-        if found.waits_for is None and not hold_model(self._store, found.model, job.record.job_id):
+        model = found.model
+        if model is not None and not hold_model(self._store, model, job.record.job_id):
             job.waits_for = "its checkpoint, which was deleted at this very moment"
             return
         job.waits_for, job.waits_for_job = found.waits_for, found.waits_for_job
-        if found.waits_for is None:
+        if model is not None:
             job.current = self._records.write(
-                job.current, replace(job.record, model=found.model, reason=None, message="")
+                job.current, replace(job.record, model=model, reason=None, message="")
             )
         else:
             self._tell(job, f"waits for {found.waits_for}", Reason.WAITING_FOR_MODEL)
@@ -94,7 +95,7 @@ class Settler:
     def _await_smoke(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> None:
         """Hold a job back until its smoke test has passed, or fail it with that."""
         smoke_id, record = job.origin.waits_for_smoke, job.record
-        waits_for_model = job.spec.model_input is not None and not record.model
+        waits_for_model = job.spec.model_input is not None and record.model is None
         # Whoever asks again has mended what was wrong, and the attempt tries it first.
         is_over = job.has_passed_smoke or record.attempt or record.retried_at is not None
         if not smoke_id or is_over or waits_for_model:

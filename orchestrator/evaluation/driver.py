@@ -8,13 +8,12 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from ddpm.metrics.blocks import Features
 from orchestrator.artifacts.images import film_strip
@@ -26,6 +25,7 @@ from orchestrator.errors import (
     ShardDamagedError,
     WorkersLostError,
 )
+from orchestrator.evaluation.decisions import EVALUATION_DECISIONS, EvaluationDecisions
 from orchestrator.evaluation.extractors import extractor_sha256
 from orchestrator.evaluation.feature_shards import FeatureShards
 from orchestrator.evaluation.image_sets import (
@@ -42,9 +42,10 @@ from orchestrator.evaluation.statistics import (
     encode_statistics,
     read_statistics,
 )
-from orchestrator.evaluation.worker import FeatureSetup, sets_of
+from orchestrator.evaluation.worker import FeatureSetup
 from orchestrator.fleet.run import FleetRun, placement_of
 from orchestrator.fleet.table import ShardTable
+from orchestrator.jobs.decisions import Decisions, read_decisions
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import JoinedPlan, Shard
 from orchestrator.lifecycle.causes import headline
@@ -75,7 +76,7 @@ class Evaluation:
 
     attempt: Attempt
     spec: EvaluateJob
-    decisions: Mapping[str, Any]
+    decisions: Decisions
     metrics: MetricWriter
 
     @classmethod
@@ -84,14 +85,19 @@ class Evaluation:
         spec = attempt.spec
         if not isinstance(spec, EvaluateJob):
             raise BadInputError(f"job {attempt.record.job_id} is no evaluation")
-        found = read_json(attempt.store, attempt.job.decisions)
-        decisions = found[0] if found else attempt.decide_once(_proposal(attempt.store, spec))
+        standing = read_decisions(attempt.store, attempt.job)
+        decisions = standing or attempt.decide_once(_proposal(attempt.store, spec))
         return cls(attempt, spec, decisions, metrics)
+
+    @property
+    def decided(self) -> EvaluationDecisions:
+        """What was fixed, in its form."""
+        return EVALUATION_DECISIONS.of(self.decisions.values)
 
     @property
     def sets(self) -> tuple[ImageSet, ImageSet]:
         """What is evaluated, and the real images."""
-        return sets_of(self.decisions)
+        return self.decided.sets
 
     def run(self) -> Outcome:
         """Have features computed and compare them, or stop."""
@@ -167,7 +173,7 @@ class Evaluation:
         spec = self.spec.statistics
         if spec is None:
             return None
-        pinned = spec.model_copy(update={"sha256": self.decisions["statistics_sha256"]})
+        pinned = spec.model_copy(update={"sha256": self.decided.statistics_sha256})
         statistics = read_statistics(pinned, self.spec.extractor)
         check_width(statistics, spec, samples)
         return statistics
@@ -179,9 +185,9 @@ class Evaluation:
             **findings.to_json(),
             "of": samples.to_json(),
             "against": reference.to_json(),
-            "extractor": self.decisions["extractor"],
+            "extractor": self.decided.extractor.model_dump(mode="json"),
             "extractor_sha256": self._extractor,
-            "statistics_sha256": self.decisions.get("statistics_sha256", ""),
+            "statistics_sha256": self.decided.statistics_sha256,
             "speed": self._speed(),
         }
         attempt.store.put(attempt.job.evaluation, json.dumps(result, indent=1).encode())
@@ -213,17 +219,19 @@ class Evaluation:
         self.metrics.log_image("evaluation/nearest.png", png, self.attempt.progress.total)
 
 
-def _proposal(store: ObjectStore, spec: EvaluateJob) -> dict[str, Any]:
+def _proposal(store: ObjectStore, spec: EvaluateJob) -> Decisions:
     samples, reference = find_sets(store, spec)
     told = {}
     if spec.statistics is not None:
         told["statistics_sha256"] = read_statistics(spec.statistics, spec.extractor).sha256
-    return {
-        **told,
-        "of": samples.to_json(),
-        "against": reference.to_json(),
-        "extractor": spec.extractor.model_dump(mode="json"),
-    }
+    return Decisions(
+        {
+            **told,
+            "of": samples.to_json(),
+            "against": reference.to_json(),
+            "extractor": spec.extractor.model_dump(mode="json"),
+        }
+    )
 
 
 def _gathered(path: Path, images: ImageSet, shards: FeatureShards) -> Features:
@@ -238,7 +246,7 @@ def _gathered(path: Path, images: ImageSet, shards: FeatureShards) -> Features:
     return mapped
 
 
-def _images(store: ObjectStore, images: ImageSet, indices: np.ndarray[Any, Any]) -> Pixels:
+def _images(store: ObjectStore, images: ImageSet, indices: NDArray[np.int64]) -> Pixels:
     """Return some images of a set, in the order of `indices`."""
     reader, plan, size = open_reader(store, images), images.plan, images.shard_size
     found: dict[int, Pixels] = {}

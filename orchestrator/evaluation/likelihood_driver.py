@@ -4,12 +4,11 @@ import json
 import logging
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
 from ddpm.process.bound_sums import BoundSums
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
+from orchestrator.artifacts.checkpoints.resolve import resolve_model
 from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
 from orchestrator.counts import counted
@@ -21,16 +20,17 @@ from orchestrator.errors import (
     WorkersLostError,
 )
 from orchestrator.evaluation.bound_shards import BoundShards
+from orchestrator.evaluation.decisions import BOUND_DECISIONS
 from orchestrator.evaluation.likelihood_worker import LikelihoodSetup
 from orchestrator.fleet.run import FleetRun, placement_of
 from orchestrator.fleet.table import ShardTable
+from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.units import ShardPlan
 from orchestrator.lifecycle.causes import headline
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import Reason
 from orchestrator.specs.likelihood import LikelihoodJob
-from orchestrator.store.json_objects import read_json
 from orchestrator.tracking.writer import MetricWriter
 
 logger = logging.getLogger(__name__)
@@ -91,10 +91,10 @@ class Likelihood:
 
     def _fleet(self, table: ShardTable, shards: BoundShards) -> FleetRun:
         attempt, placement = self.attempt, placement_of(self.attempt)
-        found = read_json(attempt.store, attempt.job.decisions)
+        decided = read_decisions(attempt.store, attempt.job)
         model = (
-            found[0]["model"]
-            if found
+            BOUND_DECISIONS.of(decided.values).model
+            if decided
             else attempt.record.model or resolve_model(attempt.store, self.spec.model)
         )
         return FleetRun(
@@ -105,21 +105,21 @@ class Likelihood:
                 store_uri=attempt.store.uri,
                 job_id=attempt.record.job_id,
                 spec=self.spec,
-                model=ResolvedModel.from_json(model),
+                model=model,
                 cpus=placement.cpus_per_worker,
                 uses_gpu=placement.gpus_per_worker > 0,
             ),
             max_workers=max(self.spec.num_workers.max, placement.num_workers),
             is_stored=shards.is_committed,
             decide=attempt.decide_once,
-            decisions=found[0] if found else None,
+            decisions=decided,
         )
 
     def _keep(self, sums: BoundSums) -> dict[str, float]:
         means, curve = sums.means(), sums.curve()
         store, job = self.attempt.store, self.attempt.job
-        decided = read_json(store, job.decisions)
-        result: dict[str, Any] = {
+        decided = read_decisions(store, job)
+        result = {
             "format_version": FORMAT_VERSION,
             "means": means,
             "curve": curve,
@@ -127,7 +127,7 @@ class Likelihood:
             "num_draws": sums.num_draws,
             "split": self.spec.split,
             "dataset": self.spec.dataset.model_dump(mode="json"),
-            "model": decided[0]["model"] if decided else {},
+            "model": decided.values["model"] if decided else {},
         }
         store.put(job.likelihood, json.dumps(result, indent=1).encode())
         self.metrics.log(sums.num_images, means)

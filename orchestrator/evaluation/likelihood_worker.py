@@ -2,7 +2,6 @@
 
 import threading
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +12,17 @@ from ddpm.process.bound_sums import BoundSums, measure_bound
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.training.checkpoint import CheckpointInfo, load_model
 from ddpm.training.data import ImageDataset, to_float
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
+from orchestrator.artifacts.checkpoints.resolve import fetch_model
 from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.attempts.compute import set_up_process
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.evaluation.bound_shards import BoundShards
-from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask, Watch
+from orchestrator.evaluation.decisions import BOUND_DECISIONS
+from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
+from orchestrator.jobs.decisions import Decisions
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.keys import JobPaths
@@ -63,7 +65,7 @@ class LikelihoodWorker:
         self._shards = BoundShards(store, JobPaths(setup.job_id))
         self._abandon = threading.Event()
 
-    def prepare(self, decisions: Decisions | None) -> dict[str, Any]:
+    def prepare(self, decisions: Decisions | None) -> Decisions:
         """Load model and images, and propose how to compute.
 
         Raises:
@@ -79,7 +81,7 @@ class LikelihoodWorker:
         self._images = open_split(self._store, setup.spec.dataset, setup.spec.split)
         _check_fit(setup.spec, self._info, self._images)
         if decisions is not None:
-            return {}
+            return Decisions()
         compute = decide_compute(
             precision="float32",
             compile_request=False,
@@ -88,11 +90,11 @@ class LikelihoodWorker:
             prediction=self._info.diffusion_config.prediction,
             device_kind="cuda" if setup.uses_gpu else "cpu",
         )
-        return {"compute": compute.to_json(), "model": asdict(setup.model)}
+        return Decisions({"compute": compute.to_json(), "model": asdict(setup.model)})
 
     def begin(self, decisions: Decisions) -> list[str]:
         """Put the network where it computes. Raises: BadInputError."""
-        compute = ComputeDecision.from_json(decisions["compute"])
+        compute = ComputeDecision.from_json(BOUND_DECISIONS.of(decisions.values).compute)
         if (compute.device_kind == "cuda") != self._setup.uses_gpu:
             raise BadInputError(
                 f"the likelihood was begun on {compute.device_kind}, which this worker does not "

@@ -1,20 +1,19 @@
 """What a worker of an evaluation does: reads a shard's images and commits their features."""
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from ddpm.metrics.blocks import Features
 from orchestrator.errors import BadInputError
+from orchestrator.evaluation.decisions import EVALUATION_DECISIONS
 from orchestrator.evaluation.extractors import Extractor, extractor_sha256, open_extractor
 from orchestrator.evaluation.feature_shards import FeatureShards
-from orchestrator.evaluation.image_sets import ImageSet, ShardReader, open_reader
-from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask, Watch
+from orchestrator.evaluation.image_sets import ShardReader, open_reader
+from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import JoinedPlan
-from orchestrator.specs.evaluate import ExtractorSpec
 from orchestrator.store.objects import ObjectStore, open_store
 from orchestrator.store.outages import Backoff, outlast_outage
 
@@ -49,19 +48,20 @@ class FeatureWorker:
         self._readers: list[ShardReader] = []
         self._shards: list[FeatureShards] = []
 
-    def prepare(self, decisions: Decisions | None) -> dict[str, Any]:
+    def prepare(self, decisions: Decisions | None) -> Decisions:
         """Have nothing to propose: the driver has decided before."""
         if decisions is None:
             raise BadInputError("an evaluation's sets are fixed before its workers start")
-        return {}
+        return Decisions()
 
     def begin(self, decisions: Decisions) -> list[str]:
         """Load the extractor, and get hold of both sets."""
         torch.set_num_threads(self._setup.cpus)
-        spec = ExtractorSpec(**decisions["extractor"])
+        decided = EVALUATION_DECISIONS.of(decisions.values)
+        spec = decided.extractor
         device = torch.device("cuda" if self._setup.uses_gpu else "cpu")
         self._extract: Extractor = open_extractor(spec, device)
-        sets = sets_of(decisions)
+        sets = decided.sets
         self._plan = JoinedPlan(tuple(images.plan for images in sets))
         for images in sets:
             self._readers.append(open_reader(self._store, images))
@@ -89,8 +89,3 @@ class FeatureWorker:
             lambda: self._shards[number].put(shard, result), Backoff(), self._abandon
         )
         return ShardEvent(index=index, kind="committed", is_own=is_own)
-
-
-def sets_of(decisions: Mapping[str, Any]) -> tuple[ImageSet, ImageSet]:
-    """Return the sets that were fixed for a job: what is evaluated, and the real images."""
-    return ImageSet.from_json(decisions["of"]), ImageSet.from_json(decisions["against"])

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from orchestrator.attempts.attempt import register_process
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.fleet.work import ShardEvent, ShardTask, ShardWorker, Watch, WorkerSetup
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.lifecycle.causes import raising_causes
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
@@ -52,12 +52,12 @@ class Hello:
     Attributes:
         node_id: The Ray node it runs on.
         pid: Its process.
-        proposal: What this machine proposes to decide; {} if it was decided before.
+        proposal: What this machine proposes to decide; nothing if it was decided before.
     """
 
     node_id: str
     pid: int
-    proposal: Mapping[str, Any]
+    proposal: Decisions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Orders:
         wait_s: How long to wait for news.
     """
 
-    decisions: Mapping[str, Any] | None = None
+    decisions: Decisions | None = None
     tasks: tuple[ShardTask, ...] = ()
     drops: tuple[int, ...] = ()
     stop: bool = False
@@ -146,7 +146,7 @@ class WorkerActor:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         return shipper
 
-    def prepare(self, decisions: Mapping[str, Any] | None) -> Hello:
+    def prepare(self, decisions: Decisions | None) -> Hello:
         """Get ready to draw; say where, and what this machine proposes."""
         with raising_causes():
             proposal = self._work.prepare(decisions)
@@ -228,7 +228,7 @@ class WorkerActor:
             remarks=remarks,
         )
 
-    def _draw_all(self, decisions: Mapping[str, Any]) -> None:
+    def _draw_all(self, decisions: Decisions) -> None:
         remarks = self._work.begin(decisions)
         with self._news:
             self._remarks += remarks

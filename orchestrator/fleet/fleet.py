@@ -14,8 +14,9 @@ from orchestrator.counts import counted
 from orchestrator.errors import WorkersLostError
 from orchestrator.fleet.actor import Hello, Orders, WorkerReport
 from orchestrator.fleet.table import ShardTable
-from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask
+from orchestrator.fleet.work import ShardEvent, ShardTask
 from orchestrator.fleet.workers import PoolWorker, Workers
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from orchestrator.fleet.actor import Hello, Identity, Orders, WorkerActor, Worke
 from orchestrator.fleet.drains import Drains
 from orchestrator.fleet.work import WorkerSetup
 from orchestrator.fleet.workers import PoolWorker
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.lifecycle.state import Lending
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class WorkerPool:
         placed = [worker for worker in self.workers if not self._is_extra(worker)]
         return sum(not _has_room(worker) for worker in placed)
 
-    def start_missing(self, decisions: Mapping[str, Any] | None) -> None:
+    def start_missing(self, decisions: Decisions | None) -> None:
         """Ask for the workers that are missing and may come now."""
         now = time.monotonic()
         filled = {worker.slot for worker in self.workers}
@@ -192,7 +193,7 @@ class WorkerPool:
         self,
         slot: int,
         node: str,
-        decisions: Mapping[str, Any] | None,
+        decisions: Decisions | None,
         *,
         is_extra: bool = False,
     ) -> None:

@@ -12,7 +12,8 @@ from orchestrator.fleet.fleet import Fleet, FleetHooks
 from orchestrator.fleet.pool import PoolPlan, WorkerPool
 from orchestrator.fleet.progress import FleetProgress
 from orchestrator.fleet.table import ShardTable
-from orchestrator.fleet.work import Decisions, WorkerSetup
+from orchestrator.fleet.work import WorkerSetup
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard
 from orchestrator.lifecycle.state import Placement
 from orchestrator.specs.sections import Resources
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_GRACE_S = 30.0
 _OUTCOME_S = 2.0
+
+
+def _unchanged(proposal: Decisions) -> Decisions:
+    return proposal
 
 
 def placement_of(attempt: Attempt) -> Placement:
@@ -64,7 +69,7 @@ class FleetRun:
     setup: WorkerSetup
     max_workers: int
     is_stored: Callable[[Shard], bool]
-    decide: Callable[[Decisions], Decisions] = dict
+    decide: Callable[[Decisions], Decisions] = _unchanged
     decisions: Decisions | None = None
     check: Callable[[], None] = _nothing
 

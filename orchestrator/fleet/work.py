@@ -5,13 +5,12 @@ shards to compute hands it a `WorkerSetup`, and a benchmark measures it with wor
 """
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard
 
-Decisions = Mapping[str, Any]
 ResultT = TypeVar("ResultT")
 
 
@@ -82,8 +81,8 @@ class Watch:
 class ShardWorker(Protocol[ResultT]):
     """What a worker does with shards."""
 
-    def prepare(self, decisions: Decisions | None) -> dict[str, Any]:
-        """Get ready; return what this machine proposes to decide (or {} if it is decided)."""
+    def prepare(self, decisions: Decisions | None) -> Decisions:
+        """Get ready; return what this machine proposes to decide, if nothing is decided."""
 
     def begin(self, decisions: Decisions) -> list[str]:
         """Take what was decided; return what differs here without being in its way."""

@@ -1,10 +1,11 @@
 """The workers of a fleet as its driver sees them, and what it asks of wherever they come from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.fleet.actor import Hello, Orders, WorkerReport
+from orchestrator.jobs.decisions import Decisions
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,7 +35,7 @@ class PoolWorker:
     started: Any = None
     hello: Hello | None = None
     report: WorkerReport | None = None
-    decisions: Mapping[str, Any] | None = None
+    decisions: Decisions | None = None
     drops: list[int] = field(default_factory=list)
     accounted_s: float = 0.0
     is_extra: bool = False
@@ -83,7 +84,7 @@ class Workers(Protocol):
     def num_unplaced(self) -> int:
         """How many workers that were given a place have been asked for and have no room."""
 
-    def start_missing(self, decisions: Mapping[str, Any] | None) -> None:
+    def start_missing(self, decisions: Decisions | None) -> None:
         """Ask for the workers that are missing and may come now."""
 
     def shrink(self) -> None:

@@ -1,11 +1,10 @@
 """Which trained models a job came from: its own, what that one started from, and so on."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.errors import JobNotFoundError
 from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.store.objects import ObjectStore
 
 MAX_ANCESTORS = 50
@@ -29,27 +28,26 @@ class Ancestor:
         return f"{self.job_id}/{self.step}"
 
 
-def ancestors(store: ObjectStore, model: Mapping[str, Any]) -> tuple[Ancestor, ...]:
+def ancestors(store: ObjectStore, model: ResolvedModel | None) -> tuple[Ancestor, ...]:
     """Return the line of descent of a job, its own model first; () for none.
 
     It ends at the first training that began with drawn weights, lies in another store, or is gone.
 
     Args:
         store: Where the jobs are.
-        model: The checkpoint of the job's record.
+        model: The checkpoint of the job's record; None where it has none.
 
     Raises:
         BadInputError: A newer version wrote what is read.
     """
     records = RecordStore(store)
     line: list[Ancestor] = []
-    while model and len(line) < MAX_ANCESTORS:
-        weights = str(model.get("weights", "ema"))
-        line.append(Ancestor(job_id=model["job_id"], step=model["step"], weights=weights))
-        if model.get("store_uri"):
+    while model is not None and len(line) < MAX_ANCESTORS:
+        line.append(Ancestor(job_id=model.job_id, step=model.step, weights=model.weights))
+        if model.store_uri:
             break
         try:
-            model = records.read(model["job_id"]).record.model
+            model = records.read(model.job_id).record.model
         except JobNotFoundError:
             break
     return tuple(line)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from orchestrator.errors import (
     BadInputError,
@@ -53,7 +54,12 @@ class VersionedRecord:
     etag: str
 
 
-RECORD = Codec(JobRecord, "record", indent=1)
+def _from_first_version(value: dict[str, Any]) -> dict[str, Any]:
+    """A job without a model had an empty mapping for one."""
+    return {**value, "model": value.get("model") or None}
+
+
+RECORD = Codec(JobRecord, "record", version=2, upgrade=_from_first_version, indent=1)
 EVENT = Codec(Event, "event")
 
 

@@ -5,15 +5,13 @@ moves; a record moves through `JobRecord.moved_to` and nowhere else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
 from orchestrator.errors import InvalidTransitionError
-
-HAS_TRAINED = "has_trained"
-"""Of a training's decisions: false as long as another attempt may still decide anew."""
+from orchestrator.lifecycle.model import ResolvedModel
 
 GROUP_KINDS = ("pipeline", "sweep")
 """Kinds of jobs that are made of other jobs and have no processes of their own."""
@@ -183,8 +181,8 @@ class JobRecord:
         resources: What it asks the cluster for, fixed at the first admission.
         placement: What the current or last attempt was given.
         lending: What a fleet may do with room beyond that.
-        decisions: What was decided once for the job since it changes bits.
-        model: For a sample job: the checkpoint that was resolved, once.
+        model: The checkpoint that the job reads, resolved once; None until then and where it reads
+            none.
         parent: The group that it belongs to; "" for none.
         step: Its name within that group.
         owner: Who submitted it; "" where nobody knows.
@@ -214,8 +212,7 @@ class JobRecord:
     resources: ResolvedResources | None = None
     placement: Placement | None = None
     lending: Lending = Lending.KEEP
-    decisions: Mapping[str, Any] = field(default_factory=dict)
-    model: Mapping[str, Any] = field(default_factory=dict)
+    model: ResolvedModel | None = None
     parent: str = ""
     step: str = ""
     owner: str = ""

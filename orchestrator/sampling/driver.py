@@ -6,15 +6,16 @@ what is there, and its death loses only what was not committed.
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
 
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
+from orchestrator.artifacts.checkpoints.resolve import resolve_model
 from orchestrator.artifacts.images import film_strip, image_grid
+from orchestrator.artifacts.samples.decisions import SET_DECISIONS
 from orchestrator.artifacts.samples.labels import by_class
 from orchestrator.artifacts.samples.manifest import (
     BackgroundReader,
@@ -33,8 +34,10 @@ from orchestrator.errors import (
 )
 from orchestrator.fleet.run import FleetRun
 from orchestrator.fleet.table import ShardTable
+from orchestrator.jobs.decisions import Decisions, read_decisions
 from orchestrator.jobs.units import plan_shards
 from orchestrator.lifecycle.causes import headline
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import Placement, Reason
@@ -42,7 +45,6 @@ from orchestrator.sampling.origin import tell_origin
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.setup import StoreSetup
 from orchestrator.specs.job import SampleJob
-from orchestrator.store.json_objects import read_json
 from orchestrator.tracking.writer import MetricWriter
 
 logger = logging.getLogger(__name__)
@@ -98,10 +100,10 @@ class SampleAttempt:
 
     def draw(self) -> Outcome:
         """Draw what is missing and declare the set whole, or save and stop."""
-        found = read_json(self.attempt.store, self.attempt.job.decisions)
+        decided = read_decisions(self.attempt.store, self.attempt.job)
         with self._reader() as proof:
-            if found is not None:
-                proof.start(found[0])
+            if decided is not None:
+                proof.start(decided)
             fleet = FleetRun(
                 attempt=self.attempt,
                 metrics=self.metrics,
@@ -112,7 +114,7 @@ class SampleAttempt:
                     self.attempt.job.shard(shard.index)
                 ),
                 decide=lambda proposal: proof.start(self.attempt.decide_once(proposal)),
-                decisions=found[0] if found else None,
+                decisions=decided,
                 check=proof.raise_failure,
             )
             if not fleet.run():
@@ -137,18 +139,17 @@ class SampleAttempt:
             job_id=attempt.record.job_id,
             attempt=attempt.number,
             spec=self.spec,
-            model=ResolvedModel.from_json(self._model()),
+            model=self._model(),
             cpus=placement.cpus_per_worker,
             uses_gpu=placement.gpus_per_worker > 0,
             num_workers=self.max_workers,
         )
 
-    def _model(self) -> Mapping[str, Any]:
+    def _model(self) -> ResolvedModel:
         """Return the model of earlier attempts, else the record's, else look for it."""
-        decided = read_json(self.attempt.store, self.attempt.job.decisions)
+        decided = read_decisions(self.attempt.store, self.attempt.job)
         if decided is not None:
-            model: Mapping[str, Any] = decided[0]["model"]
-            return model
+            return SET_DECISIONS.of(decided.values).model
         return self.attempt.record.model or resolve_model(self.attempt.store, self.spec.model)
 
     def _stopped(self) -> Outcome:
@@ -169,7 +170,7 @@ class SampleAttempt:
         standing = read_manifest(store, job)
         manifest = {**reader.manifest(), "job_id": self.attempt.record.job_id}
         if standing is None or standing["set_sha256"] != manifest["set_sha256"]:
-            manifest["decisions"] = (read_json(store, job.decisions) or ({}, None))[0]
+            manifest["decisions"] = dict((read_decisions(store, job) or Decisions()).values)
             reader.check_unchanged()
             put_manifest(store, job, manifest)
         num_images = self.spec.num_samples

@@ -1,7 +1,7 @@
 """The network of a sample job where it computes, and what besides it fixes bits."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.guidance import guided
 from ddpm.training.checkpoint import CheckpointInfo
 from orchestrator.artifacts.checkpoints.resolve import code_sha256
+from orchestrator.artifacts.samples.decisions import SetDecisions
 from orchestrator.artifacts.samples.labels import NO_CLASS, LabelRule
 from orchestrator.errors import BadInputError
 
@@ -77,7 +78,7 @@ def build_diffusion(info: CheckpointInfo, device: torch.device) -> GaussianDiffu
     return GaussianDiffusion(info.diffusion_config).to(device)
 
 
-def recorded_sampling(decisions: Mapping[str, Any], info: CheckpointInfo) -> SamplingConfig:
+def recorded_sampling(decided: SetDecisions, info: CheckpointInfo) -> SamplingConfig:
     """Return the sampler that was decided for a set, whichever version decided it.
 
     Fields that it did not know have their defaults, which are its own ways. It left ddpm's variance
@@ -86,7 +87,7 @@ def recorded_sampling(decisions: Mapping[str, Any], info: CheckpointInfo) -> Sam
     known = {field.name for field in fields(SamplingConfig)}
     recorded: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
-        for key, value in decisions["sampling"].items()
+        for key, value in decided.sampling.items()
         if key in known
     }
     config = SamplingConfig(**recorded)
@@ -114,7 +115,7 @@ def environment(compute: ComputeDecision) -> dict[str, str | int]:
 
 
 def honoured_environment(
-    decisions: Mapping[str, Any], compute: ComputeDecision, uses_gpu: bool
+    decided: SetDecisions, compute: ComputeDecision, uses_gpu: bool
 ) -> dict[str, str | int]:
     """Make sure that this worker can honour what was decided; return its own `environment`.
 
@@ -127,9 +128,9 @@ def honoured_environment(
             "go on with the same resources, or submit under a new --id"
         )
     here = environment(compute)
-    if bits_version_of(decisions) != BITS_VERSION:
+    if bits_version_of(vars(decided)) != BITS_VERSION:
         raise BadInputError(
-            f"the set was begun with code that computes other bits ({_code_of(decisions)}) than "
+            f"the set was begun with code that computes other bits ({_code_of(decided)}) than "
             f"this (bits version {BITS_VERSION}); go on with that code, or submit under a new --id"
         )
     obstacle = compile_obstacle(compute.device_kind) if compute.compiled else None
@@ -138,7 +139,7 @@ def honoured_environment(
     return here
 
 
-def _code_of(decisions: Mapping[str, Any]) -> str:
-    version = bits_version_of(decisions)
+def _code_of(decided: SetDecisions) -> str:
+    version = bits_version_of(vars(decided))
     known = f"bits version {version}" if version is not None else "of an unknown version"
-    return f"{known}, sources {decisions['code_sha256'][:12]}"
+    return f"{known}, sources {decided.code_sha256[:12]}"

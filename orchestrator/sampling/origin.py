@@ -1,20 +1,19 @@
 """What MLflow is told of where a set comes from: model, checkpoint, code and data."""
 
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from orchestrator.cluster.code_version import code_version, git_commit
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.writer import MetricWriter
 
 
-def tell_origin(store: ObjectStore, model: Mapping[str, Any], metrics: MetricWriter) -> None:
+def tell_origin(store: ObjectStore, model: ResolvedModel, metrics: MetricWriter) -> None:
     """Log which checkpoint of which training draws, by which code, and what that one learned from.
 
     Args:
@@ -22,12 +21,12 @@ def tell_origin(store: ObjectStore, model: Mapping[str, Any], metrics: MetricWri
         model: What was resolved for it, as its record has it.
         metrics: Takes the tags and the data set.
     """
-    commit, weights = git_commit(), model.get("weights", "ema")
+    commit = git_commit()
     metrics.log_tags(
         {
-            "ddpmctl.model": f"step {model['step']} of {model['job_id']}, {weights}",
-            "ddpmctl.commit": f"{model.get('store_uri') or store.uri}/{model['commit_key']}",
-            "ddpmctl.commit_sha256": str(model["commit_sha256"]),
+            "ddpmctl.model": f"step {model.step} of {model.job_id}, {model.weights}",
+            "ddpmctl.commit": f"{model.store_uri or store.uri}/{model.commit_key}",
+            "ddpmctl.commit_sha256": model.commit_sha256,
             "ddpmctl.code_sha256": code_version(),
             **({"mlflow.source.git.commit": commit} if commit else {}),
         }
@@ -38,10 +37,10 @@ def tell_origin(store: ObjectStore, model: Mapping[str, Any], metrics: MetricWri
         metrics.log_dataset(name, digest=dataset.sha256, source=dataset.source, context="training")
 
 
-def _learned_from(store: ObjectStore, model: Mapping[str, Any]) -> DatasetSpec | None:
+def _learned_from(store: ObjectStore, model: ResolvedModel) -> DatasetSpec | None:
     """Return the images of the training; None where it is gone, or in another store."""
-    if model.get("store_uri"):
+    if model.store_uri:
         return None
     with suppress(JobNotFoundError, BadInputError):
-        return read_spec(RecordStore(store), str(model["job_id"])).dataset_input
+        return read_spec(RecordStore(store), model.job_id).dataset_input
     return None

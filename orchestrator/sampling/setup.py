@@ -8,8 +8,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel
 from orchestrator.fleet.work import ShardWorker
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.job import SampleJob
 from orchestrator.store.objects import open_store
 

@@ -7,7 +7,6 @@ import platform
 import secrets
 import threading
 import time
-from typing import Any
 
 import torch
 
@@ -20,7 +19,8 @@ from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.steps import plan_steps, settled
 from ddpm.training.checkpoint import load_model
 from orchestrator.artifacts.checkpoints.resolve import fetch_model
-from orchestrator.artifacts.samples.labels import make_rule, rule_of
+from orchestrator.artifacts.samples.decisions import SET_DECISIONS
+from orchestrator.artifacts.samples.labels import make_rule
 from orchestrator.artifacts.samples.shards import (
     SampleShards,
     ShardCommit,
@@ -35,7 +35,8 @@ from orchestrator.artifacts.samples.shards import (
 from orchestrator.attempts.compile_turn import compile_in_turn
 from orchestrator.attempts.compute import kernel_folder, set_up_process, threads_of
 from orchestrator.errors import BadInputError, CheckpointError
-from orchestrator.fleet.work import Decisions, ShardEvent, ShardTask, Watch
+from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist
 from orchestrator.sampling.network import (
     Drawing,
@@ -71,7 +72,7 @@ class StoreStudio:
         self._shards = SampleShards(store, JobPaths(setup.job_id))
         self._abandon = threading.Event()
 
-    def prepare(self, decisions: Decisions | None) -> dict[str, Any]:
+    def prepare(self, decisions: Decisions | None) -> Decisions:
         """Load the checkpoint and propose how to compute.
 
         Raises:
@@ -91,9 +92,9 @@ class StoreStudio:
             self._info.unet_config.known_classes,
             self._info.fixed.get("class_names", ()),
         )
-        return {} if decisions else self._proposal()
+        return Decisions() if decisions else Decisions(self._proposal())
 
-    def _proposal(self) -> dict[str, Any]:
+    def _proposal(self) -> dict[str, object]:
         setup, sampling = self._setup, self._setup.spec.sampling
         compute = first = self._decide(worth_compiling=False)
         may_compile = sampling.compile == "auto" and first.kernels == "torch"
@@ -166,18 +167,19 @@ class StoreStudio:
         Raises:
             BadInputError: This worker cannot honour what was decided for the job.
         """
-        compute = ComputeDecision.from_json(decisions["compute"])
-        here = honoured_environment(decisions, compute, self._setup.uses_gpu)
-        if decisions["model"]["commit_sha256"] != self._setup.model.commit_sha256:
+        decided = SET_DECISIONS.of(decisions.values)
+        compute = ComputeDecision.from_json(decided.compute)
+        here = honoured_environment(decided, compute, self._setup.uses_gpu)
+        if decided.model.commit_sha256 != self._setup.model.commit_sha256:
             raise BadInputError(
-                f"the set was begun from {decisions['model']['commit_key']}, "
+                f"the set was begun from {decided.model.commit_key}, "
                 f"not from {self._setup.model.commit_key}; submit under a new --id"
             )
         self._origin = origin_of(decisions)
         set_up_process(compute)
         spec, info = self._setup.spec, self._info
-        self._rule = rule_of(decisions)
-        drawing = self._drawing(self._model, compute, recorded_sampling(decisions, info))
+        self._rule = decided.labels
+        drawing = self._drawing(self._model, compute, recorded_sampling(decided, info))
         if compute.compiled:
             compile_in_turn(
                 self._origin.decisions_sha256,
@@ -193,9 +195,9 @@ class StoreStudio:
         )
         smoke_drawing(self._artist.hasty(SMOKE_STEPS), self._put_data, self._shards)
         return [
-            f"{name} was {decisions.get(name)} and is {here[name]} on {platform.node()}"
-            for name in ("torch", "hardware")
-            if decisions.get(name) != here[name]
+            f"{name} was {was} and is {here[name]} on {platform.node()}"
+            for name, was in (("torch", decided.torch), ("hardware", decided.hardware))
+            if was != here[name]
         ]
 
     def compute(self, task: ShardTask, watch: Watch) -> Result:

@@ -6,7 +6,7 @@ at one object. What only a newer version can read is refused in one line.
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestrator.errors import ObjectNotFoundError, StoredFormError
@@ -74,9 +74,21 @@ class Codec(Generic[_T]):
         Raises:
             StoredFormError: It is damaged, or of a newer version.
         """
+        try:
+            values = json.loads(body)
+        except ValueError as error:
+            raise StoredFormError(f"{self._noun} {where} cannot be read: {error}") from error
+        return self.of(values, where)
+
+    def of(self, values: Mapping[str, object], where: str = "") -> _T:
+        """Return what is stored as part of something else, from its JSON values.
+
+        Raises:
+            StoredFormError: It is damaged, or of a newer version.
+        """
         named = f"{self._noun} {where}".rstrip()
         try:
-            value = json.loads(body)
+            value: dict[str, Any] = {**values}
             version = value.get(VERSION_KEY, 0)
             if version > self._version:
                 raise StoredFormError(

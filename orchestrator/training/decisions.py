@@ -5,19 +5,47 @@ parts are still sought: an attempt that follows one which ended as OUT_OF_MEMORY
 images at a time, and decides anew.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from ddpm.config import TrainingConfig
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.errors import ConditionFailedError
-from orchestrator.lifecycle.state import HAS_TRAINED, Reason
+from orchestrator.jobs.decisions import Decisions, decode_decisions
+from orchestrator.lifecycle.state import Reason
+from orchestrator.store.codec import Codec
 
-_Values = dict[str, Any]
+_Values = Mapping[str, object]
 MICROBATCH = "microbatch_size"
+HAS_TRAINED = "has_trained"
+"""False as long as another attempt may still decide anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedTraining:
+    """What holds for a training; what an earlier version did not know has no value.
+
+    Attributes:
+        compute: How it computes, as `ddpm.compute.ComputeDecision` writes it.
+        num_workers: Among which a batch is shared.
+        microbatch_size: Images that go through the network at a time.
+        bits_version: Of the arithmetic.
+        code_sha256: Hash of the sources, as information.
+        shuffle_window: Chunks of a window of images; 0 for all images at once.
+        has_trained: False as long as another attempt may still decide anew.
+    """
+
+    compute: Mapping[str, object]
+    num_workers: int | None = None
+    microbatch_size: int | None = None
+    bits_version: int | None = None
+    code_sha256: str = ""
+    shuffle_window: int = 0
+    has_trained: bool | None = None
+
+
+FIXED_TRAINING = Codec(FixedTraining, "what was decided for a training")
 
 
 class TrainingDecisions:
@@ -49,7 +77,7 @@ class TrainingDecisions:
             size = next(one for one in range(half, 0, -1) if self._share % one == 0)
         return size
 
-    def fix(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
+    def fix(self, proposal: _Values) -> Decisions:
         """Return what holds for this attempt: what stands, or this proposal.
 
         It may take the place of what an earlier attempt decided that never took a step. All workers
@@ -59,7 +87,7 @@ class TrainingDecisions:
             proposal: JSON values with the key MICROBATCH; those of a training that this one goes on
                 from, with HAS_TRAINED, are final.
         """
-        self._attempt.decide_once({HAS_TRAINED: False, **proposal})
+        self._attempt.decide_once(Decisions({HAS_TRAINED: False, **proposal}))
         return self._changed(
             lambda fixed: (
                 None
@@ -68,16 +96,16 @@ class TrainingDecisions:
             )
         )
 
-    def config(self, fixed: Mapping[str, Any]) -> TrainingConfig:
+    def config(self, fixed: FixedTraining) -> TrainingConfig:
         """Return what is trained: what was asked, in the parts that were decided."""
-        size = fixed.get(MICROBATCH, self._asked)
+        size = fixed.microbatch_size or self._asked
         is_as_asked = size == self._asked
         return self._training if is_as_asked else replace(self._training, microbatch_size=size)
 
-    def told(self, fixed: Mapping[str, Any]) -> str:
+    def told(self, fixed: FixedTraining) -> str:
         """Return the line about parts that this attempt is the first to try; "" for none."""
-        size = fixed.get(MICROBATCH, self._asked)
-        if size == self._asked or fixed.get(HAS_TRAINED) is not False:
+        size = fixed.microbatch_size or self._asked
+        if size == self._asked or fixed.has_trained is not False:
             return ""
         return (
             f"computes {size} image(s) of a worker at a time, since {self._asked} did not fit into "
@@ -90,19 +118,19 @@ class TrainingDecisions:
             lambda fixed: {**fixed, HAS_TRAINED: True} if fixed.get(HAS_TRAINED) is False else None
         )
 
-    def _changed(self, change: Callable[[Mapping[str, Any]], _Values | None]) -> _Values:
+    def _changed(self, change: Callable[[_Values], _Values | None]) -> Decisions:
         """Change what stands until there is nothing more to change, and return it."""
         store, key = self._attempt.store, self._attempt.job.decisions
         while True:
             stored = store.get(key)
-            fixed: _Values = json.loads(stored.body)
-            wanted = change(fixed)
+            fixed = decode_decisions(stored.body, key)
+            wanted = change(fixed.values)
             if wanted is None:
                 return fixed
             with suppress(ConditionFailedError):  # another worker came first: look again
-                store.put(key, json.dumps(wanted).encode(), if_match=stored.etag)
+                store.put(key, Decisions(wanted).encode(), if_match=stored.etag)
 
-    def _stands(self, fixed: Mapping[str, Any], proposal: Mapping[str, Any]) -> bool:
+    def _stands(self, fixed: _Values, proposal: _Values) -> bool:
         if fixed.get(HAS_TRAINED) is not False:  # an earlier version decided in the first attempt
             return True
         is_of_this = fixed["attempt"] == self._attempt.number

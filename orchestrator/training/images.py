@@ -1,9 +1,8 @@
 """Opens the images of a training: as one map of all, or as chunks with a window that moves."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 from ddpm.training.data import ImageDataset
 from orchestrator.artifacts.datasets.chunk_cache import CachedChunks, check_window, decide_window
@@ -15,7 +14,7 @@ from orchestrator.cluster.cache import cache_folder
 from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.objects import ObjectStore
 
-_WINDOW = "shuffle_window"  # in a job's decisions: chunks of a window; 0 for all images at once
+_WINDOW = "shuffle_window"  # of `FixedTraining`
 logger = logging.getLogger(__name__)
 
 
@@ -32,15 +31,18 @@ def shuffle_decision(store: ObjectStore, spec: DatasetSpec, ref: DatasetRef) -> 
 
 
 @contextmanager
-def opened_images(
-    store: ObjectStore, ref: DatasetRef, fixed: Mapping[str, Any]
-) -> Iterator[ImageDataset]:
+def opened_images(store: ObjectStore, ref: DatasetRef, window: int) -> Iterator[ImageDataset]:
     """Yield the images of a job with the order that was decided for it.
+
+    Args:
+        store: Where the data set is.
+        ref: The data set.
+        window: Chunks of a window of images; 0 for all images at once.
 
     Raises:
         DatasetError: This machine cannot hold what that order needs, or the set is damaged.
     """
-    cache, window = cache_folder("datasets"), int(fixed.get(_WINDOW, 0))
+    cache = cache_folder("datasets")
     if ref.class_names:
         logger.info("data set %s: %s", ref.sha256[:12], describe_classes(ref))
     labels = fetch_labels(store, ref, cache)

@@ -1,21 +1,21 @@
 """What a training takes over from another one: its weights, or all of it."""
 
-from typing import Any
-
 from ddpm.compute import ComputeDecision
 from ddpm.errors import CheckpointFormatError
 from ddpm.training.checkpoint import load_state, read_info
 from ddpm.training.initial import start_from
 from ddpm.training.loop import TrainState
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model
+from orchestrator.artifacts.checkpoints.resolve import fetch_model
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
-from orchestrator.lifecycle.state import HAS_TRAINED, Placement
+from orchestrator.lifecycle.model import ResolvedModel
+from orchestrator.lifecycle.state import Placement
 from orchestrator.specs.extension import ALL, obstacles
 from orchestrator.specs.job import TrainJob
+from orchestrator.training.decisions import FIXED_TRAINING, HAS_TRAINED
 
 _OF_THE_ATTEMPT = frozenset({"format_version", "attempt", HAS_TRAINED})
 
@@ -26,19 +26,20 @@ class Inheritance:
     Args:
         attempt: Of a training whose record names a model.
         spec: What was asked.
+        model: The checkpoint that its record names.
     """
 
-    def __init__(self, attempt: Attempt, spec: TrainJob) -> None:
+    def __init__(self, attempt: Attempt, spec: TrainJob, model: ResolvedModel) -> None:
         self._attempt = attempt
         self._spec = spec
-        self._model = ResolvedModel.from_json(attempt.record.model)
+        self._model = model
 
     @property
     def is_whole(self) -> bool:
         """Whether the training goes on where the other one ended."""
         return self._model.weights == ALL
 
-    def decisions(self, num_workers: int, placement: Placement) -> dict[str, Any]:
+    def decisions(self, num_workers: int, placement: Placement) -> dict[str, object]:
         """Return what was decided for the other training, which holds for this one as well.
 
         Raises:
@@ -54,18 +55,19 @@ class Inheritance:
             raise BadInputError(f"init: cannot go on from {self._model.job_id}: {told}")
         folder = fetch_model(self._attempt.store, self._model).folder
         decided = read_info(folder).fixed
-        fixed = {k: v for k, v in decided.items() if k not in _OF_THE_ATTEMPT}
-        kind = ComputeDecision.from_json(fixed["compute"]).device_kind
+        fixed = FIXED_TRAINING.of(decided)
+        kind = ComputeDecision.from_json(fixed.compute).device_kind
         if kind != ("cuda" if placement.gpus_per_worker else "cpu"):
             raise BadInputError(
                 f"init: {self._model.job_id} computed on {kind}; ask for the same resources"
             )
-        had = fixed["num_workers"]
+        had = fixed.num_workers or 0
         if had != num_workers:
             raise BadInputError(
-                f"init: {self._model.job_id} had {counted(int(had), 'worker')}, not {num_workers}"
+                f"init: {self._model.job_id} had {counted(had, 'worker')}, not {num_workers}"
             )
-        return {**fixed, HAS_TRAINED: True}
+        taken = {key: value for key, value in decided.items() if key not in _OF_THE_ATTEMPT}
+        return {**taken, HAS_TRAINED: True}
 
     def give(self, state: TrainState) -> str:
         """Fill a state that took no step, and say in a line what it got.

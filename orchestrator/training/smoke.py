@@ -8,9 +8,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ from orchestrator.artifacts.images import MAX_PNG_CHANNELS, decode_png, encode_p
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.attempts.smoke import smoke_part
 from orchestrator.errors import CheckpointError
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.specs.job import SMOKE_STEPS
 from orchestrator.store.outages import Backoff, outlast_outage
 from orchestrator.training.report import AveragedModel
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def smoke_training(
-    attempt: Attempt, state: TrainState, images: ImageDataset, fixed: Mapping[str, Any], rank: int
+    attempt: Attempt, state: TrainState, images: ImageDataset, decided: Decisions, rank: int
 ) -> None:
     """Try everything that a training does, and leave no trace.
 
@@ -44,32 +43,32 @@ def smoke_training(
         attempt: What it is the first phase of.
         state: As the attempt begins with it; it is the same afterwards.
         images: To train on.
-        fixed: What checkpoints of this job say of it.
+        decided: What checkpoints of this job say of it.
         rank: This worker.
 
     Raises:
         SmokeTestError: Something went wrong; it has the reason of what did.
     """
     began_at = time.monotonic()
-    before = StateSnapshot.take(state, fixed)
+    before = StateSnapshot.take(state, decided.values)
     with smoke_part("taking a step"):
         for _ in train_steps(state, images, until_step=state.step + 1):
             pass
     if rank == 0:
         with smoke_part("saving a checkpoint and reading it back"):
-            _try_checkpoint(attempt, state, fixed)
+            _try_checkpoint(attempt, state, decided)
         with smoke_part("drawing an image"):
             _try_image(state)
         logger.info("smoke test passed in %.2f s", time.monotonic() - began_at)
     before.put_back(state)
 
 
-def _try_checkpoint(attempt: Attempt, state: TrainState, fixed: Mapping[str, Any]) -> None:
+def _try_checkpoint(attempt: Attempt, state: TrainState, decided: Decisions) -> None:
     checkpoints = CheckpointStore(attempt.store, attempt.job)
     with tempfile.TemporaryDirectory(prefix="ddpmctl-smoke-") as name:
         written, back = Path(name) / "written", Path(name) / "back"
         back.mkdir()
-        saved = StateSnapshot.take(state, fixed)
+        saved = StateSnapshot.take(state, decided.values)
         saved.write(written)
         outlast_outage(
             lambda: checkpoints.rehearse(written, attempt.number, back),

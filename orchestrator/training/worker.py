@@ -27,6 +27,7 @@ from orchestrator.attempts.compute import kernel_folder, set_up_process, threads
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.cluster.code_version import code_version, git_commit
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.descent import ancestors
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.specs.job import TrainJob
@@ -34,7 +35,7 @@ from orchestrator.store.objects import open_store
 from orchestrator.tracking.system import SystemMetrics
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.training.board import BoardClient, SendReport
-from orchestrator.training.decisions import MICROBATCH, TrainingDecisions
+from orchestrator.training.decisions import FIXED_TRAINING, MICROBATCH, TrainingDecisions
 from orchestrator.training.images import opened_images, shuffle_decision
 from orchestrator.training.inheritance import Inheritance
 from orchestrator.training.report import final_report, log_samples
@@ -93,23 +94,26 @@ class TrainingWorker:
         self._scores: dict[str, float] = {}
         self._told_at = 0.0
         self._checkpoints = CheckpointStore(attempt.store, attempt.job)
-        self._inheritance = Inheritance(attempt, attempt.spec) if attempt.record.model else None
+        model = attempt.record.model
+        self._inheritance = Inheritance(attempt, attempt.spec, model) if model else None
         self._decisions = TrainingDecisions(attempt, attempt.spec.training, world_size)
 
     def run(self) -> None:
         """Train, and report at the end."""
         dataset = describe(self._attempt.store, self._spec.dataset.sha256 or "")
-        compute, fixed = self._decided(dataset)
-        with opened_images(self._attempt.store, dataset, fixed) as images:
-            self._train(dataset, images, compute, fixed)
+        decided = self._decided(dataset)
+        window = FIXED_TRAINING.of(decided.values).shuffle_window
+        with opened_images(self._attempt.store, dataset, window) as images:
+            self._train(dataset, images, decided)
 
     def _train(
         self,
         dataset: DatasetRef,
         images: ImageDataset,
-        compute: ComputeDecision,
-        fixed: dict[str, Any],
+        decided: Decisions,
     ) -> None:
+        fixed = FIXED_TRAINING.of(decided.values)
+        compute = ComputeDecision.from_json(fixed.compute)
         train_set, holdout = images.split(self._spec.dataset.holdout_fraction)
         set_up_process(compute)
         state = TrainState(
@@ -122,7 +126,7 @@ class TrainingWorker:
         self._restore(state)
         if state.step < self._spec.training.num_steps:
             self._board.say(phase=Phase.SMOKE)
-            smoke_training(self._attempt, state, train_set, fixed, self._rank)
+            smoke_training(self._attempt, state, train_set, decided, self._rank)
             if self._rank == 0:
                 self._decisions.confirm()
         if self._attempt.origin.is_smoke:
@@ -137,13 +141,13 @@ class TrainingWorker:
             )
             resources.enter_context(SystemMetrics(metrics.log_system))
             self._describe_run(metrics, dataset, compute)
-            self._lead(state, train_set, metrics, fixed)
+            self._lead(state, train_set, metrics, decided)
             if state.step >= self._spec.training.num_steps:
                 self._board.say(phase=Phase.EVALUATING)
                 state.release()
                 self._say_scores(final_report(self._attempt, self._spec, state, holdout, metrics))
 
-    def _decided(self, dataset: DatasetRef) -> tuple[ComputeDecision, dict[str, Any]]:
+    def _decided(self, dataset: DatasetRef) -> Decisions:
         """Decide what changes bits, or take over what an earlier attempt decided."""
         placement = self._attempt.record.placement
         assert placement is not None  # noqa: S101 - a started record has one
@@ -164,17 +168,18 @@ class TrainingWorker:
             }
         )
 
-    def _fixed(self, proposal: dict[str, Any]) -> tuple[ComputeDecision, dict[str, Any]]:
+    def _fixed(self, proposal: Mapping[str, object]) -> Decisions:
         """Return what holds: this proposal, or that of an earlier attempt which took a step."""
-        fixed = self._decisions.fix(proposal)
+        decided = self._decisions.fix(proposal)
+        fixed = FIXED_TRAINING.of(decided.values)
         if self._rank == 0 and (told := self._decisions.told(fixed)):
             self._attempt.tell(told)
-        if self._rank == 0 and bits_version_of(fixed) != BITS_VERSION:
+        if self._rank == 0 and bits_version_of(vars(fixed)) != BITS_VERSION:
             self._attempt.tell(
                 "the first attempt ran code that computes other bits "
-                f"({fixed['code_sha256'][:12]}); what follows is not what it would have computed"
+                f"({fixed.code_sha256[:12]}); what follows is not what it would have computed"
             )
-        return ComputeDecision.from_json(fixed["compute"]), fixed
+        return decided
 
     def _proposal(self, size: int) -> ComputeDecision:
         """Decide how this machine would compute, with so many images of a worker at a time."""
@@ -245,7 +250,7 @@ class TrainingWorker:
         state: TrainState,
         train_set: ImageDataset,
         metrics: MetricWriter,
-        fixed: dict[str, Any],
+        decided: Decisions,
     ) -> None:
         saver = BackgroundSaver(
             self._checkpoints,
@@ -265,13 +270,13 @@ class TrainingWorker:
                     self._say_scores({"loss": values["loss"]})
                     self._tell_loss(measured)
                 if self._is_due(measured.step, self._spec.checkpoints.every_steps, state):
-                    self._save(saver, state, fixed)
+                    self._save(saver, state, decided)
                     saved = state.step
                 if self._is_due(measured.step, self._spec.tracking.sample_every_steps, state):
                     log_samples(self._spec, state, metrics)
             if state.step > saved:
                 self._board.say(phase=Phase.SAVING)
-                self._save(saver, state, fixed)
+                self._save(saver, state, decided)
 
     def _say_scores(self, scores: Mapping[str, float]) -> None:
         self._scores |= scores
@@ -289,8 +294,8 @@ class TrainingWorker:
         """Tell whether something is due now: the state stands at the step only at a pause."""
         return bool(every_steps) and step % every_steps == 0 and state.step == step
 
-    def _save(self, saver: BackgroundSaver, state: TrainState, fixed: dict[str, Any]) -> None:
-        snapshot = StateSnapshot.take(state, fixed)
+    def _save(self, saver: BackgroundSaver, state: TrainState, decided: Decisions) -> None:
+        snapshot = StateSnapshot.take(state, decided.values)
         is_last = state.step >= self._spec.training.num_steps
 
         def write(folder: Path) -> None:
@@ -298,7 +303,7 @@ class TrainingWorker:
             if is_last:  # that which is registered
                 write_mlflow_files(folder, state.model.image_shape)
 
-        saver.submit(state.step, write, {"decisions": fixed})
+        saver.submit(state.step, write, {"decisions": decided.values})
 
     def _after_commit(self, commit: CheckpointCommit) -> None:
         self._board.say(committed=commit.step)

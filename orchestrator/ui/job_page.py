@@ -81,12 +81,8 @@ def _facts(view: JobView) -> Markup:
         facts["cannot be lost"] = f"{status.committed:g} {status.unit or ''}"
     if status.parent:
         facts["belongs to"] = job_link(status.parent)
-    if status.model:
-        model = str(status.model.get("job_id", ""))
-        facts["model"] = joined(
-            f"step {status.model.get('step', '?')} of ",
-            job_link(model) if model else "a checkpoint",
-        )
+    if status.model is not None:
+        facts["model"] = joined(f"step {status.model.step} of ", job_link(status.model.job_id))
     if status.run_id:
         facts["MLflow run"] = status.run_id
     for name, address in view.links.items():

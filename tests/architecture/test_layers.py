@@ -35,7 +35,7 @@ ROOMS = {
     "specs": "store lifecycle",
     "cluster": "lifecycle scheduling",
     "jobs": "store lifecycle scheduling specs",
-    "artifacts": "store specs cluster jobs",
+    "artifacts": "store lifecycle specs cluster jobs",
     "tracking": "store lifecycle specs jobs",
     "attempts": "store lifecycle specs cluster jobs",
     "fleet": "store lifecycle scheduling specs cluster jobs tracking attempts",

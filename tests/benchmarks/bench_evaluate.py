@@ -31,6 +31,7 @@ from orchestrator.evaluation.extractors import open_extractor
 from orchestrator.evaluation.image_sets import ImageSet
 from orchestrator.evaluation.worker import FeatureSetup, FeatureWorker
 from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.specs.evaluate import ExtractorSpec
 from orchestrator.store.objects import ObjectStore, open_store
 from tests.benchmarks.bench_many_jobs import ROOT, seaweed
@@ -82,7 +83,7 @@ def features(folder: Path) -> Row:
             images = sample_set(store, f"set-{turn + 1}")
             worker = FeatureWorker(store, FeatureSetup(store_uri=store.uri, cpus=1, uses_gpu=False))
             decided = {"of": asdict(images), "against": asdict(images)}
-            worker.begin({**decided, "extractor": EFFLITE0.model_dump()})
+            worker.begin(Decisions({**decided, "extractor": EFFLITE0.model_dump()}))
 
             def work(images: ImageSet = images, worker: FeatureWorker = worker) -> None:
                 for shard in images.plan:

@@ -30,7 +30,7 @@ from ddpm.process.sampling import draw, to_uint8
 from ddpm.training.checkpoint import load_model, save_state
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
+from orchestrator.artifacts.checkpoints.resolve import fetch_model, resolve_model
 from orchestrator.attempts.compute import set_up_process
 from orchestrator.fleet.fleet import Fleet, FleetHooks
 from orchestrator.fleet.pool import PoolPlan, WorkerPool
@@ -59,7 +59,7 @@ def run_fleet(
     """Run a fleet to its end; return it and the seconds from first shard to last commit."""
     crew = WorkerPool(setup, PoolPlan(nodes=("",) * workers, max_workers=workers, cpus=cpus))
     table = ShardTable(plan_shards(num_images, shard_size), straggler_floor_s=3.0)
-    fleet = Fleet(table, crew, FleetHooks(decide=dict))
+    fleet = Fleet(table, crew, FleetHooks(decide=lambda proposal: proposal))
     fleet.run(threading.Event(), lambda: 10.0)
     totals = fleet.totals
     assert totals.first_draw_at is not None
@@ -164,7 +164,7 @@ def _bare_pace_here(store_uri: str, threads: int) -> float:
     store = open_store(store_uri)
     spec = stored_job(pace_job(store_uri, 1, threads))
     assert isinstance(spec, SampleJob)
-    model = ResolvedModel.from_json(resolve_model(store, spec.model))
+    model = resolve_model(store, spec.model)
     network, info = load_model(fetch_model(store, model).folder)
     compute = ComputeDecision(num_threads=threads)
     set_up_process(compute)
@@ -237,7 +237,11 @@ def growth() -> Row:
 
     stop = threading.Event()
     table = ShardTable(plan_shards(10**9, 10))
-    fleet = Fleet(table, WorkerPool(FakeSetup(), plan), FleetHooks(decide=dict, tick=tick))
+    fleet = Fleet(
+        table,
+        WorkerPool(FakeSetup(), plan),
+        FleetHooks(decide=lambda proposal: proposal, tick=tick),
+    )
     fleet.run(stop, lambda: 5.0)
     return {"growth_s": drew_at[0] - freed_at[0]}
 

@@ -1,8 +1,6 @@
 """A studio that draws nothing, so that a benchmark measures the fleet alone."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from orchestrator.artifacts.samples.shards import (
     hash_pixels,
 )
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.studio import Result
 from orchestrator.store.keys import JobPaths
@@ -49,11 +48,11 @@ class FakeWork:
         self._store = open_store(setup.store_uri) if setup.store_uri else None
         self._pixels = np.full((setup.shard_size, 8, 8, 1), 128, np.uint8)
 
-    def prepare(self, decisions: Mapping[str, Any] | None) -> dict[str, Any]:
+    def prepare(self, decisions: Decisions | None) -> Decisions:
         """Have nothing to decide."""
-        return {"fake": True}
+        return Decisions({"fake": True})
 
-    def begin(self, decisions: Mapping[str, Any]) -> list[str]:
+    def begin(self, decisions: Decisions) -> list[str]:
         """Have nothing to build."""
         return []
 

@@ -10,7 +10,7 @@ import torch
 from ddpm.compute import ComputeDecision
 from ddpm.process.sampling import draw, to_uint8
 from ddpm.training.checkpoint import load_model
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
+from orchestrator.artifacts.checkpoints.resolve import fetch_model, resolve_model
 from orchestrator.artifacts.samples.manifest import SetHash
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.artifacts.samples.verify import verify_samples
@@ -54,7 +54,7 @@ def expected(fleets: Fleets) -> str:
 
 def bare_set_sha256(store: ObjectStore, spec: SampleJob) -> str:
     """Draw a set with the library alone, in order; return its hash."""
-    model = ResolvedModel.from_json(resolve_model(store, spec.model))
+    model = resolve_model(store, spec.model)
     network, info = load_model(fetch_model(store, model).folder)
     compute, set_hash = ComputeDecision(), SetHash()
     denoiser, diffusion = build_denoiser(network, compute), build_diffusion(info, compute.device)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel
+from orchestrator.artifacts.samples.decisions import SET_DECISIONS
 from orchestrator.artifacts.samples.export import export_samples
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.artifacts.samples.verify import verify_samples
@@ -20,6 +20,7 @@ from orchestrator.cli.output import plain
 from orchestrator.client.garbage import collect_garbage
 from orchestrator.client.status import job_status, list_jobs, request
 from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
@@ -119,13 +120,14 @@ def test_a_half_drawn_old_shard_goes_on_to_the_bits_it_would_have_had(store: Mem
     paths = JobPaths(HALF_DRAWN)
     spec = read_submission(RecordStore(store), HALF_DRAWN)
     assert isinstance(spec, SampleJob)
-    decisions = json.loads(store.get(paths.decisions).body)
+    decisions = read_decisions(store, paths)
+    assert decisions is not None
     setup = StoreSetup(
         store_uri="",
         job_id=HALF_DRAWN,
         attempt=2,
         spec=spec,
-        model=ResolvedModel.from_json(decisions["model"]),
+        model=SET_DECISIONS.of(decisions.values).model,
         cpus=1,
         uses_gpu=False,
     )

@@ -5,7 +5,6 @@ compiled network, and prints what became of each and after how many reverse step
 told to stop after so many, and leaves a partial.
 """
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,10 @@ from ddpm.config import (
 from ddpm.training.checkpoint import save_state
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
+from orchestrator.artifacts.checkpoints.resolve import resolve_model
+from orchestrator.artifacts.samples.decisions import SET_DECISIONS
 from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.setup import StoreSetup
@@ -110,18 +111,18 @@ def open_studio(store: FolderStore, job_id: str, attempt: int) -> StoreStudio:
         job_id=job_id,
         attempt=attempt,
         spec=SPEC,
-        model=ResolvedModel.from_json(resolve_model(store, SPEC.model)),
+        model=resolve_model(store, SPEC.model),
         cpus=1,
         uses_gpu=False,
     )
     studio, paths = StoreStudio(store, setup, f"{attempt}-worker-0"), JobPaths(job_id)
-    decided = store.exists(paths.decisions)
-    decisions = json.loads(store.get(paths.decisions).body) if decided else None
+    decisions = read_decisions(store, paths)
     proposal = studio.prepare(decisions)
     if decisions is None:
         decisions = proposal
-        store.put(paths.decisions, json.dumps(decisions).encode())
-    assert decisions["compute"]["compiled"], decisions["compute"]["reason"]
+        store.put(paths.decisions, decisions.encode())
+    compute = SET_DECISIONS.of(decisions.values).compute
+    assert compute["compiled"], compute["reason"]
     studio.begin(decisions)
     return studio
 

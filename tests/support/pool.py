@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,7 @@ from orchestrator.fleet.fleet import Fleet, FleetHooks
 from orchestrator.fleet.table import ShardTable
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.fleet.workers import PoolWorker
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.drawing import Canvas
 from orchestrator.sampling.studio import Result
@@ -24,7 +25,7 @@ class Desk:
 
     drawn: list[tuple[str, int]] = field(default_factory=list)
     partials: list[tuple[int, str]] = field(default_factory=list)
-    begun: list[Mapping[str, Any]] = field(default_factory=list)
+    begun: list[Decisions] = field(default_factory=list)
     before_drawing: Callable[[str, ShardTask, Watch], None] = lambda worker, task, watch: None
     drawing: dict[str, int] = field(default_factory=dict)
     committed: set[int] = field(default_factory=set)
@@ -42,11 +43,11 @@ class FakeWork:
     desk: Desk
     worker: str
 
-    def prepare(self, decisions: Mapping[str, Any] | None) -> dict[str, Any]:
+    def prepare(self, decisions: Decisions | None) -> Decisions:
         """Propose the worker's own name."""
-        return {} if decisions else {"decided_by": self.worker}
+        return Decisions() if decisions else Decisions({"decided_by": self.worker})
 
-    def begin(self, decisions: Mapping[str, Any]) -> list[str]:
+    def begin(self, decisions: Decisions) -> list[str]:
         """Remember what was decided."""
         self.desk.begun.append(decisions)
         return []
@@ -94,7 +95,7 @@ class ThreadPool:
         """Workers are always placed here."""
         return 0.0
 
-    def start_missing(self, decisions: Mapping[str, Any] | None) -> None:
+    def start_missing(self, decisions: Decisions | None) -> None:
         """Fill the pool."""
         while len(self.workers) < self.max_workers:
             name = f"worker-{self.started}"
@@ -167,5 +168,5 @@ def fleet_of(
     """
     pool = ThreadPool(desk, workers)
     table = ShardTable(plan_shards(num_shards, 1), straggler_floor_s=straggler_floor_s)
-    decide = hooks.pop("decide", dict)
+    decide = hooks.pop("decide", lambda proposal: proposal)
     return Fleet(table, pool, FleetHooks(decide=decide, **hooks)), pool

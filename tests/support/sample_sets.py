@@ -1,7 +1,7 @@
 """Whole sample sets and data sets in a store, without a training or a fleet."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,15 @@ from orchestrator.artifacts.samples.shards import (
     hash_pixels,
     origin_of,
 )
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
+from tests.support.models import model_of
 
-DECISIONS = {"model": {"commit_sha256": "c"}, "sampling": {"seed": 0}}
+DECISIONS = Decisions({"model": asdict(model_of("t")), "sampling": {"seed": 0}})
 
 
 def put_set(
@@ -41,7 +43,7 @@ def put_set(
         shard_size=shard_size,
     )
     store.put(paths.spec, spec.model_dump_json().encode())
-    store.put(paths.decisions, json.dumps(DECISIONS).encode())
+    store.put(paths.decisions, DECISIONS.encode())
     shards, plan = SampleShards(store, paths), plan_shards(len(pixels), shard_size)
     for shard in plan:
         shards.commit(_put(store, paths, shard, pixels[shard.start : shard.stop]))

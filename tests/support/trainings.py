@@ -46,7 +46,7 @@ def begun(store: MemoryStore, job_id: str) -> Attempt:
     """Admit a queued training on one CPU and return its next attempt."""
     records = RecordStore(store)
     current, spec = records.read(job_id), read_spec(records, job_id)
-    model = resolve_model(store, spec.model_input) if spec.model_input else {}
+    model = resolve_model(store, spec.model_input) if spec.model_input else None
     number = current.record.attempt + 1
     placement = Placement(workers_by_node={"n1": 1}, cpus_per_worker=1, gpus_per_worker=0.0)
     entry = AttemptRecord(number=number, started_at=store.now(), node_ids=("n1",))

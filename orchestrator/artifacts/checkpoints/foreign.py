@@ -13,8 +13,9 @@ from ddpm.errors import CheckpointFormatError, ForeignModelError
 from ddpm.exchange.folders import read_folder, write_checkpoint, write_folder
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import describe_file, hash_of_files
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
+from orchestrator.artifacts.checkpoints.resolve import fetch_model, resolve_model
 from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths, check_name
@@ -48,7 +49,7 @@ def export_folder(store: ObjectStore, ref: ModelRef, folder: Path) -> ResolvedMo
         BadInputError: The folder holds something already, or diffusers has no such model.
         CheckpointError, JobNotFoundError: There is no such checkpoint.
     """
-    model = ResolvedModel.from_json(resolve_model(store, ref))
+    model = resolve_model(store, ref)
     local = fetch_model(store, model)
     try:
         if folder.exists() and any(folder.iterdir()):

@@ -3,10 +3,8 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore, LocalCheckpoint
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit, decode_commit
@@ -19,6 +17,7 @@ from orchestrator.errors import (
     StoreRefusedError,
 )
 from orchestrator.jobs.lookup import exact_job_id
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
@@ -31,44 +30,15 @@ Registry = Callable[[str], str]
 """Takes `name@alias` or `name/version`; returns the s3:// URI of the checkpoint's commit."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResolvedModel:
-    """One checkpoint.
-
-    Attributes:
-        store_uri: The store that it lies in; "" for the job's own.
-        job_id: The training job that made it.
-        step: Its training steps.
-        commit_key: Key of its commit.
-        commit_sha256: Hash over the names, sizes and hashes of its files.
-        weights: The file of the weights, without its ending.
-    """
-
-    store_uri: str = ""
-    job_id: str
-    step: int
-    commit_key: str
-    commit_sha256: str
-    weights: str = "ema"
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "ResolvedModel":
-        """Read what `resolve_model` gave; keys of later versions are ignored."""
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
-
-
 def resolve_model(
     store: ObjectStore, ref: ModelRef, registry: Registry | None = None
-) -> dict[str, Any]:
+) -> ResolvedModel:
     """Find the checkpoint that a job file means, and prove that it is whole.
 
     Args:
         store: Where the jobs are.
         ref: What the job file says.
         registry: Looks registered models up; None where there is none.
-
-    Returns:
-        The fields of `ResolvedModel`, for the job's record.
 
     Raises:
         JobNotFoundError: There is no such training job.
@@ -77,13 +47,13 @@ def resolve_model(
     """
     if ref.job is not None:
         found = _of_job(store, exact_job_id(store, ref.job), ref.step)
-        return asdict(_described("", found[0], found[1], ref))
+        return _described("", found[0], found[1], ref)
     uri = ref.checkpoint
     if uri is None:
         if registry is None:
             raise BadInputError(f"model.registered: {ref.registered} needs MLFLOW_TRACKING_URI")
         uri = registry(str(ref.registered))
-    return asdict(_of_uri(store, uri, ref))
+    return _of_uri(store, uri, ref)
 
 
 def checkpoint_cache() -> Path:

@@ -4,9 +4,9 @@ The rule is stored with what was decided, so it is part of the set's origin, and
 set can tell the label of every image without a table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ddpm.config import ConfigError, SamplingConfig
 
@@ -46,7 +46,7 @@ class LabelRule:
         blocks = np.searchsorted(np.cumsum(self.counts), indices, side="right")
         return classes[np.minimum(blocks, len(classes) - 1)]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain JSON values."""
         return {
             "kind": self.kind,
@@ -54,19 +54,6 @@ class LabelRule:
             "counts": list(self.counts),
             "class_names": list(self.class_names),
         }
-
-
-def rule_of(decisions: Mapping[str, Any]) -> LabelRule | None:
-    """Return the rule that was decided for a set; None for one without labels."""
-    stored = decisions.get("labels")
-    if stored is None:
-        return None
-    return LabelRule(
-        kind=stored["kind"],
-        classes=tuple(stored["classes"]),
-        counts=tuple(stored["counts"]),
-        class_names=tuple(stored["class_names"]),
-    )
 
 
 def make_rule(

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from orchestrator.artifacts.samples.labels import LabelRule, rule_of
+from orchestrator.artifacts.samples.decisions import SET_DECISIONS
+from orchestrator.artifacts.samples.labels import LabelRule
 from orchestrator.artifacts.samples.shards import (
     Pixels,
     SampleShards,
@@ -26,6 +27,7 @@ from orchestrator.artifacts.samples.shards import (
     origin_of,
 )
 from orchestrator.errors import ConditionFailedError, ShardDamagedError
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import ShardPlan
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
@@ -179,9 +181,9 @@ class BackgroundReader:
         self._reading: Future[bool] | None = None
         self._reader: SetReader | None = None
 
-    def start(self, decisions: dict[str, Any]) -> dict[str, Any]:
+    def start(self, decisions: Decisions) -> Decisions:
         """Begin, now that it is decided what the set comes from; return the decisions."""
-        origin, rule = origin_of(decisions), rule_of(decisions)
+        origin, rule = origin_of(decisions), SET_DECISIONS.of(decisions.values).labels
         reader = SetReader(self._shards, self._plan, origin, self._num_first, rule)
         self._reading = self._executor.submit(reader.follow, self._is_committed, self._ended)
         self._reader = reader

@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.artifacts.images import decode_png, encode_png
+from orchestrator.artifacts.samples.decisions import SET_DECISIONS
 from orchestrator.errors import (
     ConditionFailedError,
     DatasetError,
     ObjectNotFoundError,
     ShardDamagedError,
 )
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -120,12 +122,17 @@ def suffix_of(shard_format: Format) -> str:
     return _SUFFIXES[shard_format]
 
 
-def origin_of(decisions: Mapping[str, Any]) -> SetOrigin:
-    """Return what fixes a set's bits, from what was decided once for the job."""
-    fixed = {key: value for key, value in decisions.items() if key not in _NOT_FIXING}
+def origin_of(decisions: Decisions) -> SetOrigin:
+    """Return what fixes a set's bits, from what was decided once for the job.
+
+    Raises:
+        StoredFormError: That cannot be read, or is of a newer version.
+    """
+    fixed = {key: value for key, value in decisions.values.items() if key not in _NOT_FIXING}
+    decided = SET_DECISIONS.of(decisions.values)
     return SetOrigin(
-        checkpoint_sha256=str(decisions["model"]["commit_sha256"]),
-        seed=int(decisions["sampling"]["seed"]),
+        checkpoint_sha256=decided.model.commit_sha256,
+        seed=int(str(decided.sampling["seed"])),
         decisions_sha256=hash_bytes(json.dumps(fixed, sort_keys=True).encode()),
     )
 

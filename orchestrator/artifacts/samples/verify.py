@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.artifacts.samples.labels import LabelRule, rule_of
+from orchestrator.artifacts.samples.decisions import SET_DECISIONS
+from orchestrator.artifacts.samples.labels import LabelRule
 from orchestrator.artifacts.samples.manifest import SetHash, check_fits, read_manifest
 from orchestrator.artifacts.samples.shards import (
     Pixels,
@@ -19,11 +20,11 @@ from orchestrator.artifacts.samples.shards import (
 )
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, ShardDamagedError
+from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.jobs.units import Shard, ShardPlan, plan_shards
 from orchestrator.specs.job import SampleJob
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -90,14 +91,14 @@ class SampleSet:
     @property
     def origin(self) -> SetOrigin | None:
         """What the set comes from; None if nothing was ever drawn."""
-        found = read_json(self.store, self.paths.decisions)
-        return origin_of(found[0]) if found else None
+        decided = read_decisions(self.store, self.paths)
+        return origin_of(decided) if decided else None
 
     @functools.cached_property
     def rule(self) -> LabelRule | None:
         """Which image has which label; None for a set without."""
-        found = read_json(self.store, self.paths.decisions)
-        return rule_of(found[0]) if found else None
+        decided = read_decisions(self.store, self.paths)
+        return SET_DECISIONS.of(decided.values).labels if decided else None
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest.

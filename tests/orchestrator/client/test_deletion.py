@@ -35,6 +35,7 @@ from orchestrator.store.objects import OpenUpload
 from tests.orchestrator.controller.test_smoke_gate import spec
 from tests.support.cluster import FakeCluster
 from tests.support.fakes import FaultyStore, MemoryStore
+from tests.support.models import model_of
 
 
 def put_job(store: MemoryStore, folder: Path, job_id: str, state: JobState) -> JobPaths:
@@ -103,8 +104,7 @@ def test_a_deleted_job_is_gone_with_all_that_it_wrote(store: MemoryStore) -> Non
 def test_a_deleted_set_lets_go_of_the_checkpoint_that_was_kept_for_it(store: MemoryStore) -> None:
     """The training's retention may take it then."""
     sample = set_of(store, "set", "old")
-    commit = JobPaths("old").checkpoint(5)
-    model = {"store_uri": "", "job_id": "old", "step": 5, "commit_key": commit}
+    model = model_of("old", 5)
     assert hold_model(store, model, sample)
     mark = JobPaths("old").reference(5, sample)
     assert store.exists(mark)
@@ -128,7 +128,7 @@ def test_what_a_sample_set_draws_from_stays_and_the_set_is_named(store: MemorySt
         find_deletable(store, "old")
     records = RecordStore(store)
     record = records.read(sample).record
-    resolved = replace(record, model={"job_id": "old"})
+    resolved = replace(record, model=model_of("old"))
     store.put(JobPaths(sample).record, RECORD.encode(resolved))
     assert references_to(store, ["old"]) == [f"the sample set {sample}"]
     assert references_to(store, ["busy"]) == []

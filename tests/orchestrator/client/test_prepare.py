@@ -238,7 +238,7 @@ def test_a_folder_of_diffusers_becomes_a_checkpoint_that_the_job_starts_from(
     init = specs[0].init
     assert init.checkpoint.startswith(f"{store.uri}/jobs/imported-")
     model = resolve_model(store, init)
-    assert (model["step"], model["weights"]) == (0, "ema")
+    assert (model.step, model.weights) == (0, "ema")
 
 
 def test_an_average_that_the_training_does_not_keep_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from orchestrator.specs.sections import ModelRef, TrainResources
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import StoredObject
+from tests.support.models import model_of
 from tests.support.world import World, train_job
 
 
@@ -503,10 +504,9 @@ def test_a_checkpoint_that_a_set_draws_from_is_kept_for_it(
 ) -> None:
     """The training may be retried, and would delete it; one that is gone is looked for again."""
     commit = JobPaths("digits").checkpoint(7)
-    model = {"store_uri": "", "job_id": "digits", "step": 7, "commit_key": commit}
     if is_there:
         world.store.put(commit, b"{}")
-    monkeypatch.setattr(ModelFinder, "find", lambda *_: ModelResolution(model))
+    monkeypatch.setattr(ModelFinder, "find", lambda *_: ModelResolution(model_of("digits", 7)))
     sampling = submit_job(
         world.store,
         SampleJob(kind="sample", name="s", model=ModelRef(job="digits"), num_samples=4),

@@ -9,6 +9,7 @@ from orchestrator.errors import TrackingError
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.objects import ObjectStore
 from tests.support.fakes import MemoryStore
+from tests.support.models import model_of
 
 REGISTERED, TRAINED = ModelRef(registered="digits@champion"), ModelRef(job="digits")
 
@@ -21,7 +22,7 @@ def test_an_mlflow_that_is_down_is_not_asked_for_each_job_in_each_loop() -> None
         asked.append(ref)
         if ref.registered is not None and len(asked) < 3:
             raise TrackingError("no answer")
-        return ModelResolution({"step": 1})
+        return ModelResolution(model_of("t", 1))
 
     store = MemoryStore()
     finder, now = ModelFinder(store, find), store.now()
@@ -30,7 +31,7 @@ def test_an_mlflow_that_is_down_is_not_asked_for_each_job_in_each_loop() -> None
     assert finder.find(TRAINED, now).waits_for is None
     assert asked == [REGISTERED, TRAINED]
     later = now + ASK_AGAIN_AFTER + timedelta(seconds=1)
-    assert finder.find(REGISTERED, later).model == {"step": 1}
+    assert finder.find(REGISTERED, later).model == model_of("t", 1)
 
 
 def test_a_checkpoint_that_takes_long_to_read_holds_up_no_loop() -> None:
@@ -40,7 +41,7 @@ def test_a_checkpoint_that_takes_long_to_read_holds_up_no_loop() -> None:
     def find(store: ObjectStore, ref: ModelRef) -> ModelResolution:
         begun.append(ref)
         may_end.wait(30)
-        return ModelResolution({"step": 1})
+        return ModelResolution(model_of("t", 1))
 
     store = MemoryStore()
     finder = ModelFinder(store, find, patience_s=0.05)
@@ -50,7 +51,7 @@ def test_a_checkpoint_that_takes_long_to_read_holds_up_no_loop() -> None:
     deadline = time.monotonic() + 30
     while not (found := finder.find(TRAINED, store.now())).model:
         assert time.monotonic() < deadline
-    assert found.model == {"step": 1}
+    assert found.model == model_of("t", 1)
     assert begun == [TRAINED]
 
 
@@ -58,7 +59,7 @@ def test_a_disk_that_takes_no_checkpoint_is_named_and_waited_for() -> None:
     """Somebody makes room; until then the job says why it waits."""
     answers: list[Exception | ModelResolution] = [
         OSError(28, "No space left on device"),
-        ModelResolution({"step": 1}),
+        ModelResolution(model_of("t", 1)),
     ]
 
     def find(store: ObjectStore, ref: ModelRef) -> ModelResolution:
@@ -72,4 +73,6 @@ def test_a_disk_that_takes_no_checkpoint_is_named_and_waited_for() -> None:
     now = store.now()
     for _ in range(3):  # each try may be a long download
         assert "No space left" in (finder.find(TRAINED, now).waits_for or "")
-    assert finder.find(TRAINED, now + ASK_AGAIN_AFTER + timedelta(seconds=1)).model == {"step": 1}
+    assert finder.find(TRAINED, now + ASK_AGAIN_AFTER + timedelta(seconds=1)).model == model_of(
+        "t", 1
+    )

@@ -16,7 +16,7 @@ from orchestrator.errors import BadInputError, ShardDamagedError
 from orchestrator.evaluation.driver import Evaluation
 from orchestrator.evaluation.extractors import extractor_sha256
 from orchestrator.evaluation.feature_shards import FeatureShards
-from orchestrator.evaluation.worker import FeatureSetup, FeatureWorker, sets_of
+from orchestrator.evaluation.worker import FeatureSetup, FeatureWorker
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import JoinedPlan
@@ -67,7 +67,7 @@ class Evaluated:
             features = FeatureShards(
                 self.store,
                 extractor_sha256(evaluation.spec.extractor),
-                sets_of(evaluation.decisions)[number].sha256,
+                evaluation.sets[number].sha256,
             )
             if not features.is_committed(own):
                 task = ShardTask(shard)
@@ -188,9 +188,9 @@ def test_what_is_compared_is_fixed_by_the_first_attempt(
 ) -> None:
     """A set that was drawn anew in between must not be mixed with features of the old one."""
     job = Evaluated(store, "quality", spec_of(store, of=SetRef(job="drawn")))
-    before = job.begin(metrics).decisions
+    before = job.begin(metrics).sets
     store.delete(JobPaths("drawn").manifest)
-    assert job.begin(metrics).decisions["of"] == before["of"]
+    assert job.begin(metrics).sets == before
 
 
 def test_damaged_features_are_not_compared(store: MemoryStore, metrics: MetricWriter) -> None:

@@ -14,7 +14,7 @@ import torch
 from ddpm.config import DiffusionConfig
 from ddpm.process.code_length import discretized_gaussian_log_likelihood
 from ddpm.process.gaussian import GaussianDiffusion, model_log_variance
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, resolve_model
+from orchestrator.artifacts.checkpoints.resolve import resolve_model
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.client.plan import plan_of
 from orchestrator.errors import BadInputError, ShardDamagedError
@@ -53,7 +53,7 @@ class Measured:
 
     def worker(self) -> LikelihoodWorker:
         """Return a worker that is about to compute."""
-        model = ResolvedModel.from_json(resolve_model(self.store, self.spec.model))
+        model = resolve_model(self.store, self.spec.model)
         setup = LikelihoodSetup(
             store_uri="", job_id=self.job_id, spec=self.spec, model=model, cpus=1, uses_gpu=False
         )

@@ -11,6 +11,7 @@ from orchestrator.fleet.actor import Hello
 from orchestrator.fleet.drains import Drains
 from orchestrator.fleet.pool import PoolPlan, WorkerPool
 from orchestrator.fleet.workers import PoolWorker
+from orchestrator.jobs.decisions import Decisions
 from tests.support.pool import Desk
 
 
@@ -18,7 +19,7 @@ def pool_on(*nodes: str, told: list[str]) -> WorkerPool:
     """Return a pool with a worker on each of its nodes."""
     pool = WorkerPool(Desk(), PoolPlan(nodes=nodes, max_workers=4, cpus=1.0, tell=told.append))
     for slot, node in enumerate(nodes):
-        hello = Hello(proposal={}, node_id=node, pid=1)
+        hello = Hello(proposal=Decisions(), node_id=node, pid=1)
         worker = PoolWorker(
             name=f"worker-{slot}", rank=slot, slot=slot, actor=slot, asked_at=0.0, hello=hello
         )

@@ -2,8 +2,6 @@
 
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
@@ -11,6 +9,7 @@ from orchestrator.errors import StoreUnavailableError, WorkersLostError
 from orchestrator.fleet.actor import Orders, WorkerActor
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import Canvas
 from orchestrator.sampling.studio import Result
@@ -35,18 +34,17 @@ def test_each_shard_is_drawn_once_where_nothing_goes_wrong() -> None:
 def test_first_proposal_decides_for_all() -> None:
     """Two workers on different machines must not compute differently."""
     desk = Desk()
-    decided: list[Mapping[str, Any]] = []
+    decided: list[Decisions] = []
 
-    def decide(proposal: Mapping[str, Any]) -> Mapping[str, Any]:
+    def decide(proposal: Decisions) -> Decisions:
         decided.append(proposal)
-        return {"decided": proposal["decided_by"]}
+        return Decisions({"decided": proposal.values["decided_by"]})
 
     fleet, _ = fleet_of(desk, decide=decide)
     fleet.run(threading.Event(), no_grace)
     assert len(decided) == 1
-    assert {tuple(begun.items()) for begun in desk.begun} == {
-        (("decided", decided[0]["decided_by"]),)
-    }
+    assert all(begun.values == {"decided": decided[0].values["decided_by"]} for begun in desk.begun)
+    assert len(desk.begun) > 1
 
 
 def test_shards_of_a_dead_worker_are_drawn_by_others() -> None:
@@ -237,7 +235,7 @@ class SlowStarters(Desk):
 class SlowStarter(FakeWork):
     """Compiles until the test is content."""
 
-    def begin(self, decisions: Mapping[str, Any]) -> list[str]:
+    def begin(self, decisions: Decisions) -> list[str]:
         """Wait, unless it is the first."""
         assert isinstance(self.desk, SlowStarters)
         if self.worker != "worker-0":
@@ -328,6 +326,6 @@ def test_a_worker_that_is_closed_waits_for_no_shard() -> None:
     """Its thread would keep the process from ending."""
     worker = WorkerActor(Desk(), "idle")
     worker.prepare(None)
-    worker.exchange(Orders(decisions={"decided_by": "idle"}, wait_s=0.05))
+    worker.exchange(Orders(decisions=Decisions({"decided_by": "idle"}), wait_s=0.05))
     worker.close()
     worker._drawer.shutdown(wait=True)

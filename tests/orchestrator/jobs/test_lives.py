@@ -21,6 +21,7 @@ from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from tests.support.failing import FailingWorld, check_history, history
+from tests.support.models import model_of
 from tests.support.world import train_job
 
 _S = JobState
@@ -246,9 +247,7 @@ LIVES: dict[str, Callable[[FailingWorld], None]] = {
 @pytest.fixture(autouse=True)
 def _found_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint that a set draws from is found at once."""
-    commit = JobPaths("t").checkpoint(10)
-    model = {"store_uri": "", "job_id": "t", "step": 10, "commit_key": commit}
-    monkeypatch.setattr(ModelFinder, "find", lambda *_: ModelResolution(model))
+    monkeypatch.setattr(ModelFinder, "find", lambda *_: ModelResolution(model_of("t")))
 
 
 def lived(name: str, fail_at: int = 0, mode: str = "") -> FailingWorld:

@@ -1,25 +1,20 @@
 """A sample run in MLflow names what its images come from."""
 
-from typing import Any
+from dataclasses import replace
 
+from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.sampling.origin import tell_origin
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.lines import DatasetLine, TagsLine, decode_lines, segments
 from orchestrator.tracking.writer import MetricWriter
 from tests.support.fakes import MemoryStore
+from tests.support.models import model_of
 from tests.support.world import train_job
 
-MODEL = {
-    "store_uri": "",
-    "job_id": "digits-1",
-    "step": 1000,
-    "commit_key": "jobs/digits-1/checkpoints/step-000001000.json",
-    "commit_sha256": "ab" * 32,
-    "weights": "ema",
-}
+MODEL = model_of("digits-1", 1000, commit_sha256="ab" * 32)
 
 
-def lines_of(store: MemoryStore, model: dict[str, Any]) -> tuple[dict[str, str], list[DatasetLine]]:
+def lines_of(store: MemoryStore, model: ResolvedModel) -> tuple[dict[str, str], list[DatasetLine]]:
     """Return the tags and the data sets that a set of a model is told with."""
     paths = JobPaths("drawn-1").attempt(1)
     with MetricWriter(store, paths) as metrics:
@@ -38,7 +33,7 @@ def test_a_set_names_model_checkpoint_code_and_the_data_of_the_model() -> None:
     store.put(JobPaths("digits-1").spec, spec.model_dump_json().encode())
     tags, datasets = lines_of(store, MODEL)
     assert tags["ddpmctl.model"] == "step 1000 of digits-1, ema"
-    assert tags["ddpmctl.commit"] == f"{store.uri}/{MODEL['commit_key']}"
+    assert tags["ddpmctl.commit"] == f"{store.uri}/{MODEL.commit_key}"
     assert tags["ddpmctl.commit_sha256"] == "ab" * 32
     assert len(tags["ddpmctl.code_sha256"]) >= 12
     (dataset,) = datasets
@@ -47,7 +42,7 @@ def test_a_set_names_model_checkpoint_code_and_the_data_of_the_model() -> None:
 
 def test_a_model_of_elsewhere_or_one_that_is_gone_has_no_data_to_name() -> None:
     """A set is no worse for that, and its run is told all the same."""
-    elsewhere = {**MODEL, "store_uri": "s3://other/prefix"}
+    elsewhere = replace(MODEL, store_uri="s3://other/prefix")
     tags, datasets = lines_of(MemoryStore(), elsewhere)
     assert tags["ddpmctl.commit"].startswith("s3://other/prefix/jobs/")
     assert datasets == []

@@ -1,6 +1,7 @@
 """A worker draws only what it can draw as was decided, and says why where it cannot."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 
 from ddpm.config import ConfigError, Family, SamplingConfig
 from ddpm.training.checkpoint import load_model
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
+from orchestrator.artifacts.checkpoints.resolve import fetch_model, resolve_model
+from orchestrator.artifacts.samples.decisions import SET_DECISIONS
 from orchestrator.errors import BadInputError
 from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import plan_shards
 from orchestrator.lifecycle.causes import reason_of
 from orchestrator.lifecycle.state import Reason
@@ -52,7 +55,7 @@ def studio_of(store: MemoryStore, **sampling: Any) -> StoreStudio:
         job_id="set",
         attempt=1,
         spec=spec,
-        model=ResolvedModel.from_json(resolve_model(store, spec.model)),
+        model=resolve_model(store, spec.model),
         cpus=1,
         uses_gpu=False,
     )
@@ -81,13 +84,13 @@ def test_worker_refuses_what_it_cannot_honour(
 ) -> None:
     """A set that was begun otherwise would not be one set any more."""
     studio = studio_of(store)
-    decisions = deepcopy(studio.prepare(None))
+    decisions: dict[str, Any] = deepcopy(dict(studio.prepare(None).values))
     inner = decisions
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = value
     with pytest.raises(BadInputError, match=told):
-        studio.begin(decisions)
+        studio.begin(Decisions(decisions))
 
 
 def test_other_hardware_is_remarked_and_not_in_the_way(store: MemoryStore) -> None:
@@ -95,7 +98,7 @@ def test_other_hardware_is_remarked_and_not_in_the_way(store: MemoryStore) -> No
     studio = studio_of(store)
     decisions = studio.prepare(None)
     assert studio.begin(decisions) == []
-    (remark,) = studio.begin({**decisions, "hardware": "a machine of long ago"})
+    (remark,) = studio.begin(Decisions({**decisions.values, "hardware": "a machine of long ago"}))
     assert "a machine of long ago" in remark
 
 
@@ -142,19 +145,24 @@ def test_weighing_the_work_leaves_the_weights_as_they_are(store: MemoryStore) ->
 
 def test_a_set_records_the_variance_that_it_is_drawn_with(store: MemoryStore) -> None:
     """A later version may have another default; this set keeps its own."""
-    assert studio_of(store).prepare(None)["sampling"]["variance"] == "fixed_small"
-    assert studio_of(store, num_steps=50).prepare(None)["sampling"]["variance"] == "fixed_large"
-    assert studio_of(store, method="ddim").prepare(None)["sampling"]["variance"] is None
+
+    def variance(**sampling: Any) -> object:
+        proposal = studio_of(store, **sampling).prepare(None)
+        return SET_DECISIONS.of(proposal.values).sampling["variance"]
+
+    assert variance() == "fixed_small"
+    assert variance(num_steps=50) == "fixed_large"
+    assert variance(method="ddim") is None
 
 
 def test_a_set_of_an_earlier_version_keeps_the_variance_of_its_time(store: MemoryStore) -> None:
     """It left the variance open and took the model's; a repaired shard must fit its neighbours."""
     studio = studio_of(store)
-    decisions = studio.prepare(None)
-    old = dict(decisions["sampling"])
+    decided = SET_DECISIONS.of(studio.prepare(None).values)
+    old = dict(decided.sampling)
     for field in ("keep_epsilon",):
         del old[field]
     old["variance"] = None
     _, info = load_model(fetch_model(store, studio._setup.model).folder)
-    assert recorded_sampling({"sampling": old}, info).variance == "fixed_large"
-    assert recorded_sampling(decisions, info).variance == "fixed_small"
+    assert recorded_sampling(replace(decided, sampling=old), info).variance == "fixed_large"
+    assert recorded_sampling(decided, info).variance == "fixed_small"

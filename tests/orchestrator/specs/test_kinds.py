@@ -29,6 +29,7 @@ from orchestrator.specs.kinds import (
 )
 from orchestrator.specs.sections import ModelRef, WorkerRange
 from tests.support.fakes import MemoryStore
+from tests.support.models import model_of
 from tests.support.world import World
 
 
@@ -141,7 +142,7 @@ def test_a_further_kind_is_planned_started_and_finished() -> None:
     assert plan_of(spec, world.store)["times"] == 3
     job_id = submit_job(world.store, spec).job_id
     current = world.records.read(job_id)
-    world.records.write(current, replace(current.record, model={"job_id": "t"}))
+    world.records.write(current, replace(current.record, model=model_of("t")))
     world.controller = world.new_controller()
     world.step()
     started = world.cluster.started[f"{job_id}.1"]

@@ -12,9 +12,9 @@ from ddpm.network.unet import UNet
 from orchestrator.errors import SmokeTestError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.causes import reason_of
-from orchestrator.lifecycle.state import HAS_TRAINED, JobState, Reason
+from orchestrator.lifecycle.state import JobState, Reason
 from orchestrator.store.keys import JobPaths
-from orchestrator.training.decisions import MICROBATCH, TrainingDecisions
+from orchestrator.training.decisions import HAS_TRAINED, MICROBATCH, TrainingDecisions
 from tests.support.fakes import MemoryStore
 from tests.support.trainings import (
     TRAIN,
@@ -115,17 +115,17 @@ def test_workers_of_an_attempt_agree_whoever_comes_first(tmp_path: Path) -> None
     submit_training(tmp_path, store, "t", TRAIN)
     training = TrainingConfig(num_steps=1, global_batch_size=4)
     first = TrainingDecisions(begun(store, "t"), training, 1)
-    assert first.fix({"compute": "a", MICROBATCH: 4})["compute"] == "a"
+    assert first.fix({"compute": "a", MICROBATCH: 4}).values["compute"] == "a"
     end(store, "t", JobState.QUEUED, Reason.OUT_OF_MEMORY)
     attempt = begun(store, "t")
     ranks = [TrainingDecisions(attempt, training, 1) for _ in range(2)]
     said = [r.fix({"compute": c, MICROBATCH: 2}) for r, c in zip(ranks, "bc", strict=True)]
-    assert [(one["compute"], one["attempt"]) for one in said] == [("b", 2), ("b", 2)]
+    assert [(one.values["compute"], one.values["attempt"]) for one in said] == [("b", 2), ("b", 2)]
     ranks[0].confirm()
     end(store, "t", JobState.QUEUED, Reason.OUT_OF_MEMORY)
     later = TrainingDecisions(begun(store, "t"), training, 1)
     assert later.proposed_size == 1
-    assert later.fix({"compute": "d", MICROBATCH: 1})["compute"] == "b"
+    assert later.fix({"compute": "d", MICROBATCH: 1}).values["compute"] == "b"
 
 
 def test_decisions_of_earlier_versions_stand(tmp_path: Path) -> None:
@@ -134,4 +134,5 @@ def test_decisions_of_earlier_versions_stand(tmp_path: Path) -> None:
     submit_training(tmp_path, store, "t", TRAIN)
     store.put(JobPaths("t").decisions, b'{"attempt": 1, "compute": "old"}')
     decisions = TrainingDecisions(begun(store, "t"), TrainingConfig(num_steps=1), 1)
-    assert decisions.fix({"compute": "new", MICROBATCH: 8}) == {"attempt": 1, "compute": "old"}
+    stand = decisions.fix({"compute": "new", MICROBATCH: 8})
+    assert stand.values == {"attempt": 1, "compute": "old"}

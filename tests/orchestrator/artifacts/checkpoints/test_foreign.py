@@ -13,7 +13,7 @@ from orchestrator.artifacts.checkpoints.foreign import (
     imported_models,
 )
 from orchestrator.artifacts.checkpoints.references import hold_model
-from orchestrator.artifacts.checkpoints.resolve import ResolvedModel, fetch_model, resolve_model
+from orchestrator.artifacts.checkpoints.resolve import fetch_model, resolve_model
 from orchestrator.client.garbage import collect_garbage
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.specs.sections import ModelRef
@@ -36,7 +36,7 @@ def test_an_imported_folder_is_a_checkpoint_that_is_drawn_from_and_goes_out_agai
     assert import_folder(store, folder) == model
     assert list(imported_models(store)) == [model]
     ref = ModelRef(checkpoint=model.checkpoint)
-    resolved = ResolvedModel.from_json(resolve_model(store, ref))
+    resolved = resolve_model(store, ref)
     network, info = load_model(fetch_model(store, resolved).folder, weights=resolved.weights)
     assert info.fixed["class_names"] == list(CLASS_NAMES)
     own, _ = load_model(tmp_path / "own")

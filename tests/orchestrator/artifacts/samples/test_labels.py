@@ -1,12 +1,15 @@
 """The label of image k is a function of k, whoever draws it and wherever it is read."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ddpm.config import ConfigError, SamplingConfig
-from orchestrator.artifacts.samples.labels import NO_CLASS, LabelRule, by_class, make_rule, rule_of
+from orchestrator.artifacts.samples.decisions import SET_DECISIONS
+from orchestrator.artifacts.samples.labels import NO_CLASS, LabelRule, by_class, make_rule
+from tests.support.models import model_of
 
 NAMES = ("cat", "dog", "eel")
 
@@ -35,7 +38,8 @@ def test_labels_are_a_function_of_the_images_number(labels: Any, wanted: list[in
     assert made.of(0, 7).tolist() == wanted
     parts = [made.of(start, start + 3) for start in (0, 3, 6)]
     assert np.concatenate(parts)[:7].tolist() == wanted
-    assert rule_of({"labels": made.to_json()}) == made
+    stored = {"model": asdict(model_of("t")), "sampling": {}, "labels": made.to_json()}
+    assert SET_DECISIONS.of(stored).labels == made
 
 
 @pytest.mark.parametrize("labels", [{"cow": 3}, ("cow",), (3,), {"3": 2}])

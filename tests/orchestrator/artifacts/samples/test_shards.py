@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -20,8 +20,10 @@ from orchestrator.artifacts.samples.shards import (
     origin_of,
 )
 from orchestrator.errors import ShardDamagedError
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
+from tests.support.models import model_of
 
 ORIGIN = SetOrigin(checkpoint_sha256="c", seed=1, decisions_sha256="d")
 PATHS = JobPaths("set")
@@ -178,7 +180,8 @@ def test_withdrawing_never_touches_other_jobs() -> None:
 
 def test_origin_does_not_depend_on_who_decided() -> None:
     """The number of the attempt that decided changes no pixel; the sampler does."""
-    decisions = {"model": {"commit_sha256": "c"}, "sampling": {"seed": 3, "num_steps": 10}}
-    assert origin_of({**decisions, "attempt": 1}) == origin_of({**decisions, "attempt": 2})
-    changed = {**decisions, "sampling": {"seed": 3, "num_steps": 11}}
-    assert origin_of(decisions) != origin_of(changed)
+    values = {"model": asdict(model_of("t")), "sampling": {"seed": 3, "num_steps": 10}}
+    first, second = (origin_of(Decisions({**values, "attempt": number})) for number in (1, 2))
+    assert first == second
+    changed = {**values, "sampling": {"seed": 3, "num_steps": 11}}
+    assert origin_of(Decisions(changed)) != first

@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from orchestrator.artifacts.samples.shards import (
 )
 from orchestrator.artifacts.samples.verify import repair_samples, verify_samples
 from orchestrator.errors import BadInputError, JobNotFoundError, ShardDamagedError
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.lifecycle.state import JobState
@@ -34,11 +36,12 @@ from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
+from tests.support.models import model_of
 
 JOB = "a-set"
 PATHS = JobPaths(JOB)
 NUM_SAMPLES, SHARD_SIZE = 11, 4
-DECISIONS = {"model": {"commit_sha256": "c"}, "sampling": {"seed": 0}}
+DECISIONS = Decisions({"model": asdict(model_of("t")), "sampling": {"seed": 0}})
 
 
 def images() -> Pixels:
@@ -82,7 +85,7 @@ def store() -> MemoryStore:
         shard_size=SHARD_SIZE,
     )
     store.put(PATHS.spec, spec.model_dump_json().encode())
-    store.put(PATHS.decisions, json.dumps(DECISIONS).encode())
+    store.put(PATHS.decisions, DECISIONS.encode())
     plan = plan_shards(NUM_SAMPLES, SHARD_SIZE)
     for shard in plan:
         put_shard(store, shard, images()[shard.start : shard.stop])
