@@ -45,6 +45,7 @@ _VERBS = {
     "compare": ("compare", "Show evaluations side by side."),
     "report": ("report", "Write evaluations side by side as one HTML page."),
     "queue": ("queue", "Quotas of the queues."),
+    "prices": ("prices", "What an hour of a GPU costs."),
     "nodes": ("nodes", "Show the cluster's nodes, who is on them and who avoids them."),
     "orchestrator": ("cluster", "The actor that moves the jobs."),
     "schema": ("reference", "Print the JSON Schema of job files, for editors."),

@@ -10,6 +10,7 @@ from orchestrator.jobs.heartbeat import WorkerReport
 from orchestrator.jobs.index import IndexEntry
 from orchestrator.jobs.progress import ChildEntry
 from orchestrator.jobs.records import Event
+from orchestrator.lifecycle.cost import Cost
 from orchestrator.lifecycle.state import JobState
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -51,6 +52,24 @@ def _score_texts(scores: Mapping[str, float]) -> list[str]:
     return texts
 
 
+def money_text(amount: float, currency: str) -> str:
+    """Return an amount with its currency: small ones keep three digits that count."""
+    return f"{amount:,.2f} {currency}" if amount >= 1 or not amount else f"{amount:.3g} {currency}"
+
+
+def cost_text(cost: Cost) -> str:
+    """Return what a job cost: "12.40 EUR, 0.0124 EUR per 1,000 images"; or why nobody knows."""
+    if cost.amount is None:
+        missing = ", ".join(
+            f"{name} ({cost.gpu_hours[name]:g} GPU-hours)" for name in cost.unpriced
+        )
+        return f"unknown: no price for {missing}"
+    text = money_text(cost.amount, cost.currency)
+    if cost.per_1000_images is not None:
+        text += f", {money_text(cost.per_1000_images, cost.currency)} per 1,000 images"
+    return text
+
+
 def fleet_text(status: JobStatus) -> str:
     """Return what a fleet is at: "3 workers, 120/300 reverse steps in hand"; "" for no fleet."""
     details = status.details
@@ -89,8 +108,7 @@ def describe_job(status: JobStatus) -> str:
         f"  kind      {status.kind}, queue {status.queue}, priority {status.priority}",
         f"  attempt   {status.attempt}",
     ]
-    if status.gpu_hours:
-        lines.append(f"  GPU-hours {status.gpu_hours:g}")
+    lines += _cost_lines(status)
     lines += [f"  model     {text}" for text in _descent_lines(status)]
     if status.message:
         lines.append(f"  message   {status.message}")
@@ -108,6 +126,13 @@ def describe_job(status: JobStatus) -> str:
         lines.append(f"  MLflow    run {status.run_id}")
         lines += [f"            {status.mlflow_page}"] if status.mlflow_page else []
     return "\n".join(lines)
+
+
+def _cost_lines(status: JobStatus) -> list[str]:
+    lines = [f"  GPU-hours {status.gpu_hours:g}"] if status.gpu_hours else []
+    if status.cost is not None:
+        lines.append(f"  price     {cost_text(status.cost)}")
+    return lines
 
 
 def _descent_lines(status: JobStatus) -> list[str]:

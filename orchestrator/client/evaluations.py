@@ -7,8 +7,10 @@ from typing import Any
 
 from orchestrator.errors import BadInputError, JobNotFoundError, ObjectNotFoundError
 from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.prices import cost_of_jobs
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
+from orchestrator.lifecycle.cost import Cost
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.group import GroupJob
@@ -73,6 +75,8 @@ class Evaluated:
         metrics: By name.
         memorisation: Numbers by name.
         speed: Numbers of the sample job by name.
+        cost: What the sample job's GPUs cost; None without prices, and of a mean of sets.
+        training_cost: The same of the training.
         classes: Share of the samples by class; {} where the real images have no labels.
         real_classes: Share of the real images.
         classifier: How the classes were found, and how often that is right; "" without labels.
@@ -91,6 +95,8 @@ class Evaluated:
     metrics: Mapping[str, Measured] = field(default_factory=dict)
     memorisation: Mapping[str, float] = field(default_factory=dict)
     speed: Mapping[str, float] = field(default_factory=dict)
+    cost: Cost | None = None
+    training_cost: Cost | None = None
     classes: Mapping[str, float] = field(default_factory=dict)
     real_classes: Mapping[str, float] = field(default_factory=dict)
     classifier: str = ""
@@ -142,6 +148,8 @@ def _read(store: ObjectStore, records: RecordStore, job_id: str) -> Evaluated:
         ) from error
     samples = str(result["of"].get("job_id", ""))
     nearest = f"{JobPaths(job_id).folder}evaluation-nearest.png"
+    origin = _origin(records, samples)
+    num_images = origin.get("settings", {}).get("num_samples", 0)
     return Evaluated(
         job_id=job_id,
         samples=samples,
@@ -152,8 +160,14 @@ def _read(store: ObjectStore, records: RecordStore, job_id: str) -> Evaluated:
         speed=result.get("speed", {}),
         nearest=nearest if store.exists(nearest) else "",
         **_classes(result.get("classes", {})),
-        **_origin(records, samples),
+        cost=cost_of_jobs(store, [samples], num_images) if samples else None,
+        training_cost=_training_cost(store, origin.get("training", "")),
+        **origin,
     )
+
+
+def _training_cost(store: ObjectStore, job_id: str) -> Cost | None:
+    return cost_of_jobs(store, [job_id]) if job_id else None
 
 
 def _state(records: RecordStore, job_id: str) -> str:

@@ -45,6 +45,7 @@ def _together(rows: Sequence[Evaluated]) -> Evaluated:
         first,
         samples=f"{first.samples} and {len(rows) - 1} more",
         num_sets=len(rows),
+        cost=None,
         metrics={name: _metric([row.metrics[name] for row in rows]) for name in names},
         memorisation=_means([row.memorisation for row in rows]),
         speed=_means([row.speed for row in rows]),

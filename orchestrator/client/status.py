@@ -4,7 +4,7 @@ Nothing here reads a job file, so these verbs need not build what a job file may
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,13 +25,15 @@ from orchestrator.jobs.index import (
 )
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.prices import cost_at, cost_of_jobs
 from orchestrator.jobs.progress import ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import Trouble, read_troubles, troubled_jobs
 from orchestrator.lifecycle.attempts import gpu_hours
+from orchestrator.lifecycle.cost import Cost
 from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.lifecycle.phase import Phase
-from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobState
+from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobRecord, JobState
 from orchestrator.store import keys
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
@@ -77,6 +79,7 @@ class JobStatus(ListedJob):
         children: The jobs of a group.
         troubles: What of it waits in the background, and why.
         gpu_hours: GPU-hours that its attempts were given since it was submitted or retried.
+        cost: What its GPUs cost, and those of a group's jobs; None without prices or without GPUs.
     """
 
     workers: tuple[WorkerReport, ...] = ()
@@ -91,6 +94,7 @@ class JobStatus(ListedJob):
     children: tuple[ChildEntry, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     gpu_hours: float = 0.0
+    cost: Cost | None = None
 
 
 def job_status(store: ObjectStore, job: str) -> JobStatus:
@@ -121,7 +125,18 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
         children=children,
         troubles=tuple(read_troubles(store, job_id)),
         gpu_hours=round(gpu_hours(record, store.now()), 4),
+        cost=_cost(store, record, children, listed),
     )
+
+
+def _cost(
+    store: ObjectStore, record: JobRecord, children: Sequence[ChildEntry], listed: ListedJob
+) -> Cost | None:
+    if not children:
+        num_images = listed.committed if listed.unit == "images" else 0
+        return cost_at(store, [record], store.now(), num_images)
+    begun = [child.job_id for child in children if child.attempt]
+    return cost_of_jobs(store, begun)
 
 
 def _planned(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:

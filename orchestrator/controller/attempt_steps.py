@@ -107,6 +107,7 @@ class AttemptControl:
             at=self._store.now(),
             resources=resources,
             placement=placement,
+            accelerators={node.node_id: node.accelerator for node in nodes},
             remark=unseen_by_smoke(spec, resources, nodes) if is_smoke else "",
         )
         current = self._records.move(current, started)

@@ -1,6 +1,6 @@
 """The records that the beginning and the stopping of an attempt lead to."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,6 +17,7 @@ from orchestrator.lifecycle.state import (
 
 PREEMPT_GRACE_S = 60.0
 _HOUR_S = 3600.0
+_NONE: Mapping[str, str] = {}
 
 
 def begun(
@@ -25,6 +26,7 @@ def begun(
     at: datetime,
     resources: ResolvedResources,
     placement: Placement,
+    accelerators: Mapping[str, str] = _NONE,
     remark: str = "",
 ) -> JobRecord:
     """Return a QUEUED record with its next attempt.
@@ -34,6 +36,7 @@ def begun(
         at: By the store's clock.
         resources: What it asks the cluster for.
         placement: What it is given.
+        accelerators: Node id to the type of its GPUs, where that is known.
         remark: What else to say of it, from the comma on.
     """
     number = record.attempt + 1
@@ -49,6 +52,7 @@ def begun(
         started_at=at,
         node_ids=tuple(placement.workers_by_node),
         gpus=placement.num_workers * placement.gpus_per_worker,
+        gpus_by_type=_gpus_by_type(placement, accelerators),
     )
     return replace(
         record.moved_to(JobState.STARTING, at=at, message=message),
@@ -59,6 +63,14 @@ def begun(
         lending=Lending.KEEP,
         not_before=None,
     )
+
+
+def _gpus_by_type(placement: Placement, accelerators: Mapping[str, str]) -> dict[str, float]:
+    gpus: dict[str, float] = {}
+    for node_id, workers in placement.workers_by_node.items():
+        name = accelerators.get(node_id, "")
+        gpus[name] = gpus.get(name, 0.0) + workers * placement.gpus_per_worker
+    return {name: count for name, count in sorted(gpus.items()) if name and count}
 
 
 def gpu_hours(record: JobRecord, now: datetime) -> float:

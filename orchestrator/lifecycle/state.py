@@ -5,7 +5,7 @@ moves; a record moves through `JobRecord.moved_to` and nowhere else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -100,6 +100,7 @@ class AttemptRecord:
         node_ids: Ray nodes that it ran on.
         failed_node_ids: Nodes that are to blame for its end.
         gpus: GPUs that it was given, over all nodes.
+        gpus_by_type: The same by type of GPU as Ray calls it; without those of unknown type.
     """
 
     number: int
@@ -110,6 +111,7 @@ class AttemptRecord:
     node_ids: tuple[str, ...] = ()
     failed_node_ids: tuple[str, ...] = ()
     gpus: float = 0.0
+    gpus_by_type: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

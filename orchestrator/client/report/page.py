@@ -5,10 +5,12 @@ import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
+from orchestrator.client.describe import money_text
 from orchestrator.client.evaluations import Evaluated, Measured, differing, measures_of
 from orchestrator.client.report.curves import pair_plots, step_plots, training_plots
 from orchestrator.client.report.plots import Plot, svg_of
 from orchestrator.errors import JobNotFoundError, ObjectNotFoundError
+from orchestrator.lifecycle.cost import Cost
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -67,7 +69,7 @@ def report_page(store: ObjectStore, rows: Sequence[Evaluated], at: datetime) -> 
         "Samples at equal seeds": _pictures(store, rows, "grid.png", "the first images of"),
         "From noise to image": _pictures(store, rows, "reverse-chain.png", "reverse chains of"),
         "Nearest to training images": _side(_nearest(store, rows)),
-        "Cost": _cost(rows),
+        "Cost": _cost(rows) + _money(rows),
     }
     kept = {title: body for title, body in sections.items() if body}
     links = "".join(f'<a href="#{_anchor(title)}">{_text(title)}</a>' for title in kept)
@@ -210,6 +212,33 @@ def _cost(rows: Sequence[Evaluated]) -> str:
     lines = [(row.samples, [_value(row.speed, key) for key in keys]) for row in rows]
     heads = ["set", *(key.replace("_", " ") for key in keys)]
     return _table("From the sample jobs' own records", heads, lines)
+
+
+def _money(rows: Sequence[Evaluated]) -> str:
+    """Return what the sets and their trainings cost; "" where no price was ever set."""
+    priced = [row for row in rows if row.cost or row.training_cost]
+    if not priced:
+        return ""
+    heads = ["set", "drawing it", "per 1,000 images", "its training"]
+    lines = [
+        (row.samples, [_amount(row.cost), _per_1000(row.cost), _amount(row.training_cost)])
+        for row in priced
+    ]
+    return _table("GPUs of all attempts, by the price table", heads, lines)
+
+
+def _amount(cost: Cost | None) -> str:
+    if cost is None:
+        return "&ndash;"
+    if cost.amount is None:
+        return f"unknown: no price for {_text(', '.join(cost.unpriced))}"
+    return _text(money_text(cost.amount, cost.currency))
+
+
+def _per_1000(cost: Cost | None) -> str:
+    if cost is None or cost.per_1000_images is None:
+        return "&ndash;"
+    return _text(money_text(cost.per_1000_images, cost.currency))
 
 
 def _side(figures: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from orchestrator.client.report.curves import training_plots
 from orchestrator.client.report.page import report_page
 from orchestrator.errors import BadInputError
 from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.cost import Cost
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.writer import MetricWriter
 from tests.support.evaluations import put_evaluation
@@ -99,3 +100,18 @@ def test_a_training_shows_its_loss_and_the_terms_of_its_bound(store: MemoryStore
     assert list(loss.series[0].y) == [1.0, 0.5, pytest.approx(1 / 3)]
     assert list(terms.series[0].x) == [1.0, 6.0, 901.0]
     assert list(terms.series[0].y) == [2.0, 0.1, 0.01]
+
+
+def test_the_page_says_what_a_set_cost_and_that_a_price_is_missing(store: MemoryStore) -> None:
+    """Quality at what price is the question; a missing price is no 0."""
+    rows = read_evaluations(store, ["e1", "e2"])
+    assert "price table" not in report_page(store, rows, AT)
+    known = Cost(currency="EUR", amount=12.5, per_1000_images=0.25, gpu_hours={"H100": 5.0})
+    missing = Cost(currency="EUR", amount=None, gpu_hours={"V100": 1.0}, unpriced=("V100",))
+    rows = [
+        dataclasses.replace(rows[0], cost=known, training_cost=missing),
+        dataclasses.replace(rows[1], cost=None),
+    ]
+    page = report_page(store, rows, AT)
+    cells = re.findall(r"<td>([^<]*(?:EUR|price)[^<]*)</td>", page)
+    assert cells == ["12.50 EUR", "0.25 EUR", "unknown: no price for V100"]
