@@ -135,6 +135,7 @@ def decide_compute(  # noqa: PLR0913  # by keyword, each a fact of its own
     fits_tiles: bool = False,
     tiles_obstacle: str = "",
     compile_hindrance: str = "",
+    own_network: str = "",
     kernel_folder: Path | None = None,
     device_kind: DeviceKind | None = None,
 ) -> ComputeDecision:
@@ -151,6 +152,8 @@ def decide_compute(  # noqa: PLR0913  # by keyword, each a fact of its own
         fits_tiles: Whether network and batch are such as the AMX kernels are made for.
         tiles_obstacle: Why the kernels cannot compute it all the same; "" if they can.
         compile_hindrance: Why nothing is compiled, whatever the machine has; "" for no such reason.
+        own_network: The name of another package's network, of whose layers nothing is known: it is
+            computed as it is written, and compiled only where that was asked for. "" for ours.
         kernel_folder: Where these are kept, as for `ddpm.kernels.amx.kernels.load_kernels`.
         device_kind: None takes CUDA where there is a device.
 
@@ -158,23 +161,41 @@ def decide_compute(  # noqa: PLR0913  # by keyword, each a fact of its own
         ConfigError: bfloat16 was asked for, and cannot be.
     """
     check_precision(precision, prediction)
-    if device_kind is None:
-        device_kind = "cuda" if torch.cuda.is_available() else "cpu"
+    device_kind = device_kind or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen, reasons = _choose_precision(precision, prediction, device_kind)
     decided = ComputeDecision(device_kind=device_kind, precision=chosen, num_threads=num_threads)
+    if own_network:
+        return _of_own_network(decided, reasons, own_network, compile_request is True)
     if compile_request == "auto" and fits_tiles and (device_kind, decided.precision) == _TILED:
         obstacle = tiles_obstacle or kernels_obstacle(kernel_folder)
         if obstacle is None:
             reasons.append("network and batch fit the AMX kernels")
             return replace(decided, kernels="amx", reason="; ".join(reasons))
         reasons.append(f"no AMX kernels, since {obstacle}")
-    obstacle = compile_hindrance or compile_obstacle(device_kind)
     wanted = worth_compiling if compile_request == "auto" else compile_request
-    if wanted and obstacle is not None:
-        reasons.append(f"eager, since {obstacle}")
-    elif compile_request == "auto" and not wanted:
+    if compile_request == "auto" and not wanted:
         reasons.append("eager, since the work is shorter than compiling it")
-    return replace(decided, compiled=wanted and obstacle is None, reason="; ".join(reasons))
+    return _compiled(decided, reasons, compile_hindrance if wanted else None)
+
+
+def _compiled(
+    decided: ComputeDecision, reasons: list[str], hindrance: str | None
+) -> ComputeDecision:
+    """Decide to compile, where that is wanted (a hindrance that is not None) and possible."""
+    if hindrance is None:
+        return replace(decided, reason="; ".join(reasons))
+    obstacle = hindrance or compile_obstacle(decided.device_kind)
+    eager = [f"eager, since {obstacle}"] if obstacle else []
+    return replace(decided, compiled=not obstacle, reason="; ".join([*reasons, *eager]))
+
+
+def _of_own_network(
+    decided: ComputeDecision, reasons: list[str], name: str, is_compiled: bool
+) -> ComputeDecision:
+    """Decide for another package's network, which is laid out in memory as it was written."""
+    told = f"{name} is another package's: torch's kernels, and no CUDA graph"
+    hindrance = "" if is_compiled else "nobody asked to compile"
+    return _compiled(replace(decided, channels_last=False), [*reasons, told], hindrance)
 
 
 def _choose_precision(

@@ -5,19 +5,30 @@ home of every default of the mathematics. A value that is out of range raises `C
 names the field, so that whoever read it from a file can point at the line.
 """
 
+from ddpm.settings.classes import MAX_IMAGE_CHANNELS
 from ddpm.settings.diffusion import ONE_STEP, Betas, DiffusionConfig
 from ddpm.settings.fields import ConfigError, Precision, Prediction, Variance, check_precision
-from ddpm.settings.network import MAX_IMAGE_CHANNELS, Family, UNetConfig, num_groups
+from ddpm.settings.network import Family, UNetConfig, num_groups
+from ddpm.settings.own import (
+    OWN_NETWORK,
+    NetworkConfig,
+    OwnConfig,
+    network_name,
+    network_to_json,
+)
 from ddpm.settings.sampling import SamplingConfig, Spacing
 from ddpm.settings.training import TrainingConfig
 
 __all__ = [
     "MAX_IMAGE_CHANNELS",
     "ONE_STEP",
+    "OWN_NETWORK",
     "Betas",
     "ConfigError",
     "DiffusionConfig",
     "Family",
+    "NetworkConfig",
+    "OwnConfig",
     "Precision",
     "Prediction",
     "SamplingConfig",
@@ -26,5 +37,7 @@ __all__ = [
     "UNetConfig",
     "Variance",
     "check_precision",
+    "network_name",
+    "network_to_json",
     "num_groups",
 ]

@@ -24,7 +24,7 @@ class LatentNetwork(GenerativeNetwork):
         decoder: Makes the images.
     """
 
-    label_embedding: None = None
+    config: UNetConfig
     decoder: "Decoder"
 
     def __init__(self, config: UNetConfig, image_shape: tuple[int, int, int]) -> None:

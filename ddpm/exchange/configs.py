@@ -6,7 +6,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ddpm.config import Betas, ConfigError, DiffusionConfig, UNetConfig
+from ddpm.config import Betas, ConfigError, DiffusionConfig, UNetConfig, network_name
 from ddpm.errors import ForeignModelError
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.network.unet import UNet
@@ -61,6 +61,9 @@ def unet_there(model: GenerativeNetwork) -> dict[str, Any]:
     Raises:
         ForeignModelError: There is none; the field that stands in the way is named.
     """
+    if name := network_name(model.config):
+        told = f"{name} is another package's, which diffusers does not know"
+        raise ForeignModelError("model.network", told)
     if not isinstance(model, UNet):
         family = model.config.family
         raise ForeignModelError("model.family", f"diffusers has no {family} of this form")

@@ -92,6 +92,15 @@ def set_dropout_keys(model: nn.Module, *numbers: int, first_image: int = 0) -> N
         layer.key.copy_(key)
 
 
+def seed_generators(*numbers: int) -> None:
+    """Seed torch's generators with numbers, such as seed, step and the first image's position.
+
+    For networks whose layers draw from them: what they draw is then a function of these numbers,
+    whatever was drawn before.
+    """
+    torch.manual_seed(_mixed(*numbers))
+
+
 def _mixed(*numbers: int) -> int:
     """Mix numbers into 64 bits so that neighbours share nothing (SplitMix64's finaliser)."""
     mixed = 0

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from ddpm.config import UNetConfig
+from ddpm.config import NetworkConfig
 
 
 class GenerativeNetwork(nn.Module, ABC):
@@ -13,12 +13,18 @@ class GenerativeNetwork(nn.Module, ABC):
     Attributes:
         config: Its sizes.
         image_shape: (C, H, W) of the images.
-        label_embedding: What it knows of classes; None for nothing.
+        is_own: Whether another package brings it: nothing is known of its layers then, and what
+            it draws by chance while training comes from torch's generator.
     """
 
-    config: UNetConfig
+    is_own: bool = False
+    config: NetworkConfig
     image_shape: tuple[int, int, int]
-    label_embedding: nn.Embedding | None
+
+    @property
+    def knows_labels(self) -> bool:
+        """Whether it is told classes."""
+        return self.config.known_classes > 0
 
     @property
     def null_label(self) -> int:

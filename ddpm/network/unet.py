@@ -207,11 +207,15 @@ class UNet(GenerativeNetwork):
     Attributes:
         config: The sizes.
         image_shape: (C, H, W) of the images.
+        label_embedding: What it knows of classes; None for nothing.
         out_channels: Channels of the output: C, or 2 C with a variance behind the prediction.
 
     Raises:
         ConfigError: The levels do not divide the image, or it has not 1 to 4 channels.
     """
+
+    config: UNetConfig
+    label_embedding: nn.Embedding | None
 
     def __init__(
         self,
@@ -249,7 +253,7 @@ class UNet(GenerativeNetwork):
         width, embedding_channels = config.channels, 4 * config.channels
         self.embedding1 = nn.Linear(width, embedding_channels)
         self.embedding2 = nn.Linear(embedding_channels, embedding_channels)
-        self.label_embedding: nn.Embedding | None = None
+        self.label_embedding = None
         if config.known_classes:
             rows = config.known_classes + 1  # the last one stands for no class
             self.label_embedding = nn.Embedding(rows, embedding_channels)

@@ -1,14 +1,13 @@
 """The sizes of a network."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
-from ddpm.settings.fields import CLOSED, ConfigError, require, require_positive
+from ddpm.settings.classes import ToldClasses, check_image_channels
+from ddpm.settings.fields import CLOSED, require, require_positive
 
 Family = Literal["ddpm", "vae", "gan"]
 
-MAX_IMAGE_CHANNELS = 64
-MAX_CLASSES = 1_000_000
 _MAX_GROUPS = 32
 _LATENT_SIZE = 32
 _OF_BOTH = frozenset({"family", "channels", "channel_multipliers"})
@@ -32,7 +31,7 @@ def num_groups(channels: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
+class UNetConfig(ToldClasses):
     """The sizes of a network; the defaults are the CIFAR-10 model of Ho et al. 2020, appendix B.
 
     Attributes:
@@ -87,9 +86,7 @@ class UNetConfig:
             "a list of heights greater than 0",
         )
         self._check_heads()
-        classes = self.num_classes
-        is_number = classes == "auto" or 0 <= classes <= MAX_CLASSES
-        require(is_number, "num_classes", classes, f"auto, or a number up to {MAX_CLASSES}")
+        self.check_classes()
         require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "in [0, 1)")
         self._check_unused()
 
@@ -117,30 +114,6 @@ class UNetConfig:
             require(fits, "attention_head_dim", size, divides)
             require(self.num_heads == 1, "num_heads", self.num_heads, "1 with attention_head_dim")
 
-    def for_classes(self, num_classes: int) -> Self:
-        """Return the sizes for a data set with so many classes, 0 for one without labels.
-
-        Raises:
-            ConfigError: The network has labels and the data set none, or more than the network.
-        """
-        asked = self.num_classes
-        fits = asked == 0 or (num_classes > 0 and (asked == "auto" or asked >= num_classes))
-        needed = f"at least {num_classes}, the classes of the data set"
-        needed = needed if num_classes else "0, since the data set has no labels"
-        require(fits, "num_classes", asked, needed)
-        return replace(self, num_classes=num_classes) if asked == "auto" else self
-
-    @property
-    def known_classes(self) -> int:
-        """Classes, once they are known: 0 for a network without labels.
-
-        Raises:
-            ConfigError: The data set has not been asked yet.
-        """
-        if self.num_classes == "auto":
-            raise ConfigError("num_classes", "auto", "a number by now: that of the data set")
-        return self.num_classes
-
     @property
     def loses_embeddings(self) -> bool:
         """Whether no block can tell timesteps or labels apart.
@@ -158,12 +131,7 @@ class UNetConfig:
     def check_image_shape(self, image_shape: tuple[int, int, int]) -> None:
         """Raise ConfigError unless a network of these sizes takes (C, H, W) images."""
         channels, height, width = image_shape
-        require(
-            1 <= channels <= MAX_IMAGE_CHANNELS,
-            "image channels",
-            channels,
-            f"1 to {MAX_IMAGE_CHANNELS}",
-        )
+        check_image_channels(channels)
         levels = len(self.channel_multipliers)
         divisor = 2 ** (levels - 1)
         require(

@@ -19,7 +19,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm.compute import ComputeDecision
-from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
+from ddpm.config import (
+    OWN_NETWORK,
+    DiffusionConfig,
+    NetworkConfig,
+    OwnConfig,
+    TrainingConfig,
+    UNetConfig,
+    network_to_json,
+)
 from ddpm.errors import CheckpointFormatError
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.training.adam import MOMENTS
@@ -49,7 +57,7 @@ class CheckpointInfo:
 
     Attributes:
         step: Steps taken.
-        unet_config: The sizes of the network.
+        unet_config: The sizes of the network, or which one of another package and its settings.
         diffusion_config: The diffusion that it was trained for.
         training_config: The run that it is from.
         image_shape: (C, H, W).
@@ -58,7 +66,7 @@ class CheckpointInfo:
     """
 
     step: int
-    unet_config: UNetConfig
+    unet_config: NetworkConfig
     diffusion_config: DiffusionConfig
     training_config: TrainingConfig
     image_shape: tuple[int, int, int]
@@ -84,7 +92,7 @@ class CheckpointInfo:
         return {
             "format_version": FORMAT_VERSION,
             "step": self.step,
-            "unet_config": dataclasses.asdict(self.unet_config),
+            "unet_config": network_to_json(self.unet_config),
             "diffusion_config": dataclasses.asdict(self.diffusion_config),
             "training_config": dataclasses.asdict(training),
             "image_shape": list(self.image_shape),
@@ -107,7 +115,7 @@ class CheckpointInfo:
         channels, height, width = values["image_shape"]
         return cls(
             step=int(values["step"]),
-            unet_config=_config_from_json(UNetConfig, values["unet_config"]),
+            unet_config=_network_from_json(values["unet_config"]),
             diffusion_config=_config_from_json(DiffusionConfig, values["diffusion_config"]),
             training_config=_config_from_json(TrainingConfig, values["training_config"]),
             image_shape=(int(channels), int(height), int(width)),
@@ -269,12 +277,19 @@ def load_model(folder: Path, *, weights: str = "ema") -> tuple[GenerativeNetwork
     model = build_model(info.unet_config, info.diffusion_config, info.image_shape)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     tensors = _read_tensors(folder / weights_file(weights), shapes)
-    model.load_state_dict(tensors)
+    # Buffers follow from the configuration; shared weights are saved under one of their names.
+    model.load_state_dict(tensors, strict=False)
     return model.eval().requires_grad_(requires_grad=False), info
 
 
 def _cpu_copy(vector: Tensor) -> Tensor:
     return vector.detach().to("cpu", copy=True)
+
+
+def _network_from_json(values: Mapping[str, Any]) -> NetworkConfig:
+    if OWN_NETWORK in values:
+        return OwnConfig.from_json(values)
+    return _config_from_json(UNetConfig, values)
 
 
 def _config_from_json(config_class: type[_Config], values: Mapping[str, Any]) -> _Config:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ddpm.baselines.gan import GAN, gan_losses
 from ddpm.baselines.vae import VAE, vae_losses
-from ddpm.config import ONE_STEP, DiffusionConfig, UNetConfig
+from ddpm.config import ONE_STEP, DiffusionConfig, NetworkConfig, OwnConfig, UNetConfig
 from ddpm.network.build import build_network
 from ddpm.network.generative import GenerativeNetwork
+from ddpm.network.own_model import OwnModel
 
 Build = Callable[[UNetConfig, DiffusionConfig, tuple[int, int, int], int], GenerativeNetwork]
 Losses = Callable[[GenerativeNetwork, Tensor, int, int | Tensor, Tensor], Tensor]
@@ -75,7 +76,7 @@ FAMILIES = {
 
 
 def build_model(
-    config: UNetConfig,
+    config: NetworkConfig,
     diffusion: DiffusionConfig,
     image_shape: tuple[int, int, int],
     *,
@@ -83,10 +84,17 @@ def build_model(
 ) -> GenerativeNetwork:
     """Return the network of a configuration's family, with weights drawn from `seed` alone.
 
+    That of another package is a DDPM's: what its output means is the diffusion's to say.
+
     Args:
-        config: Family and sizes.
+        config: Family and sizes, or the network of another package and its settings.
         diffusion: What its output stands for.
         image_shape: (C, H, W).
         seed: Of the initial weights.
+
+    Raises:
+        ConfigError: The other package is not installed here, or refuses its settings.
     """
+    if isinstance(config, OwnConfig):
+        return OwnModel(config, diffusion, image_shape, seed=seed)
     return FAMILIES[config.family].build(config, diffusion, image_shape, seed)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm.compute import ComputeDecision
 from ddpm.config import TrainingConfig
 from ddpm.kernels.amx.network import TiledUNet
-from ddpm.network.dropout import set_dropout_keys
+from ddpm.network.dropout import seed_generators, set_dropout_keys
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.noise import dropped_labels, flips, training_noise, training_timesteps
@@ -70,6 +70,9 @@ class LossGradient:
         size = config.images_per_pass(num_workers)
         self._parts = torch.split(torch.from_numpy(positions).to(self._device), size)
         self._replay: _Replay | None = None
+        # What another package's network does may not be possible within a graph.
+        is_known = losses is None and not model.is_own
+        self._is_captured = self._device.type == "cuda" and is_known
         self._added_to = [parameters.grads]  # by the backward passes, so zeros before them
         if isinstance(forward, TiledUNet) and len(self._parts) == 1:
             overwritten = forward.overwrite_gradients()
@@ -85,17 +88,19 @@ class LossGradient:
             labels: (B,) int64 on the device, their classes; a network without labels needs none.
         """
         size, first_image = len(self._parts[0]), self._first_image
-        if self._model.label_embedding is None:
+        if not self._model.knows_labels:
             labels = None
         told = itertools.repeat(None) if labels is None else torch.split(labels, size)
         parts = list(zip(torch.split(images, size), self._parts, told, strict=False))
-        if self._device.type == "cuda" and self._replay is None and self._losses is None:
+        if self._is_captured and self._replay is None:
             self._replay = _Replay(self._add, step, *parts[0])
         add = self._replay or (self._add if self._losses is None else self._add_other)
         torch._foreach_zero_(self._added_to)
         for part in parts:
             # From outside of a graph, which reads the keys where they lie.
             set_dropout_keys(self._model, self._config.seed, step, first_image=first_image)
+            if self._model.is_own:
+                seed_generators(self._config.seed, step, first_image)
             add(step, *part)
             first_image += size
 

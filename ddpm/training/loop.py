@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm.compute import ComputeDecision
-from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
+from ddpm.config import DiffusionConfig, NetworkConfig, TrainingConfig
 from ddpm.errors import NonFiniteLossError
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.training.adam import VectorAdam
@@ -74,7 +74,7 @@ class TrainState:
     def __init__(
         self,
         *,
-        unet_config: UNetConfig,
+        unet_config: NetworkConfig,
         diffusion_config: DiffusionConfig,
         config: TrainingConfig,
         image_shape: tuple[int, int, int],

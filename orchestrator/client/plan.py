@@ -4,8 +4,10 @@ import functools
 from typing import Any
 
 from ddpm.baselines.sizes import count_latent_parameters
+from ddpm.config import NetworkConfig, OwnConfig
 from ddpm.network.unet_size import count_parameters
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
+from orchestrator.client.own_networks import own_parameters
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.kinds import JOB_KINDS
@@ -73,10 +75,7 @@ def _plan_training(spec: TrainJob, store: ObjectStore) -> dict[str, Any]:
     shape = (dataset.channels, dataset.height, dataset.width)
     model = spec.model.for_classes(dataset.num_classes)
     out_channels = shape[0] * spec.diffusion.outputs_per_channel
-    if model.family == "ddpm":
-        parameters = count_parameters(model, shape, out_channels)
-    else:
-        parameters = count_latent_parameters(model, shape)
+    parameters = _count_parameters(model, shape, out_channels)
     further = len(spec.training.ema_decays)
     checkpoint_bytes = parameters * _BYTES_PER_PARAMETER * (4 + further) // 4
     steps, every = spec.training.num_steps, spec.checkpoints.every_steps
@@ -104,6 +103,15 @@ def _plan_training(spec: TrainJob, store: ObjectStore) -> dict[str, Any]:
         "images_per_pass": spec.training.images_per_pass(spec.resources.num_workers),
         "gpus_per_worker": spec.resources.gpus_per_worker,
     }
+
+
+def _count_parameters(model: NetworkConfig, shape: tuple[int, int, int], out_channels: int) -> int:
+    """Return the number of parameters; of another package's network by building it."""
+    if isinstance(model, OwnConfig):
+        return own_parameters(model, shape, out_channels)
+    if model.family == "ddpm":
+        return count_parameters(model, shape, out_channels)
+    return count_latent_parameters(model, shape)
 
 
 def _told_of(dataset: DatasetRef) -> dict[str, Any]:

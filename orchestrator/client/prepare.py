@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ddpm.config import ConfigError, SamplingConfig
+from ddpm.config import OWN_NETWORK, ConfigError, SamplingConfig
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe, resolve_source
 from orchestrator.client.datasets import with_dataset
 from orchestrator.client.foreign_models import with_foreign_model
@@ -19,6 +19,7 @@ from orchestrator.client.model_checks import (
     remarks_on_model,
     remarks_on_room,
 )
+from orchestrator.client.own_networks import MODEL, check_own_network, with_own_network
 from orchestrator.errors import BadInputError, DatasetError, StoreError
 from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images
 from orchestrator.specs.files import JobFile
@@ -27,6 +28,7 @@ from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import Input, reads
 from orchestrator.specs.sections import LabelFile, ModelRef
 from orchestrator.specs.variables import BARE
+from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.objects import ObjectStore
 
 _SOURCE = (("dataset", "source"),)
@@ -85,7 +87,7 @@ def prepared(
     known: dict[str, DatasetRef] = {}
     jobs = {}
     for step, job in file.jobs():
-        taken = _with_model(file, step, job, folder, store, say)
+        taken = _with_model(file, step, _with_network(file, step, job), folder, store, say)
         pinned = functools.partial(with_dataset, taken, folder, store, known, say)
         jobs[step] = _with_images(file, step, job, pinned)
     return _Looks(store, file, coming).at(replace(file, spec=_with_jobs(file.spec, jobs)))
@@ -98,7 +100,8 @@ def _with_images(file: JobFile, step: str, job: Job, pinned: Callable[[], Job]) 
     except ConfigError as error:
         multipliers, classes = ("model", "channel_multipliers"), ("model", "num_classes")
         places = (*_SOURCE, classes if error.field == "num_classes" else multipliers)
-        raise file.fault(step, places, f"{error}") from error
+        told = f"model.{error}" if error.field == "num_classes" else str(error)
+        raise file.fault(step, places, told) from error
     except DatasetError as error:
         named = _NAMED_FIELD.search(str(error))
         place = named[1] if named else "source"
@@ -107,6 +110,18 @@ def _with_images(file: JobFile, step: str, job: Job, pinned: Callable[[], Job]) 
         if job.dataset_input is not None and job.dataset_input.source.startswith("s3://"):
             raise file.fault(step, _SOURCE, str(error)) from error
         raise
+
+
+def _with_network(file: JobFile, step: str, job: Job) -> Job:
+    """Return a job with all settings of its network; its faults are told with its line."""
+    try:
+        return with_own_network(job, file.parts[step])
+    except ConfigError as error:
+        raise file.fault(step, _network_places(error), f"model.{error}") from error
+
+
+def _network_places(error: ConfigError) -> tuple[Location, ...]:
+    return ((MODEL,), (MODEL, OWN_NETWORK), (MODEL, error.field))
 
 
 def _with_model(
@@ -132,6 +147,13 @@ def _with_jobs(spec: Job | GroupJob, jobs: dict[str, Job]) -> Job | GroupJob:
     return spec.model_copy(update={"children": tuple(children)})
 
 
+def _on_network(job: Job, seen: ImagesSeen) -> Iterator[Remark]:
+    try:
+        check_own_network(job, seen.shape, seen.num_classes)
+    except ConfigError as error:
+        yield Remark(_network_places(error), f"model.{error}")
+
+
 class _Looks:
     """Looks at each job of a file; what many jobs share is looked at once."""
 
@@ -151,7 +173,9 @@ class _Looks:
     def _look(self, step: str, job: Job, gives: Gives) -> Iterator[Remark]:
         images = job.dataset_input
         if images is not None:
-            yield from remarks_on_images(job, self._seen(str(images.sha256)), gives)
+            seen = self._seen(str(images.sha256))
+            yield from remarks_on_images(job, seen, gives)
+            yield from _on_network(job, seen)
         ref = job.model_input
         if ref is not None and ref.job not in self._coming and step not in self._of_steps:
             if reads(job.kind, Input.INIT):

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 
 from ddpm.compute import ComputeDecision, decide_compute
+from ddpm.config import network_name
 from ddpm.errors import CheckpointFormatError
 from ddpm.process.bound_sums import BoundSums, measure_bound
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.training.checkpoint import CheckpointInfo, load_model
 from ddpm.training.data import ImageDataset, to_float
+from orchestrator.artifacts.checkpoints.own_code import network_change, network_decision
 from orchestrator.artifacts.checkpoints.resolve import fetch_model
 from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.refs import describe
@@ -88,9 +90,11 @@ class LikelihoodWorker:
             num_threads=setup.cpus,
             worth_compiling=False,
             prediction=self._info.diffusion_config.prediction,
+            own_network=network_name(self._info.unet_config),
             device_kind="cuda" if setup.uses_gpu else "cpu",
         )
-        return Decisions({"compute": compute.to_json(), "model": asdict(setup.model)})
+        decided = {"compute": compute.to_json(), "model": asdict(setup.model)}
+        return Decisions({**decided, **network_decision(self._info.unet_config)})
 
     def begin(self, decisions: Decisions) -> list[str]:
         """Put the network where it computes. Raises: BadInputError."""
@@ -100,6 +104,8 @@ class LikelihoodWorker:
                 f"the likelihood was begun on {compute.device_kind}, which this worker does not "
                 "have; go on with the same resources, or submit under a new --id"
             )
+        if change := network_change(decisions.values, self._info.unet_config):
+            raise BadInputError(f"the likelihood was begun with {change}; submit under a new --id")
         set_up_process(compute)
         compute.place(self._model)
         self._diffusion = GaussianDiffusion(self._info.diffusion_config).to(compute.device)

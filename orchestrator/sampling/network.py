@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,20 +28,24 @@ def build_denoiser(
 ) -> Callable[..., torch.Tensor]:
     """Put a network where it computes, as was decided; bf16 holds its weights in bfloat16.
 
+    Those of another package's network stay as they are, since nobody knows of which types its
+    layers are: there bf16 is autocast, as in its training.
+
     Returns:
         A `Denoiser`, which also takes labels where the network has some.
     """
-    if compute.precision == "bf16":
+    if compute.precision == "bf16" and not model.is_own:
         model.to(torch.bfloat16)
     compute.place(model)
-    network = compute.network(model, replayed=True)
-    is_overwritten = compute.compiled and compute.device_kind == "cuda"  # by the next replay
+    network = compute.network(model, replayed=not model.is_own)
+    is_replayed = compute.compiled and compute.device_kind == "cuda" and not model.is_own
+    casts = compute.autocast if model.is_own else nullcontext
 
     def denoise(x_t: torch.Tensor, t: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
         # One layout in all cases, so that a chain which goes on meets the same kernels.
-        with torch.no_grad():
+        with torch.no_grad(), casts():
             output = network(x_t.contiguous(memory_format=compute.memory_format), t, *labels)
-        return output.clone() if is_overwritten else output
+        return output.clone() if is_replayed else output  # the next replay overwrites it
 
     return denoise
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from ddpm.compute import decide_compute
-from ddpm.config import SamplingConfig
+from ddpm.config import SamplingConfig, network_name
 from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.steps import settled
@@ -85,6 +85,7 @@ def _drawn(
         worth_compiling=False,
         fits_tiles=fits_tiles(info.unet_config, config.images_per_pass),
         tiles_obstacle=tiles_obstacle(info.diffusion_config),
+        own_network=network_name(info.unet_config),
         kernel_folder=kernel_folder(),
     )
     config = settled(config, info.diffusion_config)

@@ -11,13 +11,14 @@ import time
 import torch
 
 from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
-from ddpm.config import SamplingConfig
+from ddpm.config import SamplingConfig, network_name
 from ddpm.errors import CheckpointFormatError
 from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.steps import plan_steps, settled
 from ddpm.training.checkpoint import load_model
+from orchestrator.artifacts.checkpoints.own_code import network_change, network_decision
 from orchestrator.artifacts.checkpoints.resolve import fetch_model
 from orchestrator.artifacts.samples.decisions import SET_DECISIONS
 from orchestrator.artifacts.samples.labels import make_rule
@@ -110,6 +111,7 @@ class StoreStudio:
             "shard_size": setup.spec.shard_size,
             **({"labels": self._rule.to_json()} if self._rule else {}),
             **environment(first),
+            **network_decision(self._info.unet_config),
         }
 
     def _decide(self, *, worth_compiling: bool) -> ComputeDecision:
@@ -122,6 +124,7 @@ class StoreStudio:
             worth_compiling=worth_compiling,
             fits_tiles=fits_tiles(self._info.unet_config, sampling.images_per_pass),
             tiles_obstacle=tiles_obstacle(self._info.diffusion_config),
+            own_network=network_name(self._info.unet_config),
             kernel_folder=kernel_folder(),
             device_kind="cuda" if self._setup.uses_gpu else "cpu",
         )
@@ -175,6 +178,8 @@ class StoreStudio:
                 f"the set was begun from {decided.model.commit_key}, "
                 f"not from {self._setup.model.commit_key}; submit under a new --id"
             )
+        if change := network_change(decisions.values, self._info.unet_config):
+            raise BadInputError(f"the set was begun with {change}; submit under a new --id")
         self._origin = origin_of(decisions)
         set_up_process(compute)
         spec, info = self._setup.spec, self._info
@@ -194,10 +199,14 @@ class StoreStudio:
             num_filmed=min(spec.sampling.trajectory, spec.num_samples),
         )
         smoke_drawing(self._artist.hasty(SMOKE_STEPS), self._put_data, self._shards)
+        change = network_change(info.fixed, info.unet_config)
         return [
-            f"{name} was {was} and is {here[name]} on {platform.node()}"
-            for name, was in (("torch", decided.torch), ("hardware", decided.hardware))
-            if was != here[name]
+            *([f"the model was trained with {change}"] if change else []),
+            *(
+                f"{name} was {was} and is {here[name]} on {platform.node()}"
+                for name, was in (("torch", decided.torch), ("hardware", decided.hardware))
+                if was != here[name]
+            ),
         ]
 
     def compute(self, task: ShardTask, watch: Watch) -> Result:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ddpm.config import ConfigError
+from ddpm.config import ConfigError, UNetConfig
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
 from orchestrator.specs.job import Job, SampleJob, TrainJob
@@ -76,10 +76,11 @@ def _on_training(spec: TrainJob, gives: Gives) -> Iterator[Remark]:
 
 
 def _on_width(spec: TrainJob) -> Iterator[Remark]:
-    if spec.model.family == "ddpm" and spec.model.loses_embeddings:
+    model = spec.model
+    if isinstance(model, UNetConfig) and model.family == "ddpm" and model.loses_embeddings:
         yield Remark(
             (("model",), ("model", "channel_multipliers"), ("model", "channels")),
-            f"model.channels ({spec.model.channels}) times channel_multipliers is 32 at most: each "
+            f"model.channels ({model.channels}) times channel_multipliers is 32 at most: each "
             "group norm takes the embedding of timesteps and labels away, so the network draws as "
             "if it knew neither; give one level 64",
             is_fatal=False,
@@ -252,11 +253,12 @@ def _of_training(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Rem
 
 
 def _on_attention(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:
-    if spec.model.family != "ddpm":
+    model = spec.model
+    if not isinstance(model, UNetConfig) or model.family != "ddpm":
         return
     height, width = seen.shape[1:]
-    levels = [height >> level for level in range(len(spec.model.channel_multipliers))]
-    wrong = [size for size in spec.model.attention_resolutions if size not in levels]
+    levels = [height >> level for level in range(len(model.channel_multipliers))]
+    wrong = [size for size in model.attention_resolutions if size not in levels]
     if not wrong:
         return
     place = ("model", "attention_resolutions")

@@ -15,6 +15,7 @@ from ddpm.config import (
     ONE_STEP,
     ConfigError,
     DiffusionConfig,
+    OwnConfig,
     SamplingConfig,
     TrainingConfig,
     UNetConfig,
@@ -22,6 +23,7 @@ from ddpm.config import (
 )
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.specs.located_errors import FieldsError
+from orchestrator.specs.network import ModelConfig
 from orchestrator.specs.sections import (
     CheckpointSpec,
     Closed,
@@ -147,6 +149,16 @@ class Job(Closed, ABC):
         """Images that it draws and commits together; None if it draws no set."""
         return None
 
+    @property
+    def own_network(self) -> OwnConfig | None:
+        """The network of another package that it trains, its `model`; None for none."""
+        return None
+
+    @property
+    def outputs_per_channel(self) -> int:
+        """Channels that such a network gives for each of the image's."""
+        return 1
+
     def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
         """Raise ConfigError if it cannot take such images.
 
@@ -172,7 +184,8 @@ class TrainJob(Job):
     Attributes:
         dataset: The images to train on.
         model: What is trained, and its sizes; the defaults are those of Ho et al. 2020 for
-            CIFAR-10.
+            CIFAR-10. Or `network: NAME` of an installed package, beside it that one's settings and
+            `num_classes`.
         init: The trained model whose weights it starts from; none draws them from training.seed.
         diffusion: The forward process, what the network predicts, and the loss; left out of a VAE
             or GAN, which draws in one step.
@@ -183,7 +196,7 @@ class TrainJob(Job):
 
     kind: Literal["train"]
     dataset: DatasetSpec
-    model: UNetConfig = UNetConfig()
+    model: ModelConfig = UNetConfig()
     init: InitRef | None = None
     diffusion: DiffusionConfig = Field(default_factory=_diffusion_of)
     training: TrainingConfig
@@ -237,6 +250,16 @@ class TrainJob(Job):
         """It learns from every image."""
         return True
 
+    @property
+    def own_network(self) -> OwnConfig | None:
+        """What is trained, where another package brings it."""
+        return self.model if isinstance(self.model, OwnConfig) else None
+
+    @property
+    def outputs_per_channel(self) -> int:
+        """Two with a learned variance."""
+        return self.diffusion.outputs_per_channel
+
     def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
         """Raise ConfigError if its network cannot take such images."""
         self.model.check_image_shape(shape)
@@ -263,7 +286,7 @@ class TrainJob(Job):
                     "diffusion.num_timesteps must be at least 2 with model.family ddpm: what draws "
                     "in one step is a vae or a gan",
                 )
-            return self
+            return self._fits_own()
         asked = {
             ("diffusion",): self.diffusion != ONE_STEP,
             ("training", "precision"): training.precision == "bf16",
@@ -275,6 +298,14 @@ class TrainJob(Job):
                 told = f"{'.'.join(place)} must be left out with model.family {family}"
                 why = "which draws in one step" if len(place) == 1 else "which trains in float32"
                 raise FieldsError((("model", "family"), place), f"{told}, {why}")
+        return self
+
+    def _fits_own(self) -> Self:
+        """Refuse what needs to know the layers, of another package's network."""
+        if isinstance(self.model, OwnConfig) and self.training.activation_checkpointing:
+            place = ("training", "activation_checkpointing")
+            told = f"{'.'.join(place)} must be left out with model.network, whose layers "
+            raise FieldsError((("model", "network"), place), f"{told}nobody here knows")
         return self
 
     @model_validator(mode="after")

@@ -207,7 +207,7 @@ def _shown(value: object) -> str:
 def _field_location(location: tuple[str | int, ...], model: type[BaseModel]) -> Location:
     """Drop the parts that name a branch of a union and not a key."""
     kept: list[str | int] = []
-    for part in location:
+    for part in (part for part in location if not str(part).startswith("<")):
         names = list(fields_of(type_at(tuple(kept), model)))
         if isinstance(part, int) or not names or part in names or (part == location[-1] and names):
             kept.append(part)

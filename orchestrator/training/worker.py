@@ -13,6 +13,7 @@ from typing import Any
 
 from ddpm.bits import BITS_VERSION, bits_version_of
 from ddpm.compute import ComputeDecision, decide_compute
+from ddpm.config import network_name
 from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
 from ddpm.training.checkpoint import StateSnapshot, load_state
 from ddpm.training.data import ImageDataset
@@ -20,6 +21,12 @@ from ddpm.training.loop import StepMetrics, TrainState, train_steps
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
 from orchestrator.artifacts.checkpoints.mlflow_files import write_mlflow_files
+from orchestrator.artifacts.checkpoints.own_code import (
+    network_change,
+    network_decision,
+    network_tag,
+    package_of,
+)
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.attempts.attempt import Attempt, register_process
@@ -165,6 +172,7 @@ class TrainingWorker:
                 "code_sha256": code_version(),
                 **shuffle_decision(self._attempt.store, self._spec.dataset, dataset),
                 **({"class_names": list(dataset.class_names)} if labelled else {}),
+                **network_decision(self._spec.model),
             }
         )
 
@@ -179,6 +187,8 @@ class TrainingWorker:
                 "the first attempt ran code that computes other bits "
                 f"({fixed.code_sha256[:12]}); what follows is not what it would have computed"
             )
+        if self._rank == 0 and (change := network_change(decided.values, self._spec.model)):
+            self._attempt.tell(f"the first attempt computed with {change}: bits may differ")
         return decided
 
     def _proposal(self, size: int) -> ComputeDecision:
@@ -200,6 +210,7 @@ class TrainingWorker:
             ),
             compile_hindrance=_compile_hindrance(self._spec),
             kernel_folder=kernel_folder(),
+            own_network=network_name(self._spec.model),
             device_kind="cuda" if placement.gpus_per_worker else "cpu",
         )
 
@@ -301,7 +312,7 @@ class TrainingWorker:
         def write(folder: Path) -> None:
             snapshot.write(folder)
             if is_last:  # that which is registered
-                write_mlflow_files(folder, state.model.image_shape)
+                write_mlflow_files(folder, state.model.image_shape, package_of(decided.values))
 
         saver.submit(state.step, write, {"decisions": decided.values})
 
@@ -333,6 +344,7 @@ class TrainingWorker:
                 "ddpmctl.precision": compute.precision,
                 "ddpmctl.compiled": str(compute.compiled),
                 "ddpmctl.kernels": compute.kernels,
+                **network_tag(self._spec.model),
             }
         )
 

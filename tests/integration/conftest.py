@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder
+from tests.support.own_networks import install_example
 
 NUM_LOGICAL_GPUS = 0
 NUM_LOGICAL_CPUS = 4
@@ -27,13 +28,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The session's own stack, running; ended with the session."""
     folder = tmp_path_factory.mktemp("stack") / ".ddpmctl"
+    site = install_example(tmp_path_factory.mktemp("site"))
     stack = Stack(folder, num_cpus=NUM_LOGICAL_CPUS, num_gpus=NUM_LOGICAL_GPUS)
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.down()
-        shutil.rmtree(StackFolder(folder.resolve()).sockets, ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # Where the network of another package is installed, for this process and all of Ray's.
+        patch.syspath_prepend(str(site))
+        patch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+        try:
+            stack.up()
+            yield stack
+        finally:
+            stack.down()
+            shutil.rmtree(StackFolder(folder.resolve()).sockets, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

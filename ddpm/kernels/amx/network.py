@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.config import DiffusionConfig, UNetConfig
+from ddpm.config import DiffusionConfig, NetworkConfig, UNetConfig
 from ddpm.kernels.amx.attention import attend
 from ddpm.kernels.amx.geometry import ConvolutionKind
 from ddpm.kernels.amx.layer import Layer
@@ -27,11 +27,12 @@ from ddpm.network.unet import ResidualBlock, SelfAttention, UNet
 _MAX_FILL = 1.5
 
 
-def fits_tiles(config: UNetConfig, batch_size: int) -> bool:
+def fits_tiles(config: NetworkConfig, batch_size: int) -> bool:
     """Tell whether a network and a batch fill tiles well enough for them to pay."""
     filled = num_blocks(batch_size) * IMAGES
-    is_unet = config.family == "ddpm"
-    return is_unet and config.channels % CHANNELS == 0 and 0 < filled <= _MAX_FILL * batch_size
+    if not isinstance(config, UNetConfig) or config.family != "ddpm":
+        return False
+    return config.channels % CHANNELS == 0 and 0 < filled <= _MAX_FILL * batch_size
 
 
 def tiles_obstacle(

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 LOADER = "orchestrator.sampling.pyfunc"
@@ -26,17 +27,23 @@ _COLUMNS = (
 )
 
 
-def write_mlflow_files(folder: Path, image_shape: tuple[int, int, int]) -> list[Path]:
+def write_mlflow_files(
+    folder: Path,
+    image_shape: tuple[int, int, int],
+    packages: Mapping[str, str] = MappingProxyType({}),
+) -> list[Path]:
     """Write MLmodel, its input example and its environment beside the files of a checkpoint.
 
     Args:
         folder: Of the checkpoint.
         image_shape: (C, H, W).
+        packages: What the model needs besides ddpmctl: versions by name.
 
     Returns:
         Their paths.
     """
-    requirements = "".join(f"{name}=={version(name)}\n" for name in _PACKAGES)
+    needed = {**{name: version(name) for name in _PACKAGES}, **packages}
+    requirements = "".join(f"{name}=={number}\n" for name, number in needed.items())
     texts = {
         "MLmodel": json.dumps(_model(image_shape), indent=1),
         "input_example.json": json.dumps(EXAMPLE),

@@ -1,0 +1,59 @@
+"""Which code of another package computes a network: decided once, told where it is another one."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from ddpm.config import NetworkConfig, OwnConfig
+from ddpm.network.own import NetworkIdentity, identity_of
+from orchestrator.store.codec import Codec
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnCode:
+    """What decisions hold of another package's network.
+
+    Attributes:
+        network: What its numbers depend on; None for one of ours.
+    """
+
+    network: NetworkIdentity | None = None
+
+
+_OWN_CODE = Codec(OwnCode, "what was decided for a network")
+
+
+def network_decision(model: NetworkConfig) -> dict[str, object]:
+    """Return what decisions hold of another package's network; {} for one of ours.
+
+    Raises:
+        ConfigError: It is not installed here.
+    """
+    return asdict(OwnCode(network=found)) if (found := _identity(model)) else {}
+
+
+def network_change(decisions: Mapping[str, object], model: NetworkConfig) -> str:
+    """Return "A, and here it is B" where decisions were made with other code; "" if not.
+
+    Raises:
+        ConfigError: It is not installed here.
+    """
+    was, here = _OWN_CODE.of(decisions).network, _identity(model)
+    if was is None or here is None or was.sha256 == here.sha256:
+        return ""
+    return f"{was}, and here it is {here}"
+
+
+def network_tag(model: NetworkConfig) -> dict[str, str]:
+    """Return the tag of MLflow's run that names another package's network; {} for ours."""
+    found = _identity(model)
+    return {"ddpmctl.network": str(found)} if found else {}
+
+
+def package_of(decisions: Mapping[str, object]) -> dict[str, str]:
+    """Return the version of the package that a network needs, by its name; {} for none."""
+    found = _OWN_CODE.of(decisions).network
+    return {found.package: found.version} if found and found.package else {}
+
+
+def _identity(model: NetworkConfig) -> NetworkIdentity | None:
+    return identity_of(model.network) if isinstance(model, OwnConfig) else None

@@ -1,0 +1,55 @@
+"""`model:` of a training: the sizes of the U-Net, or a network of another package by its name.
+
+A stored job is read wherever it is looked at, so the other package need not be installed here: what
+its settings may be is looked at when a job is submitted, and where it is trained.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import GetJsonSchemaHandler, GetPydanticSchema
+from pydantic_core import CoreSchema, core_schema
+
+from ddpm.config import OWN_NETWORK, OwnConfig, UNetConfig
+
+_UNET, _OWN = "<unet>", "<own>"  # in angle brackets, as no key of a job file is
+_TOLD = "A network of an installed package, with its settings beside its name."
+
+
+def _kind(value: Any) -> str:
+    """Return which of the two a value is, or is meant to be."""
+    is_own = isinstance(value, OwnConfig) or (isinstance(value, dict) and OWN_NETWORK in value)
+    return _OWN if is_own else _UNET
+
+
+def _read(value: Any, read_keys: Callable[[Any], Any]) -> OwnConfig:
+    del read_keys
+    return value if isinstance(value, OwnConfig) else OwnConfig.from_json(value)
+
+
+def _schema(source: Any, handler: Callable[[Any], CoreSchema]) -> CoreSchema:
+    del source
+    writing = core_schema.plain_serializer_function_ser_schema(OwnConfig.to_json)
+    own = core_schema.no_info_wrap_validator_function(
+        _read, core_schema.dict_schema(), serialization=writing
+    )
+    choices = {_UNET: handler(UNetConfig), _OWN: own}
+    return core_schema.tagged_union_schema(choices, discriminator=_kind)
+
+
+def _json_schema(schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    named = {"type": "string", "description": _TOLD}
+    classes = {
+        "description": "Classes of the labels that the network is told; auto: of the data set.",
+        "anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}],
+    }
+    own = {"properties": {OWN_NETWORK: named, "num_classes": classes}}
+    unet, _ = handler(schema)["oneOf"]
+    return {
+        "if": {"type": "object", "required": [OWN_NETWORK]},
+        "then": {"type": "object", **own},
+        "else": unet,
+    }
+
+
+ModelConfig = Annotated[UNetConfig | OwnConfig, GetPydanticSchema(_schema, _json_schema)]
