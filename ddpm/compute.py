@@ -143,17 +143,16 @@ def decide_compute(  # noqa: PLR0913  # by keyword, each a fact of its own
 
     Args:
         precision: What was asked for; "auto" takes bfloat16 where the hardware multiplies it.
-        compile_request: What was asked for; "auto" takes the AMX kernels, or else compiles what is
-            worth it.
+        compile_request: What was asked for; "auto" takes the AMX kernels, or compiles what pays.
         num_threads: CPU threads of one worker.
         worth_compiling: Whether the job's work is longer than the compiling.
-        prediction: What the network's output stands for. That of "mean" is divided by numbers down
-            to 1e-4, and bfloat16's rounding with it, so it is computed in float32.
+        prediction: What the network's output stands for. "mean" is divided by numbers down to
+            1e-4, and bfloat16's rounding with it, so it is computed in float32.
         fits_tiles: Whether network and batch are such as the AMX kernels are made for.
         tiles_obstacle: Why the kernels cannot compute it all the same; "" if they can.
         compile_hindrance: Why nothing is compiled, whatever the machine has; "" for no such reason.
-        own_network: The name of another package's network, of whose layers nothing is known: it is
-            computed as it is written, and compiled only where that was asked for. "" for ours.
+        own_network: The name of another package's network, which is computed as it is written; ""
+            for ours.
         kernel_folder: Where these are kept, as for `ddpm.kernels.amx.kernels.load_kernels`.
         device_kind: None takes CUDA where there is a device.
 
@@ -169,8 +168,8 @@ def decide_compute(  # noqa: PLR0913  # by keyword, each a fact of its own
     if compile_request == "auto" and fits_tiles and (device_kind, decided.precision) == _TILED:
         obstacle = tiles_obstacle or kernels_obstacle(kernel_folder)
         if obstacle is None:
-            reasons.append("network and batch fit the AMX kernels")
-            return replace(decided, kernels="amx", reason="; ".join(reasons))
+            told = "; ".join([*reasons, "network and batch fit the AMX kernels"])
+            return replace(decided, kernels="amx", reason=told)
         reasons.append(f"no AMX kernels, since {obstacle}")
     wanted = worth_compiling if compile_request == "auto" else compile_request
     if compile_request == "auto" and not wanted:
