@@ -1,7 +1,7 @@
 """The forward process, what is predicted, and the loss."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ddpm.settings.fields import CLOSED, Prediction, Variance, require, require_positive
 
@@ -36,7 +36,7 @@ class DiffusionConfig:
             L_hybrid (Nichol & Dhariwal 2021, eq. 16).
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
+    __pydantic_config__: ClassVar[dict[str, object]] = CLOSED
 
     num_timesteps: int = 1000
     betas: Betas = "linear"

@@ -1,12 +1,12 @@
 """What all configurations share: the error, its checks, and words that several of them take."""
 
-from typing import Any, Literal
+from typing import Literal
 
 Precision = Literal["auto", "bf16", "float32"]
 Prediction = Literal["epsilon", "x_start", "mean", "v"]
 Variance = Literal["fixed_small", "fixed_large", "learned"]
 
-CLOSED: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False, "strict": True}
+CLOSED: dict[str, object] = {"extra": "forbid", "allow_inf_nan": False, "strict": True}
 
 
 class ConfigError(ValueError):

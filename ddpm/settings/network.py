@@ -55,7 +55,7 @@ class UNetConfig(ToldClasses):
         latent_size: Numbers of the latent vector of a "vae" or a "gan", at most those of an image.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
+    __pydantic_config__: ClassVar[dict[str, object]] = CLOSED
 
     family: Family = "ddpm"
     channels: int = 128

@@ -1,7 +1,7 @@
 """How images are drawn."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ddpm.settings.fields import CLOSED, Precision, Variance, require, require_positive
 
@@ -54,7 +54,7 @@ class SamplingConfig:
         trajectory: Number of the first images whose way from x_T to x_0 is kept as a film strip.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
+    __pydantic_config__: ClassVar[dict[str, object]] = CLOSED
 
     method: Method = "ddpm"
     num_steps: int = 1000

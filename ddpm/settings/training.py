@@ -1,7 +1,7 @@
 """One training run."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ddpm.settings.fields import CLOSED, Precision, require, require_positive
 
@@ -42,7 +42,7 @@ class TrainingConfig:
         seed: Seed of the initial weights, the order of the images, t, the noise and the dropout.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = CLOSED
+    __pydantic_config__: ClassVar[dict[str, object]] = CLOSED
 
     num_steps: int
     global_batch_size: int = 128

@@ -18,10 +18,10 @@ from orchestrator.specs.yaml_nodes import Location
 class _Asked(BaseModel):
     """Checks what is written in a program as if it stood in a file: the same words, one line."""
 
-    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _written: dict[str, object] = PrivateAttr(default_factory=dict)
 
     @property
-    def written(self) -> dict[str, Any]:
+    def written(self) -> dict[str, object]:
         """What was given, in plain JSON types, without defaults."""
         return self._written
 
@@ -65,7 +65,7 @@ class LikelihoodJob(_Asked, likelihood.LikelihoodJob):
     kind: Literal["likelihood"] = "likelihood"
 
 
-Request = TrainJob | SampleJob | EvaluateJob | LikelihoodJob | Mapping[str, Any] | Path | str
+Request = TrainJob | SampleJob | EvaluateJob | LikelihoodJob | Mapping[str, object] | Path | str
 
 
 def job_file(request: Request, environment: Mapping[str, str]) -> tuple[JobFile, Path]:
@@ -89,7 +89,7 @@ def job_file(request: Request, environment: Mapping[str, str]) -> tuple[JobFile,
     return job_file_of(Document(source, written, places)), Path()
 
 
-def plain_values(value: object) -> dict[str, Any]:
+def plain_values(value: object) -> dict[str, object]:
     """Return a mapping in plain JSON types, whatever objects it holds. Raises: BadInputError."""
     found = _plain(value)
     if not isinstance(found, dict):
@@ -113,7 +113,7 @@ def _plain(value: object) -> Any:
     raise BadInputError(f"a field of a job cannot be {type(value).__name__}: {value!r}")
 
 
-def _given(value: Any) -> dict[str, Any]:
+def _given(value: Any) -> dict[str, object]:
     """Return the fields of a configuration that are not its defaults."""
     named = {field.name: field.default for field in dataclasses.fields(value)}
     return {

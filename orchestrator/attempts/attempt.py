@@ -4,7 +4,6 @@ A driver's process calls `run_attempt`, which makes sure that the attempt is the
 ships its log, beats while the work runs, and puts the outcome in the store exactly once.
 """
 
-import json
 import logging
 import os
 import platform
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
 
 import psutil
 
@@ -32,6 +30,7 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs.decisions import Decisions, decode_decisions
 from orchestrator.jobs.heartbeat import HEARTBEAT, OUTCOME, Heartbeat, WorkerReport
+from orchestrator.jobs.processes import REGISTERED_PROCESS, RegisteredProcess
 from orchestrator.jobs.records import Event, RecordStore
 from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.causes import failed_ranks, headline, reason_of, unwrapped
@@ -80,7 +79,7 @@ class Progress:
     num_unplaced: int = 0
     workers: Sequence[WorkerReport] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -209,13 +208,14 @@ def register_process(store: ObjectStore, paths: AttemptPaths, role: str, node_id
         role: "driver", "worker-0", ...
         node_id: The Ray node it runs on, if it knows that already.
     """
-    value = {
-        "role": role,
+    process = RegisteredProcess(
+        role=role,
         **asdict(ProcessIdentity.of(psutil.Process(), node_id)),
-        "host": socket.gethostname(),
-        "python": platform.python_version(),
-    }
-    store.put(f"{paths.processes}{role}-{os.getpid()}.json", json.dumps(value).encode())
+        host=socket.gethostname(),
+        python=platform.python_version(),
+    )
+    key = f"{paths.processes}{role}-{os.getpid()}.json"
+    store.put(key, REGISTERED_PROCESS.encode(process))
 
 
 def register_driver(attempt: Attempt) -> None:

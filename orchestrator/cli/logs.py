@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 
@@ -113,7 +112,7 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
         raise BadInputError(f"--grep {text!r} is no regular expression: {error}") from error
 
 
-def _as_json(line: LogLine) -> dict[str, Any]:
+def _as_json(line: LogLine) -> dict[str, object]:
     stream = line.stream
     whose = {"attempt": stream.attempt, "role": stream.role, "rank": stream.rank}
     return {**whose, "at": line.at.isoformat(), "text": line.text}

@@ -1,7 +1,5 @@
 """The verb `nodes`: what the cluster has, who is on it, and who avoids it."""
 
-from typing import Any
-
 import click
 
 from orchestrator.cli.output import Output, output_option
@@ -21,7 +19,7 @@ def nodes_command(output: Output) -> None:
     store = surroundings(output.say).store
     found, lease = read_nodes(store), read_lease(store)
     confirmed = lease is not None and lease.is_fresh
-    value: dict[str, Any] = {"confirmed": confirmed, "at": found.at, "nodes": found.nodes}
+    value: dict[str, object] = {"confirmed": confirmed, "at": found.at, "nodes": found.nodes}
     output.result(value, _describe(found, confirmed=confirmed))
 
 

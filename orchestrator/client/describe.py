@@ -156,7 +156,7 @@ def _settings_text(child: ChildEntry) -> str:
     return f"  ({_named_values(child.settings)})" if child.settings else ""
 
 
-def _named_values(settings: Mapping[str, Any]) -> str:
+def _named_values(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
@@ -199,7 +199,7 @@ def describe_event(event: Event) -> str:
     return " ".join([*parts, event.message]).rstrip()
 
 
-def describe_plan(plan: Mapping[str, Any]) -> str:
+def describe_plan(plan: Mapping[str, object]) -> str:
     """Return a plan as aligned lines; that of a group has a block for each child."""
     # Warnings were said already, on standard error.
     apart = ("children", "warnings")
@@ -208,7 +208,8 @@ def describe_plan(plan: Mapping[str, Any]) -> str:
     lines = [
         f"{key.replace('_', ' '):<{width}}  {_plan_value(key, value)}" for key, value in own.items()
     ]
-    for child in plan.get("children", []):
+    children = plan.get("children")
+    for child in children if isinstance(children, list) else []:
         lines += ["", describe_plan(child)]
     return "\n".join(lines)
 

@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from orchestrator.client.surroundings import Surroundings
 from orchestrator.cluster.entrypoints import python_entrypoint
@@ -157,7 +156,7 @@ class Keeper:
         self._looked_at = time.monotonic()
 
 
-def shipped_code() -> dict[str, Any]:
+def shipped_code() -> dict[str, object]:
     """Return the runtime environment that carries this code to the cluster, if that is wanted.
 
     A cluster's image holds the code; with DDPMCTL_SHIP_CODE=1 both packages travel as folders.

@@ -19,7 +19,7 @@ _OPEN_VARIANCE = "the model's for all its timesteps, fixed_small for fewer"
 _BYTES_PER_PARAMETER = 4 * 4  # model, moving average and two moments, float32
 
 
-def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, Any]:
+def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, object]:
     """Return the plan of a job whose images are in the store; that of a group has its children's.
 
     Raises:
@@ -49,7 +49,7 @@ def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, Any]:
 
 
 @functools.singledispatch
-def _plan_of_job(spec: Job, store: ObjectStore) -> dict[str, Any]:
+def _plan_of_job(spec: Job, store: ObjectStore) -> dict[str, object]:
     """Return what can be said of any kind."""
     del store
     return {
@@ -60,7 +60,7 @@ def _plan_of_job(spec: Job, store: ObjectStore) -> dict[str, Any]:
     }
 
 
-def _fleet(spec: Job) -> dict[str, Any]:
+def _fleet(spec: Job) -> dict[str, object]:
     return {
         "workers_min": spec.num_workers.min,
         "workers_max": spec.num_workers.max,
@@ -69,7 +69,7 @@ def _fleet(spec: Job) -> dict[str, Any]:
 
 
 @_plan_of_job.register
-def _plan_training(spec: TrainJob, store: ObjectStore) -> dict[str, Any]:
+def _plan_training(spec: TrainJob, store: ObjectStore) -> dict[str, object]:
     """Return parameters, steps, checkpoints, bytes and workers of a training."""
     dataset = describe(store, str(spec.dataset.sha256))
     shape = (dataset.channels, dataset.height, dataset.width)
@@ -114,9 +114,9 @@ def _count_parameters(model: NetworkConfig, shape: tuple[int, int, int], out_cha
     return count_latent_parameters(model, shape)
 
 
-def _told_of(dataset: DatasetRef) -> dict[str, Any]:
+def _told_of(dataset: DatasetRef) -> dict[str, object]:
     """Return what is not as it is for most: labels, and values of another type or range."""
-    told: dict[str, Any] = {}
+    told: dict[str, object] = {}
     if (dataset.dtype, dataset.value_range) != ("uint8", (0.0, 255.0)):
         told["values"] = dataset.dtype
         told["value_range"] = list(dataset.value_range)
@@ -126,7 +126,7 @@ def _told_of(dataset: DatasetRef) -> dict[str, Any]:
 
 
 @_plan_of_job.register
-def _plan_sampling(spec: SampleJob, store: ObjectStore) -> dict[str, Any]:
+def _plan_sampling(spec: SampleJob, store: ObjectStore) -> dict[str, object]:
     """Return images, shards, passes of the network and workers of a sampling."""
     del store
     sampling = spec.sampling
@@ -146,7 +146,7 @@ def _plan_sampling(spec: SampleJob, store: ObjectStore) -> dict[str, Any]:
 
 
 @_plan_of_job.register
-def _plan_likelihood(spec: LikelihoodJob, store: ObjectStore) -> dict[str, Any]:
+def _plan_likelihood(spec: LikelihoodJob, store: ObjectStore) -> dict[str, object]:
     """Return images, shards, passes of the network and workers of a likelihood."""
     images = spec.count(describe(store, str(spec.dataset.sha256)).num_images)
     shards = -(-images // spec.shard_size)

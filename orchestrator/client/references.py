@@ -10,10 +10,10 @@ from orchestrator.jobs.index import IndexEntry
 from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
+from orchestrator.jobs.tracked_run import tracked_run
 from orchestrator.specs.kinds import JOB_KINDS, reads_model
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.registry import registered_versions
 
@@ -54,8 +54,7 @@ def references_to(
 
 def _has_run(store: ObjectStore, job_id: str) -> bool:
     """Tell whether MLflow was told of a job."""
-    found = read_json(store, keys.JobPaths(job_id).tracking_cursor)
-    return bool(found and found[0].get("run_id"))
+    return bool(tracked_run(store, job_id).run_id)
 
 
 def _family(jobs: Sequence[IndexEntry], going: frozenset[str]) -> list[str]:

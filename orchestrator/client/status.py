@@ -28,6 +28,7 @@ from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.prices import cost_at, cost_of_jobs
 from orchestrator.jobs.progress import ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.tracked_run import tracked_run
 from orchestrator.jobs.troubles import Trouble, read_troubles, troubled_jobs
 from orchestrator.lifecycle.attempts import gpu_hours
 from orchestrator.lifecycle.cost import Cost
@@ -35,7 +36,6 @@ from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobRecord, JobState
 from orchestrator.store import keys
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -83,7 +83,7 @@ class JobStatus(ListedJob):
     """
 
     workers: tuple[WorkerReport, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, float] = field(default_factory=dict)
     run_id: str | None = None
     experiment_id: str = ""
     mlflow_page: str = ""
@@ -106,7 +106,7 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
     job_id = find_job_id(store, job)
     record = RecordStore(store).read(job_id).record
     said = read_said(store, record)
-    tracking = read_json(store, JobPaths(job_id).tracking_cursor)
+    tracked = tracked_run(store, job_id)
     decided = read_decisions(store, JobPaths(job_id))
     (listed,) = _with_confirmation(store, [index_entry(record, said)])
     children: tuple[ChildEntry, ...] = ()
@@ -116,8 +116,8 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
         **vars(listed),
         workers=said.workers if isinstance(said, Heartbeat) else (),
         details=said.details if isinstance(said, Heartbeat) else {},
-        run_id=tracking[0].get("run_id") if tracking else None,
-        experiment_id=str(tracking[0].get("experiment_id", "")) if tracking else "",
+        run_id=tracked.run_id or None,
+        experiment_id=tracked.experiment_id,
         model=record.model,
         descent=ancestors(store, record.model),
         decisions=decided.values if decided else {},

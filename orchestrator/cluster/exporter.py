@@ -36,7 +36,7 @@ class RayExporter:
 
     def __init__(self, store: str) -> None:
         self._store = store
-        self._gauges: dict[str, Any] = {}
+        self._gauges: dict[str, object] = {}
         self._shown: dict[str, set[tuple[str, ...]]] = {}
 
     def show(self, numbers: Mapping[Metric, Values]) -> None:

@@ -41,7 +41,7 @@ class RayJobs:
         entrypoint: str,
         *,
         metadata: Mapping[str, str],
-        runtime_env: Mapping[str, Any] | None = None,
+        runtime_env: Mapping[str, object] | None = None,
     ) -> bool:
         """Submit a job; tell whether it is new (an id is used once and for all)."""
         with self._translated() as client:

@@ -1,6 +1,5 @@
 """Takes an attempt from its beginning to its end: start, submit, preempt, stop, end, release."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +16,7 @@ from orchestrator.controller.admission import (
 from orchestrator.controller.committed import committed_units
 from orchestrator.errors import RayUnavailableError
 from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
+from orchestrator.jobs.processes import REGISTERED_PROCESS
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.attempts import begun, gpu_hours, moved_away, preempted, stopping
 from orchestrator.lifecycle.outcome import Outcome
@@ -210,10 +210,7 @@ class AttemptControl:
         known = self._known_processes.setdefault(paths.processes, {})
         for key in keys:
             if key not in known or not known[key].node_id:
-                value = json.loads(self._store.get(key).body)
-                names = ("role", "pid", "born_s", "boot_id", "node_id", "host")
-                ref = ProcessRef(**{name: value[name] for name in names})
-                known[key] = ref
+                known[key] = REGISTERED_PROCESS.decode(self._store.get(key).body, key)
         return [known[key] for key in keys]
 
     def _press(self, step: Submit | Terminate | Kill, record: JobRecord, view: "_View") -> None:

@@ -13,7 +13,6 @@ import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from orchestrator.errors import BadInputError, JobNotFoundError
@@ -93,7 +92,7 @@ def _notify(store: ObjectStore, job_id: str, _mark: ObjectInfo) -> bool:
     return delivery.is_done or store.now() - record.changed_at > GIVE_UP_AFTER
 
 
-def message_of(record: JobRecord) -> dict[str, Any]:
+def message_of(record: JobRecord) -> dict[str, object]:
     """Return what is posted; `id` is the same for each try."""
     return {
         "id": f"{record.job_id}.{record.attempt}.{record.state}",
@@ -107,7 +106,7 @@ def message_of(record: JobRecord) -> dict[str, Any]:
     }
 
 
-def post(url_env: str, message: dict[str, Any]) -> Delivery:
+def post(url_env: str, message: dict[str, object]) -> Delivery:
     """Post a message to the address in a variable: https, or http on loopback; no redirects."""
     try:
         url = urlsplit(os.environ.get(url_env, ""))

@@ -46,6 +46,7 @@ from orchestrator.evaluation.worker import FeatureSetup
 from orchestrator.fleet.run import FleetRun, placement_of
 from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.decisions import Decisions, read_decisions
+from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import JoinedPlan, Shard
 from orchestrator.lifecycle.causes import headline
@@ -53,7 +54,6 @@ from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import Reason
 from orchestrator.specs.evaluate import EvaluateJob
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.writer import MetricWriter
@@ -201,8 +201,9 @@ class Evaluation:
     def _speed(self) -> dict[str, float]:
         job_id = self.sets[0].job_id
         record = RecordStore(self.attempt.store).read(job_id).record
-        beat = read_json(self.attempt.store, JobPaths(job_id).attempt(record.attempt).heartbeat)
-        return speed_of(beat[0]) if beat else {}
+        key = JobPaths(job_id).attempt(record.attempt).heartbeat
+        said = HEARTBEAT.value(self.attempt.store, key)
+        return speed_of(said) if said else {}
 
     def _show(self, findings: Findings) -> None:
         """Store and log the samples that lie nearest to a training image, beside it."""

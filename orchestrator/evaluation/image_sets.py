@@ -119,11 +119,11 @@ def _of_samples(store: ObjectStore, job_id: str, field: str) -> ImageSet:
         manifest = samples.manifest()
     except ShardDamagedError as error:
         raise BadInputError(f"{field}.job: {error}") from error
-    height, width, channels = (int(size) for size in manifest["image_shape"])
+    height, width, channels = manifest.image_shape
     return ImageSet(
         form="samples",
         name=job_id,
-        sha256=manifest["set_sha256"],
+        sha256=manifest.set_sha256,
         num_images=samples.plan.num_samples,
         shape=(height, width, channels),
         shard_size=samples.plan.shard_size,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.evaluation.extractors import metric_name
 from orchestrator.evaluation.image_sets import ImageSet
 from orchestrator.evaluation.statistics import Statistics
+from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.specs.evaluate import EvaluateJob
 
 FORMAT_VERSION = 1
@@ -54,7 +54,7 @@ class Findings:
     classes: ClassShares | None = None
     class_names: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain JSON values."""
         scores = {
             name: {**asdict(score), "is_at_floor": score.is_at_floor}
@@ -72,7 +72,7 @@ class Findings:
             "remarks": list(self.remarks),
         }
 
-    def _classes(self) -> dict[str, Any]:
+    def _classes(self) -> dict[str, object]:
         if self.classes is None:
             return {}
         return {"names": list(self.class_names), **asdict(self.classes)}
@@ -218,8 +218,8 @@ def _memorisation(nearest: Nearest, train: Features, held_out: Features) -> dict
     return found
 
 
-def speed_of(heartbeat: Mapping[str, Any]) -> dict[str, float]:
+def speed_of(heartbeat: Heartbeat) -> dict[str, float]:
     """Return how fast a sample set was drawn, from its job's own last heartbeat."""
     wanted = ("mean_images_per_s", "useful_cpu_s_per_1000_images", "useful_gpu_s_per_1000_images")
-    details = heartbeat.get("details", {})
+    details = heartbeat.details
     return {name: float(details[name]) for name in wanted if name in details}

@@ -73,7 +73,7 @@ class Heartbeat:
     num_unplaced: int = 0
     workers: tuple[WorkerReport, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 def _from_before_versions(value: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import JobRecord, JobState
@@ -37,7 +36,7 @@ class ChildEntry:
     step: str
     job_id: str
     kind: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     state: JobState | None = None
     reason: str | None = None
     message: str = ""
@@ -72,7 +71,7 @@ GROUP_PROGRESS = Codec(GroupProgress, "progress of the group")
 
 
 def planned_entry(
-    step: str, job_id: str, kind: str, settings: Mapping[str, Any], needs: Sequence[str]
+    step: str, job_id: str, kind: str, settings: Mapping[str, object], needs: Sequence[str]
 ) -> ChildEntry:
     """Return what `status` shows of a child that is not created yet."""
     message = f"waits for {', '.join(needs)}" if needs else "waits for its turn"

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from orchestrator.errors import (
     BadInputError,
@@ -54,7 +53,7 @@ class VersionedRecord:
     etag: str
 
 
-def _from_first_version(value: dict[str, Any]) -> dict[str, Any]:
+def _from_first_version(value: dict[str, object]) -> dict[str, object]:
     """A job without a model had an empty mapping for one."""
     return {**value, "model": value.get("model") or None}
 

@@ -9,11 +9,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from orchestrator.lifecycle.state import AttemptRecord, Reason
 
-_FORBID_EXTRA: dict[str, Any] = {"extra": "forbid"}
+_FORBID_EXTRA: dict[str, object] = {"extra": "forbid"}
 
 FINAL_MESSAGES: dict[Reason, str] = {
     Reason.BAD_INPUT: "its input is wrong: mend it and submit again",
@@ -70,7 +70,7 @@ class RetryBudget:
         max_backoff_s: The longest wait.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID_EXTRA
+    __pydantic_config__: ClassVar[dict[str, object]] = _FORBID_EXTRA
 
     max_retries: int = 5
     backoff_s: float = 5.0
@@ -139,7 +139,7 @@ class RetryPolicy:
         avoid_node_after: Attempts that a node breaks before the job avoids it.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID_EXTRA
+    __pydantic_config__: ClassVar[dict[str, object]] = _FORBID_EXTRA
 
     worker_lost: RetryBudget = RetryBudget()
     node_lost: RetryBudget = RetryBudget()

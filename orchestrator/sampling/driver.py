@@ -168,21 +168,21 @@ class SampleAttempt:
     def _whole(self, reader: SetReader) -> Outcome:
         store, job = self.attempt.store, self.attempt.job
         standing = read_manifest(store, job)
-        manifest = {**reader.manifest(), "job_id": self.attempt.record.job_id}
-        if standing is None or standing["set_sha256"] != manifest["set_sha256"]:
-            manifest["decisions"] = dict((read_decisions(store, job) or Decisions()).values)
+        decisions = read_decisions(store, job) or Decisions()
+        manifest = reader.manifest(self.attempt.record.job_id, decisions)
+        if standing is None or standing.set_sha256 != manifest.set_sha256:
             reader.check_unchanged()
             put_manifest(store, job, manifest)
         num_images = self.spec.num_samples
         self.attempt.progress.done = self.attempt.progress.committed = num_images
-        self.metrics.log_tags({"ddpmctl.set_sha256": manifest["set_sha256"]})
+        self.metrics.log_tags({"ddpmctl.set_sha256": manifest.set_sha256})
         tell_origin(store, self._model(), self.metrics)
         self._show_images(reader)
-        logger.info("set_sha256=%s over %d images", manifest["set_sha256"], num_images)
+        logger.info("set_sha256=%s over %d images", manifest.set_sha256, num_images)
         return Outcome(
             succeeded=True,
             progress=num_images,
-            message=f"drew {counted(num_images, 'image')}, SHA-256 {manifest['set_sha256']}",
+            message=f"drew {counted(num_images, 'image')}, SHA-256 {manifest.set_sha256}",
         )
 
     def _show_images(self, reader: SetReader) -> None:

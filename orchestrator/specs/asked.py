@@ -74,14 +74,14 @@ def fields_that_differ(one: Job | GroupJob, other: Job | GroupJob) -> dict[str, 
     }
 
 
-def _specs(spec: Job | GroupJob) -> dict[str, dict[str, Any]]:
+def _specs(spec: Job | GroupJob) -> dict[str, dict[str, object]]:
     """Return the fields of a job by its step, those of a group (or a lone job) at ""."""
     own = spec.model_dump(mode="json")
     if not isinstance(spec, GroupJob):
         return {"": own}
     children = {child["step"]: child for child in own.pop("children")}
     ties = {step: {**child, "spec": None} for step, child in children.items()}
-    specs: dict[str, dict[str, Any]] = {step: child["spec"] for step, child in children.items()}
+    specs: dict[str, dict[str, object]] = {step: child["spec"] for step, child in children.items()}
     return {"": {**own, "ties": ties}, **specs}
 
 
@@ -93,8 +93,8 @@ def _written(job: Submitted, step: str) -> set[_Way] | None:
 
 
 def _differing(
-    ours: Mapping[str, Any],
-    theirs: Mapping[str, Any],
+    ours: Mapping[str, object],
+    theirs: Mapping[str, object],
     wrote: set[_Way] | None,
     they_wrote: set[_Way] | None,
 ) -> Iterator[_Way]:
@@ -113,7 +113,7 @@ def _counts(way: _Way, written: set[_Way] | None) -> bool:
     return any(way[:end] in written for end in range(1, len(way) + 1))
 
 
-def _leaves(value: Mapping[str, Any], above: _Way = ()) -> Iterator[tuple[_Way, Any]]:
+def _leaves(value: Mapping[str, object], above: _Way = ()) -> Iterator[tuple[_Way, Any]]:
     for key, inner in value.items():
         if isinstance(inner, Mapping) and inner:
             yield from _leaves(inner, (*above, key))

@@ -19,7 +19,7 @@ def structure_of(annotation: Any) -> Any:
     return next((s for part in _parts(annotation) if (s := structure_of(part)) is not None), None)
 
 
-def fields_of(annotation: Any) -> dict[str, Any]:
+def fields_of(annotation: Any) -> dict[str, object]:
     """Return the annotation of each field of the structure inside an annotation; {} for none."""
     owner = structure_of(annotation)
     if owner is None:

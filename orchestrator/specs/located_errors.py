@@ -169,7 +169,7 @@ _YES_NO = {"yes": "true", "on": "true", "y": "true", "true": "true",
            "no": "false", "off": "false", "n": "false", "false": "false"}  # fmt: skip
 
 
-def _of_text(kind: str, value: Any, context: dict[str, Any]) -> str | None:
+def _of_text(kind: str, value: Any, context: dict[str, object]) -> str | None:
     if kind == "string_type":
         if value is None:
             return "must be a text; it is empty: fill it in, or take the line out"

@@ -84,7 +84,7 @@ class _TabScanner(Scanner):
 
 def plain_mapping(
     text: str, source: str, expand: Callable[[str], str] | None = None
-) -> tuple[dict[str, Any], dict[Location, int]]:
+) -> tuple[dict[str, object], dict[Location, int]]:
     """Return the mapping that a text holds, and the line (from 1) of each of its values.
 
     Args:
@@ -192,9 +192,9 @@ class _Plain:
         is_alone = text.startswith("${") and text.find("}") == len(text) - 1
         return plain_scalar(filled) if is_alone else filled
 
-    def _mapping(self, node: MappingNode, location: Location) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        own: dict[str, Any] = {}
+    def _mapping(self, node: MappingNode, location: Location) -> dict[str, object]:
+        merged: dict[str, object] = {}
+        own: dict[str, object] = {}
         seen: set[str] = set()
         for key, value in node.value:
             name = self._key(key)
@@ -208,10 +208,10 @@ class _Plain:
                 own[name] = self._at(value, (*location, name), key)
         return {**merged, **own}
 
-    def _merged(self, node: Node, location: Location) -> dict[str, Any]:
+    def _merged(self, node: Node, location: Location) -> dict[str, object]:
         """Return what `<<` brings in; of several the first wins, and the mapping's own keys do."""
         sources = node.value if isinstance(node, SequenceNode) else [node]
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for source in sources:
             if not isinstance(source, MappingNode):
                 raise self._fault(node, "`<<` takes mappings, as `<<: *name`")

@@ -1,11 +1,10 @@
 """How the runs of a group's children stand below the group's own run in MLflow."""
 
+from orchestrator.jobs.tracked_run import tracked_run
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.envelope import StoredSpec
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
-from orchestrator.tracking.cursor import decode_cursor
 
 # A group's children have runs of their own, and what has nothing to do with the images drawn would
 # hide what has.
@@ -29,8 +28,7 @@ def group_tags(store: ObjectStore, record: JobRecord) -> dict[str, str] | None:
     group = JobPaths(record.parent)
     if not record.parent or not store.exists(group.spec):
         return {}
-    found = read_json(store, group.tracking_cursor)
-    run_id = decode_cursor(found[1].body).run_id if found else ""
+    run_id = tracked_run(store, record.parent).run_id
     if not run_id:
         return None
     return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 
@@ -80,7 +80,7 @@ class DatasetLine:
     digest: str
     source: str
     context: str = "training"
-    profile: Mapping[str, Any] = field(default_factory=dict)
+    profile: Mapping[str, object] = field(default_factory=dict)
     kind: Literal["dataset"] = "dataset"
 
 
@@ -136,7 +136,7 @@ def segments(store: ObjectStore, paths: AttemptPaths) -> NumberedFolder:
     return NumberedFolder(store, paths.metrics, ".jsonl")
 
 
-def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(value: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     """Return nested settings as one level of names with dots, values as text."""
     flat: dict[str, str] = {}
     for key, inner in value.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from orchestrator.counts import counted
 from orchestrator.errors import StoreError, StoreUnavailableError
@@ -129,7 +129,7 @@ class MetricWriter:
         key = f"{self._paths.folder}images/{path}"
         self._append(ImageLine(at_ms=_ms(at), step=step, path=path, key=key), key, png)
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: Mapping[str, object]) -> None:
         """Log settings, which may be nested; the first value of a name stands."""
         self._append(ParamsLine(values=flattened(params)))
 
@@ -144,7 +144,7 @@ class MetricWriter:
         digest: str,
         source: str,
         context: str = "training",
-        profile: Mapping[str, Any] | None = None,
+        profile: Mapping[str, object] | None = None,
     ) -> None:
         """Log a data set that the job reads; see `DatasetLine`."""
         self._append(

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -125,14 +124,14 @@ def final_report(
 
 def evaluate(
     spec: TrainJob, state: TrainState, holdout: ImageDataset
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
+) -> tuple[dict[str, float], list[dict[str, object]]]:
     """Compute the bound of held-out images, in bits per dimension.
 
     Returns:
         The means of the bound and of its three terms with their standard errors, and for each image
         the timesteps that were drawn with their terms.
     """
-    draws: list[dict[str, Any]] = []
+    draws: list[dict[str, object]] = []
     model, diffusion = AveragedModel(state), _diffusion(state)
     num_images = min(spec.evaluation.num_images, len(holdout))
     shown = dict(_PARTS_OF_BOUND)

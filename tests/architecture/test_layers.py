@@ -34,7 +34,7 @@ ROOMS = {
     "scheduling": "",
     "specs": "store lifecycle",
     "cluster": "lifecycle scheduling",
-    "jobs": "store lifecycle scheduling specs",
+    "jobs": "store lifecycle scheduling specs cluster",
     "artifacts": "store lifecycle specs cluster jobs",
     "tracking": "store lifecycle specs jobs",
     "attempts": "store lifecycle specs cluster jobs",

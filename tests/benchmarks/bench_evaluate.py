@@ -57,11 +57,11 @@ def timed(do: Callable[[], object]) -> Row:
 def sample_set(store: ObjectStore, job_id: str) -> ImageSet:
     """Return a set as an evaluation fixes it."""
     manifest = SampleSet(store, job_id).manifest()
-    height, width, channels = manifest["image_shape"]
+    height, width, channels = manifest.image_shape
     return ImageSet(
         form="samples",
         name=job_id,
-        sha256=manifest["set_sha256"],
+        sha256=manifest.set_sha256,
         num_images=NUM_IMAGES,
         shape=(height, width, channels),
         shard_size=SHARD,

@@ -20,6 +20,7 @@ from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
 from orchestrator.artifacts.checkpoints.resolve import resolve_model
+from orchestrator.artifacts.samples.manifest import read_manifest
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.jobs.heartbeat import OUTCOME
@@ -36,7 +37,6 @@ from orchestrator.lifecycle.state import (
 )
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, SampleResources, WorkerRange
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
 
@@ -131,9 +131,9 @@ class Fleets:
 
     def set_sha256(self, paths: JobPaths) -> str:
         """Return the hash in a set's manifest."""
-        found = read_json(self.store, paths.manifest)
-        assert found is not None
-        return str(found[0]["set_sha256"])
+        manifest = read_manifest(self.store, paths)
+        assert manifest is not None
+        return manifest.set_sha256
 
 
 def wait_until(condition: Callable[[], object], within_s: float, message: str) -> None:

@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,12 +13,12 @@ from orchestrator.artifacts.checkpoints.resolve import fetch_model, resolve_mode
 from orchestrator.artifacts.samples.manifest import SetHash
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.artifacts.samples.verify import verify_samples
+from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.network import build_denoiser, build_diffusion
 from orchestrator.specs.job import SampleJob
 from orchestrator.stack.embedded import StackInfo
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from tests.integration.fleets import (
@@ -66,10 +65,10 @@ def bare_set_sha256(store: ObjectStore, spec: SampleJob) -> str:
     return set_hash.hexdigest
 
 
-def beat(fleets: Fleets, paths: JobPaths, number: int) -> dict[str, Any]:
-    """Return the newest heartbeat of an attempt."""
-    found = read_json(fleets.store, paths.attempt(number).heartbeat)
-    return found[0] if found else {"workers": [], "details": {}}
+def beat(fleets: Fleets, paths: JobPaths, number: int) -> Heartbeat:
+    """Return the newest heartbeat of an attempt, or an empty one."""
+    said = HEARTBEAT.value(fleets.store, paths.attempt(number).heartbeat)
+    return said or Heartbeat(at=fleets.store.now())
 
 
 def told(fleets: Fleets) -> str:
@@ -101,8 +100,8 @@ def test_fleet_grows_with_the_cluster_and_outlives_a_node(
             paths = fleets.start(JOB, SPEC, 1)
             first = next_author(fleets, paths, ())
             stopped.enter_context(hanging(process_of(fleets, paths, first)))
-            wait_until(lambda: beat(fleets, paths, 1)["workers"], WAIT_S, "no heartbeat")
-            home = [worker["node_id"] for worker in beat(fleets, paths, 1)["workers"]]
+            wait_until(lambda: beat(fleets, paths, 1).workers, WAIT_S, "no heartbeat")
+            home = [worker.node_id for worker in beat(fleets, paths, 1).workers]
             with extra_node(stack_info, tmp_path, num_cpus=1) as node:
                 second = next_author(fleets, paths, (first,))
                 node.kill()
@@ -131,6 +130,6 @@ def test_next_driver_draws_the_rest_past_a_worker_that_hangs(fleets: Fleets, exp
     assert fleets.set_sha256(paths) == expected
     assert verify_samples(fleets.store, JOB).is_whole
     assert before.items() <= commits(fleets, paths).items()
-    assert beat(fleets, paths, 2)["details"]["shards_given_twice"] >= 1
+    assert beat(fleets, paths, 2).details["shards_given_twice"] >= 1
     lost = f"{paths.attempt(1).folder}data/shard-"
     assert all(key.startswith(lost) for key in unnamed_data(fleets, paths))

@@ -13,13 +13,13 @@ import pytest
 from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.client.status import request
 from orchestrator.cluster.ray_jobs import RayJobs
+from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.stack.parts import http_get
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
 from tests.integration.commands import (
@@ -54,8 +54,8 @@ def is_in(store: ObjectStore, job_id: str, *states: JobState) -> Callable[[], bo
 
 def done(store: ObjectStore, job_id: str, attempt: int, key: str = "done") -> int:
     """Return the steps that an attempt's last heartbeat tells of."""
-    found = read_json(store, JobPaths(job_id).attempt(attempt).heartbeat)
-    return int(found[0].get(key, 0)) if found else 0
+    said = HEARTBEAT.value(store, JobPaths(job_id).attempt(attempt).heartbeat)
+    return int(getattr(said, key)) if said else 0
 
 
 def told(store: ObjectStore, job_id: str) -> str:

@@ -51,7 +51,7 @@ def put_set(
         reader = SetReader(shards, plan, origin_of(DECISIONS), num_first=1)
         for shard in plan:
             reader.read(shard.index)
-        put_manifest(store, paths, reader.manifest())
+        put_manifest(store, paths, reader.manifest(paths.job_id, DECISIONS))
 
 
 def _put(store: MemoryStore, paths: JobPaths, shard: Shard, pixels: Pixels) -> ShardCommit:

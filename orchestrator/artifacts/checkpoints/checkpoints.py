@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -54,7 +53,7 @@ class CheckpointStore:
         self._known: dict[tuple[str, str], CheckpointCommit] = {}
 
     def commit(
-        self, step: int, folder: Path, attempt: int, extra: Mapping[str, Any]
+        self, step: int, folder: Path, attempt: int, extra: Mapping[str, object]
     ) -> CheckpointCommit:
         """Make the files of a folder the job's checkpoint at a step, unless there is one.
 
@@ -99,7 +98,7 @@ class CheckpointStore:
             self._delete_data(own)
 
     def _put_data(
-        self, step: int, folder: Path, attempt: int, extra: Mapping[str, Any], name: str = ""
+        self, step: int, folder: Path, attempt: int, extra: Mapping[str, object], name: str = ""
     ) -> CheckpointCommit:
         """Write the files under a name of their own and return what would commit them."""
         files = tuple(describe_file(path) for path in sorted(folder.iterdir()))
@@ -117,10 +116,11 @@ class CheckpointStore:
 
     def _put_commit(self, own: CheckpointCommit) -> CheckpointCommit:
         key = self._paths.checkpoint(own.step)
-        condition: dict[str, Any] = {"if_absent": True}
+        standing: str | None = None
         while True:
             try:
-                etag = self._store.put(key, encode_commit(own), **condition)
+                body = encode_commit(own)
+                etag = self._store.put(key, body, if_absent=standing is None, if_match=standing)
                 self._known[key, etag] = own
                 return own
             except ConditionFailedError:
@@ -128,12 +128,12 @@ class CheckpointStore:
             try:
                 stored = self._store.get(key)
             except ObjectNotFoundError:
-                condition = {"if_absent": True}  # retention removed it in between
+                standing = None  # retention removed it in between
                 continue
             winner = self._winner(stored, own)
             if winner is not None:
                 return winner
-            condition = {"if_match": stored.etag}  # only the broken one that was looked at
+            standing = stored.etag  # only the broken one that was looked at
 
     def _winner(self, stored: StoredObject, own: CheckpointCommit) -> CheckpointCommit | None:
         """Return what the commit that stands says, unless its data are not whole."""

@@ -5,7 +5,6 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import CheckpointError
 from orchestrator.store.objects import StoredObject
@@ -38,7 +37,7 @@ class CheckpointCommit:
     attempt: int
     folder: str
     files: tuple[DataFile, ...]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 LOADER = "orchestrator.sampling.pyfunc"
-EXAMPLE: Mapping[str, Any] = {"num_samples": 16, "seed": 0}
+EXAMPLE: Mapping[str, object] = {"num_samples": 16, "seed": 0}
 _PACKAGES = ("ddpmctl", "torch", "numpy", "mlflow")
 _COLUMNS = (
     ("num_samples", "long", True),
@@ -57,7 +57,7 @@ def write_mlflow_files(
     return [folder / name for name in texts]
 
 
-def _model(image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def _model(image_shape: tuple[int, int, int]) -> dict[str, object]:
     channels, height, width = image_shape
     columns = [{"name": n, "type": t, "required": r} for n, t, r in _COLUMNS]
     images = {"dtype": "uint8", "shape": [-1, height, width, channels]}

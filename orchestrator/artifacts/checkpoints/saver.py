@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
@@ -72,7 +72,7 @@ class BackgroundSaver:
         return self._save is not None and not self._save.done()
 
     def submit(
-        self, step: int, write: Callable[[Path], object], extra: Mapping[str, Any] | None = None
+        self, step: int, write: Callable[[Path], object], extra: Mapping[str, object] | None = None
     ) -> None:
         """Begin a save, after the one in flight has ended.
 
@@ -120,7 +120,7 @@ class BackgroundSaver:
         finally:
             self.close(abandon=kind is not None)
 
-    def _run(self, step: int, write: Callable[[Path], object], extra: Mapping[str, Any]) -> None:
+    def _run(self, step: int, write: Callable[[Path], object], extra: Mapping[str, object]) -> None:
         with tempfile.TemporaryDirectory(prefix="ddpmctl-save-", dir=self._scratch) as name:
             folder = Path(name)
             write(folder)

@@ -5,31 +5,30 @@ feeds its pixels to the set's hash. So the proof needs no second pass, and memor
 """
 
 import hashlib
-import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from orchestrator.artifacts.samples.decisions import SET_DECISIONS
 from orchestrator.artifacts.samples.labels import LabelRule
+from orchestrator.artifacts.samples.proof import SetProof
 from orchestrator.artifacts.samples.shards import (
     Pixels,
     SampleShards,
     SetOrigin,
     ShardCommit,
-    hash_labels,
     origin_of,
 )
-from orchestrator.errors import ConditionFailedError, ShardDamagedError
+from orchestrator.errors import ConditionFailedError, ShardDamagedError, StoredFormError
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import ShardPlan
-from orchestrator.store.json_objects import read_json
+from orchestrator.store.codec import Codec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.store.outages import Backoff, outlast_outage
@@ -38,10 +37,55 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _READ_WITHIN_S = 3600.0
-_ENTRY_FIELDS = (
-    *("index", "start", "stop", "attempt"),
-    *("data_key", "size_bytes", "sha256", "pixel_sha256"),
-)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestEntry:
+    """What a manifest says of a shard; the fields are those of `ShardCommit`."""
+
+    index: int
+    start: int
+    stop: int
+    data_key: str
+    size_bytes: int
+    sha256: str
+    pixel_sha256: str
+    attempt: int
+
+    @classmethod
+    def of(cls, commit: ShardCommit) -> Self:
+        """Return what is said of a committed shard."""
+        return cls(**{name: getattr(commit, name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetManifest:
+    """What declares a set whole.
+
+    Attributes:
+        job_id: The job that drew it; "" where nobody wrote that.
+        num_samples: Images.
+        shard_size: Images of a shard.
+        image_shape: (H, W, C); () where nobody wrote that.
+        origin: What fixes its bits.
+        set_sha256: Hash of all images, as `SetHash` makes it.
+        labels: Which image has which label; None for a set without.
+        shards: One entry each, in order.
+        decisions: What was decided once for the job, for readers outside.
+    """
+
+    job_id: str = ""
+    num_samples: int = 0
+    shard_size: int = 0
+    image_shape: tuple[int, ...] = ()
+    origin: SetOrigin | None = None
+    set_sha256: str
+    labels: LabelRule | None = None
+    shards: tuple[ManifestEntry, ...] = ()
+    decisions: Mapping[str, object] = field(default_factory=dict)
+
+
+MANIFEST = Codec(SetManifest, "manifest", version=FORMAT_VERSION)
 
 
 class SetHash:
@@ -80,12 +124,10 @@ class SetReader:
     ) -> None:
         self.rule = rule
         self.set_hash = SetHash()
-        self.entries: list[dict[str, Any]] = []
+        self.entries: list[ManifestEntry] = []
         self.first_images: list[Pixels] = []
-        self.image_shape: tuple[int, int, int] | None = None
-        self._shards = shards
-        self._plan = plan
-        self._origin = origin
+        self.image_shape: tuple[int, ...] = ()
+        self._proof = SetProof(shards, plan, origin, rule)
         self._num_first = num_first
         self._etags: dict[str, str] = {}
 
@@ -95,7 +137,7 @@ class SetReader:
         Raises:
             ShardDamagedError: Some were overwritten or removed since.
         """
-        present = self._shards.present_versions(self._etags)
+        present = self._proof.shards.present_versions(self._etags)
         changed = [key for key, etag in self._etags.items() if present.get(key) != etag]
         if changed:
             raise ShardDamagedError(f"{changed[0]} was overwritten while the set was proven")
@@ -117,7 +159,7 @@ class SetReader:
             ShardDamagedError: A shard is not what was committed.
             StoreUnavailableError: The store did not come back in time.
         """
-        for shard in self._plan:
+        for shard in self._proof.plan:
             while not is_committed(shard.index):
                 if ended.wait(every_s):
                     break
@@ -128,30 +170,28 @@ class SetReader:
 
     def read(self, index: int) -> None:
         """Read and check one shard, the next in order. Raises: ShardDamagedError."""
-        commit = self._shards.find(index)
-        if commit is None:
-            raise ShardDamagedError(f"shard {index} has no commit any more")
-        check_fits(commit, self._plan, self._origin, self.rule)
-        pixels, self._etags[commit.data_key] = self._shards.read_version(commit)
-        self.set_hash.add(pixels)
-        self.image_shape = commit.image_shape
-        self.entries.append(_entry(commit))
+        proven = self._proof.prove(index)
+        self._etags[proven.commit.data_key] = proven.etag
+        self.set_hash.add(proven.pixels)
+        self.image_shape = proven.commit.image_shape
+        self.entries.append(ManifestEntry.of(proven.commit))
         missing = self._num_first - sum(len(part) for part in self.first_images)
         if missing > 0:
-            self.first_images.append(pixels[:missing])
+            self.first_images.append(proven.pixels[:missing])
 
-    def manifest(self) -> dict[str, Any]:
-        """Return the manifest of a set that was read to its end."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "num_samples": self._plan.num_samples,
-            "shard_size": self._plan.shard_size,
-            "image_shape": list(self.image_shape or ()),
-            "origin": asdict(self._origin),
-            "set_sha256": self.set_hash.hexdigest,
-            **({"labels": self.rule.to_json()} if self.rule else {}),
-            "shards": self.entries,
-        }
+    def manifest(self, job_id: str, decisions: Decisions) -> SetManifest:
+        """Return the manifest of a job's set that was read to its end."""
+        return SetManifest(
+            job_id=job_id,
+            num_samples=self._proof.plan.num_samples,
+            shard_size=self._proof.plan.shard_size,
+            image_shape=self.image_shape,
+            origin=self._proof.origin,
+            set_sha256=self.set_hash.hexdigest,
+            labels=self.rule,
+            shards=tuple(self.entries),
+            decisions=decisions.values,
+        )
 
 
 class BackgroundReader:
@@ -214,51 +254,17 @@ class BackgroundReader:
         self._executor.shutdown(wait=True)
 
 
-def check_fits(
-    commit: ShardCommit, plan: ShardPlan, origin: SetOrigin, rule: LabelRule | None = None
-) -> None:
-    """Make sure that a commit belongs to a set, its labels too. Raises: ShardDamagedError."""
-    shard = plan[commit.index]
-    if (commit.start, commit.stop) != (shard.start, shard.stop):
-        raise ShardDamagedError(
-            f"shard {shard.index} was committed for images {commit.start}..{commit.stop - 1}, "
-            f"not {shard.start}..{shard.stop - 1}"
-        )
-    if commit.origin != origin:
-        raise ShardDamagedError(
-            f"shard {shard.index} was drawn from another checkpoint, seed or decision than its set"
-        )
-    labels = hash_labels(rule.of(shard.start, shard.stop).tolist()) if rule else ""
-    if commit.labels_sha256 != labels:
-        raise ShardDamagedError(f"shard {shard.index} has other labels than its set gives it")
-
-
-def _entry(commit: ShardCommit) -> dict[str, Any]:
-    names = (
-        "index",
-        "start",
-        "stop",
-        "data_key",
-        "size_bytes",
-        "sha256",
-        "pixel_sha256",
-        "attempt",
-    )
-    values = asdict(commit)
-    return {name: values[name] for name in names}
-
-
-def put_manifest(store: ObjectStore, paths: JobPaths, manifest: dict[str, Any]) -> dict[str, Any]:
+def put_manifest(store: ObjectStore, paths: JobPaths, manifest: SetManifest) -> SetManifest:
     """Declare a set whole, once; return the manifest that stands.
 
     Raises:
         ShardDamagedError: One of another set stands.
     """
     try:
-        store.put(paths.manifest, json.dumps(manifest).encode(), if_absent=True)
+        store.put(paths.manifest, MANIFEST.encode(manifest), if_absent=True)
     except ConditionFailedError:
         standing = read_manifest(store, paths)
-        if standing is not None and standing["set_sha256"] == manifest["set_sha256"]:
+        if standing is not None and standing.set_sha256 == manifest.set_sha256:
             return standing
         raise ShardDamagedError(
             f"{paths.manifest} is the manifest of another set; run `ddpmctl samples repair`"
@@ -266,15 +272,9 @@ def put_manifest(store: ObjectStore, paths: JobPaths, manifest: dict[str, Any]) 
     return manifest
 
 
-def read_manifest(store: ObjectStore, paths: JobPaths) -> dict[str, Any] | None:
+def read_manifest(store: ObjectStore, paths: JobPaths) -> SetManifest | None:
     """Return a set's manifest, or None where it is not whole (yet). Raises: ShardDamagedError."""
     try:
-        found = read_json(store, paths.manifest)
-        if found is None:
-            return None
-        manifest = found[0]
-        if manifest["format_version"] > FORMAT_VERSION:
-            raise ShardDamagedError(f"{paths.manifest} has an unknown format")
-        return {**manifest, "set_sha256": str(manifest["set_sha256"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ShardDamagedError(f"{paths.manifest} cannot be read as a manifest") from error
+        return MANIFEST.value(store, paths.manifest)
+    except StoredFormError as error:
+        raise ShardDamagedError(str(error)) from error

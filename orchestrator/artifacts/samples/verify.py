@@ -4,13 +4,13 @@ import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from orchestrator.artifacts.samples.decisions import SET_DECISIONS
 from orchestrator.artifacts.samples.labels import LabelRule
-from orchestrator.artifacts.samples.manifest import SetHash, check_fits, read_manifest
+from orchestrator.artifacts.samples.manifest import SetHash, SetManifest, read_manifest
+from orchestrator.artifacts.samples.proof import SetProof
 from orchestrator.artifacts.samples.shards import (
     Pixels,
     SampleShards,
@@ -100,7 +100,7 @@ class SampleSet:
         decided = read_decisions(self.store, self.paths)
         return SET_DECISIONS.of(decided.values).labels if decided else None
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> SetManifest:
         """Return the manifest.
 
         Raises:
@@ -118,11 +118,8 @@ class SampleSet:
 
     def read(self, shard: Shard, origin: SetOrigin) -> tuple[ShardCommit, Pixels]:
         """Return a shard's commit and images, verified. Raises: ShardDamagedError."""
-        commit = self.shards.find(shard.index)
-        if commit is None:
-            raise ShardDamagedError(f"shard {shard.index} is missing")
-        check_fits(commit, self.plan, origin, self.rule)
-        return commit, self.shards.read(commit)
+        proven = SetProof(self.shards, self.plan, origin, self.rule).prove(shard.index)
+        return proven.commit, proven.pixels
 
     def verified_shards(self) -> Iterator[tuple[ShardCommit, Pixels]]:
         """Yield the shards of a whole set in order, each verified.
@@ -138,7 +135,7 @@ class SampleSet:
             commit, pixels = self.read(shard, origin)
             set_hash.add(pixels)
             yield commit, pixels
-        if set_hash.hexdigest != manifest["set_sha256"]:
+        if set_hash.hexdigest != manifest.set_sha256:
             raise ShardDamagedError("the images are not those that the manifest was made of")
 
     def images(self, start: int, stop: int) -> Pixels:
@@ -172,10 +169,13 @@ class SampleSet:
             BadInputError: A shard of them is missing or damaged.
         """
         parts: list[Pixels] = []
-        for _, pixels in self.verified_shards():
-            parts.append(pixels)
-            if sum(len(part) for part in parts) >= count:
-                break
+        try:
+            for _, pixels in self.verified_shards():
+                parts.append(pixels)
+                if sum(len(part) for part in parts) >= count:
+                    break
+        except ShardDamagedError as error:
+            raise BadInputError(f"the set of job {self.paths.job_id}: {error}") from error
         return np.concatenate(parts)[:count]
 
 
@@ -280,11 +280,11 @@ def _manifest_problem(samples: SampleSet, findings: _Findings) -> str | None:
         return str(error)
     if manifest is None:
         return f"{where} is missing"
-    if manifest["set_sha256"] != findings.set_hash.hexdigest:
+    if manifest.set_sha256 != findings.set_hash.hexdigest:
         return f"{where} was made of other images"
-    if manifest.get("labels") != (samples.rule.to_json() if samples.rule else None):
+    if manifest.labels != samples.rule:
         return f"{where} tells other labels than the set has"
-    listed = {entry["index"]: entry["pixel_sha256"] for entry in manifest.get("shards", ())}
-    if listed != findings.entries or manifest.get("num_samples") != samples.spec.num_samples:
+    listed = {entry.index: entry.pixel_sha256 for entry in manifest.shards}
+    if listed != findings.entries or manifest.num_samples != samples.spec.num_samples:
         return f"{where} does not list the shards that are there"
     return None

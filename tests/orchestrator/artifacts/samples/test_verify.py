@@ -16,7 +16,13 @@ from ddpm.config import SamplingConfig
 from orchestrator.artifacts.images import decode_png
 from orchestrator.artifacts.samples import verify
 from orchestrator.artifacts.samples.export import export_samples
-from orchestrator.artifacts.samples.manifest import SetHash, SetReader, put_manifest, read_manifest
+from orchestrator.artifacts.samples.manifest import (
+    SetHash,
+    SetManifest,
+    SetReader,
+    put_manifest,
+    read_manifest,
+)
 from orchestrator.artifacts.samples.shards import (
     Pixels,
     SampleShards,
@@ -26,7 +32,7 @@ from orchestrator.artifacts.samples.shards import (
     hash_pixels,
     origin_of,
 )
-from orchestrator.artifacts.samples.verify import repair_samples, verify_samples
+from orchestrator.artifacts.samples.verify import SampleSet, repair_samples, verify_samples
 from orchestrator.errors import BadInputError, JobNotFoundError, ShardDamagedError
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.records import RecordStore
@@ -92,7 +98,7 @@ def store() -> MemoryStore:
     reader = SetReader(SampleShards(store, PATHS), plan, origin_of(DECISIONS), num_first=6)
     for shard in plan:
         reader.read(shard.index)
-    put_manifest(store, PATHS, reader.manifest())
+    put_manifest(store, PATHS, reader.manifest(JOB, DECISIONS))
     records = RecordStore(store)
     queued = records.read(JOB)
     records.move(queued, queued.record.moved_to(JobState.CANCELLED, at=store.now()))
@@ -154,7 +160,7 @@ def test_whole_set_is_proven(store: MemoryStore) -> None:
     assert report.set_sha256 == expected.hexdigest
     manifest = read_manifest(store, PATHS)
     assert manifest is not None
-    assert manifest["set_sha256"] == expected.hexdigest
+    assert manifest.set_sha256 == expected.hexdigest
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -232,7 +238,7 @@ def test_manifest_of_another_set_is_never_replaced(store: MemoryStore) -> None:
     """What was declared whole stays what it was."""
     before = store.get(PATHS.manifest).body
     with pytest.raises(ShardDamagedError, match="another set"):
-        put_manifest(store, PATHS, {"format_version": 1, "set_sha256": "other"})
+        put_manifest(store, PATHS, SetManifest(set_sha256="other"))
     assert store.get(PATHS.manifest).body == before
 
 
@@ -360,3 +366,13 @@ def test_a_shard_that_was_overwritten_after_it_was_read_keeps_its_set_from_being
     store.delete(key)
     with pytest.raises(ShardDamagedError):
         reader.check_unchanged()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_grid_of_a_damaged_set_is_refused_as_bad_input(
+    store: MemoryStore, fault: Callable[[MemoryStore], None]
+) -> None:
+    """Whoever asked is told which shard it is, with the exit code of a wrong request."""
+    fault(store)
+    with pytest.raises(BadInputError, match="the set of job"):
+        SampleSet(store, JOB).first_images(NUM_SAMPLES)
