@@ -1,8 +1,9 @@
 """What a likelihood's images gave, in the store by shards: the object itself is the commit."""
 
 import io
+import uuid
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -21,10 +22,13 @@ class BoundShards:
     Attributes:
         store: Where they lie.
         job: Whose they are.
+        writer: Names who commits. Two workers compute the same bytes, and by those alone a worker
+            whose client sent a commit twice could not tell its own from the other's.
     """
 
     store: ObjectStore
     job: JobPaths
+    writer: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def is_committed(self, shard: Shard) -> bool:
         """Return whether a shard is there."""
@@ -38,7 +42,8 @@ class BoundShards:
     def put(self, shard: Shard, sums: BoundSums) -> bool:
         """Commit a shard; return whether this is the one that counts."""
         packed = io.BytesIO()
-        np.savez_compressed(packed, **{field.name: getattr(sums, field.name) for field in _FIELDS})
+        arrays = {one.name: getattr(sums, one.name) for one in _FIELDS}
+        np.savez_compressed(packed, writer=np.array(self.writer), **arrays)
         try:
             self.store.put(self.job.bound(shard.index), packed.getvalue(), if_absent=True)
         except ConditionFailedError:
@@ -51,7 +56,7 @@ class BoundShards:
         body = self.store.get(key).body
         try:
             with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-                sums = BoundSums(**{field.name: arrays[field.name] for field in _FIELDS})
+                sums = BoundSums(**{one.name: arrays[one.name] for one in _FIELDS})
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             raise ShardDamagedError(f"{key} cannot be read ({error}); delete it") from error
         if sums.num_images != shard.num_images:

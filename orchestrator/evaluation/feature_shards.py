@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import logging
+import uuid
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,6 +30,9 @@ class FeatureShards:
     def __init__(self, store: ObjectStore, extractor_sha256: str, images_sha256: str) -> None:
         self._store = store
         self._folder = feature_folder(extractor_sha256, images_sha256)
+        # Two workers compute the same bytes, and by those alone a worker whose client sent a commit
+        # twice could not tell its own from the other's.
+        self._writer = uuid.uuid4().hex
 
     def _commit_key(self, shard: Shard) -> str:
         return f"{self._folder}shard-{shard.start:09d}-{shard.stop:09d}.json"
@@ -56,6 +60,7 @@ class FeatureShards:
             "data_key": data_key,
             "sha256": sha256,
             "dimensions": features.shape[1],
+            "writer": self._writer,
         }
         try:
             self._store.put(self._commit_key(shard), json.dumps(commit).encode(), if_absent=True)
