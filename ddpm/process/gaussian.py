@@ -117,19 +117,6 @@ class GaussianDiffusion(nn.Module):
 
     # The forward process.
 
-    def q_step(self, x_prev: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Add the noise of the single step t: draw from q(x_t | x_{t-1}).
-
-        Args:
-            x_prev: (B, C, H, W) float32, x_{t-1}; x_start where t = 0.
-            t: (B,) int64 in [0, T).
-            noise: (B, C, H, W) float32, standard normal.
-
-        Returns:
-            x_t: (B, C, H, W) float32. Ho et al. 2020, eq. 2.
-        """
-        return _at(self.sqrt_alphas, t) * x_prev + _at(self.betas, t).sqrt() * noise
-
     def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Jump straight to step t: draw from q(x_t | x_0).
 
@@ -245,6 +232,9 @@ class GaussianDiffusion(nn.Module):
         self, model_output: Tensor, x_t: Tensor, t: Tensor, *, clip_denoised: bool
     ) -> ReverseStep:
         """Return the model's p(x_{t-1} | x_t), with the variance that the config names.
+
+        The form of the papers. Samplers fold it into a few weights a step (`ddpm.process.steps`);
+        tests hold a whole chain of theirs to this one.
 
         Args:
             model_output: (B, C, H, W) float32; 2 C channels where the variance is learned.

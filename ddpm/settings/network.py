@@ -1,7 +1,7 @@
 """The sizes of a network."""
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ddpm.settings.classes import ToldClasses, check_image_channels
 from ddpm.settings.fields import CLOSED, require, require_positive

@@ -1,7 +1,6 @@
 """What a job will do, computed without doing it: what `--dry-run` and `submit` print."""
 
 import functools
-from typing import Any
 
 from ddpm.baselines.sizes import count_latent_parameters
 from ddpm.config import NetworkConfig, OwnConfig

@@ -56,6 +56,7 @@ from orchestrator.lifecycle.state import Reason
 from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking import tags
 from orchestrator.tracking.writer import MetricWriter
 
 logger = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ class Evaluation:
         }
         attempt.store.put(attempt.job.evaluation, json.dumps(result, indent=1).encode())
         self.metrics.log(attempt.progress.total, numbers)
-        self.metrics.log_tags({"ddpmctl.set_sha256": samples.sha256})
+        self.metrics.log_tags({tags.SET_SHA256: samples.sha256})
         self._show(findings)
         for line in findings.remarks:
             logger.info("%s", line)

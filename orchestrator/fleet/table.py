@@ -71,7 +71,6 @@ class ShardTable:
         self._holders: dict[int, dict[str, float]] = {}  # shard -> worker -> handed out at
         self._held: dict[str, set[int]] = {}
         self._partials: dict[int, str] = {}
-        self._times_returned: dict[int, int] = {}
         self._durations_s: deque[float] = deque(maxlen=_DURATIONS_KEPT)
         self._num_done = 0
         self._images_done = 0
@@ -105,7 +104,6 @@ class ShardTable:
         self._num_done += 1
         self._images_done += shard.num_images
         self._partials.pop(index, None)
-        self._times_returned.pop(index, None)
         for worker in self._holders.pop(index, {}):
             self._held[worker].discard(index)
         return True
@@ -179,14 +177,6 @@ class ShardTable:
         """Return who is drawing a shard."""
         return tuple(self._holders.get(index, ()))
 
-    def shards_of(self, worker: str) -> tuple[Shard, ...]:
-        """Return what a worker is drawing, in order."""
-        return tuple(self.plan[index] for index in sorted(self._held.get(worker, ())))
-
-    def times_returned(self, index: int) -> int:
-        """Return how often a shard that is not done came back: many times blames the shard."""
-        return self._times_returned.get(index, 0)
-
     def statistics(self) -> ShardStatistics:
         """Return how far the set is."""
         return ShardStatistics(
@@ -235,7 +225,6 @@ class ShardTable:
                 continue
             self._held[worker].discard(index)
             self._num_returned += 1
-            self._times_returned[index] = self._times_returned.get(index, 0) + 1
             if is_redone:
                 self._redone_s += now - started_at
             else:

@@ -45,6 +45,7 @@ from orchestrator.sampling.origin import tell_origin
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.setup import StoreSetup
 from orchestrator.specs.job import SampleJob
+from orchestrator.tracking import tags
 from orchestrator.tracking.writer import MetricWriter
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ class SampleAttempt:
             put_manifest(store, job, manifest)
         num_images = self.spec.num_samples
         self.attempt.progress.done = self.attempt.progress.committed = num_images
-        self.metrics.log_tags({"ddpmctl.set_sha256": manifest.set_sha256})
+        self.metrics.log_tags({tags.SET_SHA256: manifest.set_sha256})
         tell_origin(store, self._model(), self.metrics)
         self._show_images(reader)
         logger.info("set_sha256=%s over %d images", manifest.set_sha256, num_images)

@@ -10,6 +10,7 @@ from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking import tags
 from orchestrator.tracking.writer import MetricWriter
 
 
@@ -24,10 +25,10 @@ def tell_origin(store: ObjectStore, model: ResolvedModel, metrics: MetricWriter)
     commit = git_commit()
     metrics.log_tags(
         {
-            "ddpmctl.model": f"step {model.step} of {model.job_id}, {model.weights}",
-            "ddpmctl.commit": f"{model.store_uri or store.uri}/{model.commit_key}",
-            "ddpmctl.commit_sha256": model.commit_sha256,
-            "ddpmctl.code_sha256": code_version(),
+            tags.MODEL: f"step {model.step} of {model.job_id}, {model.weights}",
+            tags.COMMIT: f"{model.store_uri or store.uri}/{model.commit_key}",
+            tags.COMMIT_SHA256: model.commit_sha256,
+            tags.CODE_SHA256: code_version(),
             **({"mlflow.source.git.commit": commit} if commit else {}),
         }
     )

@@ -18,6 +18,7 @@ from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.envelope import STORED_SPEC, StoredSpec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking import tags
 from orchestrator.tracking.cursor import TrackingCursor, decode_cursor, encode_cursor
 from orchestrator.tracking.description import description
 from orchestrator.tracking.groups import group_tags, own_settings
@@ -33,7 +34,6 @@ from orchestrator.tracking.lines import (
     flattened,
     segments,
 )
-from orchestrator.tracking.mlflow_server import open_mlflow
 from orchestrator.tracking.results import result_tags
 from orchestrator.tracking.server import (
     METRICS_PER_CALL,
@@ -199,9 +199,9 @@ class _Carry:
         self._send_params(params)
         self._send_tags(
             {
-                "ddpmctl.kind": self._record.kind,
-                "ddpmctl.name": self._record.name,
-                "ddpmctl.attempt": str(self._cursor.attempt),
+                tags.KIND: self._record.kind,
+                tags.NAME: self._record.name,
+                tags.ATTEMPT: str(self._cursor.attempt),
                 "mlflow.source.name": "ddpmctl",
                 "mlflow.note.content": description(stored.spec, self._record),
                 **({"mlflow.user": self._record.owner} if self._record.owner else {}),
@@ -235,7 +235,7 @@ class _Carry:
     def _begin_next_attempt(self) -> None:
         following = self._cursor.at_next_attempt()
         if self._run_is_active():
-            self._send_tags({"ddpmctl.attempt": str(following.attempt)})
+            self._send_tags({tags.ATTEMPT: str(following.attempt)})
         self._save(following)
 
     def _send(self, number: int, lines: list[TrackingLine]) -> None:
@@ -296,8 +296,8 @@ class _Carry:
             end_ms = _ms(self._record.changed_at) if state.has_ended else None
             self._send_tags(
                 {
-                    "ddpmctl.state": state,
-                    "ddpmctl.reason": self._record.reason or "none",
+                    tags.STATE: state,
+                    tags.REASON: self._record.reason or "none",
                     **result_tags(self._store, self._record, self._stored_spec().spec),
                 }
             )
@@ -325,12 +325,3 @@ def _in_parts(items: Sequence[T], size: int, send: Callable[[Sequence[T]], None]
 
 def _ms(at: datetime) -> int:
     return int(at.timestamp() * 1000)
-
-
-def open_carrier(store: ObjectStore, tracking_uri: str) -> TrackingCarrier:
-    """Return the carrier to the MLflow server at an address.
-
-    Raises:
-        TrackingError: The address is not usable.
-    """
-    return TrackingCarrier(store, open_mlflow(tracking_uri))

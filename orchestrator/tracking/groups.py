@@ -5,6 +5,7 @@ from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.envelope import StoredSpec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking import tags
 
 # A group's children have runs of their own, and what has nothing to do with the images drawn would
 # hide what has.
@@ -33,6 +34,6 @@ def group_tags(store: ObjectStore, record: JobRecord) -> dict[str, str] | None:
         return None
     return {
         "mlflow.parentRunId": run_id,
-        "ddpmctl.group": record.parent,
-        "ddpmctl.step": record.step,
+        tags.GROUP: record.parent,
+        tags.GROUP_STEP: record.step,
     }

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import TrackingError
+from orchestrator.tracking import tags
 from orchestrator.tracking.image_grid import grid_files
 from orchestrator.tracking.lines import DatasetLine, ImageLine, ModelLine
-from orchestrator.tracking.registry import JOB_TAG, shown_uri, without_secrets
+from orchestrator.tracking.registry import shown_uri, without_secrets
 from orchestrator.tracking.server import LineRefusedError, MetricValue, RunMissingError
 
 # What MLflow takes at most in one value.
@@ -21,7 +22,6 @@ _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
 _LONGEST_DIGEST = 36
 
-_STEP_TAG = "ddpmctl.step"
 
 # By these MLflow's page opens an experiment on its runs instead of on traces of language models.
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
@@ -67,7 +67,7 @@ class MlflowServer:
         with self._translated():
             found = self._client.search_runs(
                 [experiment_id],
-                filter_string=f"tags.`{JOB_TAG}` = '{job_id}'",
+                filter_string=f"tags.`{tags.JOB}` = '{job_id}'",
                 max_results=1,
                 order_by=["attributes.start_time ASC"],
             )
@@ -77,7 +77,7 @@ class MlflowServer:
         """Make the run of a job and return its id."""
         with self._translated():
             run = self._client.create_run(
-                experiment_id, start_time=start_ms, tags={JOB_TAG: job_id}, run_name=job_id
+                experiment_id, start_time=start_ms, tags={tags.JOB: job_id}, run_name=job_id
             )
         return str(run.info.run_id)
 
@@ -150,7 +150,7 @@ class MlflowServer:
 
     def register_model(self, run_id: str, job_id: str, line: ModelLine) -> None:
         """Register a model, unless the job has registered that step already."""
-        marks = {JOB_TAG: job_id, _STEP_TAG: str(line.step)}
+        marks = {tags.JOB: job_id, tags.TRAINING_STEP: str(line.step)}
         with self._translated():
             self._ensure_model(line.name)
             for version in self._client.search_model_versions(f"name = '{line.name}'"):
@@ -160,7 +160,7 @@ class MlflowServer:
                 line.name,
                 source=line.source,
                 run_id=run_id,
-                tags={**line.tags, **marks, "ddpmctl.sha256": line.sha256},
+                tags={**line.tags, **marks, tags.SHA256: line.sha256},
                 await_creation_for=0,
             )
 

@@ -4,9 +4,8 @@ import os
 import re
 
 from orchestrator.errors import BadInputError, TrackingError
+from orchestrator.tracking import tags
 
-COMMIT_TAG = "ddpmctl.commit"
-JOB_TAG = "ddpmctl.job_id"
 _USER = re.compile(r"//[^/?#]*@")
 
 _HIGHEST_VERSION = 2**31 - 1  # MLflow's databases fail beyond, as if the server were down
@@ -41,7 +40,7 @@ def registered_checkpoint(name: str) -> str:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise BadInputError(f"model.registered: MLflow knows no {name}") from error
         raise _no_answer(uri, error.message) from error
-    commit = version.tags.get(COMMIT_TAG)
+    commit = version.tags.get(tags.COMMIT)
     if commit is None:
         raise BadInputError(f"model.registered: {name} points at no checkpoint of ddpmctl")
     return str(commit)
@@ -76,7 +75,7 @@ def registered_versions(job_id: str) -> list[str]:
     from mlflow.tracking import MlflowClient
 
     try:
-        found = MlflowClient(uri).search_model_versions(f"tags.`{JOB_TAG}` = '{job_id}'")
+        found = MlflowClient(uri).search_model_versions(f"tags.`{tags.JOB}` = '{job_id}'")
     except MlflowException as error:
         raise _no_answer(uri, error.message) from error
     return sorted(f"{version.name}/{version.version}" for version in found)

@@ -6,6 +6,7 @@ from typing import Any
 from orchestrator.jobs.progress import ChildEntry, read_progress
 from orchestrator.lifecycle.state import GROUP_KINDS, JobRecord
 from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking import tags
 from orchestrator.tracking.description import description
 
 _MEASURES = {"bpd": "bits/dim", "loss": "loss"}  # the first that a child has says which is best
@@ -36,7 +37,7 @@ def result_tags(
     told = f"{best.job_id}: {_MEASURES[measure]} {best.scores[measure]:.4g}"
     text = description(spec, record)
     return {
-        "ddpmctl.best": told,
+        tags.BEST: told,
         "mlflow.note.content": f"{text}\n\n{_table(children, best, _MOST_BYTES - len(text))}",
     }
 

@@ -24,7 +24,7 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.images import film_strip, image_grid
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.specs.job import TrainJob
-from orchestrator.tracking.registry import COMMIT_TAG
+from orchestrator.tracking import tags
 from orchestrator.tracking.writer import MetricWriter
 
 NUM_FRAMES = 11
@@ -117,7 +117,7 @@ def final_report(
             source=f"{attempt.store.uri}/{commit.folder}",
             step=state.step,
             sha256=commit.sha256,
-            tags={COMMIT_TAG: f"{attempt.store.uri}/{attempt.job.checkpoint(state.step)}"},
+            tags={tags.COMMIT: f"{attempt.store.uri}/{attempt.job.checkpoint(state.step)}"},
         )
     return scores
 

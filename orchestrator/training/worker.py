@@ -39,6 +39,7 @@ from orchestrator.jobs.descent import ancestors
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.specs.job import TrainJob
 from orchestrator.store.objects import open_store
+from orchestrator.tracking import tags
 from orchestrator.tracking.system import SystemMetrics
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.training.board import BoardClient, SendReport
@@ -334,16 +335,16 @@ class TrainingWorker:
         descent = [str(one) for one in ancestors(self._attempt.store, self._attempt.record.model)]
         metrics.log_tags(
             {
-                **({"ddpmctl.init": descent[0]} if descent else {}),
-                **({"ddpmctl.descent": " < ".join(descent)} if descent else {}),
+                **({tags.INIT: descent[0]} if descent else {}),
+                **({tags.DESCENT: " < ".join(descent)} if descent else {}),
                 **({"mlflow.source.git.commit": commit} if commit else {}),
-                "ddpmctl.attempt": str(self._attempt.number),
-                "ddpmctl.code_sha256": code_version(),
-                "ddpmctl.num_workers": str(self._world_size),
-                "ddpmctl.device": compute.device_kind,
-                "ddpmctl.precision": compute.precision,
-                "ddpmctl.compiled": str(compute.compiled),
-                "ddpmctl.kernels": compute.kernels,
+                tags.ATTEMPT: str(self._attempt.number),
+                tags.CODE_SHA256: code_version(),
+                tags.NUM_WORKERS: str(self._world_size),
+                tags.DEVICE: compute.device_kind,
+                tags.PRECISION: compute.precision,
+                tags.COMPILED: str(compute.compiled),
+                tags.KERNELS: compute.kernels,
                 **network_tag(self._spec.model),
             }
         )

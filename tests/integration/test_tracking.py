@@ -23,7 +23,8 @@ from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder, load_state
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import S3Store, open_store
-from orchestrator.tracking.carrier import TrackingCarrier, open_carrier
+from orchestrator.tracking.carrier import TrackingCarrier
+from orchestrator.tracking.mlflow_server import open_mlflow
 from orchestrator.tracking.writer import MetricWriter
 from tests.integration.nodes import kill_tree
 
@@ -91,7 +92,7 @@ def job(stack_info: StackInfo, monkeypatch: pytest.MonkeyPatch) -> TrackedJob:
 
 def new_carrier(job: TrackedJob) -> TrackingCarrier:
     """Return a carrier as a fresh orchestrator has it."""
-    return open_carrier(job.store, os.environ["MLFLOW_TRACKING_URI"])
+    return TrackingCarrier(job.store, open_mlflow(os.environ["MLFLOW_TRACKING_URI"]))
 
 
 def mlflow_client() -> Any:

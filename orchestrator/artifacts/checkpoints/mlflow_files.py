@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 LOADER = "orchestrator.sampling.pyfunc"
 EXAMPLE: Mapping[str, object] = {"num_samples": 16, "seed": 0}

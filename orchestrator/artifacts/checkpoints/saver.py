@@ -62,11 +62,6 @@ class BackgroundSaver:
         self._last_committed: CheckpointCommit | None = None
 
     @property
-    def last_committed(self) -> CheckpointCommit | None:
-        """The newest checkpoint that this saver has committed."""
-        return self._last_committed
-
-    @property
     def busy(self) -> bool:
         """Whether a save is in flight, so that `submit` would wait."""
         return self._save is not None and not self._save.done()

@@ -379,3 +379,24 @@ def test_bytes_are_rounded_and_clipped() -> None:
     """Truncation would darken every image by half a step; wrapping would turn white black."""
     x = torch.tensor([-5.0, -1.0, -0.9965, 0.0, 0.5, 1.0, 1.01, 7.0]).reshape(1, 1, 2, 4)
     assert to_uint8(x).flatten().tolist() == [0, 0, 0, 128, 191, 255, 255, 255]
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("prediction", ["epsilon", "x_start", "mean", "v"])
+@pytest.mark.parametrize("clip_denoised", [True, False])
+def test_a_whole_chain_is_the_one_of_the_reverse_distribution(
+    prediction: str, variance: str, clip_denoised: bool
+) -> None:
+    """What runs is a few weights a step; the textbook's p(x_{t-1} | x_t) says what they must do."""
+    diffusion = _diffusion(prediction=prediction, variance=variance)
+    config, indices = _sampling(variance=variance, clip_denoised=clip_denoised), torch.arange(4)
+    denoiser = gaussian_denoiser(diffusion, 0.6, 0.8)  # so wide that x_0 is clipped now and then
+    x = initial_noise(config.seed, indices, SHAPE)
+    for timestep in reversed(range(diffusion.num_timesteps)):
+        t = torch.full((4,), timestep)
+        step = diffusion.p_mean_variance(denoiser(x, t), x, t, clip_denoised=clip_denoised)
+        noise = sample_noise(config.seed, indices, timestep, SHAPE) if timestep else 0.0
+        x = step.mean + (0.5 * step.log_variance).exp() * noise
+    torch.testing.assert_close(
+        draw(denoiser, diffusion, config, indices, SHAPE), x, rtol=1e-3, atol=1e-3
+    )

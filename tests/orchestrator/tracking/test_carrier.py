@@ -417,7 +417,7 @@ def test_run_of_a_groups_child_stands_below_the_groups_run(store: MemoryStore) -
     assert TrackingCarrier(store, server).carry("chain").run_id == "run-1"
     assert carried(store, server).run_id == "run-2"
     assert server.tags["run-2"]["mlflow.parentRunId"] == "run-1"
-    assert server.tags["run-2"]["ddpmctl.step"] == "train"
+    assert server.tags["run-2"]["ddpmctl.group_step"] == "train"
     assert "mlflow.parentRunId" not in server.tags["run-1"]
     assert server.params["run-1"] == {"kind": "pipeline"}
 
