@@ -44,7 +44,7 @@ _VERBS = {
     "datasets": ("datasets", "Show, prove, export and remove data sets."),
     "compare": ("compare", "Show evaluations side by side."),
     "report": ("report", "Write evaluations side by side as one HTML page."),
-    "queue": ("queue", "Quotas of the queues."),
+    "queue": ("queue", "Limits of queues and submitters."),
     "prices": ("prices", "What an hour of a GPU costs."),
     "nodes": ("nodes", "Show the cluster's nodes, who is on them and who avoids them."),
     "orchestrator": ("cluster", "The actor that moves the jobs."),

@@ -9,12 +9,14 @@ from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.groups import VerbGroup
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client.describe import child_text, duration_text
+from orchestrator.client.limits import LimitsNow, limits_now
 from orchestrator.client.status import job_status
 from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.limits import GPU_HOURS, SUBMITTERS, set_limit
 from orchestrator.jobs.lookup import find_job_id
-from orchestrator.jobs.queue import MAX_QUOTA, read_quotas, read_snapshot, set_quota
+from orchestrator.jobs.queue import MAX_QUOTA, read_snapshot, set_quota
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import ENDED, GROUP_KINDS, JobState
 from orchestrator.scheduling.explanation import Explanation, NodeRoom, explain
@@ -107,34 +109,77 @@ def _until(at: float, now: datetime) -> str:
 
 @click.group("queue", cls=VerbGroup)
 def queue_command() -> None:
-    """Quotas of the queues."""
+    """Limits of queues and submitters."""
 
 
 @queue_command.command("set")
 @click.argument("name")
-@click.option("--gpus", type=float, required=True, help="GPUs its jobs may hold at once; -1: any.")
+@click.option("--gpus", type=float, help="GPUs its jobs may hold at once; -1: any.")
+@click.option(
+    "--gpu-hours", type=float, help="GPU-hours its jobs may use in a calendar month, UTC; -1: any."
+)
 @output_option
-def set_command(name: str, gpus: float, output: Output) -> None:
-    """Set a queue's quota. Jobs name their queue themselves: an agreement, not a wall."""
+def set_command(name: str, gpus: float | None, gpu_hours: float | None, output: Output) -> None:
+    """Set a queue's limits. Jobs name their queue themselves: an agreement, not a wall.
+
+    Once a queue has used its GPU-hours, its jobs with GPUs save their work and wait for the next
+    month.
+    """
     check_name("queue", name)
-    if gpus != -1 and not 0 <= gpus <= MAX_QUOTA:
+    if gpus is None and gpu_hours is None:
+        raise BadInputError("give --gpus, --gpu-hours or both")
+    if gpus is not None and gpus != -1 and not 0 <= gpus <= MAX_QUOTA:
         raise BadInputError(
             f"--gpus must be from 0 to {MAX_QUOTA:,}, or -1 for no limit, not {gpus:g}"
         )
-    quotas = set_quota(
-        surroundings(output.say, Start.FRESH).store, name, None if gpus == -1 else gpus
-    )
-    output.result({"quotas": quotas}, _describe_quotas(quotas))
+    store = surroundings(output.say, Start.FRESH).store
+    if gpus is not None:
+        set_quota(store, name, None if gpus == -1 else gpus)
+    if gpu_hours is not None:
+        set_limit(store, GPU_HOURS, name, None if gpu_hours == -1 else gpu_hours)
+    _show(store, output)
+
+
+@queue_command.command("limit")
+@click.argument("submitter")
+@click.option("--gpus", type=float, required=True, help="GPUs his jobs may hold at once; -1: any.")
+@output_option
+def limit_command(submitter: str, gpus: float, output: Output) -> None:
+    r"""Limit what one submitter's jobs may hold at once, in all queues together.
+
+    Jobs say themselves who submitted them (DDPMCTL_USER, or the name you log in with): an
+    agreement, not a wall. '*' is each submitter who has no limit of his own.
+
+    \b
+    Examples:
+      ddpmctl queue limit '*' --gpus 8
+      ddpmctl queue limit alice --gpus 16
+    """
+    store = surroundings(output.say, Start.FRESH).store
+    set_limit(store, SUBMITTERS, submitter, None if gpus == -1 else gpus)
+    _show(store, output)
 
 
 @queue_command.command("show")
 @output_option
 def show_command(output: Output) -> None:
-    """Show the quotas."""
-    quotas = read_quotas(surroundings(output.say).store)
-    output.result({"quotas": quotas}, _describe_quotas(quotas))
+    """Show the limits of queues and submitters, and what of a month's GPU-hours is used."""
+    _show(surroundings(output.say).store, output)
 
 
-def _describe_quotas(quotas: dict[str, float]) -> str:
-    lines = [f"{name}: {counted(gpus, 'GPU')}" for name, gpus in sorted(quotas.items())]
+def _show(store: ObjectStore, output: Output) -> None:
+    found = limits_now(store)
+    output.result(found, _describe_limits(found))
+
+
+def _describe_limits(found: LimitsNow) -> str:
+    lines = [f"{name}: {counted(gpus, 'GPU')}" for name, gpus in sorted(found.quotas.items())]
+    lines += [
+        f"{name}: {found.used.get(name, 0.0):.1f} of {hours:g} GPU-hours used in {found.month}"
+        for name, hours in sorted(found.gpu_hours.items())
+    ]
+    lines += [
+        f"submitter {name}: {counted(gpus, 'GPU')}"
+        for name, gpus in sorted(found.submitters.items())
+    ]
     return "\n".join(lines) or "no queue has a limit"

@@ -20,6 +20,7 @@ from orchestrator.specs.job import Job
 
 MAX_AUTO_CPUS_PER_GPU = 8
 _NONE: Mapping[str, int] = {}
+_NOTHING: Mapping[str, str] = {}
 
 
 def resolve_resources(
@@ -133,6 +134,7 @@ def _request(record: JobRecord, spec: Job, resources: ResolvedResources) -> dict
         ),
         "is_of_one_accelerator": spec.is_of_one_accelerator,
         "labels": labels_asked(spec),
+        "owner": record.owner,
     }
 
 
@@ -143,12 +145,24 @@ def queued_job(
     waits_for: str | None,
     *,
     is_smoke: bool = False,
+    spent: Mapping[str, str] = _NOTHING,
 ) -> QueuedJob:
-    """Return a QUEUED record as the scheduler sees it."""
+    """Return a QUEUED record as the scheduler sees it.
+
+    Args:
+        record: The record.
+        spec: What is asked.
+        nodes: What "auto" counts with.
+        waits_for: What it needs besides capacity.
+        is_smoke: Whether it is a smoke test.
+        spent: Queues that have used their GPU-hours of the month, and what their jobs wait for.
+    """
     resources = record.resources or resolve_resources(spec, nodes, is_smoke=is_smoke)
+    if waits_for is None and resources.gpus_per_worker:
+        waits_for = spent.get(record.queue)
     return QueuedJob(
         **_request(record, spec, resources),
-        was_preempted=record.reason is Reason.PREEMPTED,
+        was_preempted=record.reason in (Reason.PREEMPTED, Reason.QUEUE_HOURS_SPENT),
         not_before=record.not_before.timestamp() if record.not_before else 0.0,
         avoided_nodes=frozenset(record.avoided_nodes),
         waits_for=waits_for,

@@ -18,6 +18,7 @@ from orchestrator.errors import RayUnavailableError
 from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
 from orchestrator.jobs.processes import REGISTERED_PROCESS
 from orchestrator.jobs.records import RecordStore, VersionedRecord
+from orchestrator.lifecycle.allowance import paused
 from orchestrator.lifecycle.attempts import begun, gpu_hours, moved_away, preempted, stopping
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import Restart
@@ -134,6 +135,14 @@ class AttemptControl:
         notice_s = self._cluster.notice_s(own)
         moved = moved_away(current.record, at=self._store.now(), leaving=leaving, notice_s=notice_s)
         return self._records.move(current, moved)
+
+    def pause(self, current: VersionedRecord, why: str) -> VersionedRecord:
+        """Have a job save its work and wait, since its queue has no GPU-hours left this month.
+
+        Raises:
+            ConditionFailedError: Somebody else moved the record.
+        """
+        return self._records.move(current, paused(current.record, at=self._store.now(), why=why))
 
     def submit(self, record: JobRecord) -> None:
         """Hand the current attempt to Ray. Raises: RayUnavailableError."""

@@ -196,7 +196,10 @@ class GroupControl:
             return
         child = next(c for c in group.spec.children if c.step == view.step)
         origin = Origin(
-            parent=group.record.job_id, step=child.step, waits_for_smoke=child.waits_for_smoke
+            parent=group.record.job_id,
+            step=child.step,
+            waits_for_smoke=child.waits_for_smoke,
+            user=group.record.owner,
         )
         del group.seen[child.job_id]
         if create_job(self._records, child.job_id, Submitted(child.spec, origin=origin)):

@@ -4,7 +4,7 @@ A fleet may take what is free where nobody could start, and gives it back as soo
 Its driver reads the answer in the job's record and obeys. Pure, but for what it saw before.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from orchestrator.controller.adoption import LiveJob
@@ -24,7 +24,11 @@ class Lender:
         self._lacks_since: dict[str, datetime] = {}
 
     def decide(
-        self, jobs: Iterable[LiveJob], snapshot: Snapshot, now: datetime
+        self,
+        jobs: Iterable[LiveJob],
+        snapshot: Snapshot,
+        now: datetime,
+        is_limited: Callable[[str, str], bool] = lambda _queue, _owner: False,
     ) -> Mapping[str, Lending]:
         """Return the answer for each fleet that may grow, by its job's id.
 
@@ -32,6 +36,7 @@ class Lender:
             jobs: All that have not ended; groups are none.
             snapshot: What the scheduler sees, once it has acted in this round.
             now: By the store's clock.
+            is_limited: Whether a limit holds for a queue, or for a submitter.
         """
         jobs = list(jobs)
         fleets = [job.record for job in jobs if may_grow(job.record, snapshot.nodes)]
@@ -39,8 +44,13 @@ class Lender:
         starting = {j.record.job_id: j.record for j in jobs if j.record.state is JobState.STARTING}
         late = {name for name, r in starting.items() if now - r.changed_at > LATE_START}
         urgent = late | {name for name, at in lacking.items() if now - at >= LACKS_LASTINGLY}
-        # What is borrowed is counted nowhere, so a limit on GPU-hours would not hold.
-        limited = {job.record.job_id for job in jobs if job.spec.max_gpu_hours is not None}
+        # What is borrowed is counted nowhere, so a limit on GPUs or GPU-hours would not hold.
+        limited = {
+            job.record.job_id
+            for job in jobs
+            if job.spec.max_gpu_hours is not None
+            or (_uses_gpus(job.record) and is_limited(job.record.queue, job.record.owner))
+        }
         is_wanted = somebody_starts(snapshot, now.timestamp())
         back = leaving(snapshot, now.timestamp())
         answers = {}

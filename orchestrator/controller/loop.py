@@ -19,6 +19,7 @@ from orchestrator.controller.admission import (
     with_ours_taken,
 )
 from orchestrator.controller.adoption import Adopter, LiveJob
+from orchestrator.controller.allowances import Allowances
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
 from orchestrator.controller.growth import Growth
@@ -32,14 +33,24 @@ from orchestrator.errors import ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests, request_keys
 from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
+from orchestrator.jobs.limits import Limits, read_limits
 from orchestrator.jobs.queue import SNAPSHOT, read_quotas
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.troubles import Troubles
+from orchestrator.lifecycle.allowance import must_pause
 from orchestrator.lifecycle.attempts import must_move
 from orchestrator.lifecycle.state import JobState, Lending
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.demand import promised_nodes
-from orchestrator.scheduling.snapshot import NodeCapacity, NodeType, Snapshot, Start, in_line
+from orchestrator.scheduling.snapshot import (
+    NodeCapacity,
+    NodeType,
+    QueuedJob,
+    Snapshot,
+    Start,
+    in_line,
+)
+from orchestrator.scheduling.submitters import within_limits
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -51,6 +62,7 @@ ROUNDS = (
     "request",
     "attempt",
     "drain",
+    "pause",
     "queue",
     "start",
     "preemption",
@@ -85,6 +97,9 @@ class Controller:
         self._jobs: dict[str, LiveJob] = {}
         self._settler = Settler(store, self._records, self._jobs)
         self._lender = Lender()
+        self._allowances = Allowances(store, lease)
+        self._limits = Limits()
+        self._spent: Mapping[str, str] = {}
         self.measures = Measures()
         self._positions: dict[str, int] = {}
         self._requests_seen: set[str] = set()
@@ -115,6 +130,7 @@ class Controller:
         nodes = self._cluster.nodes()
         self._lease.guard()
         self._board.show(nodes, [job.record for job in self._jobs.values()], self._store.now())
+        self._pause()
         self._leave(frozenset(node.node_id for node in nodes if node.is_draining))
         self._schedule(nodes)
         self._lend(nodes)
@@ -227,6 +243,19 @@ class Controller:
         if job.record.state.has_ended:  # its last word may have come since
             job.said = HEARTBEAT.value(self._store, heartbeat)
 
+    def _pause(self) -> None:
+        """Have the jobs of queues that have used their month save their work and queue again."""
+        records = [job.record for job in self._jobs.values()]
+        self._limits, now = read_limits(self._store), self._store.now()
+        self._spent = self._allowances.follow(records, self._limits.gpu_hours, now)
+        for job in list(self._jobs.values()) if self._spent else []:
+            if must_pause(job.record, self._spent):
+                self._guarded("pause", job, self._save_and_wait)
+
+    def _save_and_wait(self, job: LiveJob) -> None:
+        if must_pause(job.record, self._spent):  # it may have been read anew
+            job.current = self._control.pause(job.current, self._spent[job.record.queue])
+
     def _leave(self, draining: frozenset[str]) -> None:
         """Have the jobs on nodes that are about to go save their work and queue again."""
         for job in [job for job in self._jobs.values() if must_move(job.record, draining)]:
@@ -262,7 +291,7 @@ class Controller:
         jobs, now = list(self._jobs.values()), self._store.now()
         if not any(may_grow(job.record, nodes) for job in jobs):
             return
-        answers = self._lender.decide(jobs, self.snapshot(nodes), now)
+        answers = self._lender.decide(jobs, self.snapshot(nodes), now, self._limits.concerns)
         for job_id, lending in answers.items():
             job = self._jobs[job_id]
             if job.record.lending is not lending:
@@ -304,16 +333,20 @@ class Controller:
         jobs = list(self._jobs.values())
         busy = [job for job in jobs if job.record.state.has_processes]
         queued = [job for job in jobs if job.record.state is JobState.QUEUED and job.is_settled]
-        return Snapshot(
-            queue=[
-                queued_job(job.record, job.spec, nodes, job.waits_for, is_smoke=job.origin.is_smoke)
-                for job in queued
-            ],
+        seen = Snapshot(
+            queue=[self._as_queued(job, nodes) for job in queued],
             running=[running_job(job.record, job.spec, job.said, now) for job in busy],
             nodes=with_ours_taken(there, [job.record for job in busy], self._control.workers_there),
             quotas=read_quotas(self._store),
             loans=[loan for job in busy for loan in loans_of(job.record, job.said)],
             node_types=types,
+        )
+        return within_limits(seen, self._limits.submitters)
+
+    def _as_queued(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> QueuedJob:
+        is_smoke = job.origin.is_smoke
+        return queued_job(
+            job.record, job.spec, nodes, job.waits_for, is_smoke=is_smoke, spent=self._spent
         )
 
     def _start(self, job: LiveJob, to: Mapping[str, int], nodes: list[NodeCapacity]) -> None:

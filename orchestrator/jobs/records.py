@@ -139,7 +139,7 @@ class RecordStore:
             changed_at=stored.modified_at,
             parent=asked.origin.parent,
             step=asked.origin.step,
-            owner=asked.asked.user if asked.asked else "",
+            owner=asked.asked.user if asked.asked else asked.origin.user,
         )
 
     def write(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:

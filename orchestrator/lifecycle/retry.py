@@ -41,6 +41,7 @@ ENDS_NO_ATTEMPT = frozenset(
         Reason.WAITING_FOR_CAPACITY,
         Reason.WAITING_FOR_MODEL,
         Reason.WAITING_FOR_SMOKE,
+        Reason.QUEUE_HOURS_SPENT,
         Reason.RETRIED_BY_USER,
         Reason.REPAIRED_BY_USER,
     }

@@ -90,6 +90,7 @@ class JobRequest:
         accelerators: Types of GPUs that it may use, the dearest to it first; none for any.
         is_of_one_accelerator: Whether all its workers must have one type of GPU.
         labels: What its nodes must be labelled with, in order of the keys.
+        owner: Who submitted it; "" where nobody knows.
     """
 
     job_id: str
@@ -106,6 +107,7 @@ class JobRequest:
     accelerators: tuple[str, ...] = ()
     is_of_one_accelerator: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    owner: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,12 +34,14 @@ class Origin:
         step: Its name within that group.
         smoke_of: The job that this one is a smoke test of; "" for none.
         waits_for_smoke: The smoke test that must pass before it starts; "" for none.
+        user: Who submitted the group; "" of a job of its own.
     """
 
     parent: str = ""
     step: str = ""
     smoke_of: str = ""
     waits_for_smoke: str = ""
+    user: str = ""
 
     @property
     def is_smoke(self) -> bool:

@@ -65,8 +65,11 @@ def _smoke_test(spec: Job, job_id: str, whole: Submitted) -> Submitted:
     Its settings are those of the job, which is compared itself.
     """
     small = smoke_job(spec)
-    written = Asked({"": {"kind": small.kind, "name": small.name}})
-    return Submitted(small, written if whole.asked is not None else None, Origin(smoke_of=job_id))
+    origin = Origin(smoke_of=job_id)
+    if whole.asked is None:
+        return Submitted(small, None, origin)
+    written = {"": {"kind": small.kind, "name": small.name}}
+    return Submitted(small, Asked(written, user=whole.asked.user), origin)
 
 
 def _waiting(child: Child, tried: Child | None) -> Child:

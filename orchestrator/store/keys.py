@@ -28,6 +28,7 @@ LEASE = "orchestrator/lease.json"
 CONFIG = "orchestrator/config.json"
 SNAPSHOT = "orchestrator/snapshot.json"
 NODES = "orchestrator/nodes.json"
+USAGE = "orchestrator/usage.json"
 
 DELETE = "delete"
 _DELETE_REQUEST = re.compile(rf"{INBOX}\d+-[0-9a-f]+-(?P<job>.+)-\d+-{DELETE}\.json")
