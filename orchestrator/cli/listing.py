@@ -14,7 +14,7 @@ from orchestrator.client.describe import age_s, duration_text, mark_of, progress
 from orchestrator.client.owner import user_name
 from orchestrator.client.status import ListedJob, list_jobs
 from orchestrator.client.surroundings import surroundings
-from orchestrator.lifecycle.state import JobState
+from orchestrator.lifecycle.state import GROUP_KINDS, JobState
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -160,7 +160,7 @@ def job_table(jobs: Sequence[ListedJob], everything: bool = False, wide: bool = 
     states = [job.state for _, job in shown]
     text = table(columns, states, None if wide else width_of_terminal())
     hidden = len(jobs) - len(shown)
-    return f"{text}\nand {hidden} of ended groups: `ddpmctl list --all`" if hidden else text
+    return f"{text}\nand {hidden} that others made: `ddpmctl list --all`" if hidden else text
 
 
 def _nested(jobs: Sequence[ListedJob], everything: bool) -> Iterator[tuple[str, ListedJob]]:
@@ -170,10 +170,17 @@ def _nested(jobs: Sequence[ListedJob], everything: bool) -> Iterator[tuple[str, 
     for job in jobs:
         children.setdefault(job.parent or "", []).append(job)
     for job in jobs:
-        if job.parent in shown:
-            continue
-        yield "", job
-        of_job = children.get(job.job_id, [])
-        of_job.sort(key=lambda child: (child.submitted_at, child.job_id))
-        shows_all = everything or not job.state.has_ended
-        yield from (("  ", c) for c in of_job if shows_all or not c.state.has_ended)
+        if job.parent not in shown:
+            yield from _with_children(job, children, everything, "")
+
+
+def _with_children(
+    job: ListedJob, children: dict[str, list[ListedJob]], everything: bool, indent: str
+) -> Iterator[tuple[str, ListedJob]]:
+    yield indent, job
+    of_job = sorted(children.get(job.job_id, []), key=lambda one: (one.submitted_at, one.job_id))
+    # What a training made tells of itself in its own curve, once it has ended.
+    shows_all = everything or (job.kind in GROUP_KINDS and not job.state.has_ended)
+    for child in of_job:
+        if shows_all or not child.state.has_ended:
+            yield from _with_children(child, children, everything, f"{indent}  ")

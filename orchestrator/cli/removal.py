@@ -22,8 +22,9 @@ from orchestrator.errors import BadInputError
 def delete_command(job: str, yes: bool, output: Output) -> None:
     """Remove an ended job and all that it wrote; JOB is an id, or a name (its newest job).
 
-    The jobs of a pipeline or a sweep go with it. A job is kept while a sample set or a registered
-    model refers to its checkpoints. Its MLflow run and its data set stay.
+    The jobs of a pipeline or a sweep go with it, and the evaluations of a training's checkpoints.
+    A job is kept while a sample set or a registered model refers to its checkpoints. Its MLflow run
+    and its data set stay.
     """
     store = surroundings(output.say, Start.AGAIN).store
     job_id, *members = find_deletable(store, job)

@@ -8,6 +8,7 @@ between leaves the record, by which the next `delete` or `gc` finds the job and 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from orchestrator.artifacts.checkpoints.references import let_go_of_model
 from orchestrator.client.references import references_to
@@ -18,6 +19,9 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.state import GROUP_KINDS, JobRecord
 from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import Job
+from orchestrator.specs.kinds import Output, leaves
+from orchestrator.specs.on_the_way import evaluation_ids
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths, check_name
 from orchestrator.store.objects import ObjectInfo, ObjectStore
@@ -57,7 +61,7 @@ def find_deletable(
     has_record = job != LAST and store.exists(JobPaths(check_name("job", job)).record)
     job_id = job if has_record else find_job_id(store, job)
     record = RecordStore(store).read(job_id).record
-    members = [record, *_children(store, record)]
+    members = _family(store, record)
     ids = [member.job_id for member in members]
     if record.deleted_at is not None:
         return ids
@@ -75,23 +79,38 @@ def find_deletable(
     return ids
 
 
+def _family(store: ObjectStore, record: JobRecord) -> list[JobRecord]:
+    """Return a job and all that it was made of or made, whatever others make in turn."""
+    children = _children(store, record)
+    return [record, *(one for child in children for one in _family(store, child))]
+
+
 def _children(store: ObjectStore, record: JobRecord) -> list[JobRecord]:
-    """Return the jobs of a group that exist, the last one of the file first."""
-    if record.kind not in GROUP_KINDS:
+    """Return the jobs of a group, or the evaluations of a training, the last one first."""
+    records = RecordStore(store)
+    if record.kind not in GROUP_KINDS and not leaves(record.kind, Output.CHECKPOINTS):
         return []
-    records, found = RecordStore(store), []
     try:
         spec = read_submission(records, record.job_id)
     except JobNotFoundError:  # deleted by half: the jobs went before the spec
         return []
-    for child in reversed(spec.children) if isinstance(spec, GroupJob) else ():
-        try:
-            one = records.read(child.job_id).record
-        except JobNotFoundError:
-            continue
-        if one.parent == record.job_id:
-            found.append(one)
-    return found
+    ids = _children_ids(spec, record.job_id)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(partial(_existing, records), reversed(ids))
+        return [one for one in found if one is not None and one.parent == record.job_id]
+
+
+def _children_ids(spec: Job | GroupJob, job_id: str) -> list[str]:
+    if isinstance(spec, GroupJob):
+        return [child.job_id for child in spec.children]
+    return evaluation_ids(job_id, spec)
+
+
+def _existing(records: RecordStore, job_id: str) -> JobRecord | None:
+    try:
+        return records.read(job_id).record
+    except JobNotFoundError:
+        return None
 
 
 def delete_job(store: ObjectStore, job_id: str) -> Removed:

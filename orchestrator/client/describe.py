@@ -49,7 +49,13 @@ def _score_texts(scores: Mapping[str, float]) -> list[str]:
     if "bpd" in scores:
         error = f" ± {scores['bpd_se']:.2f}" if "bpd_se" in scores else ""
         texts.append(f"{scores['bpd']:.2f}{error} bits/dim")
-    return texts
+    return texts + [_measured(name, scores) for name in scores if f"{name}_floor" in scores]
+
+
+def _measured(name: str, scores: Mapping[str, float]) -> str:
+    """Return a metric beside what real images get: "kid-pixels 0.0124 ± 0.0009 (floor 0.0002)"."""
+    error = f" ± {scores[f'{name}_se']:.4f}" if f"{name}_se" in scores else ""
+    return f"{name} {scores[name]:.4f}{error} (floor {scores[f'{name}_floor']:.4f})"
 
 
 def money_text(amount: float, currency: str) -> str:

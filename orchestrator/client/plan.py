@@ -7,10 +7,12 @@ from ddpm.config import NetworkConfig, OwnConfig
 from ddpm.network.unet_size import count_parameters
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.client.own_networks import own_parameters
+from orchestrator.lifecycle.curves import evaluated_steps
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.specs.likelihood import LikelihoodJob
+from orchestrator.specs.on_the_way import PRIORITY, drawing_of
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.objects import ObjectStore
 
@@ -88,6 +90,7 @@ def _plan_training(spec: TrainJob, store: ObjectStore) -> dict[str, object]:
         "held_out_images": held_out,
         "evaluation_images": min(spec.evaluation.num_images, held_out),
         "image_shape": list(shape),
+        **_on_the_way(spec),
         **({"init": _told_model(spec.init)} if spec.init else {}),
         **_told_of(dataset),
         **({"classes": model.known_classes} if model.known_classes else {}),
@@ -111,6 +114,24 @@ def _count_parameters(model: NetworkConfig, shape: tuple[int, int, int], out_cha
     if model.family == "ddpm":
         return count_parameters(model, shape, out_channels)
     return count_latent_parameters(model, shape)
+
+
+def _on_the_way(spec: TrainJob) -> dict[str, object]:
+    """Return what comparing samples of checkpoints costs."""
+    metrics, total = spec.evaluation.metrics, spec.training.num_steps
+    if metrics is None:
+        return {}
+    checkpoints = len(evaluated_steps(metrics.every_steps, total))
+    drawing = drawing_of(spec, metrics)
+    passes = -(-metrics.num_samples // drawing.microbatch_size) * drawing.num_evaluations
+    told = {
+        "checkpoints": checkpoints,
+        "images": checkpoints * metrics.num_samples,
+        "network_passes": checkpoints * passes,
+        "extractor": metrics.extractor.name,
+        "priority": PRIORITY,
+    }
+    return {"compared_on_the_way": told}
 
 
 def _told_of(dataset: DatasetRef) -> dict[str, object]:

@@ -193,7 +193,9 @@ class _Looks:
         if sha256 not in self._images:
             ref = describe(self._store, sha256)
             shape = (ref.channels, ref.height, ref.width)
-            self._images[sha256] = ImagesSeen(ref.num_images, shape, ref.num_classes)
+            self._images[sha256] = ImagesSeen(
+                ref.num_images, shape, ref.num_classes, ref.dtype, ref.value_range
+            )
         return self._images[sha256]
 
     def _on_model(self, ref: ModelRef, sampling: SamplingConfig | None) -> Iterable[Remark]:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.errors import StoreUnavailableError
+from orchestrator.jobs.curve import read_curve
 from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.descent import Ancestor, ancestors
 from orchestrator.jobs.heartbeat import Heartbeat, WorkerReport
@@ -43,6 +44,8 @@ STALE_AFTER = timedelta(seconds=30)
 POLL_EVERY_S = 0.5
 FIRST_UNIT_S = 120.0  # the first step may be compiled
 _SLOWEST_UNITS = 3.0
+_OWN_OF_CHILD = ("step", "settings")
+_OF_ENTRY = tuple(name for name in ChildEntry.__dataclass_fields__ if name not in _OWN_OF_CHILD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,7 @@ class JobStatus(ListedJob):
         descent: That checkpoint's training, what it started from, and so on.
         decisions: What was fixed once for the job.
         attempts: What each of them came to.
-        children: The jobs of a group.
+        children: The jobs of a group, or the evaluations of a training's checkpoints.
         troubles: What of it waits in the background, and why.
         gpu_hours: GPU-hours that its attempts were given since it was submitted or retried.
         cost: What its GPUs cost, and those of a group's jobs; None without prices or without GPUs.
@@ -112,6 +115,8 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
     children: tuple[ChildEntry, ...] = ()
     if record.kind in GROUP_KINDS:
         children = said.children if isinstance(said, GroupProgress) else _planned(store, job_id)
+    else:
+        children = _evaluations(store, job_id)
     return JobStatus(
         **vars(listed),
         workers=said.workers if isinstance(said, Heartbeat) else (),
@@ -146,6 +151,31 @@ def _planned(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:
         planned_entry(c["step"], c["job_id"], c["spec"]["kind"], c["settings"], c["needs"])
         for c in children
     )
+
+
+def _evaluations(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:
+    """Return what a training's checkpoints are worth, and what is being found out.
+
+    Nothing of any other job.
+    """
+    points = [
+        ChildEntry(
+            step=f"at-{point.step}",
+            job_id=point.job_id,
+            kind="evaluate",
+            state=JobState.SUCCEEDED,
+            scores=point.values,
+        )
+        for point in read_curve(store, job_id)
+    ]
+    known = {point.step for point in points}
+    index = read_index(store) or Index()
+    others = [
+        ChildEntry(step=str(e.step), **{name: getattr(e, name) for name in _OF_ENTRY})
+        for e in sorted((*index.live, *index.ended), key=lambda entry: entry.submitted_at)
+        if e.parent == job_id and str(e.step).removesuffix("-samples") not in known
+    ]
+    return (*points, *others)
 
 
 def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[ListedJob]:

@@ -21,6 +21,7 @@ from orchestrator.controller.admission import (
 from orchestrator.controller.adoption import Adopter, LiveJob
 from orchestrator.controller.allowances import Allowances
 from orchestrator.controller.attempt_steps import AttemptControl
+from orchestrator.controller.curve_steps import CurveControl
 from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
 from orchestrator.controller.growth import Growth
 from orchestrator.controller.lease import Lease
@@ -91,6 +92,7 @@ class Controller:
         self._troubles = {what: Troubles(store, what) for what in ROUNDS}
         self._adopter = Adopter(self._records, Troubles(store, "adoption"))
         self._groups = GroupControl(store, self._records)
+        self._curves = CurveControl(store, self._records)
         self._index = JobIndex(store)
         self._board = NodeBoard(store)
         self._growth = Growth(cluster, store.uri)
@@ -126,6 +128,7 @@ class Controller:
                 self._lease.renew()
                 self._guarded("attempt", job, self._follow)
         self._groups.follow({i: Seen(job.record, job.said) for i, job in self._jobs.items()})
+        self._curves.follow(self._jobs)
         self._lease.renew()
         nodes = self._cluster.nodes()
         self._lease.guard()
@@ -366,12 +369,15 @@ class Controller:
         entries = [self._entry(job) for job in known if not job.record.state.has_ended]
         self._index.write(entries, self._store.now())
         for job in ended:
+            if isinstance(job, LiveJob) and self._curves.holds(job):
+                continue
             self._troubles["index"].serve(job.record.job_id, partial(self._let_go, job))
 
     def _let_go(self, job: LiveJob | LiveGroup) -> None:
         self._store.delete(keys.queue_marker(job.record.job_id))
         self._jobs.pop(job.record.job_id, None)
         self._groups.let_go(job.record.job_id)
+        self._curves.let_go(job.record.job_id)
 
     def _entry(self, job: LiveJob | LiveGroup) -> IndexEntry:
         is_queued = job.record.state is JobState.QUEUED

@@ -49,7 +49,8 @@ def handle_request(
 
 def _put_marks(records: RecordStore, record: JobRecord) -> None:
     """Put the marks of a job that lives again, and of the group that it takes up with it."""
-    for job_id in filter(None, (record.parent, record.job_id)):
+    group = "" if records.stored_spec(record.job_id).origin.at_step else record.parent
+    for job_id in filter(None, (group, record.job_id)):
         for mark in (keys.queue_marker, keys.tracking_marker, keys.notify_marker):
             records.store.put(mark(job_id), b"{}")
 

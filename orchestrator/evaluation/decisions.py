@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.evaluation.image_sets import ImageSet
 from orchestrator.lifecycle.model import ResolvedModel
-from orchestrator.specs.evaluate import ExtractorSpec
+from orchestrator.specs.measuring import ExtractorSpec
 from orchestrator.store.codec import Codec
 
 

@@ -16,6 +16,7 @@ import ray
 from numpy.typing import NDArray
 
 from ddpm.metrics.blocks import Features
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.images import film_strip
 from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
 from orchestrator.counts import counted
@@ -45,6 +46,7 @@ from orchestrator.evaluation.statistics import (
 from orchestrator.evaluation.worker import FeatureSetup
 from orchestrator.fleet.run import FleetRun, placement_of
 from orchestrator.fleet.table import ShardTable
+from orchestrator.jobs.curve import CurvePoint, put_point
 from orchestrator.jobs.decisions import Decisions, read_decisions
 from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.records import RecordStore
@@ -192,12 +194,29 @@ class Evaluation:
             "speed": self._speed(),
         }
         attempt.store.put(attempt.job.evaluation, json.dumps(result, indent=1).encode())
+        if attempt.origin.trained_by:
+            put_point(attempt.store, attempt.origin.trained_by, self._point(findings.numbers()))
         self.metrics.log(attempt.progress.total, numbers)
         self.metrics.log_tags({tags.SET_SHA256: samples.sha256})
         self._show(findings)
         for line in findings.remarks:
             logger.info("%s", line)
             attempt.tell(line)
+
+    def _point(self, values: dict[str, float]) -> CurvePoint:
+        """Return what the checkpoint is worth that the set was drawn from."""
+        store, origin = self.attempt.store, self.attempt.origin
+        training = JobPaths(origin.trained_by)
+        commit = CheckpointStore(store, training).find(origin.at_step)
+        return CurvePoint(
+            step=origin.at_step,
+            at_ms=int(store.now().timestamp() * 1000),
+            job_id=self.attempt.record.job_id,
+            values=values,
+            source=f"{store.uri}/{commit.folder}" if commit else "",
+            commit=f"{store.uri}/{training.checkpoint(origin.at_step)}",
+            sha256=commit.sha256 if commit else "",
+        )
 
     def _speed(self) -> dict[str, float]:
         job_id = self.sets[0].job_id

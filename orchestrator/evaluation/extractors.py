@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ddpm.metrics.blocks import Features
 from orchestrator.errors import BadInputError
-from orchestrator.specs.evaluate import ExtractorSpec
+from orchestrator.specs.measuring import ExtractorSpec
 
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 EFFLITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

@@ -17,7 +17,8 @@ from ddpm.metrics.blocks import Features
 from ddpm.metrics.frechet import FeatureMoments
 from orchestrator.errors import BadInputError
 from orchestrator.evaluation.extractors import extractor_sha256
-from orchestrator.specs.evaluate import ExtractorSpec, StatisticsSpec
+from orchestrator.specs.evaluate import StatisticsSpec
+from orchestrator.specs.measuring import ExtractorSpec
 
 MAX_WRITTEN_WIDTH = 2048  # features; the covariance of more is too large to keep beside a result
 _MAX_ASYMMETRY = 1e-3  # of the largest variance; published files have been through float32

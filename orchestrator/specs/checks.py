@@ -5,6 +5,7 @@ stored already must read as it did when it was put.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.likelihood import LikelihoodJob
+from orchestrator.specs.measuring import MetricsSpec
 from orchestrator.specs.sections import ModelRef
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import check_name
@@ -21,6 +23,8 @@ from orchestrator.store.keys import check_name
 MAX_STEPS = 999_999_999  # keys of checkpoints have nine digits
 MAX_TIMESTEPS = 1_000_000
 ODD_LEARNING_RATE = 0.05
+_MANY_PIXELS = 4096
+_FEW_IMAGES = 200
 MAX_VERSION = 2**31 - 1
 
 _COMMIT_URI = re.compile(r"s3://[^/]+/(.+/)?jobs/[a-z0-9-]+/checkpoints/step-\d+\.json")
@@ -48,11 +52,13 @@ class Remark:
 
 @dataclass(frozen=True)
 class ImagesSeen:
-    """What is known of a data set at submit: N, (C, H, W) of each image, and its classes."""
+    """What is known of a data set at submit: N, (C, H, W) of each image, classes and numbers."""
 
     num_images: int
     shape: tuple[int, int, int]
     num_classes: int = 0
+    dtype: str = "uint8"
+    value_range: tuple[float, float] = (0.0, 255.0)
 
 
 def remarks_on(spec: Job, gives: Gives) -> Iterator[Remark]:
@@ -73,6 +79,20 @@ def _on_training(spec: TrainJob, gives: Gives) -> Iterator[Remark]:
     yield from _on_width(spec)
     yield from _on_steps(spec)
     yield from _on_timesteps(spec, gives)
+    if spec.evaluation.metrics is not None:
+        yield from _on_the_way(spec)
+
+
+def _on_the_way(spec: TrainJob) -> Iterator[Remark]:
+    resources = spec.resources
+    if resources.gpus_per_worker == 0 and resources.cpus_per_worker == "auto":
+        yield Remark(
+            (("evaluation", "metrics"), ("resources", "cpus_per_worker")),
+            "evaluation.metrics: with resources.cpus_per_worker auto the training takes all CPUs "
+            "of a machine, so that its checkpoints are compared once it has ended, unless there "
+            "is another; give it fewer CPUs",
+            is_fatal=False,
+        )
 
 
 def _on_width(spec: TrainJob) -> Iterator[Remark]:
@@ -124,6 +144,9 @@ def _on_timesteps(spec: TrainJob, gives: Gives) -> Iterator[Remark]:
         ),
         ("evaluation", "num_timesteps"): (
             spec.evaluation.num_timesteps if spec.evaluation.num_images else 0
+        ),
+        ("evaluation", "metrics", "steps"): (
+            spec.evaluation.metrics.steps if spec.evaluation.metrics else 0
         ),
     }
     for place, steps in used.items():
@@ -250,6 +273,28 @@ def _of_training(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Rem
             is_fatal=False,
         )
     yield from _on_attention(spec, seen, gives)
+    if spec.evaluation.metrics is not None:
+        yield from _on_comparing(spec.evaluation.metrics, seen, left)
+
+
+def _on_comparing(metrics: MetricsSpec, seen: ImagesSeen, left: int) -> Iterator[Remark]:
+    """Yield why samples of checkpoints can't be compared with the images, or not well."""
+    places = (("dataset", "source"), ("evaluation", "metrics"))
+    if (seen.dtype, seen.value_range) != ("uint8", (0.0, 255.0)):
+        told = (
+            f"evaluation.metrics: the images hold {seen.dtype}; features are those of 8-bit images"
+        )
+        yield Remark(places, f"{told}: take it out")
+    elif metrics.extractor.name == "pixels" and math.prod(seen.shape) > _MANY_PIXELS:
+        yield Remark(
+            places,
+            f"evaluation.metrics: {math.prod(seen.shape):,} raw pixels tell little of large "
+            "images; extractor {name: efflite0} sees more",
+            is_fatal=False,
+        )
+    if left < _FEW_IMAGES:
+        told = f"evaluation.metrics: {counted(left, 'image')} to train on are few to compare with"
+        yield Remark(places, f"{told}; errors are large", is_fatal=False)
 
 
 def _on_attention(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:

@@ -30,8 +30,9 @@ class Origin:
     """Where a job comes from; no user writes it.
 
     Attributes:
-        parent: The group that it belongs to; "" for none.
+        parent: The group that it belongs to, or the training that it evaluates; "" for none.
         step: Its name within that group.
+        at_step: Steps of the training's checkpoint that it evaluates; 0 for none.
         smoke_of: The job that this one is a smoke test of; "" for none.
         waits_for_smoke: The smoke test that must pass before it starts; "" for none.
         user: Who submitted the group; "" of a job of its own.
@@ -39,6 +40,7 @@ class Origin:
 
     parent: str = ""
     step: str = ""
+    at_step: int = 0
     smoke_of: str = ""
     waits_for_smoke: str = ""
     user: str = ""
@@ -47,6 +49,11 @@ class Origin:
     def is_smoke(self) -> bool:
         """Whether the job is a smoke test and ends after its look."""
         return bool(self.smoke_of)
+
+    @property
+    def trained_by(self) -> str:
+        """The training whose checkpoint it evaluates while that goes on; "" for none."""
+        return self.parent if self.at_step else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,8 @@ from pydantic import Field, StringConstraints, model_validator
 
 from orchestrator.specs.job import Job
 from orchestrator.specs.located_errors import FieldsError
+from orchestrator.specs.measuring import ExtractorSpec
 from orchestrator.specs.sections import Closed, DatasetSpec, SampleResources, WorkerRange
-
-_OWN = ("pixels", "efflite0")
 
 
 class SetRef(Closed):
@@ -20,37 +19,6 @@ class SetRef(Closed):
     """
 
     job: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-
-
-class ExtractorSpec(Closed):
-    """What turns images into features; a metric is named after it.
-
-    Attributes:
-        name: `pixels` (in [-1, 1]); `efflite0` (EfficientNet-Lite0, ImageNet); `inception`,
-            `dinov2` or a name of your own with a TorchScript file.
-        file: That file: a path on the machines of the workers.
-        sha256: Hash of the file; `inception` knows its own.
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)] = (
-        "pixels"
-    )
-    file: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
-
-    @model_validator(mode="after")
-    def _has_its_weights(self) -> Self:
-        if self.name in _OWN and self.file is not None:
-            message = f"extractor.file: {self.name} needs none; remove it or give another name"
-            raise FieldsError([("file",)], message)
-        if self.name not in _OWN and self.file is None:
-            message = (
-                f"extractor.file: {self.name} needs a TorchScript file; without: pixels, efflite0"
-            )
-            raise FieldsError([("name",)], message)
-        if self.file is not None and self.sha256 is None and self.name != "inception":
-            raise FieldsError([("file",)], "extractor.sha256: give the hash of the file")
-        return self
 
 
 class StatisticsSpec(Closed):

@@ -17,7 +17,7 @@ from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import stored_job
 from orchestrator.specs.located_errors import validated
 from orchestrator.specs.sections import Closed, Name, NotifySpec
-from orchestrator.store.keys import MADE_ID, MAX_JOB_ID_LENGTH, made_id, shortened
+from orchestrator.store.keys import part_id
 
 
 class GroupTracking(Closed):
@@ -111,10 +111,7 @@ def child_name(group_name: str, step: str) -> str:
 
 def child_id(group_id: str, group_name: str, step: str) -> str:
     """Return the id of a step's job: the same for the same group, whoever asks."""
-    made = MADE_ID.fullmatch(group_id)
-    if made is None:
-        return shortened(f"{group_id}-{step}", MAX_JOB_ID_LENGTH)
-    return made_id(child_name(group_name, step), made["time"], made["ending"])
+    return part_id(group_id, group_name, step)
 
 
 def stored_submission(value: Mapping[str, object]) -> Job | GroupJob:

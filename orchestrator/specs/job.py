@@ -23,12 +23,12 @@ from ddpm.config import (
 )
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.specs.located_errors import FieldsError
+from orchestrator.specs.measuring import EvaluationSpec, check_evaluations
 from orchestrator.specs.network import ModelConfig
 from orchestrator.specs.sections import (
     CheckpointSpec,
     Closed,
     DatasetSpec,
-    EvaluationSpec,
     InitRef,
     ModelRef,
     Name,
@@ -191,7 +191,7 @@ class TrainJob(Job):
             or GAN, which draws in one step.
         training: Steps, batch, learning rate and what else makes up the run.
         checkpoints: When checkpoints are committed and how many are kept.
-        evaluation: The bits per dimension at the end.
+        evaluation: The bits per dimension at the end, and how good samples are on the way.
     """
 
     kind: Literal["train"]
@@ -271,6 +271,8 @@ class TrainJob(Job):
         changes = {
             "resources": self.resources.model_copy(update={"num_workers": 1}),
             "training": replace(self.training, global_batch_size=share),
+            "evaluation": self.evaluation.model_copy(update={"metrics": None}),
+            "checkpoints": self.checkpoints.model_copy(update={"keep_best": None}),
         }
         # A whole state belongs to its own batch; two steps are tried from drawn weights instead.
         goes_on = self.init is not None and self.init.weights == "all"
@@ -306,6 +308,11 @@ class TrainJob(Job):
             place = ("training", "activation_checkpointing")
             told = f"{'.'.join(place)} must be left out with model.network, whose layers "
             raise FieldsError((("model", "network"), place), f"{told}nobody here knows")
+        return self
+
+    @model_validator(mode="after")
+    def _evaluates_checkpoints(self) -> Self:
+        check_evaluations(self.evaluation.metrics, self.checkpoints, self.training.num_steps)
         return self
 
     @model_validator(mode="after")

@@ -127,10 +127,13 @@ class CheckpointSpec(Closed):
     Attributes:
         every_steps: Steps between two checkpoints; there is one at the end, too.
         keep: The newest checkpoints that stay; what others draw from stays, too.
+        keep_best: By this metric the best of those that evaluation.metrics compares stays, too, and
+            is registered: `name@best`.
     """
 
     every_steps: Annotated[int, Field(ge=1)] = 500
     keep: Annotated[int, Field(ge=1, le=1000)] = 3
+    keep_best: Literal["kid", "precision", "recall", "density", "coverage"] | None = None
 
 
 class RunSpec(Closed):
@@ -171,18 +174,6 @@ class SampleTrackingSpec(RunSpec):
     """
 
     num_sample_images: Annotated[int, Field(ge=1, le=1024)] = 64
-
-
-class EvaluationSpec(Closed):
-    """The bits per dimension at the end of a training.
-
-    Attributes:
-        num_images: Held-out images; 0 switches the evaluation off.
-        num_timesteps: Timesteps drawn for the estimate, stratified over the T.
-    """
-
-    num_images: Annotated[int, Field(ge=0)] = 256
-    num_timesteps: Annotated[int, Field(ge=2)] = 100
 
 
 class Resources(Closed):

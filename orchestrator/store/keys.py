@@ -74,6 +74,20 @@ def made_id(name: str, time: str, ending: str) -> str:
     return shortened(name, MAX_JOB_ID_LENGTH - len(rest)) + rest
 
 
+def part_id(whole_id: str, whole_name: str, part: str) -> str:
+    """Return the id of a job that another one makes: the same for the same part, whoever asks.
+
+    Args:
+        whole_id: The other job's id.
+        whole_name: And its name.
+        part: What tells apart those that it makes.
+    """
+    made = MADE_ID.fullmatch(whole_id)
+    if made is None:
+        return shortened(f"{whole_id}-{part}", MAX_JOB_ID_LENGTH)
+    return made_id(f"{whole_name}-{part}", made["time"], made["ending"])
+
+
 def stem_of(name: str) -> str:
     """Return what stands before the time in the ids that are made for a name."""
     return MADE_ID.sub(r"\g<name>", made_id(name, "20000101-000000", "aaaa"))
@@ -259,6 +273,15 @@ class JobPaths:
     def reference(self, step: int, by: str) -> str:
         """Key of the mark that another job draws from the checkpoint of a step."""
         return f"{self.references}step-{step:09d}-{by}"
+
+    @property
+    def curve(self) -> str:
+        """Folder of what the checkpoints of a training are worth."""
+        return f"{self.folder}curve/"
+
+    def curve_point(self, step: int) -> str:
+        """Key of what the checkpoint of a step is worth; put if absent."""
+        return f"{self.curve}step-{step:09d}.json"
 
     @property
     def samples(self) -> str:

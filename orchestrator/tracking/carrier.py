@@ -20,6 +20,7 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking import tags
 from orchestrator.tracking.cursor import TrackingCursor, decode_cursor, encode_cursor
+from orchestrator.tracking.curves import tell_curve
 from orchestrator.tracking.description import description
 from orchestrator.tracking.groups import group_tags, own_settings
 from orchestrator.tracking.lines import (
@@ -105,6 +106,8 @@ class TrackingCarrier:
         # Before the lines are listed: if it says that the job has ended, no line follows.
         record = RecordStore(self._store).read(job_id).record
         if record.attempt == 0:
+            if record.state.has_ended:
+                tell_curve(self._store, self._server, record)
             return CarryResult(done=record.state.has_ended)
         carry = _Carry(self._store, self._server, record)
         try:
@@ -302,6 +305,8 @@ class _Carry:
                 }
             )
             self._server.set_status(self._cursor.run_id, status, end_ms)
+        if state.has_ended:
+            tell_curve(self._store, self._server, self._record)
         self._save(replace(self._cursor, status=status))
         return state.has_ended
 

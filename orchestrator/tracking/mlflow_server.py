@@ -150,19 +150,31 @@ class MlflowServer:
 
     def register_model(self, run_id: str, job_id: str, line: ModelLine) -> None:
         """Register a model, unless the job has registered that step already."""
-        marks = {tags.JOB: job_id, tags.TRAINING_STEP: str(line.step)}
         with self._translated():
             self._ensure_model(line.name)
-            for version in self._client.search_model_versions(f"name = '{line.name}'"):
-                if marks.items() <= dict(version.tags).items():
-                    return
+            if self._version_of(job_id, line) is not None:
+                return
             self._client.create_model_version(
                 line.name,
                 source=line.source,
                 run_id=run_id,
-                tags={**line.tags, **marks, tags.SHA256: line.sha256},
+                tags={**line.tags, **_marks(job_id, line), tags.SHA256: line.sha256},
                 await_creation_for=0,
             )
+
+    def set_alias(self, job_id: str, line: ModelLine, alias: str) -> None:
+        """Have an alias of a model point at the version that `register_model` made."""
+        with self._translated():
+            version = self._version_of(job_id, line)
+            if version is not None:
+                self._client.set_registered_model_alias(line.name, alias, version)
+
+    def _version_of(self, job_id: str, line: ModelLine) -> str | None:
+        marks = _marks(job_id, line).items()
+        for version in self._client.search_model_versions(f"name = '{line.name}'"):
+            if marks <= dict(version.tags).items():
+                return str(version.version)
+        return None
 
     def _ensure_model(self, name: str) -> None:
         if not self._client.search_registered_models(f"name = '{name}'", max_results=1):
@@ -184,6 +196,11 @@ class MlflowServer:
                 f"MLflow at {self._shown_uri} does not answer ({text}); "
                 "check MLFLOW_TRACKING_URI, or run `ddpmctl up`"
             ) from error
+
+
+def _marks(job_id: str, line: ModelLine) -> dict[str, str]:
+    """Return the tags by which a version is found again."""
+    return {tags.JOB: job_id, tags.TRAINING_STEP: str(line.step)}
 
 
 def _name(name: str) -> str:

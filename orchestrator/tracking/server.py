@@ -79,3 +79,6 @@ class TrackingServer(Protocol):
 
     def register_model(self, run_id: str, job_id: str, line: ModelLine) -> None:
         """Register a model, unless the job has registered that step already."""
+
+    def set_alias(self, job_id: str, line: ModelLine, alias: str) -> None:
+        """Have an alias of a model point at the version that `register_model` made."""

@@ -36,8 +36,10 @@ from orchestrator.cluster.cache import cache_folder
 from orchestrator.cluster.code_version import code_version, git_commit
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.descent import ancestors
+from orchestrator.lifecycle.curves import is_evaluated
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.specs.job import TrainJob
+from orchestrator.specs.on_the_way import evaluation_at
 from orchestrator.store.objects import open_store
 from orchestrator.tracking import tags
 from orchestrator.tracking.system import SystemMetrics
@@ -101,6 +103,7 @@ class TrainingWorker:
         self._board = board
         self._scores: dict[str, float] = {}
         self._told_at = 0.0
+        self._saving_step = 0
         self._checkpoints = CheckpointStore(attempt.store, attempt.job)
         model = attempt.record.model
         self._inheritance = Inheritance(attempt, attempt.spec, model) if model else None
@@ -267,7 +270,7 @@ class TrainingWorker:
         saver = BackgroundSaver(
             self._checkpoints,
             self._attempt.number,
-            before_commit=metrics.flush,
+            before_commit=lambda: self._before_commit(metrics),
             after_commit=self._after_commit,
         )
         window = Window(self._spec.training.global_batch_size)
@@ -308,14 +311,31 @@ class TrainingWorker:
 
     def _save(self, saver: BackgroundSaver, state: TrainState, decided: Decisions) -> None:
         snapshot = StateSnapshot.take(state, decided.values)
-        is_last = state.step >= self._spec.training.num_steps
+        step, is_last = state.step, state.step >= self._spec.training.num_steps
+        may_be_best = self._is_evaluated(step) and self._spec.checkpoints.keep_best is not None
 
         def write(folder: Path) -> None:
+            self._saving_step = step
             snapshot.write(folder)
-            if is_last:  # that which is registered
+            if is_last or may_be_best:  # that which is registered
                 write_mlflow_files(folder, state.model.image_shape, package_of(decided.values))
 
         saver.submit(state.step, write, {"decisions": decided.values})
+
+    def _is_evaluated(self, step: int) -> bool:
+        """Tell whether samples of the checkpoint of a step will be compared with real images."""
+        metrics = self._spec.evaluation.metrics
+        total = self._spec.training.num_steps
+        return metrics is not None and is_evaluated(step, metrics.every_steps, total)
+
+    def _before_commit(self, metrics: MetricWriter) -> None:
+        metrics.flush()
+        if self._is_evaluated(self._saving_step):
+            # However long the orchestrator takes to see it, the checkpoint is there to be drawn
+            # from: what evaluates it lets go of it.
+            job_id, name = self._attempt.record.job_id, self._spec.name
+            by = evaluation_at(job_id, name, self._saving_step).sample_id
+            self._checkpoints.refer(self._saving_step, by)
 
     def _after_commit(self, commit: CheckpointCommit) -> None:
         self._board.say(committed=commit.step)

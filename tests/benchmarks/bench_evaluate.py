@@ -32,7 +32,7 @@ from orchestrator.evaluation.image_sets import ImageSet
 from orchestrator.evaluation.worker import FeatureSetup, FeatureWorker
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
-from orchestrator.specs.evaluate import ExtractorSpec
+from orchestrator.specs.measuring import ExtractorSpec
 from orchestrator.store.objects import ObjectStore, open_store
 from tests.benchmarks.bench_many_jobs import ROOT, seaweed
 from tests.support.fakes import MemoryStore

@@ -165,6 +165,7 @@ class MemoryTracking:
         self.images: dict[tuple[str, str], bytes] = {}
         self.datasets: dict[str, set[str]] = {}
         self.models: list[tuple[str, str, int]] = []
+        self.aliases: dict[tuple[str, str], tuple[str, int]] = {}
 
     @contextmanager
     def _call(self) -> Iterator[None]:
@@ -256,3 +257,8 @@ class MemoryTracking:
             entry = (line.name, job_id, line.step)
             if entry not in self.models:
                 self.models.append(entry)
+
+    def set_alias(self, job_id: str, line: ModelLine, alias: str) -> None:
+        """Have an alias point at a registered version."""
+        with self._call():
+            self.aliases[line.name, alias] = (job_id, line.step)

@@ -245,6 +245,19 @@ class CheckpointStore:
         """Have a checkpoint kept for as long as a job that draws from it is not deleted."""
         self._store.put(self._paths.reference(step, by), b"")
 
+    def let_go(self, step: int, by: str) -> None:
+        """Take back what `refer` did."""
+        self._store.delete(self._paths.reference(step, by))
+
+    def prefer(self, step: int, by: str) -> None:
+        """Have a checkpoint kept for somebody, in the place of the one that was before."""
+        self.refer(step, by)
+        wanted = self._paths.reference(step, by)
+        for info in list(self._store.list_objects(self._paths.references)):
+            named = info.key.removeprefix(self._paths.references).split("-", 2)[2]
+            if named == by and info.key != wanted:
+                self._store.delete(info.key)
+
     def retain(self, keep: int) -> list[int]:
         """Delete old checkpoints that no job refers to, oldest first.
 

@@ -414,7 +414,7 @@ def test_people_see_a_group_with_its_children(world: World, tmp_path: Path) -> N
     succeed(world, "g-b")
     succeed(world, "g-c")
     jobs = list_jobs(world.store)
-    assert job_table(jobs).splitlines()[-1] == "and 3 of ended groups: `ddpmctl list --all`"
+    assert job_table(jobs).splitlines()[-1] == "and 3 that others made: `ddpmctl list --all`"
     assert len(job_table(jobs, everything=True).splitlines()) == 5
 
 

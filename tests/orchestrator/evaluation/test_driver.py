@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.datasets.ingest import ingest_as_asked
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.errors import BadInputError, ShardDamagedError
@@ -18,10 +19,13 @@ from orchestrator.evaluation.extractors import extractor_sha256
 from orchestrator.evaluation.feature_shards import FeatureShards
 from orchestrator.evaluation.worker import FeatureSetup, FeatureWorker
 from orchestrator.fleet.work import ShardTask, Watch
+from orchestrator.jobs.curve import read_curve
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import JoinedPlan
 from orchestrator.lifecycle.state import Placement
-from orchestrator.specs.evaluate import EvaluateJob, ExtractorSpec, SetRef, StatisticsSpec
+from orchestrator.specs.envelope import Origin
+from orchestrator.specs.evaluate import EvaluateJob, SetRef, StatisticsSpec
+from orchestrator.specs.measuring import ExtractorSpec
 from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.writer import MetricWriter
@@ -321,3 +325,25 @@ def test_a_training_is_no_set_to_evaluate(store: MemoryStore, metrics: MetricWri
     fields = {"against": SetRef(job="t"), "dataset": None}
     evaluation = Evaluated(store, "p", spec_of(store, **fields)).begin(metrics)
     assert (evaluation.sets[1].name, evaluation.sets[1].num_images) == ("blobs", 200)
+
+
+def test_of_a_trainings_checkpoint_it_puts_a_point_of_the_curve_once(
+    store: MemoryStore, metrics: MetricWriter, tmp_path: Path
+) -> None:
+    """An attempt that died after it must not give the point another time, or another value."""
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "ema.safetensors").write_bytes(b"weights")
+    commit = CheckpointStore(store, JobPaths("t")).commit(4, files, 1, {})
+    job = Evaluated(store, "quality", spec_of(store))
+    origin = Origin(parent="t", step="at-4", at_step=4)
+    job.attempt = dataclasses.replace(job.attempt, origin=origin)
+    evaluation = job.begin(metrics)
+    job.compute(evaluation)
+    evaluation.run()
+    (first,) = read_curve(store, "t")
+    assert first.value_of("kid") == job.result()["scores"]["kid-pixels"]["value"]
+    assert (first.step, first.job_id, first.sha256) == (4, "quality", commit.sha256)
+    store.advance(60)
+    job.begin(metrics).run()
+    assert read_curve(store, "t") == [first]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from orchestrator.errors import BadInputError
 from orchestrator.evaluation.extractors import extractor_sha256, metric_name, open_extractor
-from orchestrator.specs.evaluate import ExtractorSpec
+from orchestrator.specs.measuring import ExtractorSpec
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)

@@ -12,7 +12,8 @@ from ddpm.metrics.frechet import frechet_between
 from ddpm.metrics.scores import score_from_statistics
 from orchestrator.errors import BadInputError
 from orchestrator.evaluation.statistics import check_width, encode_statistics, read_statistics
-from orchestrator.specs.evaluate import ExtractorSpec, StatisticsSpec
+from orchestrator.specs.evaluate import StatisticsSpec
+from orchestrator.specs.measuring import ExtractorSpec
 
 PIXELS = ExtractorSpec()
 GOOD: dict[str, Any] = {"mu": np.zeros(3), "sigma": np.eye(3)}

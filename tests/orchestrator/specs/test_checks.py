@@ -139,3 +139,53 @@ def test_each_run_of_a_sweep_each_step_and_each_override_is_looked_at(tmp_path: 
         load(tmp_path, pipeline.replace("num_steps: 100", "num_steps: 1e12"))
     with pytest.raises(BadInputError, match=r"--set 'training\.num_steps=1e12': training"):
         load(tmp_path, TRAIN, "training.num_steps=1e12")
+
+
+ON_THE_WAY = TRAIN.replace(
+    "{num_images: 0}", "{num_images: 0, metrics: {every_steps: 50, num_samples: 100}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            ON_THE_WAY,
+            "metrics.every_steps (50) must be a multiple of checkpoints.every_steps (500)",
+        ),
+        (
+            TRAIN + "checkpoints: {keep_best: kid}\n",
+            "checkpoints.keep_best needs evaluation.metrics",
+        ),
+        (
+            ON_THE_WAY.replace("num_steps: 100", "num_steps: 200000")
+            + "checkpoints: {every_steps: 50}\n",
+            "makes 4,000 evaluations; 1,000 at most",
+        ),
+        (
+            ON_THE_WAY.replace("num_samples: 100", "num_samples: 100, steps: 2000")
+            + "checkpoints: {every_steps: 50}\n",
+            "evaluation.metrics.steps (2000) is above diffusion.num_timesteps (1000)",
+        ),
+    ],
+)
+def test_evaluations_on_the_way_that_cannot_be_are_refused(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    """Else they would never come, or come one by one for days."""
+    with pytest.raises(BadInputError) as error:
+        load(tmp_path, text)
+    assert told in str(error.value)
+
+
+def test_what_evaluations_on_the_way_will_lack_is_told(tmp_path: Path) -> None:
+    """Room beside a training that takes all CPUs, images to compare with, and 8 bits."""
+    text = ON_THE_WAY + "checkpoints: {every_steps: 50}\nresources: {gpus_per_worker: 0}\n"
+    (told,) = load(tmp_path, text).warnings
+    assert "cpus_per_worker auto" in told
+    few = looked_at(tmp_path, text, ImagesSeen(150, (1, 8, 8)))
+    assert any("are few to compare with" in warning for warning in few.warnings)
+    large = looked_at(tmp_path, text, ImagesSeen(9000, (3, 64, 64)))
+    assert any("12,288 raw pixels" in warning for warning in large.warnings)
+    with pytest.raises(BadInputError, match="hold float32"):
+        looked_at(tmp_path, text, ImagesSeen(9000, (3, 8, 8), 0, "float32", (0.0, 1.0)))

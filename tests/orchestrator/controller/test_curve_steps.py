@@ -1,0 +1,297 @@
+"""A training's checkpoints are evaluated while it goes on: none twice, none forgotten."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.cli.listing import job_table
+from orchestrator.client.deletion import delete_job, find_deletable
+from orchestrator.client.describe import describe_job
+from orchestrator.client.status import job_status, list_jobs, request
+from orchestrator.client.submit import submit_job
+from orchestrator.controller.lease import Lease
+from orchestrator.controller.loop import Controller
+from orchestrator.errors import OrchestratorError, StoreUnavailableError
+from orchestrator.jobs.curve import BEST, CurvePoint, put_point
+from orchestrator.jobs.inbox import Verb
+from orchestrator.jobs.submissions import read_submitted
+from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.state import Reason
+from orchestrator.specs.job import TrainJob
+from orchestrator.specs.measuring import EvaluationSpec, MetricsSpec
+from orchestrator.specs.on_the_way import evaluation_at
+from orchestrator.specs.sections import CheckpointSpec
+from orchestrator.store import keys
+from orchestrator.store.keys import JobPaths
+from tests.support.fakes import FaultyStore, MemoryStore
+from tests.support.world import World, train_job
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world with nothing in it."""
+    monkeypatch.setenv("DDPMCTL_CACHE", str(tmp_path / "cache"))
+    return World()
+
+
+def training(keep_best: str | None = "kid", **fields: object) -> TrainJob:
+    """Ten steps, a checkpoint at each second; those of 4, 8 and 10 are evaluated."""
+    return train_job(
+        "t",
+        checkpoints=CheckpointSpec(every_steps=2, keep=1, keep_best=keep_best),
+        evaluation=EvaluationSpec(metrics=MetricsSpec(every_steps=4, num_samples=50)),
+        asks={"cpus_per_worker": 1, "gpus_per_worker": 0},
+        **fields,
+    )
+
+
+def commit(world: World, step: int, folder: Path) -> None:
+    """Commit a checkpoint as a training's worker does."""
+    files = folder / f"files-{step}"
+    files.mkdir()
+    (files / "ema.safetensors").write_bytes(b"%d" % step)
+    checkpoints = CheckpointStore(world.store, JobPaths("t"))
+    if step % 4 == 0 or step == 10:
+        checkpoints.refer(step, evaluation_at("t", "t", step).sample_id)
+    checkpoints.commit(step, files, 1, {})
+    checkpoints.retain(1)
+    world.beat("t", step)
+
+
+def begin(world: World, **fields: object) -> None:
+    """Submit the training and have it run."""
+    world.cluster.cpus = 16
+    submit_job(world.store, training(**fields), "t")
+    world.step(3)
+    world.begin("t")
+    world.step()
+    assert world.state("t") == "RUNNING"
+
+
+def evaluate(world: World, step: int, kid: float, pid: int) -> None:
+    """Have the jobs of a step run to their end, and find a value."""
+    ids = evaluation_at("t", "t", step)
+    for number, job_id in enumerate((ids.sample_id, ids.evaluate_id)):
+        for _ in range(9):
+            if world.state(job_id) == "STARTING":
+                break
+            world.step()
+        world.begin(job_id, pid + number)
+        world.step()
+        if job_id == ids.evaluate_id:
+            values = {"kid-pixels": kid, "kid-pixels_se": 0.001, "kid-pixels_floor": 0.0}
+            put_point(
+                world.store, "t", CurvePoint(step=step, at_ms=step, job_id=job_id, values=values)
+            )
+        world.end(job_id, Outcome(succeeded=True, progress=1), pid + number)
+        world.step(3)
+        assert world.state(job_id) == "SUCCEEDED"
+
+
+def made(world: World) -> list[str]:
+    """Return the ids of all jobs but the training."""
+    return [job for job in world.store.list_folders(keys.JOBS) if job != "t"]
+
+
+def kept(world: World) -> list[int]:
+    """Return the steps of the training's checkpoints."""
+    return CheckpointStore(world.store, JobPaths("t")).steps()
+
+
+def test_each_checkpoint_that_is_due_gets_two_jobs_of_the_lowest_priority(
+    world: World, tmp_path: Path
+) -> None:
+    """They draw from that very checkpoint, and stand below the training."""
+    begin(world)
+    commit(world, 2, tmp_path)
+    world.step(2)
+    assert made(world) == []
+    commit(world, 4, tmp_path)
+    world.step(2)
+    assert made(world) == ["t-at-4", "t-at-4-samples"]
+    drawn = read_submitted(world.records, "t-at-4-samples")
+    assert drawn.spec.model_input is not None
+    assert drawn.spec.model_input.checkpoint == (
+        f"{world.store.uri}/jobs/t/checkpoints/step-000000004.json"
+    )
+    assert (drawn.origin.parent, drawn.origin.at_step) == ("t", 4)
+    assert (world.record("t-at-4").priority, world.record("t-at-4").parent) == (0, "t")
+    assert any("t-at-4" in event.message for event in world.records.events("t"))
+
+
+def test_the_last_checkpoint_is_evaluated_after_the_training_has_ended(
+    world: World, tmp_path: Path
+) -> None:
+    """Nobody follows the training any more, and whatever was made goes on."""
+    begin(world)
+    commit(world, 10, tmp_path)
+    world.end("t", Outcome(succeeded=True, progress=10))
+    world.step(2)
+    assert world.state("t") == "SUCCEEDED"
+    assert made(world) == ["t-at-10", "t-at-10-samples"]
+    assert not world.store.exists(keys.queue_marker("t"))
+    evaluate(world, 10, 0.5, 200)
+    assert not world.store.exists(keys.queue_marker("t-at-10"))
+
+
+def test_the_best_checkpoint_stays_and_the_others_go(world: World, tmp_path: Path) -> None:
+    """Each stays until it is evaluated, however many have come since; then only the best one."""
+    begin(world)
+    for step in (2, 4, 6, 8):
+        commit(world, step, tmp_path)
+    world.step(2)
+    assert kept(world) == [4, 8]
+    evaluate(world, 4, 0.2, 200)
+    assert kept(world) == [4, 8]
+    commit(world, 10, tmp_path)
+    evaluate(world, 8, 0.1, 300)
+    assert kept(world) == [8, 10]
+    evaluate(world, 10, 0.3, 400)
+    assert kept(world) == [8, 10]
+    references = JobPaths("t").references
+    assert [info.key for info in world.store.list_objects(references)] == [
+        JobPaths("t").reference(8, BEST)
+    ]
+
+
+def test_without_keep_best_an_evaluated_checkpoint_goes_like_any_other(
+    world: World, tmp_path: Path
+) -> None:
+    """An evaluation that was kept would keep its checkpoint for ever."""
+    begin(world, keep_best=None)
+    for step in (4, 6):
+        commit(world, step, tmp_path)
+    world.step(2)
+    assert kept(world) == [4, 6]
+    evaluate(world, 4, 0.2, 200)
+    assert kept(world) == [6]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_orchestrator_that_dies_anywhere_doubles_and_forgets_nothing(
+    tmp_path: Path, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store fails at each call in turn; the next orchestrator goes on from what it holds."""
+    monkeypatch.setenv("DDPMCTL_CACHE", str(tmp_path / "cache"))
+    number, died = 0, True
+    while died:
+        number += 1
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        memory = MemoryStore()
+        world = World(memory)
+        begin(world)
+        commit(world, 4, folder)
+        faulty = FaultyStore(memory, number, after=after, dead=True)
+        _step_until_it_dies(world, faulty)
+        died = faulty.num_calls >= number
+        world.controller = world.new_controller()
+        world.step(3)
+        assert made(world) == ["t-at-4", "t-at-4-samples"], number
+        told = [e for e in world.records.events("t") if "is evaluated by" in e.message]
+        assert len(told) <= 1
+        states = [e.state for e in world.records.events("t-at-4") if e.state]
+        assert states[:1] == ["QUEUED"]
+    assert number > 10
+
+
+def _step_until_it_dies(world: World, faulty: FaultyStore) -> None:
+    lease = Lease(faulty, "doomed", term_s=1e9)  # type: ignore[arg-type]
+    with contextlib.suppress(StoreUnavailableError):
+        world.store.delete(keys.LEASE)
+        lease.acquire()
+        doomed = Controller(faulty, world.cluster, lease)  # type: ignore[arg-type]
+        doomed.take_over()
+        doomed.step()
+        doomed.step()
+
+
+def test_cancelling_the_training_ends_its_evaluations(world: World, tmp_path: Path) -> None:
+    """Also those that an orchestrator which has just taken over has never seen."""
+    begin(world)
+    commit(world, 4, tmp_path)
+    world.step(2)
+    world.controller = world.new_controller()
+    request(world.store, "t", Verb.CANCEL)
+    world.step()
+    world.end("t", Outcome(stopped=True, progress=4))
+    world.step()
+    world.end("t-at-4-samples", Outcome(stopped=True))
+    world.step(5)
+    assert world.state("t") == "CANCELLED"
+    assert (world.state("t-at-4"), world.state("t-at-4-samples")) == ("CANCELLED", "CANCELLED")
+    assert not list(world.store.list_objects(keys.QUEUE))
+
+
+def test_what_fails_lets_go_of_its_checkpoint(world: World, tmp_path: Path) -> None:
+    """A failed evaluation keeps nothing, and the training goes on."""
+    begin(world)
+    for step in (4, 6):
+        commit(world, step, tmp_path)
+    world.step(3)
+    world.begin("t-at-4-samples", 300)
+    world.step()
+    broken = Outcome(reason=Reason.BAD_INPUT, message="no such thing")
+    world.end("t-at-4-samples", broken, 300)
+    world.step(8)
+    world.begin("t-at-4", 400)
+    world.step()
+    world.end("t-at-4", broken, 400)
+    world.step(3)
+    assert kept(world) == [6]
+    assert world.state("t") == "RUNNING"
+
+
+def test_deleting_the_training_takes_its_evaluations_along(world: World, tmp_path: Path) -> None:
+    """None of them may live any more."""
+    begin(world)
+    commit(world, 10, tmp_path)
+    world.end("t", Outcome(succeeded=True, progress=10))
+    world.step(2)
+    with pytest.raises(OrchestratorError, match="t-at-10 is QUEUED"):
+        find_deletable(world.store, "t", lambda store, ids: [])
+    evaluate(world, 10, 0.5, 200)
+    assert find_deletable(world.store, "t", lambda store, ids: []) == [
+        "t",
+        "t-at-10",
+        "t-at-10-samples",
+    ]
+    delete_job(world.store, "t")
+    world.step(2)
+    assert world.store.list_folders(keys.JOBS) == []
+
+
+def test_people_see_the_curve_and_what_is_on_its_way(world: World, tmp_path: Path) -> None:
+    """`status` tells what each checkpoint is worth, `list` shows what lives below the training."""
+    begin(world)
+    commit(world, 4, tmp_path)
+    world.step(2)
+    evaluate(world, 4, 0.2, 200)
+    commit(world, 8, tmp_path)
+    world.step(4)
+    status = describe_job(job_status(world.store, "t"))
+    assert "  at-4  SUCCEEDED, kid-pixels 0.2000 ± 0.0010 (floor 0.0000)  t-at-4" in status
+    assert "  at-8-samples  STARTING" in status
+    rows = [line.rstrip() for line in job_table(list_jobs(world.store)).splitlines()[1:]]
+    assert [row.split()[0] for row in rows] == ["t", "t-at-8", "t-at-8-samples", "and"]
+    assert rows[1].startswith("  t-at-8")
+
+
+def test_a_retried_evaluation_does_not_take_the_training_up_again(
+    world: World, tmp_path: Path
+) -> None:
+    """A group lives again with its child; a training that has ended does not."""
+    begin(world)
+    commit(world, 10, tmp_path)
+    world.end("t", Outcome(succeeded=True, progress=10))
+    world.step(2)
+    request(world.store, "t-at-10", Verb.CANCEL)
+    world.step(3)
+    assert world.state("t-at-10") == "CANCELLED"
+    request(world.store, "t-at-10", Verb.RETRY)
+    world.step(1)
+    assert world.state("t-at-10") == "QUEUED"
+    assert world.state("t") == "SUCCEEDED"
+    assert not world.store.exists(keys.queue_marker("t"))
