@@ -22,6 +22,7 @@ from orchestrator.client.status import job_status
 from orchestrator.client.submit import Submission, submit_job, submit_with_smoke
 from orchestrator.client.surroundings import Start, Surroundings, surroundings
 from orchestrator.specs.files import JobFile, load_job_file
+from orchestrator.specs.job import Job
 from orchestrator.store.objects import ObjectStore
 
 
@@ -111,10 +112,10 @@ def _ready(
     store: ObjectStore, files: Sequence[Path], job_files: Sequence[JobFile], output: Output
 ) -> list[JobFile]:
     """Return the files ready to be queued; a later one may draw from what an earlier one trains."""
-    ready, coming = [], set[str]()
+    ready, coming = [], dict[str, Job]()
     for file, job_file in zip(files, job_files, strict=True):
         ready.append(prepared(job_file, file.parent, store, output.say, coming))
-        coming |= {job.name for _, job in job_file.jobs()}
+        coming |= {job.name: job for _, job in job_file.jobs()}
     for warning in (warning for job_file in ready for warning in job_file.warnings):
         output.say(f"warning: {warning}")
     return ready

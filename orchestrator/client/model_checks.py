@@ -26,6 +26,7 @@ from orchestrator.specs.checks import Gives, Remark
 from orchestrator.specs.extension import goes_on, obstacles
 from orchestrator.specs.job import Job, TrainJob
 from orchestrator.specs.kinds import Output, leaves
+from orchestrator.specs.model_fit import steps_fault
 from orchestrator.specs.sections import ModelRef
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import JobPaths
@@ -101,6 +102,15 @@ def remarks_on_model(
         yield Remark((_CHECKPOINT,), told, is_fatal=False)
 
 
+def training_of(store: ObjectStore, ref: ModelRef) -> Job | None:
+    """Return the job that made a model; None where that is not known from here."""
+    try:
+        found = _find(store, ref)
+        return read_spec(RecordStore(found.store), found.job_id) if found else None
+    except (JobNotFoundError, BadInputError, StoreError):
+        return None  # told where the reference is looked at
+
+
 def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
     if ref.job is not None:
         return _Found(store, exact_job_id(store, ref.job), _JOB, ref.step)
@@ -146,13 +156,8 @@ def _on_training(
 
 
 def _on_drawing(found: _Found, spec: TrainJob, sampling: SamplingConfig) -> Iterator[Remark]:
-    limit = spec.diffusion.num_timesteps
-    if sampling.num_steps > limit:
-        yield Remark(
-            (found.place, ("sampling", "num_steps")),
-            f"sampling.num_steps is {sampling.num_steps}, but the model of {found.job_id} has "
-            f"{limit} timesteps; ask for {limit} at most",
-        )
+    if told := steps_fault(sampling, spec, found.job_id):
+        yield Remark((found.place, ("sampling", "num_steps")), told)
     try:
         num_classes, names = _classes_of(found.store, spec)
         make_rule(sampling, num_classes, names)

@@ -5,9 +5,10 @@ Every mistake names the line of the file, also in a step of a pipeline or a run 
 
 import functools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ddpm.config import OWN_NETWORK, ConfigError, SamplingConfig
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe, resolve_source
@@ -18,6 +19,7 @@ from orchestrator.client.model_checks import (
     remarks_on_init,
     remarks_on_model,
     remarks_on_room,
+    training_of,
 )
 from orchestrator.client.own_networks import MODEL, check_own_network, with_own_network
 from orchestrator.errors import BadInputError, DatasetError, StoreError
@@ -26,6 +28,8 @@ from orchestrator.specs.files import JobFile
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import Input, reads
+from orchestrator.specs.located_errors import FieldsError
+from orchestrator.specs.model_fit import fitted
 from orchestrator.specs.sections import LabelFile, ModelRef
 from orchestrator.specs.variables import BARE
 from orchestrator.specs.yaml_nodes import Location
@@ -70,7 +74,7 @@ def prepared(
     folder: Path,
     store: ObjectStore,
     say: Callable[[str], None] = _silent,
-    coming: Collection[str] = (),
+    coming: Mapping[str, Job] = MappingProxyType({}),
 ) -> JobFile:
     """Return a job file whose images are in the store, pinned by their hash; equal sources once.
 
@@ -79,7 +83,7 @@ def prepared(
         folder: What relative paths start from.
         store: Where the images go, and the jobs are.
         say: Told what was taken in, and what was left out.
-        coming: Names of trainings that are queued before it, and are not there yet.
+        coming: Jobs by name that are queued before it, and are not there yet.
 
     Raises:
         BadInputError: A job cannot work; the message names file and line.
@@ -88,6 +92,7 @@ def prepared(
     jobs = {}
     for step, job in file.jobs():
         taken = _with_model(file, step, _with_network(file, step, job), folder, store, say)
+        taken = _fitted(file, step, taken, store, coming)
         pinned = functools.partial(with_dataset, taken, folder, store, known, say)
         jobs[step] = _with_images(file, step, job, pinned)
     return _Looks(store, file, coming).at(replace(file, spec=_with_jobs(file.spec, jobs)))
@@ -138,6 +143,20 @@ def _with_model(
     except BadInputError as error:
         place = (job.model_field, "diffusers")
         raise file.fault(step, (place,), f"{'.'.join(place)}: {error}") from error
+
+
+def _fitted(
+    file: JobFile, step: str, job: Job, store: ObjectStore, coming: Mapping[str, Job]
+) -> Job:
+    """Return a job as it is with its model, as far as the training is known by now."""
+    ref = job.model_input
+    if ref is None:
+        return job
+    source = coming.get(str(ref.job)) or training_of(store, ref)
+    try:
+        return fitted(job, source, str(ref.job or ref.checkpoint), file.parts[step].gives)
+    except FieldsError as error:
+        raise file.fault(step, error.places, str(error)) from error
 
 
 def _with_jobs(spec: Job | GroupJob, jobs: dict[str, Job]) -> Job | GroupJob:

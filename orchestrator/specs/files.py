@@ -20,10 +20,11 @@ from orchestrator.specs.checks import Gives, Remark, remarks_on
 from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.envelope import Asked
 from orchestrator.specs.group import Child, GroupJob, GroupTracking, child_name
-from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS, Input, Output, checked_job, leaves, one_of, reads
-from orchestrator.specs.located_errors import validated
+from orchestrator.specs.located_errors import FieldsError, validated
 from orchestrator.specs.matrix import runs, unfold_matrix
+from orchestrator.specs.model_fit import fitted
 from orchestrator.specs.sections import Closed, Name, NotifySpec, Retry
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import MAX_NAME_LENGTH
@@ -251,8 +252,7 @@ class _Pipeline:
         """Return the checked pipeline. Raises: BadInputError."""
         children = {step: self._child(step) for step in self._steps}
         self._check_order(children)
-        for child in children.values():
-            self._check_chain(child, children)
+        children = {step: self._fitted(child, children) for step, child in children.items()}
         return JobFile(self._document, _group(self._file, children.values()), self._steps)
 
     def _child(self, step: str) -> Child:
@@ -351,18 +351,19 @@ class _Pipeline:
             message = f"steps wait for each other in a circle: {' after '.join(circle)}"
             raise self._document.fault(("steps", circle[0]), message) from error
 
-    def _check_chain(self, child: Child, children: Mapping[str, Child]) -> None:
-        """A sampler cannot take more timesteps than its model was trained on."""
+    def _fitted(self, child: Child, children: Mapping[str, Child]) -> Child:
+        """Return a step as it is with the model of the one that it draws from."""
         trained = children[child.model_step].spec if child.model_step else None
-        if not isinstance(trained, TrainJob) or not isinstance(child.spec, SampleJob):
-            return
-        steps, limit = child.spec.sampling.num_steps, trained.diffusion.num_timesteps
-        if steps > limit:
-            message = (
-                f"sampling.num_steps is {steps}, but the model of step {child.model_step} has "
-                f"{limit} timesteps; ask for {limit} at most"
+        document = self._steps[child.step]
+        try:
+            return child.model_copy(
+                update={
+                    "spec": fitted(child.spec, trained, f"step {child.model_step}", document.gives)
+                }
             )
-            raise self._steps[child.step].fault(("sampling", "num_steps"), message)
+        except FieldsError as error:
+            written = [place for place in error.places if document.gives(place)]
+            raise document.fault((written or error.places)[-1], str(error)) from error
 
 
 def _sweep(document: Document, file: SweepFile) -> JobFile:

@@ -15,7 +15,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.files import JobFile, load_job_file
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
@@ -252,3 +252,65 @@ def test_an_average_that_the_training_does_not_keep_is_refused(tmp_path: Path) -
     submit_job(store, prepared(load(tmp_path, kept), tmp_path, store).spec, "u")
     ours = SAMPLE.replace("{job: t}", "{job: u, weights: ema-0.5}")
     assert prepared(load(tmp_path, ours), tmp_path, store).warnings == ()
+
+
+VAE = """\
+kind: train
+name: t
+dataset: {source: set.npy, holdout_fraction: 0.5}
+model: {family: vae, channels: 8, channel_multipliers: [1, 1]}
+training: {num_steps: 10, global_batch_size: 2}
+evaluation: {num_images: 0}
+"""
+OPEN_SAMPLE = SAMPLE.replace(", num_steps: 100", "")
+LIKELIHOOD = """\
+kind: likelihood
+name: l
+model: {job: t}
+dataset: {source: set.npy, holdout_fraction: 0.5}
+"""
+
+
+def test_a_sample_job_of_a_vae_draws_in_its_one_step_unless_it_asks_for_more(
+    tmp_path: Path,
+) -> None:
+    """The default is that of a DDPM; what somebody wrote is not changed in silence."""
+    store = MemoryStore()
+    vae = prepared(load(tmp_path, VAE), tmp_path, store)
+    coming = {job.name: job for _, job in vae.jobs()}
+    before = prepared(load(tmp_path, OPEN_SAMPLE), tmp_path, store, coming=coming).spec
+    submit_job(store, vae.spec, "t")
+    after = prepared(load(tmp_path, OPEN_SAMPLE), tmp_path, store).spec
+    for spec in (before, after):
+        assert isinstance(spec, SampleJob)
+        assert spec.sampling.num_steps == 1
+    assert "has 1 timestep; ask for 1 at most" in told(tmp_path, store, SAMPLE)
+    heun = OPEN_SAMPLE.replace("microbatch_size: 8", "microbatch_size: 8, method: heun")
+    assert "the model is a vae, which draws in one step" in told(tmp_path, store, heun)
+
+
+def test_a_likelihood_of_a_vae_is_refused_before_it_is_queued(tmp_path: Path) -> None:
+    """It failed on the cluster, after it had waited for the training's end."""
+    store = MemoryStore()
+    submit_job(store, prepared(load(tmp_path, VAE), tmp_path, store).spec, "t")
+    message = told(tmp_path, store, LIKELIHOOD)
+    assert message.startswith("/job.yaml:3: the model is a vae: a likelihood job bounds a DDPM's")
+    pipeline = f"kind: pipeline\nname: p\nsteps:\n  train:\n{_step(VAE)}\n  bound:\n"
+    pipeline += _step(LIKELIHOOD.replace("job: t", "step: train"))
+    with pytest.raises(BadInputError, match="the model is a vae: a likelihood job"):
+        load(tmp_path, pipeline)
+
+
+def _step(text: str) -> str:
+    lines = [line for line in text.splitlines() if not line.startswith("name")]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def test_a_pipelines_sample_step_of_a_gan_needs_no_number_of_steps(tmp_path: Path) -> None:
+    """Its training stands in the same file."""
+    gan = VAE.replace("family: vae", "family: gan")
+    text = f"kind: pipeline\nname: p\nsteps:\n  train:\n{_step(gan)}\n  draw:\n"
+    text += _step(OPEN_SAMPLE.replace("job: t", "step: train"))
+    (_, drawn) = (job for _, job in load(tmp_path, text).jobs())
+    assert isinstance(drawn, SampleJob)
+    assert drawn.sampling.num_steps == 1

@@ -1,0 +1,76 @@
+"""What the model that a job draws from decides where its file says nothing, and what it forbids.
+
+Asked as soon as the training is known: at the check of a pipeline, or at submit.
+"""
+
+import functools
+from dataclasses import replace
+
+from ddpm.config import ConfigError, SamplingConfig
+from orchestrator.counts import counted
+from orchestrator.specs.checks import Gives
+from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.likelihood import LikelihoodJob
+from orchestrator.specs.located_errors import FieldsError
+
+_STEPS = ("sampling", "num_steps")
+
+
+def fitted(spec: Job, source: Job | None, named: str, gives: Gives) -> Job:
+    """Return a job as it is with the model of another one; most are as they are.
+
+    Args:
+        spec: What reads the model.
+        source: What makes it; None where nobody knows by now.
+        named: What messages call that: its id, or "step train".
+        gives: Tells whether a field of the job was written.
+
+    Raises:
+        FieldsError: The two do not go together.
+    """
+    return _fitted(spec, source, named, gives) if isinstance(source, TrainJob) else spec
+
+
+@functools.singledispatch
+def _fitted(spec: Job, trained: TrainJob, named: str, gives: Gives) -> Job:
+    del trained, named, gives
+    return spec
+
+
+@_fitted.register
+def _sampling(spec: SampleJob, trained: TrainJob, named: str, gives: Gives) -> SampleJob:
+    """A VAE or GAN draws in one step, whatever the default of a DDPM is."""
+    if trained.model.family == "ddpm" or gives(_STEPS):
+        if told := steps_fault(spec.sampling, trained, named):
+            raise FieldsError((("model",), _STEPS), told)
+        return spec
+    try:
+        sampling = replace(spec.sampling, num_steps=1)
+    except ConfigError as error:
+        told = f"the model is a {trained.model.family}, which draws in one step: sampling.{error}"
+        raise FieldsError((("sampling", "method"), _STEPS), told) from error
+    return spec.model_copy(update={"sampling": sampling})
+
+
+def steps_fault(sampling: SamplingConfig, trained: TrainJob, named: str) -> str:
+    """Return why a model can't draw in so many steps, or "" if it can."""
+    steps, limit = sampling.num_steps, trained.diffusion.num_timesteps
+    if steps <= limit:
+        return ""
+    there = counted(limit, "timestep")
+    return (
+        f"sampling.num_steps is {steps}, but the model of {named} has {there}; ask for {limit} "
+        "at most"
+    )
+
+
+@_fitted.register
+def _likelihood(spec: LikelihoodJob, trained: TrainJob, named: str, gives: Gives) -> LikelihoodJob:
+    del named, gives
+    if trained.model.family != "ddpm":
+        raise FieldsError(
+            (("model",), ("model", "job"), ("model", "checkpoint")),
+            f"the model is a {trained.model.family}: a likelihood job bounds a DDPM's alone (a "
+            "VAE's training logs its own bound at its end)",
+        )
+    return spec
