@@ -8,7 +8,7 @@ names the field, so that whoever read it from a file can point at the line.
 from ddpm.settings.classes import MAX_IMAGE_CHANNELS
 from ddpm.settings.diffusion import ONE_STEP, Betas, DiffusionConfig
 from ddpm.settings.fields import ConfigError, Precision, Prediction, Variance, check_precision
-from ddpm.settings.network import Family, UNetConfig, num_groups
+from ddpm.settings.network import NUM_AUGMENTATIONS, Family, UNetConfig, num_groups
 from ddpm.settings.own import (
     OWN_NETWORK,
     NetworkConfig,
@@ -21,6 +21,7 @@ from ddpm.settings.training import TrainingConfig
 
 __all__ = [
     "MAX_IMAGE_CHANNELS",
+    "NUM_AUGMENTATIONS",
     "ONE_STEP",
     "OWN_NETWORK",
     "Betas",

@@ -25,6 +25,7 @@ _PREFIXES = (
 )
 _OF_BLOCKS = {"embedding": "time_emb_proj", "shortcut": "conv_shortcut"}
 _OF_ATTENTION = {"norm": "group_norm", "projection": "to_out.0"}
+_AUGMENT = "augment_embedding"
 _QKV = ("to_q", "to_k", "to_v")
 # As files before diffusers 0.16 call them.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -52,6 +53,8 @@ def weights_there(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return our weights under diffusers' names, each of them contiguous."""
     found = {}
     for name, tensor in tensors.items():
+        if name == _AUGMENT:  # images are drawn as if nothing had been done to them
+            continue
         names = name_there(name)
         for other, part in zip(names, tensor.chunk(len(names)), strict=True):
             found[other] = part.contiguous()

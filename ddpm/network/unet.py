@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ddpm.config import UNetConfig, num_groups
+from ddpm.config import NUM_AUGMENTATIONS, UNetConfig, num_groups
 from ddpm.network.convolution import Conv2d
 from ddpm.network.dropout import Dropout
 from ddpm.network.generative import GenerativeNetwork
@@ -216,6 +216,7 @@ class UNet(GenerativeNetwork):
 
     config: UNetConfig
     label_embedding: nn.Embedding | None
+    augment_embedding: nn.Parameter | None
 
     def __init__(
         self,
@@ -247,6 +248,8 @@ class UNet(GenerativeNetwork):
         _draw_weights(self, generator)
         if self.label_embedding is not None:  # last, so that labels change no other weight
             nn.init.normal_(self.label_embedding.weight, generator=generator)
+        if self.augment_embedding is not None:  # draws nothing: what is told of begins as nothing
+            nn.init.zeros_(self.augment_embedding)
 
     def _build(self) -> None:
         config = self.config
@@ -257,6 +260,10 @@ class UNet(GenerativeNetwork):
         if config.known_classes:
             rows = config.known_classes + 1  # the last one stands for no class
             self.label_embedding = nn.Embedding(rows, embedding_channels)
+        self.augment_embedding = None
+        if config.augmentation:
+            weight = torch.empty(embedding_channels, NUM_AUGMENTATIONS)
+            self.augment_embedding = nn.Parameter(weight)
         self.conv_in = _conv(self.image_shape[0], width)
         skips = self._build_down()
         deepest = skips[-1]
@@ -320,12 +327,16 @@ class UNet(GenerativeNetwork):
             if isinstance(module, _Stage):
                 module.is_recomputed = asked
 
-    def embed(self, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def embed(
+        self, t: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
         """Return the activated embedding of timesteps and labels: (B, E) in the weights' dtype.
 
         Args:
             t: (B,) int64 in [0, T).
             labels: (B,) int64, of a network that has some; None means no class.
+            augment: (B, NUM_AUGMENTATIONS) float32, what was done to the images, of a network that
+                is told; None means nothing.
         """
         dtype = self.conv_in.weight.dtype
         embedding = timestep_embedding(t, self.config.channels).to(dtype)
@@ -334,22 +345,26 @@ class UNet(GenerativeNetwork):
             if labels is None:
                 labels = torch.full_like(t, self.null_label)
             embedding = embedding + self.label_embedding(labels)
+        if self.augment_embedding is not None and augment is not None:
+            embedding = embedding + F.linear(augment.to(dtype), self.augment_embedding)
         return F.silu(embedding)
 
-    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
         """Return the network's output.
 
         Args:
             x_t: (B, C, H, W) float32, about unit variance.
             t: (B,) int64 in [0, T).
-            labels: (B,) int64, the classes, where the network has some; `null_label` and None mean
-                no class.
+            labels: (B,) int64, as `embed` takes them; `null_label` and None mean no class.
+            augment: (B, NUM_AUGMENTATIONS) float32, as `embed` takes it.
 
         Returns:
             (B, C, H, W) float32; `out_channels` instead of C, where they differ.
         """
         dtype = self.conv_in.weight.dtype
-        embedding = self.embed(t, labels)
+        embedding = self.embed(t, labels, augment)
         skips = [self.conv_in(x_t.to(dtype))]
         for level in self.down:
             skips += level(skips[-1], embedding)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ddpm.config import UNetConfig
+from ddpm.config import NUM_AUGMENTATIONS, UNetConfig
 
 
 def count_parameters(
@@ -26,8 +26,8 @@ def _parts(
     widths = [width * multiplier for multiplier in config.channel_multipliers]
     yield _linear(width, embedding) + _linear(embedding, embedding)
     yield _conv(channels, width) + _conv(width, out_channels) + 2 * width
-    if config.known_classes:
-        yield (config.known_classes + 1) * embedding
+    rows = config.known_classes + 1 if config.known_classes else 0
+    yield (rows + NUM_AUGMENTATIONS * config.augmentation) * embedding
     current, skips = width, [width]
     for level, wide in enumerate(widths):
         for _ in range(config.num_res_blocks):

@@ -46,6 +46,8 @@ class Stream(IntEnum):
     EVALUATION_NOISE = 5
     EVALUATION_TIMESTEP = 6
     LABEL_DROPOUT = 7
+    AUGMENTATION = 8
+    AUGMENTATION_SIZE = 9
 
 
 def philox4x32(counter: Words, key: tuple[Tensor, Tensor]) -> Words:

@@ -8,6 +8,8 @@ from ddpm.settings.fields import CLOSED, require, require_positive
 
 Family = Literal["ddpm", "vae", "gan"]
 
+NUM_AUGMENTATIONS = 9
+"""Numbers that a network with `augmentation` is told of each image."""
 _MAX_GROUPS = 32
 _LATENT_SIZE = 32
 _OF_BOTH = frozenset({"family", "channels", "channel_multipliers"})
@@ -21,6 +23,7 @@ _OF_UNET = frozenset(
         "num_classes",
         "norm_eps",
         "dropout",
+        "augmentation",
     }
 )
 
@@ -52,6 +55,7 @@ class UNetConfig(ToldClasses):
             of the data set. One more row of the embedding stands for no class.
         norm_eps: What group norm adds to the variance: 1e-6 in Ho's code, 1e-5 in torch.
         dropout: Probability of dropout in each residual block, in [0, 1).
+        augmentation: Whether the network is told what `training.augment` did to an image.
         latent_size: Numbers of the latent vector of a "vae" or a "gan", at most those of an image.
     """
 
@@ -67,6 +71,7 @@ class UNetConfig(ToldClasses):
     num_classes: int | Literal["auto"] = 0
     norm_eps: float = 1e-6
     dropout: float = 0.1
+    augmentation: bool = False
     latent_size: int = _LATENT_SIZE
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from ddpm.config import TrainingConfig
 from ddpm.kernels.amx.network import TiledUNet
 from ddpm.network.dropout import seed_generators, set_dropout_keys
 from ddpm.network.generative import GenerativeNetwork
+from ddpm.process.augmentation import augmented
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.noise import dropped_labels, flips, training_noise, training_timesteps
 from ddpm.training.data import to_float
@@ -112,9 +113,10 @@ class LossGradient:
         self, step: int | Tensor, images: Tensor, positions: Tensor, labels: Tensor | None
     ) -> None:
         """Add the gradient and the losses of some of this worker's images."""
-        x_start, t, noise, x_t = self._noisy_images(images, step, positions)
+        x_start, told = self._x_start(images, step, positions)
+        t, noise, x_t = self._noisy_images(x_start, step, positions)
         with self._compute.autocast():
-            output = self._forward(x_t, t, *self._told(labels, step, positions))
+            output = self._forward(x_t, t, *self._told(labels, step, positions), **told)
         losses = self._diffusion.training_loss(output, x_start, x_t, t, noise)
         loss = losses.sum() / self._config.global_batch_size
         loss.backward()  # type: ignore[no-untyped-call]
@@ -127,7 +129,7 @@ class LossGradient:
         del labels
         assert self._losses is not None  # noqa: S101 - or this was not chosen
         config = self._config
-        x_start = self._x_start(images, step, positions)
+        x_start, _ = self._x_start(images, step, positions)
         losses = self._losses(self._model, x_start, config.seed, step, positions)
         loss = losses.sum() / config.global_batch_size
         loss.backward()  # type: ignore[no-untyped-call]
@@ -144,22 +146,27 @@ class LossGradient:
         return (labels.masked_fill(dropped, self._model.null_label),)
 
     def _noisy_images(
-        self, images: Tensor, step: int | Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return x_0, t, the noise and x_t of a step."""
+        self, x_start: Tensor, step: int | Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return t, the noise and x_t of a step."""
         seed, num_timesteps = self._config.seed, self._diffusion.num_timesteps
-        x_start = self._x_start(images, step, positions)
         t = training_timesteps(seed, step, positions, num_timesteps)
         noise = training_noise(seed, step, positions, self._model.image_shape)
-        return x_start, t, noise, self._diffusion.q_sample(x_start, t, noise)
+        return t, noise, self._diffusion.q_sample(x_start, t, noise)
 
-    def _x_start(self, images: Tensor, step: int | Tensor, positions: Tensor) -> Tensor:
-        """Return images as floats, some mirrored."""
+    def _x_start(
+        self, images: Tensor, step: int | Tensor, positions: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return images as floats, some mirrored, and what the network is told of that."""
         x_start = to_float(images)
         if self._config.horizontal_flip:
             mirrored = flips(self._config.seed, step, positions)
             x_start = torch.where(mirrored[:, None, None, None], x_start.flip(3), x_start)
-        return x_start
+        if not self._config.augment:
+            return x_start, {}
+        seed, share = self._config.seed, self._config.augment
+        x_start, told = augmented(x_start, seed, step, positions, share)
+        return x_start, {"augment": told}
 
     def _keep_losses(self, losses: Tensor, t: Tensor) -> None:
         """Add the losses (B,) float32 of timesteps t (B,) int64, to the extra numbers."""

@@ -17,7 +17,7 @@ from ddpm.training.checkpoint import STATE_FILE, CheckpointInfo, load_model
 from ddpm.training.loop import TrainState
 
 # What a training may have otherwise than the one it starts from.
-_FREE = frozenset({"dropout", "num_classes"})
+_FREE = frozenset({"dropout", "num_classes", "augmentation"})
 _LABELS = "label_embedding."
 
 

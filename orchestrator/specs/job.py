@@ -24,7 +24,7 @@ from ddpm.config import (
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.specs.located_errors import FieldsError
 from orchestrator.specs.measuring import EvaluationSpec, check_evaluations
-from orchestrator.specs.network import ModelConfig
+from orchestrator.specs.network import ModelConfig, check_network
 from orchestrator.specs.sections import (
     CheckpointSpec,
     Closed,
@@ -288,7 +288,7 @@ class TrainJob(Job):
                     "diffusion.num_timesteps must be at least 2 with model.family ddpm: what draws "
                     "in one step is a vae or a gan",
                 )
-            return self._fits_own()
+            return self
         asked = {
             ("diffusion",): self.diffusion != ONE_STEP,
             ("training", "precision"): training.precision == "bf16",
@@ -302,14 +302,6 @@ class TrainJob(Job):
                 raise FieldsError((("model", "family"), place), f"{told}, {why}")
         return self
 
-    def _fits_own(self) -> Self:
-        """Refuse what needs to know the layers, of another package's network."""
-        if isinstance(self.model, OwnConfig) and self.training.activation_checkpointing:
-            place = ("training", "activation_checkpointing")
-            told = f"{'.'.join(place)} must be left out with model.network, whose layers "
-            raise FieldsError((("model", "network"), place), f"{told}nobody here knows")
-        return self
-
     @model_validator(mode="after")
     def _evaluates_checkpoints(self) -> Self:
         check_evaluations(self.evaluation.metrics, self.checkpoints, self.training.num_steps)
@@ -317,6 +309,7 @@ class TrainJob(Job):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        check_network(self.model, self.training)
         batch, workers = self.training.global_batch_size, self.resources.num_workers
         if batch % workers:
             raise FieldsError(

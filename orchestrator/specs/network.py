@@ -10,8 +10,10 @@ from typing import Annotated, Any
 from pydantic import GetJsonSchemaHandler, GetPydanticSchema
 from pydantic_core import CoreSchema, core_schema
 
-from ddpm.config import OWN_NETWORK, OwnConfig, UNetConfig
+from ddpm.config import OWN_NETWORK, NetworkConfig, OwnConfig, TrainingConfig, UNetConfig
+from orchestrator.specs.located_errors import FieldsError
 
+_MODEL = "model"
 _UNET, _OWN = "<unet>", "<own>"  # in angle brackets, as no key of a job file is
 _TOLD = "A network of an installed package, with its settings beside its name."
 
@@ -53,3 +55,21 @@ def _json_schema(schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str,
 
 
 ModelConfig = Annotated[UNetConfig | OwnConfig, GetPydanticSchema(_schema, _json_schema)]
+
+
+def check_network(model: NetworkConfig, training: TrainingConfig) -> None:
+    """Refuse what a training asks of a network that does not know it.
+
+    Raises:
+        FieldsError: What does not go together.
+    """
+    recomputed, augment = ("training", "activation_checkpointing"), ("training", "augment")
+    if isinstance(model, OwnConfig) and training.activation_checkpointing:
+        told = f"{'.'.join(recomputed)} must be left out with model.network, whose layers nobody "
+        raise FieldsError(((_MODEL, OWN_NETWORK), recomputed), f"{told}here knows")
+    if training.augment and not (isinstance(model, UNetConfig) and model.augmentation):
+        raise FieldsError(
+            ((_MODEL, "augmentation"), augment),
+            "training.augment needs model.augmentation: true, or the network would draw what was "
+            "done to its images (a U-Net alone can be told)",
+        )

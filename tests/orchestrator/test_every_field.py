@@ -98,6 +98,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         "num_classes": Case("auto"),
         "norm_eps": Case(1e-2),
         "dropout": Case(0.5),
+        "augmentation": Case(True),
         "latent_size": Case(8, VAE),
     },
     "diffusion": {
@@ -125,6 +126,7 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         "ema_warmup": Case(False),
         "label_dropout": Case(1.0, LABELLED),
         "horizontal_flip": Case(True),
+        "augment": Case(0.5, {"model": {"augmentation": True}}),
         "precision": Case("bf16"),
         "seed": Case(1),
     },

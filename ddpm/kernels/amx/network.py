@@ -86,13 +86,20 @@ class TiledUNet:
             with torch.no_grad():
                 self._frozen_projection = self._projection()
 
-    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        labels: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
         """Return the network's output.
 
         Args:
             x_t: (B, C, H, W) float32.
             t: (B,) int64.
             labels: (B,) int64, of a network that has some; None means no class.
+            augment: (B, 9) float32, of a network that is told what was done to its images.
 
         Returns:
             (B, C, H, W) float32.
@@ -101,7 +108,8 @@ class TiledUNet:
         missing = num_blocks(batch_size) * IMAGES - batch_size
         tiles = tiles_of_images(F.pad(x_t, (0, 0, 0, 0, 0, 0, 0, missing)))
         padded = None if labels is None else F.pad(labels, (0, missing))
-        shifts = self._shifts(F.pad(t, (0, missing)), padded)
+        told = None if augment is None else F.pad(augment, (0, 0, 0, missing))
+        shifts = self._shifts(F.pad(t, (0, missing)), padded, told)
         if self._frozen and not torch.is_grad_enabled():
             output = self._replayed(tiles, shifts)
         else:
@@ -185,9 +193,9 @@ class TiledUNet:
             self._layers[module] = layer
         return layer
 
-    def _shifts(self, t: Tensor, labels: Tensor | None) -> _Shifts:
+    def _shifts(self, t: Tensor, labels: Tensor | None, augment: Tensor | None) -> _Shifts:
         """Return what each residual block adds to its pixels: views, (images, C) float32 each."""
-        embedding = self._model.embed(t, labels)
+        embedding = self._model.embed(t, labels, augment)
         shifts = F.linear(embedding, *(self._frozen_projection or self._projection())).float()
         sizes = [block.embedding.out_features for block in self._blocks]
         parts = torch.split(shifts, sizes, dim=1)

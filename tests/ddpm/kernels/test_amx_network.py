@@ -100,6 +100,20 @@ def test_frozen_network_predicts_what_the_other_does() -> None:
     assert torch.equal(TiledUNet(model, frozen=True)(x, t), TiledUNet(model)(x, t))
 
 
+def test_network_is_told_of_labels_and_of_what_was_done_to_its_images() -> None:
+    """A batch that fills no whole block: what is told of an image must not go to another."""
+    config = replace(SMALL, num_classes=3, augmentation=True)
+    model = _trained(config)
+    x, t, labels = draw(20, 3, 8, 8), torch.arange(20) * 50, torch.arange(20) % 4
+    told = draw(20, 9, seed=3)
+    with torch.no_grad():
+        expected = model(x, t, labels, told)
+        untold = relative_error(model(x, t, labels), expected)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = TiledUNet(model)(x, t, labels, told)
+    assert relative_error(found, expected) < untold / 4
+
+
 def test_gradients_are_written_over_earlier_ones_if_that_is_asked_for() -> None:
     """Those of convolutions' weights; whoever asks sets only the others to zero."""
     model = _trained()

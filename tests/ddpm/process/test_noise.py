@@ -109,6 +109,8 @@ def test_stream_numbers_never_change() -> None:
         "EVALUATION_NOISE": 5,
         "EVALUATION_TIMESTEP": 6,
         "LABEL_DROPOUT": 7,
+        "AUGMENTATION": 8,
+        "AUGMENTATION_SIZE": 9,
     }
 
 
