@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_frozen_network_predicts_what_the_other_does() -> None:
 def test_network_is_told_of_labels_and_of_what_was_done_to_its_images() -> None:
     """A batch that fills no whole block: what is told of an image must not go to another."""
     config = replace(SMALL, num_classes=3, augmentation=True)
-    model = _trained(config)
+    model = _trained(config).eval()
     x, t, labels = draw(20, 3, 8, 8), torch.arange(20) * 50, torch.arange(20) % 4
     told = draw(20, 9, seed=3)
     with torch.no_grad():

@@ -218,7 +218,7 @@ def test_gpu_hours_of_a_job_without_gpus_are_refused(tmp_path: Path) -> None:
 
 def test_augmentation_that_the_network_is_not_told_of_is_refused(tmp_path: Path) -> None:
     """It would be drawn, which no loss and no curve says."""
-    text = GOOD.replace("training: {", "training: {augment: 0.12, ")
+    text = GOOD.replace("training:\n", "training:\n  augment: 0.12\n")
     with pytest.raises(BadInputError, match=r"training\.augment needs model\.augmentation: true"):
         load(tmp_path, text)
     told = text.replace("model: {", "model: {augmentation: true, ")
