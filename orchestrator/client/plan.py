@@ -13,6 +13,7 @@ from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.on_the_way import PRIORITY, drawing_of
+from orchestrator.specs.prepare import PrepareJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.objects import ObjectStore
 
@@ -182,6 +183,25 @@ def _plan_likelihood(spec: LikelihoodJob, store: ObjectStore) -> dict[str, objec
         **({"network_passes": passes} if passes else {}),
         **_fleet(spec),
         "model": _told_model(spec.model),
+    }
+
+
+@_plan_of_job.register
+def _plan_preparation(spec: PrepareJob, store: ObjectStore) -> dict[str, object]:
+    """Return what will be read and by whom, and what the images become; nothing is read."""
+    del store
+    kept = {"source", "skip_damaged"}
+    asked = spec.dataset.model_dump(mode="json", exclude_defaults=True, exclude=kept)
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "source": spec.dataset.source,
+        "images": "counted when it runs",
+        "image_size": "that of the images, which must be one",
+        **asked,
+        "damaged": "are passed over" if spec.dataset.skip_damaged else "end it, all listed",
+        "becomes": "a data set of the store, in chunks of about 64 MiB",
+        **_fleet(spec),
     }
 
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from ddpm.config import OWN_NETWORK, ConfigError, SamplingConfig
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe, resolve_source
 from orchestrator.client.datasets import with_dataset
+from orchestrator.client.distant_sources import remarks_on_source, with_source
 from orchestrator.client.foreign_models import with_foreign_model
 from orchestrator.client.model_checks import (
     gpus_of_nodes,
@@ -30,6 +31,7 @@ from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import Input, reads
 from orchestrator.specs.located_errors import FieldsError
 from orchestrator.specs.model_fit import fitted
+from orchestrator.specs.prepare import source_of
 from orchestrator.specs.sections import LabelFile, ModelRef
 from orchestrator.specs.variables import BARE
 from orchestrator.specs.yaml_nodes import Location
@@ -54,14 +56,19 @@ def check_sources(file: JobFile, folder: Path) -> None:
         BadInputError: One line that names file and line.
     """
     for step, job in file.jobs():
-        if job.dataset_input is not None:
-            source = job.dataset_input.source
-            try:
-                resolve_source(source, folder)
-                if isinstance(job.dataset_input.labels, LabelFile):
-                    resolve_source(job.dataset_input.labels.file, folder)
-            except DatasetError as error:
-                raise file.fault(step, _SOURCE, f"{error}{_bare(source)}") from error
+        own = source_of(job)
+        images = job.dataset_input or own
+        if images is None:
+            continue
+        try:
+            if own is not None:
+                with_source(job, folder)
+                continue
+            resolve_source(images.source, folder)
+            if isinstance(images.labels, LabelFile):
+                resolve_source(images.labels.file, folder)
+        except DatasetError as error:
+            raise file.fault(step, _SOURCE, f"{error}{_bare(images.source)}") from error
 
 
 def _bare(source: str) -> str:
@@ -93,6 +100,7 @@ def prepared(
     for step, job in file.jobs():
         taken = _with_model(file, step, _with_network(file, step, job), folder, store, say)
         taken = _fitted(file, step, taken, store, coming)
+        taken = with_source(taken, folder)
         pinned = functools.partial(with_dataset, taken, folder, store, known, say)
         jobs[step] = _with_images(file, step, job, pinned)
     return _Looks(store, file, coming).at(replace(file, spec=_with_jobs(file.spec, jobs)))
@@ -191,6 +199,9 @@ class _Looks:
 
     def _look(self, step: str, job: Job, gives: Gives) -> Iterator[Remark]:
         images = job.dataset_input
+        source = source_of(job)
+        if source is not None:
+            yield from remarks_on_source(source)
         if images is not None:
             seen = self._seen(str(images.sha256))
             yield from remarks_on_images(job, seen, gives)

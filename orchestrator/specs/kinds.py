@@ -15,6 +15,7 @@ from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.located_errors import validated
+from orchestrator.specs.prepare import PrepareJob
 
 
 class Input(StrEnum):
@@ -32,6 +33,7 @@ class Output(StrEnum):
 
     CHECKPOINTS = "checkpoints"
     SAMPLES = "samples"
+    DATASET = "dataset"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,14 @@ JOB_KINDS: Mapping[str, JobKind] = {
         noun="likelihood",
         inputs=frozenset({Input.DATASET, Input.MODEL}),
         output=None,
+    ),
+    "prepare": JobKind(
+        spec=PrepareJob,
+        driver="orchestrator.preparation.driver",
+        unit="images",
+        noun="data set",
+        inputs=frozenset(),
+        output=Output.DATASET,
     ),
 }
 

@@ -88,7 +88,33 @@ def _rises(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-class DatasetSpec(Closed):
+class SourceSpec(Closed):
+    """Images as people have them, and what they are to become.
+
+    Attributes:
+        source: `digits`, a path, an `s3://` URI, or the name of a data set in the store.
+        image_size: Edge, or height and width, of every image; none where all have one size.
+        fit: How an image of another shape gets that size: cut, laid on a background, distorted.
+        channels: What every image becomes; `auto` keeps what all of them have.
+        background: Colour below transparent and padded pixels.
+        value_range: Values that become -1 and 1; `auto` is all that a whole-number type can hold.
+        labels: Where the classes of the images are from; `auto` takes those that there are.
+        skip_damaged: Go on without images that cannot be read, and record which.
+    """
+
+    source: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    image_size: _Edge | tuple[_Edge, _Edge] | None = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
+    background: Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")] = "#ffffff"
+    value_range: (
+        Literal["auto", "minmax"] | Annotated[tuple[float, float], AfterValidator(_rises)]
+    ) = "auto"
+    labels: Literal["auto", "none", "folders"] | LabelFile = "auto"
+    skip_damaged: bool = False
+
+
+class DatasetSpec(SourceSpec):
     """The images to train on.
 
     Attributes:
@@ -106,16 +132,6 @@ class DatasetSpec(Closed):
         sha256: Hash of the images; `submit` fills it in, and whoever gives it pins them.
     """
 
-    source: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-    image_size: _Edge | tuple[_Edge, _Edge] | None = None
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
-    background: Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")] = "#ffffff"
-    value_range: (
-        Literal["auto", "minmax"] | Annotated[tuple[float, float], AfterValidator(_rises)]
-    ) = "auto"
-    labels: Literal["auto", "none", "folders"] | LabelFile = "auto"
-    skip_damaged: bool = False
     holdout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
     shuffle: Literal["full", "blocks"] = "full"
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -252,6 +268,11 @@ def _as_range(value: object) -> object:
     return {"min": int(value), "max": int(value)} if is_whole else value  # type: ignore[call-overload]
 
 
+Workers = Annotated[
+    WorkerRange, BeforeValidator(_as_range, json_schema_input_type=int | WorkerRange)
+]
+
+
 class SampleResources(Resources):
     """The workers of a sampling fleet.
 
@@ -259,9 +280,7 @@ class SampleResources(Resources):
         num_workers: A number, or a least and a largest one as {min: 1, max: 16}.
     """
 
-    num_workers: Annotated[
-        WorkerRange, BeforeValidator(_as_range, json_schema_input_type=int | WorkerRange)
-    ] = Field(default_factory=WorkerRange)
+    num_workers: Workers = Field(default_factory=WorkerRange)
 
 
 class NotifySpec(Closed):

@@ -165,6 +165,24 @@ class PreparationPaths:
         return f"{self.units}{index:06d}.json"
 
     @property
+    def joined(self) -> str:
+        """Folder of the commits of chunks that were put together from several units."""
+        return f"{self.folder}joined/"
+
+    def joined_unit(self, chunk: int) -> str:
+        """Key of one of them; put if absent."""
+        return f"{self.joined}{chunk:06d}.json"
+
+    @property
+    def listing(self) -> str:
+        """Key of what says where the pictures lie, for the processes of other machines."""
+        return f"{self.folder}listing.json"
+
+    def listing_page(self, number: int) -> str:
+        """Key of a part of the places."""
+        return f"{self.folder}listing/{number:06d}.json"
+
+    @property
     def result(self) -> str:
         """Key of the name of the set that came of it."""
         return f"{DATASETS}prepared/{self.preparation}.json"
@@ -320,6 +338,16 @@ class JobPaths:
     def likelihood(self) -> str:
         """Key of the bits per dimension; put when all shards are in."""
         return f"{self.folder}likelihood.json"
+
+    @property
+    def preparation(self) -> str:
+        """Key of the name of the preparation that a job works on; overwritten if that changes."""
+        return f"{self.folder}preparation.json"
+
+    @property
+    def dataset(self) -> str:
+        """Key of the names of the data set that a job prepared; put when it is whole."""
+        return f"{self.folder}dataset.json"
 
     @property
     def decisions(self) -> str:

@@ -81,6 +81,7 @@ STARTED_BY_NAME = {
         "orchestrator.sampling.driver",
         "orchestrator.evaluation.driver",
         "orchestrator.evaluation.likelihood_driver",
+        "orchestrator.preparation.driver",
     ),
     "orchestrator.sampling.setup": ("orchestrator.sampling.studio",),
     "orchestrator.stack.ray_head": ("orchestrator.stack.ray_start",),

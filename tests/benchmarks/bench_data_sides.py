@@ -25,9 +25,8 @@ from PIL import Image
 
 from orchestrator.artifacts.datasets.arrays import Block
 from orchestrator.artifacts.datasets.chunk_cache import CachedChunks
-from orchestrator.artifacts.datasets.chunks import PixelHash, read_manifest
-from orchestrator.artifacts.datasets.finishing import finish
-from orchestrator.artifacts.datasets.ingest import ingest
+from orchestrator.artifacts.datasets.chunks import read_manifest
+from orchestrator.artifacts.datasets.ingest import complete, ingest
 from orchestrator.artifacts.datasets.left_out import Survey
 from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.preparing import Preparation
@@ -254,13 +253,7 @@ def prepare_synthetic(folder: Path, num_images: int) -> int:
             yield Block(first, pool[: min(len(pool), stop - first)], "synthetic")
 
     source = Source("synthetic", num_images, Survey(), blocks=blocks, stamp="1")
-    preparation = Preparation(source, Reading(), LightStore())
-    plan, commits = preparation.plan, {}
-    pixels = PixelHash(plan.dtype, (plan.num_images, *plan.image_shape))
-    for unit in range(plan.num_units):
-        commits[unit], images = preparation.write_unit(unit)
-        pixels.update(images)
-    return finish(preparation, commits, pixels).num_images
+    return complete(Preparation(source, Reading(), LightStore())).num_images
 
 
 def hash_alone(folder: Path, num_images: int) -> int:

@@ -99,7 +99,7 @@ class TarPlace(LocalPlace):
 
     def __init__(self, scratch: Path, name: str) -> None:
         super().__init__(scratch.parent)
-        self.name = name
+        self.name, self.origin = name, ""
         self._archive = scratch.name
 
     def full_name(self, path: str) -> str:

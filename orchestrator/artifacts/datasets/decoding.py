@@ -40,8 +40,13 @@ class Damage:
     problem: str
 
 
-def decoded(
-    source: Source, reading: Reading, start: int, stop: int, notes: Counter[str]
+def decoded(  # a part of a source, and how it is read
+    source: Source,
+    reading: Reading,
+    start: int,
+    stop: int,
+    notes: Counter[str],
+    num_threads: int | None = None,
 ) -> Iterator[Block | Damage]:
     """Yield the images of a part of a source in order, and what cannot be read in its place.
 
@@ -51,6 +56,7 @@ def decoded(
         start: The first one.
         stop: One past the last one.
         notes: Counts what was done to images that their owner should know.
+        num_threads: Threads that read and decode; None for one a core.
 
     Raises:
         DatasetError: An array is damaged, which can't be passed over.
@@ -61,7 +67,7 @@ def decoded(
         return
     if source.encoded is None:
         raise TypeError(f"{source.name} has neither pictures nor arrays")
-    num_threads = max(_MIN_THREADS, len(os.sched_getaffinity(0)))
+    num_threads = max(_MIN_THREADS, num_threads or len(os.sched_getaffinity(0)))
     running: deque[Future[Block | Damage]] = deque()
     with quiet_decoders(), ThreadPoolExecutor(num_threads, "decode") as pool:
         try:

@@ -17,8 +17,9 @@ from orchestrator.artifacts.datasets.chunks import (
     read_chunk,
     read_manifest,
 )
+from orchestrator.artifacts.datasets.cutting import Plan, UnitCommit
 from orchestrator.artifacts.datasets.decoding import Damage, list_damage
-from orchestrator.artifacts.datasets.preparing import Plan, Preparation, UnitCommit
+from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.reading import Reading, decoder_versions
 from orchestrator.artifacts.datasets.refs import DatasetRef, manifest_key
 from orchestrator.artifacts.datasets.statistics import Statistics
@@ -29,13 +30,13 @@ _MANY = 10_000  # damaged images whose names a manifest keeps
 
 
 def finish(
-    preparation: Preparation, commits: Mapping[int, UnitCommit], pixels: PixelHash | None
+    preparation: Preparation, units: Sequence[UnitCommit], pixels: PixelHash | None
 ) -> DatasetRef:
-    """Write the manifest of a set whose units are all committed; the same set is stored once.
+    """Write the manifest of a set whose chunks are all committed; the same set is stored once.
 
     Args:
         preparation: What was prepared.
-        commits: Of all units.
+        units: The commits of all chunks, in order.
         pixels: The hash of all images where whoever prepared them took it on the way; else they
             are read back.
 
@@ -43,7 +44,6 @@ def finish(
         DatasetError: Images are damaged and not to be skipped, or have values out of range.
     """
     plan, store = preparation.plan, preparation.store
-    units = [commits[unit] for unit in range(plan.num_units)]
     damages = [damage for unit in units for damage in unit.damages]
     chunks = [unit.chunk for unit in units if unit.chunk is not None]
     if damages and not preparation.reading.skip_damaged:
@@ -59,21 +59,35 @@ def finish(
     ref = DatasetRef(sha256, num_images, height, width, channels, name, plan.dtype, value_range)
     details = {"statistics": whole.to_json(), **_details(preparation, units, damages)}
     _put_once(store, ref, chunks, details)
+    if plan.units_per_chunk > 1:
+        _drop_chunks(preparation, preparation.paths.units)  # each stands in a joined one, too
     outcome = {
         "sha256": ref.sha256,
         "damaged": [damage.index for damage in damages],
         "line": _told(preparation, units, num_images),
     }
     store.put(preparation.paths.result, json.dumps(outcome).encode())
-    abandon(preparation, {})
+    _forget(preparation)
     return ref
 
 
-def abandon(preparation: Preparation, commits: Mapping[int, UnitCommit]) -> None:
-    """Remove what was told of a preparation, the plan last, and the chunks of these units."""
-    for commit in commits.values():
-        if commit.chunk is not None:
+def abandon(preparation: Preparation) -> None:
+    """Remove a preparation that can't become a set."""
+    for folder in (preparation.paths.units, preparation.paths.joined):
+        _drop_chunks(preparation, folder)
+    _forget(preparation)
+
+
+def _drop_chunks(preparation: Preparation, folder: str) -> None:
+    """Remove the chunks that the commits of a folder name."""
+    for info in preparation.store.list_objects(folder):
+        commit = preparation.find(info.key)
+        if commit is not None and commit.chunk is not None:
             preparation.store.delete(commit.chunk.key)
+
+
+def _forget(preparation: Preparation) -> None:
+    """Remove what was told of a preparation, the plan last."""
     infos = list(preparation.store.list_objects(preparation.paths.folder))
     for info in sorted(infos, key=lambda info: info.key == preparation.paths.plan):
         preparation.store.delete(info.key)

@@ -2,7 +2,9 @@
 
 import json
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.datasets.chunks import PixelHash, read_chunk
+from orchestrator.artifacts.datasets.chunks import PixelHash
+from orchestrator.artifacts.datasets.cutting import UnitCommit
 from orchestrator.artifacts.datasets.finishing import abandon, finish
 from orchestrator.artifacts.datasets.label_choice import find_labels
 from orchestrator.artifacts.datasets.labels import (
@@ -21,18 +24,19 @@ from orchestrator.artifacts.datasets.labels import (
     with_labels,
 )
 from orchestrator.artifacts.datasets.node_cache import cache_usable
-from orchestrator.artifacts.datasets.preparing import Preparation, UnitCommit, preparation_name
+from orchestrator.artifacts.datasets.preparing import Preparation, preparation_name
 from orchestrator.artifacts.datasets.reading import Reading, label_mode, reading_of
 from orchestrator.artifacts.datasets.refs import NAMED_SHA256, DatasetRef, describe, find_known
 from orchestrator.artifacts.datasets.sources import Source, open_source
 from orchestrator.artifacts.datasets.stored import stored_source
 from orchestrator.errors import DatasetError, ObjectNotFoundError
-from orchestrator.specs.sections import DatasetSpec
+from orchestrator.specs.sections import SourceSpec
 from orchestrator.store.keys import PreparationPaths
 from orchestrator.store.objects import ObjectStore, open_bucket
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
+Prepare = Callable[[Source, Reading, ObjectStore, Progress], DatasetRef]
 
 
 def _silent(line: str) -> None:
@@ -54,6 +58,7 @@ def ingest(  # noqa: PLR0913  # the options of the verb
     needs_labels: bool = True,
     say: Say = _silent,
     progress: Progress = _unseen,
+    prepare: Prepare | None = None,
 ) -> DatasetRef:
     """Take a data set into the store, unless it is there.
 
@@ -67,6 +72,7 @@ def ingest(  # noqa: PLR0913  # the options of the verb
         needs_labels: Whether `auto` is refused where there are none.
         say: Told in one line what was taken and what was left out.
         progress: Told how many of the images are in the store.
+        prepare: Prepares what was not prepared before; None for this process alone.
 
     Returns:
         The data set, with the source it was asked for by.
@@ -74,19 +80,16 @@ def ingest(  # noqa: PLR0913  # the options of the verb
     Raises:
         DatasetError: The source cannot be used; the message names the file.
     """
-    reading = reading or Reading()
+    reading, prepare = reading or Reading(), prepare or prepare_here
     known = find_known(source, store)
     if known is not None and reading == Reading():
         if labels == "none":
             return describe(store, known.images)
         if labels == "auto" and known.class_names:
             return known
-    with _scratch(cache) as folder:
-        if known is None or source in NAMED_SHA256:
-            opened = open_source(source, folder, open_place)
-        else:
-            opened = stored_source(store, known)
-        ref = _prepared(opened, reading, store) or _prepare(opened, reading, store, progress)
+    with scratch_folder(cache) as folder:
+        opened = open_any(source, store, folder, open_place)
+        ref = _prepared(opened, reading, store) or prepare(opened, reading, store, progress)
         outcome = _outcome(opened, reading, store)
         say(outcome["line"])
         classes = find_labels(opened, labels, open_place, are_needed=needs_labels)
@@ -95,8 +98,21 @@ def ingest(  # noqa: PLR0913  # the options of the verb
     return _labelled(replace(ref, source=source), classes, outcome["damaged"], store, say)
 
 
+def open_any(
+    source: str,
+    store: ObjectStore,
+    scratch: Path,
+    open_place: Callable[[str], ObjectStore] = open_bucket,
+) -> Source:
+    """Open a source, which may be another data set of the store. Raises: DatasetError."""
+    known = None if source in NAMED_SHA256 else find_known(source, store)
+    if known is not None:
+        return stored_source(store, known)
+    return open_source(source, scratch, open_place)
+
+
 @contextmanager
-def _scratch(cache: Path) -> Iterator[Path]:
+def scratch_folder(cache: Path) -> Iterator[Path]:
     """Yield a folder of the cache for as long as a source is read."""
     with cache_usable(cache):
         cache.mkdir(parents=True, exist_ok=True)
@@ -118,13 +134,14 @@ def _labelled(
 
 
 def ingest_as_asked(
-    dataset: DatasetSpec,
+    dataset: SourceSpec,
     store: ObjectStore,
     cache: Path,
     *,
     needs_labels: bool = True,
     say: Say = _silent,
     progress: Progress = _unseen,
+    prepare: Prepare | None = None,
 ) -> DatasetRef:
     """Take a data set into the store as a job file asks for it. Raises: DatasetError."""
     return ingest(
@@ -136,6 +153,7 @@ def ingest_as_asked(
         needs_labels=needs_labels,
         say=say,
         progress=progress,
+        prepare=prepare,
     )
 
 
@@ -152,31 +170,56 @@ def _prepared(source: Source, reading: Reading, store: ObjectStore) -> DatasetRe
         return None
 
 
-def _prepare(
-    source: Source, reading: Reading, store: ObjectStore, progress: Progress
+def prepare_here(
+    source: Source, reading: Reading, store: ObjectStore, progress: Progress = _unseen
 ) -> DatasetRef:
-    """Prepare a source in this process, one unit after the other."""
-    preparation = Preparation(source, reading, store)
-    plan, commits = preparation.plan, preparation.committed()
+    """Prepare a source in this process, one chunk after the other. Raises: DatasetError."""
+    return complete(Preparation(source, reading, store), progress)
+
+
+def complete(
+    preparation: Preparation, progress: Progress = _unseen, read_ahead: int = 1
+) -> DatasetRef:
+    """Make a set of what is prepared, and prepare what is not; the images are hashed in order.
+
+    Args:
+        preparation: What is to become whole.
+        progress: Told how many of the images were hashed.
+        read_ahead: Chunks that are taken at once, in memory.
+
+    Raises:
+        DatasetError: Images cannot be used; then all that was prepared goes.
+    """
+    plan, commits = preparation.plan, list[UnitCommit]()
     pixels = PixelHash(plan.dtype, (plan.num_images, *plan.image_shape))
     try:
-        for unit in range(plan.num_units):
-            _take_unit(preparation, unit, commits, pixels)
-            progress(plan.bounds(unit)[1], plan.num_images)
+        for commit, images in _taken(preparation, read_ahead):
+            commits.append(commit)
+            if images is not None:
+                pixels.update(images)
+            done = min(len(commits) * plan.images_per_chunk, plan.num_images)
+            progress(done, plan.num_images)
         return finish(preparation, commits, pixels)
     except DatasetError:
-        abandon(preparation, commits)
+        # Another process that prepared the same is done, and its parts are gone.
+        ref = _prepared(preparation.source, preparation.reading, preparation.store)
+        if ref is not None:
+            return ref
+        abandon(preparation)
         raise
 
 
-def _take_unit(
-    preparation: Preparation, unit: int, commits: dict[int, UnitCommit], pixels: PixelHash
-) -> None:
-    """Take a unit's images into the hash: those in the store, or else prepared now."""
-    images: NDArray[Any] | None = None
-    if unit not in commits:
-        commits[unit], images = preparation.write_unit(unit)
-    elif (chunk := commits[unit].chunk) is not None:
-        images = read_chunk(preparation.store, chunk)
-    if images is not None:
-        pixels.update(images)
+def _taken(
+    preparation: Preparation, read_ahead: int
+) -> Iterator[tuple[UnitCommit, NDArray[Any] | None]]:
+    coming: deque[Future[tuple[UnitCommit, NDArray[Any] | None]]] = deque()
+    with ThreadPoolExecutor(read_ahead, "chunks") as pool:
+        try:
+            for number in range(preparation.plan.num_chunks):
+                coming.append(pool.submit(preparation.take_chunk, number))
+                if len(coming) >= read_ahead:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

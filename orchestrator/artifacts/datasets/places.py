@@ -23,9 +23,11 @@ class Place(Protocol):
 
     Attributes:
         name: What messages call the root.
+        origin: What other machines find it by, a path or an s3:// URI; "" where they cannot.
     """
 
     name: str
+    origin: str
 
     def read(self, path: str, first_byte: int = 0, size_bytes: int = WHOLE) -> bytes:
         """Return a range of a file. Raises: DatasetError."""
@@ -41,7 +43,7 @@ class LocalPlace:
     """Files below a folder of this machine."""
 
     def __init__(self, root: Path) -> None:
-        self.name = str(root)
+        self.name = self.origin = str(root)
         self.root = root
 
     def read(self, path: str, first_byte: int = 0, size_bytes: int = WHOLE) -> bytes:
@@ -72,7 +74,7 @@ class StorePlace:
     """Objects below a store's prefix."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self.name = store.uri
+        self.name = self.origin = store.uri
         self.store = store
 
     def read(self, path: str, first_byte: int = 0, size_bytes: int = WHOLE) -> bytes:

@@ -1,28 +1,30 @@
-"""Prepares a data set: a source is cut into units, and each unit becomes one committed chunk.
+"""Prepares a data set: a source is cut into units, and each unit is committed by itself.
 
-A unit is a run of neighbouring images of the source, as many as fit a chunk. Its chunk goes first,
-under a name of its own; a small put-if-absent object then names it. So any number of processes may
-work on one preparation, be killed at any moment, and go on: a unit is done once. When all are
-committed, the pixels are hashed in order and the manifest is put under that hash.
+A unit is a run of neighbouring images of the source; see `cutting`. Its images go first, under a
+name of their own; a small put-if-absent object then names them. So any number of processes may work
+on one preparation, be killed at any moment, and go on: a unit is done once. Units that are less
+than a chunk are put together, also once. When all are committed, the pixels are hashed in order and
+the manifest is put under that hash.
 
 A preparation is named by what its outcome follows from: the source as it was found, how it is read,
 and the versions of the libraries that decode. With other versions it is another preparation.
 """
 
 import hashlib
-import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.artifacts.datasets.arrays import Block
-from orchestrator.artifacts.datasets.chunks import CHUNK_BYTES, Chunk, encode_chunk
+from orchestrator.artifacts.datasets.chunks import CHUNK_BYTES, Chunk, encode_chunk, read_chunk
+from orchestrator.artifacts.datasets.cutting import Plan, UnitCommit
 from orchestrator.artifacts.datasets.decoding import Damage, decoded, list_damage
 from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.artifacts.datasets.sources import Source
@@ -34,83 +36,12 @@ from orchestrator.store.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a source is cut.
-
-    Attributes:
-        num_images: Of the source, damaged ones among them.
-        images_per_unit: Of every unit but the last.
-        image_shape: (H, W, C) of every image.
-        dtype: Of a value.
-        first_name: The image that the shape was taken from.
-    """
-
-    num_images: int
-    images_per_unit: int
-    image_shape: tuple[int, int, int]
-    dtype: str
-    first_name: str
-
-    @property
-    def num_units(self) -> int:
-        """How many units there are."""
-        return -(-self.num_images // self.images_per_unit)
-
-    def bounds(self, unit: int) -> tuple[int, int]:
-        """Return the first image of a unit, and one past its last."""
-        start = unit * self.images_per_unit
-        return start, min(start + self.images_per_unit, self.num_images)
-
-    @classmethod
-    def from_json(cls, body: bytes) -> "Plan":
-        """Read a stored plan."""
-        value = json.loads(body)
-        height, width, channels = value.pop("image_shape")
-        return cls(image_shape=(height, width, channels), **value)
+_LEAST_IMAGES = 16  # of a unit: with fewer, its two objects cost more than it does
+Images = NDArray[Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnitCommit:
-    """What makes a unit done.
-
-    Attributes:
-        index: Its number.
-        chunk: Its images; None where none of them can be read.
-        statistics: Of its images; None where there are none.
-        damages: Images of it that cannot be read.
-        notes: What was done to images that their owner should know.
-    """
-
-    index: int
-    chunk: Chunk | None
-    statistics: Statistics | None
-    damages: tuple[Damage, ...]
-    notes: Mapping[str, int]
-
-    def to_json(self) -> bytes:
-        """Return it as JSON."""
-        value = {
-            "index": self.index,
-            "chunk": self.chunk and asdict(self.chunk),
-            "statistics": self.statistics and self.statistics.to_json(),
-            "damages": [asdict(damage) for damage in self.damages],
-            "notes": dict(self.notes),
-        }
-        return json.dumps({"format_version": 1, **value}).encode()
-
-    @classmethod
-    def from_json(cls, body: bytes) -> "UnitCommit":
-        """Read a commit back."""
-        value: dict[str, Any] = json.loads(body)
-        return cls(
-            index=value["index"],
-            chunk=Chunk(**value["chunk"]) if value["chunk"] else None,
-            statistics=Statistics.from_json(value["statistics"]) if value["statistics"] else None,
-            damages=tuple(Damage(**damage) for damage in value["damages"]),
-            notes=value["notes"],
-        )
+def _unseen(done: int) -> None:
+    pass
 
 
 class Preparation:
@@ -120,39 +51,62 @@ class Preparation:
         source: Where the images are from.
         reading: What they are to become.
         store: Where they go.
+        num_units: As many pieces of work are wanted; whoever comes first decides.
+        plan: How the source is cut, where that is known.
+        num_threads: Threads that decode; None for one a core.
 
     Raises:
         DatasetError: Not one image can be read, or floats come without a range.
     """
 
-    def __init__(self, source: Source, reading: Reading, store: ObjectStore) -> None:
+    def __init__(
+        self,
+        source: Source,
+        reading: Reading,
+        store: ObjectStore,
+        *,
+        num_units: int = 1,
+        plan: Plan | None = None,
+        num_threads: int | None = None,
+    ) -> None:
         self.source = source
         self.reading = reading
         self.store = store
         self.paths = PreparationPaths(preparation_name(source, reading))
-        self.plan = self._planned()
+        self._num_threads = num_threads
+        self.plan = plan or self._planned(num_units)
 
-    def _planned(self) -> Plan:
+    def _planned(self, num_units: int) -> Plan:
         try:
             return Plan.from_json(self.store.get(self.paths.plan).body)
         except ObjectNotFoundError:
-            plan = _plan(self.source, self.reading)
+            plan = _plan(self.source, self.reading, num_units)
         try:
-            self.store.put(self.paths.plan, json.dumps(asdict(plan)).encode(), if_absent=True)
+            self.store.put(self.paths.plan, plan.to_json(), if_absent=True)
         except ConditionFailedError:
             return Plan.from_json(self.store.get(self.paths.plan).body)
         return plan
 
-    def committed(self) -> dict[int, UnitCommit]:
+    def committed(self) -> set[int]:
         """Return the units that are done."""
-        found = {}
-        for info in self.store.list_objects(self.paths.units):
-            commit = UnitCommit.from_json(self.store.get(info.key).body)
-            found[commit.index] = commit
-        return found
+        infos = self.store.list_objects(self.paths.units)
+        return {int(info.key.rpartition("/")[2].removesuffix(".json")) for info in infos}
 
-    def read_unit(self, unit: int) -> tuple[NDArray[Any] | None, list[Damage], Counter[str]]:
+    def find(self, key: str) -> UnitCommit | None:
+        """Return the commit at a key; None where there is none."""
+        try:
+            return UnitCommit.from_json(self.store.get(key).body)
+        except ObjectNotFoundError:
+            return None
+
+    def read_unit(
+        self, unit: int, progress: Callable[[int], None] = _unseen
+    ) -> tuple[Images | None, list[Damage], Counter[str]]:
         """Return the images of a unit, (n, H, W, C); what cannot be read; and what was noted.
+
+        Args:
+            unit: Its number.
+            progress: Told how many of its images are read; what it raises ends the reading.
 
         Raises:
             DatasetError: An image does not fit the others, or an array is damaged.
@@ -160,13 +114,14 @@ class Preparation:
         start, stop = self.plan.bounds(unit)
         images = np.empty((stop - start, *self.plan.image_shape), self.plan.dtype)
         num_images, damages, notes = 0, [], Counter[str]()
-        for part in decoded(self.source, self.reading, start, stop, notes):
+        for part in decoded(self.source, self.reading, start, stop, notes, self._num_threads):
             if isinstance(part, Damage):
                 damages.append(part)
                 continue
             self._check(part)
             images[num_images : num_images + len(part.images)] = part.images
             num_images += len(part.images)
+            progress(num_images)
         if num_images + len(damages) != stop - start:
             raise DatasetError(
                 f"{self.source.name}: {counted(num_images, 'image')} came where {stop - start} "
@@ -190,30 +145,76 @@ class Preparation:
         if block.images.dtype.kind == "f" and not np.isfinite(block.images).all():
             raise DatasetError(f"{block.name} holds values that are not finite numbers")
 
-    def write_unit(self, unit: int) -> tuple[UnitCommit, NDArray[Any] | None]:
-        """Read a unit, put its chunk and commit it; return the commit that stands.
+    def write_unit(self, unit: int) -> tuple[UnitCommit, Images | None]:
+        """Read a unit, put its images and commit it; return the commit that stands.
 
         Raises:
             DatasetError: An image does not fit the others, or an array is damaged.
         """
         images, damages, notes = self.read_unit(unit)
-        chunk = None
-        if images is not None:
-            body = encode_chunk(images)
-            key = f"{self.paths.chunks}{unit:06d}-{uuid.uuid4().hex[:12]}.npy"
-            chunk = Chunk(key, len(images), len(body), hashlib.sha256(body).hexdigest())
-            self.store.put(key, body)
-        commit = UnitCommit(
+        return self.commit_unit(unit, images, damages, notes), images
+
+    def commit_unit(
+        self, unit: int, images: Images | None, damages: Sequence[Damage], notes: Counter[str]
+    ) -> UnitCommit:
+        """Put the images of a unit and commit it; return the commit that stands."""
+        own = UnitCommit(
             index=unit,
-            chunk=chunk,
+            chunk=None if images is None else self._put(f"{unit:06d}", images),
             statistics=None if images is None else Statistics.of(images),
             damages=tuple(damages),
             notes=notes,
         )
-        return self._commit(commit), images
+        return self._commit(self.paths.unit(unit), own)
 
-    def _commit(self, own: UnitCommit) -> UnitCommit:
-        key = self.paths.unit(own.index)
+    def take_chunk(self, number: int) -> tuple[UnitCommit, Images | None]:
+        """Return a chunk and its images: those in the store, or else prepared now.
+
+        Raises:
+            DatasetError: An image does not fit the others, or what is stored is damaged.
+        """
+        if self.plan.units_per_chunk == 1:
+            return self._take(number)
+        found = self.find(self.paths.joined_unit(number))
+        if found is not None:
+            return found, self._read(found)
+        try:
+            return self._joined(number)
+        except DatasetError:
+            found = self.find(self.paths.joined_unit(number))
+            if found is None:
+                raise
+            return found, self._read(found)  # another process has joined them, and they are gone
+
+    def _joined(self, number: int) -> tuple[UnitCommit, Images | None]:
+        """Put a chunk together from its units, and commit it."""
+        taken = [self._take(unit) for unit in self.plan.units_of(number)]
+        parts = [images for _, images in taken if images is not None]
+        images = np.concatenate(parts) if parts else None
+        statistics = [commit.statistics for commit, _ in taken if commit.statistics is not None]
+        own = UnitCommit(
+            index=number,
+            chunk=None if images is None else self._put(f"{number:06d}-joined", images),
+            statistics=reduce(add, statistics) if statistics else None,
+            damages=tuple(damage for commit, _ in taken for damage in commit.damages),
+            notes=sum((Counter(commit.notes) for commit, _ in taken), Counter()),
+        )
+        return self._commit(self.paths.joined_unit(number), own), images
+
+    def _take(self, unit: int) -> tuple[UnitCommit, Images | None]:
+        found = self.find(self.paths.unit(unit))
+        return self.write_unit(unit) if found is None else (found, self._read(found))
+
+    def _read(self, commit: UnitCommit) -> Images | None:
+        return None if commit.chunk is None else read_chunk(self.store, commit.chunk)
+
+    def _put(self, name: str, images: Images) -> Chunk:
+        body = encode_chunk(images)
+        key = f"{self.paths.chunks}{name}-{uuid.uuid4().hex[:12]}.npy"
+        self.store.put(key, body)
+        return Chunk(key, len(images), len(body), hashlib.sha256(body).hexdigest())
+
+    def _commit(self, key: str, own: UnitCommit) -> UnitCommit:
         try:
             self.store.put(key, own.to_json(), if_absent=True)
             return own
@@ -222,7 +223,7 @@ class Preparation:
         if own.chunk is not None and (
             standing.chunk is None or standing.chunk.key != own.chunk.key
         ):
-            logger.info("unit=%d was prepared by another process", own.index)
+            logger.info("%s was prepared by another process", key)
             self.store.delete(own.chunk.key)
         return standing
 
@@ -233,7 +234,7 @@ def preparation_name(source: Source, reading: Reading) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _plan(source: Source, reading: Reading) -> Plan:
+def _plan(source: Source, reading: Reading, num_units: int) -> Plan:
     """Look at the first image that can be read."""
     damages: list[Damage] = []
     block = None
@@ -254,9 +255,12 @@ def _plan(source: Source, reading: Reading) -> Plan:
             "set dataset.value_range: [low, high], the values that become -1 and 1, or minmax"
         )
     height, width, channels = block.images.shape[1:]
+    images_per_chunk = max(1, CHUNK_BYTES // block.images[0].nbytes)
+    wanted = max(_LEAST_IMAGES, -(-source.num_images // num_units))
     return Plan(
         num_images=source.num_images,
-        images_per_unit=max(1, CHUNK_BYTES // block.images[0].nbytes),
+        images_per_chunk=images_per_chunk,
+        images_per_unit=min(images_per_chunk, wanted) if num_units > 1 else images_per_chunk,
         image_shape=(height, width, channels),
         dtype=block.images.dtype.name,
         first_name=block.name,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from orchestrator.specs.sections import DatasetSpec, LabelFile
+from orchestrator.specs.sections import LabelFile, SourceSpec
 
 Fit = Literal["crop", "pad", "stretch"]
 Channels = Literal["auto", "grey", "rgb", "rgba"]
@@ -45,7 +45,7 @@ class Reading:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def reading_of(dataset: DatasetSpec) -> Reading:
+def reading_of(dataset: SourceSpec) -> Reading:
     """Return how a job file wants its images read."""
     size, colour = dataset.image_size, dataset.background.removeprefix("#")
     red, green, blue = bytes.fromhex(colour)
@@ -59,7 +59,7 @@ def reading_of(dataset: DatasetSpec) -> Reading:
     )
 
 
-def label_mode(dataset: DatasetSpec) -> str:
+def label_mode(dataset: SourceSpec) -> str:
     """Return `auto`, `none`, `folders`, or the path of a file with labels as `file:PATH`."""
     if isinstance(dataset.labels, LabelFile):
         return f"file:{dataset.labels.file}"

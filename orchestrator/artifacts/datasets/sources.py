@@ -72,6 +72,7 @@ class Source:
         blocks: Yields the images of an array from one to another. One of the two is there.
         labels: What finds labels, by kind, the surest first.
         names: Paths of the pictures within the source; None where they have no names.
+        listing: Where the pictures lie; None where they are no files of their own.
         stamp: Changes when the source does.
     """
 
@@ -82,6 +83,7 @@ class Source:
     blocks: Callable[[int, int], Iterator[Block]] | None = None
     labels: dict[str, LabelFinder] = field(default_factory=dict)
     names: Sequence[str] | None = None
+    listing: Listing | None = None
     stamp: str = ""
 
 
@@ -139,23 +141,22 @@ def _pictures(listing: Listing, name: str) -> Source:
     if not listing.pictures:
         refuse_listing(listing, name)
     listing.survey.note_parts(entry.name for entry in listing.pictures)
-
-    def encoded(start: int, stop: int) -> Encoded:
-        for entry in listing.pictures[start:stop]:
-            yield (
-                entry_name(listing.place, entry),
-                lambda entry=entry: read_entry(listing.place, entry),  # type: ignore[misc]
-            )
-
     return Source(
         name,
         len(listing.pictures),
         listing.survey,
-        encoded=encoded,
+        encoded=lambda start, stop: encoded_pictures(listing.place, listing.pictures[start:stop]),
         labels=labels_beside(listing),
         names=[entry.name for entry in listing.pictures],
+        listing=listing,
         stamp=_hash(entry.to_json() for entry in listing.pictures),
     )
+
+
+def encoded_pictures(place: Place, entries: Iterable[Entry]) -> Encoded:
+    """Yield (name, what returns the bytes) of pictures."""
+    for entry in entries:
+        yield entry_name(place, entry), lambda entry=entry: read_entry(place, entry)  # type: ignore[misc]
 
 
 def _hash(values: Iterable[object]) -> str:

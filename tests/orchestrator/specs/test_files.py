@@ -119,7 +119,7 @@ WRONG_PIPELINES = [
     ("step: train", "step: train, job: x", ":12: model: give step train or a job, not both"),
     ("num_steps: 50", "num_steps: 500", ":15: sampling.num_steps is 500, but the model of step"),
     ("training: {num_steps: 5}", "training: {num_stps: 5}", ":9: unknown key training.num_stps"),
-    ("kind: sample", "kind: smple", "evaluate or likelihood, not 'smple'"),
+    ("kind: sample", "kind: smple", "likelihood or prepare, not 'smple'"),
     ("kind: train\n    dataset", "kind: train\n    after: again\n    dataset",
      "steps wait for each other in a circle"),
     ("  train:\n", f"  {'a' * 60}:\n", "its job's name chain-aaaa"),

@@ -85,7 +85,7 @@ WRONG = [
     (
         "kind: train",
         "kind: trian",
-        ":1: kind must be train, sample, evaluate or likelihood, not 'trian'",
+        ":1: kind must be train, sample, evaluate, likelihood or prepare, not 'trian'",
     ),
     ("  num_steps: 2000\n", "", ":5: key training.num_steps is missing"),
     ("name: digits", "name: digits\nname: two", ":3: key 'name' stands twice"),

@@ -203,6 +203,7 @@ OF_ONE_KIND = (
     "client/model_checks.py",
     "controller/committed.py",
     "evaluation/",
+    "preparation/",
     "sampling/",
     "training/",
 )

@@ -1,6 +1,7 @@
 """Preparing goes on after any crash, is done once by many, and needs no more memory for more."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,16 @@ import pytest
 
 from orchestrator.artifacts.datasets import preparing
 from orchestrator.artifacts.datasets.chunks import content_sha256, read_manifest
-from orchestrator.artifacts.datasets.ingest import ingest
+from orchestrator.artifacts.datasets.ingest import Prepare, Progress, complete, ingest
 from orchestrator.artifacts.datasets.node_cache import LIMIT_VARIABLE, fetch, make_room
+from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.proof import verify_dataset
 from orchestrator.artifacts.datasets.reading import Reading
-from orchestrator.artifacts.datasets.refs import describe
+from orchestrator.artifacts.datasets.refs import DatasetRef, describe
+from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError, StoreUnavailableError
+from orchestrator.store.objects import ObjectStore
 from tests.support.fakes import FaultyStore, MemoryStore
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
@@ -37,27 +41,41 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
+def in_units(
+    source: Source, reading: Reading, store: ObjectStore, progress: Progress
+) -> DatasetRef:
+    """Prepare with two images a unit, so that chunks are put together."""
+    return complete(Preparation(source, reading, store, num_units=10), progress)
+
+
+@pytest.mark.parametrize("prepare", [None, in_units])
 @pytest.mark.parametrize("after", [False, True])
 def test_preparation_that_is_killed_anywhere_goes_on(
-    after: bool, source: Path, tmp_path: Path
+    after: bool,
+    prepare: Prepare | None,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever call was the last one, and whether or not it still reached the store."""
+    monkeypatch.setattr(preparing, "_LEAST_IMAGES", 1)
+    ingest_so = partial(ingest, prepare=prepare)
     unbroken = FaultyStore(MemoryStore(), fail_at=0)
-    ingest(str(source), unbroken, tmp_path / "cache")  # type: ignore[arg-type]
+    ingest_so(str(source), unbroken, tmp_path / "cache")  # type: ignore[arg-type]
     for fail_at in range(1 + after, unbroken.num_calls + 1, 2):  # every call, in one of two ways
         store = MemoryStore()
         faulty = FaultyStore(store, fail_at=fail_at, after=after, dead=True)
         with pytest.raises(StoreUnavailableError):
-            ingest(str(source), faulty, tmp_path / "cache")  # type: ignore[arg-type]
+            ingest_so(str(source), faulty, tmp_path / "cache")  # type: ignore[arg-type]
         before = {key: s.etag for key, s in store.objects.items() if "/units/" in key}
-        ref = ingest(str(source), store, tmp_path / "cache")
+        ref = ingest_so(str(source), store, tmp_path / "cache")
         assert ref.sha256 == SHA256
         assert verify_dataset(store, ref).is_whole
         named = {chunk.key for chunk in read_manifest(store, SHA256).chunks}
         assert len(named) == 7
         stray = {key for key in store.objects if key.startswith("datasets/chunks/")} - named
         assert len(stray) <= 1  # a chunk whose commit was lost, which `gc` finds
-        assert len(before) <= 7
+        assert len(before) <= (7 if prepare is None else 13)
 
 
 def test_units_that_are_committed_are_not_prepared_again(

@@ -1,0 +1,60 @@
+"""Sources that a job takes in itself, on the cluster: what can be said of them from here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.artifacts.datasets.refs import resolve_source
+from orchestrator.errors import StoreError
+from orchestrator.specs.checks import Remark
+from orchestrator.specs.job import Job
+from orchestrator.specs.prepare import source_of
+from orchestrator.specs.sections import LabelFile, SourceSpec
+from orchestrator.store.objects import open_bucket
+
+_SOURCE = (("dataset", "source"),)
+
+
+def with_source(job: Job, folder: Path) -> Job:
+    """Return a job whose source, if it takes one in itself, means the same from anywhere.
+
+    Raises:
+        DatasetError: It is no path, URI or name.
+    """
+    asked = source_of(job)
+    if asked is None:
+        return job
+    update: dict[str, object] = {"source": _seen_by_nodes(asked.source, folder)}
+    if isinstance(asked.labels, LabelFile):
+        update["labels"] = LabelFile(file=_seen_by_nodes(asked.labels.file, folder))
+    return job.model_copy(update={"dataset": asked.model_copy(update=update)})
+
+
+def _seen_by_nodes(source: str, folder: Path) -> str:
+    """Return a source; a whole path counts, though it need not be there on this machine."""
+    return source if source.startswith("/") else resolve_source(source, folder)
+
+
+def remarks_on_source(spec: SourceSpec) -> Iterator[Remark]:
+    """Yield what a short look at a source tells; nothing is read."""
+    if spec.source.startswith("s3://"):
+        yield from _on_bucket(spec.source)
+    elif spec.source.startswith("/") and not Path(spec.source).exists():
+        told = f"dataset.source: there is no {spec.source} on this machine; all nodes must see it"
+        yield Remark(_SOURCE, told, is_fatal=False)
+
+
+def _on_bucket(source: str) -> Iterator[Remark]:
+    """Yield what is wrong with the URI of an object or a prefix."""
+    bucket, _, key = source.removeprefix("s3://").partition("/")
+    if not bucket:
+        yield Remark(_SOURCE, f"dataset.source: {source!r} must look like s3://bucket/key")
+        return
+    try:
+        below = open_bucket(f"s3://{bucket}").list_objects(key)
+        found = next(iter(below), None)
+    except StoreError as error:  # the nodes may have other rights
+        told = f"dataset.source: {source} cannot be looked at from here: {error}"
+        yield Remark(_SOURCE, told, is_fatal=False)
+        return
+    if found is None:
+        yield Remark(_SOURCE, f"dataset.source: nothing lies at {source}, nor below it")

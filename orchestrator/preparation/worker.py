@@ -1,0 +1,164 @@
+"""What a worker of a preparation does: reads and decodes the pictures of a unit, and commits."""
+
+import socket
+import threading
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from orchestrator.artifacts.datasets.cutting import Plan
+from orchestrator.artifacts.datasets.decoding import Damage
+from orchestrator.artifacts.datasets.ingest import open_any, scratch_folder
+from orchestrator.artifacts.datasets.preparing import Preparation
+from orchestrator.artifacts.datasets.reading import Reading, decoder_versions
+from orchestrator.artifacts.datasets.shared_listing import shared_source
+from orchestrator.artifacts.datasets.sources import Source
+from orchestrator.cluster.cache import cache_folder
+from orchestrator.errors import BadInputError, DatasetError
+from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
+from orchestrator.jobs.decisions import Decisions
+from orchestrator.store.keys import PreparationPaths
+from orchestrator.store.objects import ObjectStore, open_bucket, open_store
+from orchestrator.store.outages import Backoff, outlast_outage
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSetup:
+    """What a worker needs to know to prepare a part of a source.
+
+    Attributes:
+        store_uri: The store.
+        source: The source, as the job has it.
+        reading: What the images are to become.
+        plan: How the source is cut.
+        preparation: The preparation's name.
+        decoders: The versions of the libraries that decode.
+        cpus: Threads of the worker.
+    """
+
+    store_uri: str
+    source: str
+    reading: Reading
+    plan: Plan
+    preparation: str
+    decoders: dict[str, str]
+    cpus: int
+
+    def open(self, worker: str) -> "PrepareWorker":
+        """Return what the worker of this name works with."""
+        del worker
+        return PrepareWorker(open_store(self.store_uri), self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedUnit:
+    """A unit that is read and not committed.
+
+    Attributes:
+        images: (n, H, W, C); None where not one can be read.
+        damages: What can't be read.
+        notes: What was done to images that their owner should know.
+    """
+
+    images: NDArray[Any] | None
+    damages: list[Damage]
+    notes: Counter[str]
+
+
+class _UnitGivenUpError(Exception):
+    """The worker was told to stop, or another one has committed the unit."""
+
+
+class PrepareWorker:
+    """Prepares units of one source."""
+
+    def __init__(self, store: ObjectStore, setup: PrepareSetup) -> None:
+        self._store = store
+        self._setup = setup
+        self._abandon = threading.Event()
+        self._scratch = ExitStack()
+
+    def prepare(self, decisions: Decisions | None) -> Decisions:
+        """Open the source as the driver found it.
+
+        Raises:
+            BadInputError: Other versions decode here, or this machine does not see the source.
+        """
+        del decisions
+        setup = self._setup
+        _check_decoders(setup.decoders)
+        try:
+            source = outlast_outage(self._source, Backoff(), self._abandon)
+        except DatasetError as error:
+            raise BadInputError(
+                f"{socket.gethostname()}: {error}; all nodes must see it"
+            ) from error
+        self._preparation = Preparation(
+            source, setup.reading, self._store, plan=setup.plan, num_threads=setup.cpus
+        )
+        if self._preparation.paths.preparation != setup.preparation:
+            raise BadInputError(f"{source.name} was changed while it was read; submit again")
+        return Decisions()
+
+    def _source(self) -> Source:
+        paths = PreparationPaths(self._setup.preparation)
+        source = shared_source(self._store, paths, open_bucket)
+        if source is not None:
+            return source
+        scratch = self._scratch.enter_context(scratch_folder(cache_folder("datasets")))
+        return open_any(self._setup.source, self._store, scratch)
+
+    def begin(self, decisions: Decisions) -> list[str]:
+        """Have nothing to take: how a source is cut, the setup says."""
+        del decisions
+        return []
+
+    def compute(self, task: ShardTask, watch: Watch) -> PreparedUnit | None:
+        """Return a unit's images; None if the worker was told to stop or to drop it."""
+        unit = task.shard.index
+
+        def progress(done: int) -> None:
+            watch.show(unit, done, task.shard.num_images)
+            if watch.is_stopped or watch.is_dropped(unit):
+                raise _UnitGivenUpError
+
+        try:
+            progress(0)
+            images, damages, notes = outlast_outage(
+                lambda: self._preparation.read_unit(unit, progress), Backoff(), self._abandon
+            )
+        except _UnitGivenUpError:
+            return None
+        return PreparedUnit(images=images, damages=damages, notes=notes)
+
+    def keep(self, task: ShardTask, result: PreparedUnit | None) -> ShardEvent:
+        """Commit a unit."""
+        unit = task.shard.index
+        if result is None:
+            return ShardEvent(index=unit, kind="halved")
+        outlast_outage(
+            lambda: self._preparation.commit_unit(
+                unit, result.images, result.damages, result.notes
+            ),
+            Backoff(),
+            self._abandon,
+        )
+        return ShardEvent(index=unit, kind="committed", is_own=True)
+
+
+def _check_decoders(wanted: dict[str, str]) -> None:
+    """Raise BadInputError where other versions decode than where the preparation began."""
+    found = decoder_versions()
+    differing = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+    if differing:
+        told = ", ".join(
+            f"{name} {found.get(name, 'missing')} here and {wanted.get(name, 'missing')} there"
+            for name in differing
+        )
+        raise BadInputError(
+            f"{socket.gethostname()} decodes with other versions than the node that began "
+            f"({told}), which may give other pixels; install the same on all nodes"
+        )
