@@ -39,6 +39,7 @@ _VERBS = {
     "retry": ("changes", "Queue a failed or cancelled job again."),
     "delete": ("removal", "Remove an ended job and all that it wrote."),
     "gc": ("removal", "Remove what crashes left behind and nothing refers to."),
+    "store": ("store", "Copy the store as a whole, for a back-up or a move."),
     "samples": ("samples", "Prove, mend and export a set of samples."),
     "models": ("models", "Take models of diffusers in, and write trained ones for it."),
     "datasets": ("datasets", "Show, prove, export and remove data sets."),

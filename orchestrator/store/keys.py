@@ -21,7 +21,7 @@ TROUBLES = "troubles/"
 DATASETS = "datasets/"
 FEATURES = "features/"
 DOCTOR = "doctor/"
-_PROOFS = "proofs/"
+PROOFS = "proofs/"
 INDEX = "index.json"
 ENDED_PAGES = "ended/"
 LEASE = "orchestrator/lease.json"
@@ -29,6 +29,7 @@ CONFIG = "orchestrator/config.json"
 SNAPSHOT = "orchestrator/snapshot.json"
 NODES = "orchestrator/nodes.json"
 USAGE = "orchestrator/usage.json"
+COPIED_FROM = "copied-from.json"
 
 DELETE = "delete"
 _DELETE_REQUEST = re.compile(rf"{INBOX}\d+-[0-9a-f]+-(?P<job>.+)-\d+-{DELETE}\.json")
@@ -126,7 +127,7 @@ def job_to_delete(key: str) -> str | None:
 
 def conditions_proof(address: str) -> str:
     """Key of what says that conditional writes hold, where the store is reached at an address."""
-    return f"{_PROOFS}conditions-{hashlib.sha256(address.encode()).hexdigest()[:16]}.json"
+    return f"{PROOFS}conditions-{hashlib.sha256(address.encode()).hexdigest()[:16]}.json"
 
 
 def dataset_folder(sha256: str) -> str:
