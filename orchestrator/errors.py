@@ -83,15 +83,23 @@ class SpecConflictError(BadInputError):
 
 
 class JobNotFoundError(OrchestratorError):
-    """No job has that id or name."""
+    """No job has that id or name.
+
+    Args:
+        job: What was asked for.
+        group: The live group that is going to have such a job; "" if none is.
+    """
 
     exit_code = 102
 
-    def __init__(self, job: str) -> None:
-        super().__init__(job)
+    def __init__(self, job: str, group: str = "") -> None:
+        super().__init__(job, group)
 
     def __str__(self) -> str:
-        return f"no job is called {self.fields[0]!r}; see `ddpmctl list --all`"
+        job, group = self.fields
+        if group:
+            return f"{job} is a step of {group} that has not begun; see `ddpmctl explain {group}`"
+        return f"no job is called {job!r}; see `ddpmctl list --all`"
 
 
 class InvalidTransitionError(OrchestratorError):

@@ -144,7 +144,7 @@ def _embedded(say: Say, start: Start) -> Surroundings:
     if info is None and start is not Start.FRESH:
         raise BadInputError(
             f"no store is configured, and no embedded stack was made in {folder}: "
-            "set DDPMCTL_STORE or DDPMCTL_HOME, or run `ddpmctl up`"
+            f"set DDPMCTL_STORE or DDPMCTL_HOME, or run `ddpmctl up`{_counting_for_nothing()}"
         )
     if info is None or not stack.has_store(say):
         if start is Start.NEVER:
@@ -157,6 +157,14 @@ def _embedded(say: Say, start: Start) -> Surroundings:
         started = info.started
     use_stack(info, say)
     return Surroundings(open_store(os.environ["DDPMCTL_STORE"]), info, started)
+
+
+def _counting_for_nothing() -> str:
+    """Say which variables are set that would count if there were a store."""
+    names = [name for name in _POINTING if os.environ.get(name)]
+    if not names:
+        return ""
+    return f" ({', '.join(names)} count{'s' * (len(names) == 1)} only beside DDPMCTL_STORE)"
 
 
 def _stack(folder: Path) -> "Stack":

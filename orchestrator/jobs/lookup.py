@@ -1,11 +1,13 @@
 """Finds the job that a user means by an id, a name, the beginning of an id, or @last."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import IndexEntry, read_entries, read_index
 from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.store import keys
 from orchestrator.store.keys import MADE_ID, SMOKE_ENDING, JobPaths, check_name, stem_of
 from orchestrator.store.objects import ObjectStore
@@ -32,7 +34,7 @@ def find_job_id(store: ObjectStore, job: str) -> str:
     except JobNotFoundError:
         begun = store.list_folders(f"{keys.JOBS}{job}")
     if not begun:
-        raise JobNotFoundError(job)
+        raise JobNotFoundError(job, _group_to_begin(store, job))
     if len(begun) > 1:
         more = f" and {len(begun) - _SHOWN} more" if len(begun) > _SHOWN else ""
         named = ", ".join(sorted(begun)[:_SHOWN])
@@ -75,6 +77,24 @@ def exact_job_id(store: ObjectStore, job: str) -> str:
     if not candidates:
         raise JobNotFoundError(job)
     return max(candidates)[1]
+
+
+def _group_to_begin(store: ObjectStore, job: str) -> str:
+    """Return the live group one of whose jobs will have this id or name; "" if none will."""
+    # Loaded here: the models of job files take longer than all that finds a job.
+    from orchestrator.jobs.submissions import read_submission
+    from orchestrator.specs.group import GroupJob
+
+    for entry in _known_jobs(store):
+        if entry.kind not in GROUP_KINDS or entry.state.has_ended:
+            continue
+        with suppress(JobNotFoundError):  # deleted meanwhile
+            group = read_submission(RecordStore(store), entry.job_id)
+            if isinstance(group, GroupJob) and any(
+                job in (child.job_id, child.spec.name) for child in group.children
+            ):
+                return entry.job_id
+    return ""
 
 
 def _newest(store: ObjectStore) -> str:

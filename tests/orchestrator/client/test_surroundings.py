@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.client.surroundings import stack_folder, use_stack
+from orchestrator.client.surroundings import stack_folder, surroundings, use_stack
 from orchestrator.errors import BadInputError
 from orchestrator.stack.embedded import StackInfo
 
@@ -75,3 +75,21 @@ def test_a_home_of_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPMCTL_HOME", "~nobody-here/x")
     with pytest.raises(BadInputError, match="DDPMCTL_HOME"):
         stack_folder()
+
+
+def test_what_counts_for_nothing_without_a_store_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint and a tracking address alone do not say where the jobs are."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "RAY_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("DDPMCTL_STORE", raising=False)
+    monkeypatch.setenv("DDPMCTL_HOME", str(tmp_path))
+    with pytest.raises(BadInputError, match=r"run `ddpmctl up`$"):
+        surroundings(print)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(BadInputError, match=r"up` \(AWS_ENDPOINT_URL counts only beside DDPMCTL"):
+        surroundings(print)
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    with pytest.raises(BadInputError, match=r"\(AWS_ENDPOINT_URL, AWS_PROFILE count only beside"):
+        surroundings(print)

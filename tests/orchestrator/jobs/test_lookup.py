@@ -2,14 +2,17 @@
 
 import pytest
 
+from orchestrator.client.status import request
 from orchestrator.client.submit import submit_job
 from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.lookup import exact_job_id, find_job_id, live_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
+from orchestrator.specs.group import Child, GroupJob
 from orchestrator.store import keys
 from tests.support.fakes import MemoryStore
-from tests.support.world import train_job
+from tests.support.world import World, train_job
 
 LONG = "cifar10-cosine-bf16-with-a-name-that-fills-a-line"
 
@@ -27,6 +30,24 @@ def test_the_beginning_of_one_id_alone_names_its_job() -> None:
     assert find_job_id(store, "mine") == other
     with pytest.raises(JobNotFoundError):
         exact_job_id(store, "mine")  # what a job file names is not guessed
+
+
+def test_a_step_that_has_not_begun_is_told_from_a_job_that_is_not() -> None:
+    """`status` of a pipeline shows its id before there is such a job."""
+    world = World()
+    steps = tuple(Child(step=step, spec=train_job(f"pipe-{step}", workers=64)) for step in "ab")
+    group = GroupJob(kind="pipeline", name="pipe", children=steps)
+    for group_id, child in ((None, "pipe-b"), ("mine", "mine-b")):
+        made = submit_job(world.store, group, group_id).job_id
+        told = f"{child} is a step of {made} that has not begun"
+        with pytest.raises(JobNotFoundError, match=told):
+            find_job_id(world.store, child)
+        with pytest.raises(JobNotFoundError, match="no job is called 'pipe-c'"):
+            find_job_id(world.store, "pipe-c")
+        request(world.store, made, Verb.CANCEL, 0)
+        world.step(2)
+        with pytest.raises(JobNotFoundError, match="no job is called"):
+            find_job_id(world.store, child)
 
 
 def test_the_beginning_of_several_ids_is_refused_with_their_names() -> None:
