@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.metrics.blocks import Features, normalised, row_blocks, squared_distances
+from ddpm.metrics.blocks import Features, Rows, normalised, row_blocks, squared_distances
 
 Labels = NDArray[np.int64]
-Labelled = tuple[Features, Labels]
+Labelled = tuple[Rows, Labels]
 """(M, D) features, (M,) their classes."""
 
 
@@ -32,7 +32,7 @@ class ClassShares:
 
 
 def class_shares(
-    features: Features, train: Labelled, held_out: Labelled, *, num_classes: int, k: int
+    features: Rows, train: Labelled, held_out: Labelled, *, num_classes: int, k: int
 ) -> ClassShares:
     """Return which classes samples (N, D) are of, by a classifier that saw real images alone.
 
@@ -63,7 +63,7 @@ def _shares(classes: Labels, num_classes: int) -> tuple[float, ...]:
     return tuple((counts / max(1, len(classes))).tolist())
 
 
-def _voted(features: Features, real: Features, classes: Labels, k: int) -> Labels:
+def _voted(features: Rows, real: Rows, classes: Labels, k: int) -> Labels:
     """Return the class that most of the k nearest real images have; of equals, the nearest's."""
     found = np.empty(len(features), np.int64)
     for rows in row_blocks(len(features)):
@@ -73,7 +73,7 @@ def _voted(features: Features, real: Features, classes: Labels, k: int) -> Label
     return found
 
 
-def _nearest(features: Features, real: Features, k: int) -> Labels:
+def _nearest(features: Features, real: Rows, k: int) -> Labels:
     """Return the k nearest real images of each, nearest first: (n, k)."""
     distances = np.full((len(features), k), np.inf)
     indices = np.zeros((len(features), k), np.int64)

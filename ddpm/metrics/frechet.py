@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.metrics.blocks import Features, row_blocks
+from ddpm.metrics.blocks import Rows, row_blocks
 
 Float64 = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class FeatureMoments:
     scatter: Float64
 
     @classmethod
-    def of(cls, features: Features) -> Self:
+    def of(cls, features: Rows) -> Self:
         """Return the moments of features (N, D), read by blocks."""
         merged = cls(0, np.zeros(features.shape[1]), np.zeros((features.shape[1],) * 2))
         for rows in row_blocks(len(features)):
@@ -70,7 +70,7 @@ def frechet_distance(
     return float(difference @ difference) + traces - 2.0 * root_trace
 
 
-def frechet_between(features: Features, reference: Features) -> float:
+def frechet_between(features: Rows, reference: Rows) -> float:
     """Return the Fréchet distance of two sets of features (N, D) and (M, D)."""
     one, other = FeatureMoments.of(features), FeatureMoments.of(reference)
     return frechet_distance(one.mean, one.covariance, other.mean, other.covariance)

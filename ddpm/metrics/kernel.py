@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.metrics.blocks import Features, row_blocks
+from ddpm.metrics.blocks import Rows, chosen, row_blocks
 
 MAX_TOGETHER = 10_000
 
 
-def kernel_distance(features: Features, reference: Features) -> float:
+def kernel_distance(features: Rows, reference: Rows) -> float:
     """Return the squared MMD with the cubic kernel (x.y / D + 1)^3, unbiased.
 
     It is the mean over all pairs (Gretton et al. 2012, eq. 3; Bińkowski et al. 2018), and may be
@@ -21,12 +21,17 @@ def kernel_distance(features: Features, reference: Features) -> float:
     """
     num_parts = -(-min(len(features), len(reference)) // MAX_TOGETHER)
     parts = [
-        _mmd2(features[part::num_parts], reference[part::num_parts]) for part in range(num_parts)
+        _mmd2(_every(features, part, num_parts), _every(reference, part, num_parts))
+        for part in range(num_parts)
     ]
     return float(np.mean(parts))
 
 
-def _mmd2(features: Features, reference: Features) -> float:
+def _every(features: Rows, first: int, stride: int) -> Rows:
+    return features if stride == 1 else chosen(features, np.arange(first, len(features), stride))
+
+
+def _mmd2(features: Rows, reference: Rows) -> float:
     n, m = len(features), len(reference)
     within = (_sum(features, features) - _diagonal(features)) / (n * (n - 1))
     within_reference = (_sum(reference, reference) - _diagonal(reference)) / (m * (m - 1))
@@ -38,7 +43,7 @@ def _kernel(products: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     return base * base * base
 
 
-def _sum(rows: Features, columns: Features) -> float:
+def _sum(rows: Rows, columns: Rows) -> float:
     total = 0.0
     for left in row_blocks(len(rows)):
         block = np.asarray(rows[left], np.float64)
@@ -48,7 +53,7 @@ def _sum(rows: Features, columns: Features) -> float:
     return total
 
 
-def _diagonal(rows: Features) -> float:
+def _diagonal(rows: Rows) -> float:
     total = 0.0
     for part in row_blocks(len(rows)):
         block = np.asarray(rows[part], np.float64)

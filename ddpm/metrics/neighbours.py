@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.metrics.blocks import Features, row_blocks, squared_distances
+from ddpm.metrics.blocks import Rows, row_blocks, squared_distances
 
 Float64 = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ class Nearest:
     distances: Float64
 
 
-def neighbourhoods(features: Features, reference: Features, k: int) -> Neighbourhoods:
+def neighbourhoods(features: Rows, reference: Rows, k: int) -> Neighbourhoods:
     """Return how samples (N, D) lie among real images (M, D); balls hold their surface.
 
     Args:
@@ -58,8 +58,9 @@ def neighbourhoods(features: Features, reference: Features, k: int) -> Neighbour
     in_real = np.zeros(n, np.int64)
     is_recalled, is_covered = np.zeros(m, np.bool_), np.zeros(m, np.bool_)
     for rows in row_blocks(m):
+        block = reference[rows]
         for columns in row_blocks(n):
-            squares = squared_distances(reference[rows], features[columns])
+            squares = squared_distances(block, features[columns])
             holds = squares <= real_radii[rows, None]
             in_real[columns] += holds.sum(axis=0)
             is_covered[rows] |= holds.any(axis=1)
@@ -72,13 +73,13 @@ def neighbourhoods(features: Features, reference: Features, k: int) -> Neighbour
     )
 
 
-def kth_distances(features: Features, k: int) -> Float64:
+def kth_distances(features: Rows, k: int) -> Float64:
     """Return each image's distance to its k-th nearest other one: (N,) float64."""
     kept = np.empty(len(features))
     for rows in row_blocks(len(features)):
-        nearest = np.full((rows.stop - rows.start, k), np.inf)
+        nearest, block = np.full((rows.stop - rows.start, k), np.inf), features[rows]
         for columns in row_blocks(len(features)):
-            squares = squared_distances(features[rows], features[columns])
+            squares = squared_distances(block, features[columns])
             if rows == columns:
                 np.fill_diagonal(squares, np.inf)
             candidates = np.concatenate([nearest, squares], axis=1)
@@ -87,12 +88,13 @@ def kth_distances(features: Features, k: int) -> Float64:
     return np.sqrt(kept)
 
 
-def nearest_in(features: Features, others: Features) -> Nearest:
+def nearest_in(features: Rows, others: Rows) -> Nearest:
     """Return for each of `features` (N, D) which of `others` (M, D) is nearest, and how far."""
     indices, distances = np.zeros(len(features), np.int64), np.full(len(features), np.inf)
     for rows in row_blocks(len(features)):
+        block = features[rows]
         for columns in row_blocks(len(others)):
-            squares = squared_distances(features[rows], others[columns])
+            squares = squared_distances(block, others[columns])
             best = squares.argmin(axis=1)
             found = squares[np.arange(len(best)), best]
             is_nearer = found < distances[rows]

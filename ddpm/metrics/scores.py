@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.metrics.blocks import Features, normalised
+from ddpm.metrics.blocks import Rows, chosen, normalised
 from ddpm.metrics.frechet import FeatureMoments, frechet_between, frechet_distance
 from ddpm.metrics.kernel import kernel_distance
 from ddpm.metrics.neighbours import neighbourhoods
@@ -22,7 +22,7 @@ NEIGHBOURS = ("precision", "recall", "density", "coverage")
 _LOWER_IS_BETTER = frozenset({FRECHET, KERNEL})
 
 Values = dict[str, float]
-Measure = Callable[[Features, Features], Values]
+Measure = Callable[[Rows, Rows], Values]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,7 @@ class Score:
         return self.value >= self.floor - doubt
 
 
-def score_all(
-    features: Features, reference: Features, *, k: int = 5, seed: int = 0
-) -> dict[str, Score]:
+def score_all(features: Rows, reference: Rows, *, k: int = 5, seed: int = 0) -> dict[str, Score]:
     """Return all metrics of samples (N, D) against real images (M, D), with spread and floor.
 
     Where a set has no more images than features have dimensions, there is no Fréchet distance: its
@@ -89,8 +87,8 @@ def score_all(
 
 
 def score_from_statistics(
-    features: Features,
-    reference: Features,
+    features: Rows,
+    reference: Rows,
     mean: NDArray[np.float64],
     covariance: NDArray[np.float64],
     *,
@@ -109,7 +107,7 @@ def score_from_statistics(
     """
     rng = np.random.Generator(np.random.Philox(key=[seed, _PARTS_STREAM]))
 
-    def measure(one: Features, _: Features) -> Values:
+    def measure(one: Rows, _: Rows) -> Values:
         own = FeatureMoments.of(one)
         return {FRECHET: frechet_distance(own.mean, own.covariance, mean, covariance)}
 
@@ -118,15 +116,15 @@ def score_from_statistics(
     return replace(score, num_reference=num_reference)
 
 
-def _frechet(features: Features, reference: Features) -> Values:
+def _frechet(features: Rows, reference: Rows) -> Values:
     return {FRECHET: frechet_between(features, reference)}
 
 
-def _kernel(features: Features, reference: Features) -> Values:
+def _kernel(features: Rows, reference: Rows) -> Values:
     return {KERNEL: kernel_distance(features, reference)}
 
 
-def _neighbours(features: Features, reference: Features, *, k: int) -> Values:
+def _neighbours(features: Rows, reference: Rows, *, k: int) -> Values:
     found = neighbourhoods(normalised(features), normalised(reference), k)
     return {name: float(getattr(found, name)) for name in NEIGHBOURS}
 
@@ -145,10 +143,10 @@ class _Comparison:
     def __init__(
         self,
         measure: Measure,
-        features: Features,
-        reference: Features,
+        features: Rows,
+        reference: Rows,
         rng: np.random.Generator,
-        everything: Features | None = None,
+        everything: Rows | None = None,
     ) -> None:
         self._measure = measure
         self._features = features
@@ -209,9 +207,9 @@ class _Comparison:
         return found
 
 
-def _part(features: Features, size: int, rng: np.random.Generator) -> Features:
+def _part(features: Rows, size: int, rng: np.random.Generator) -> Rows:
     return _rows(features, rng.permutation(len(features))[:size])
 
 
-def _rows(features: Features, indices: NDArray[np.int64]) -> Features:
-    return np.asarray(features[np.sort(indices)])
+def _rows(features: Rows, indices: NDArray[np.int64]) -> Rows:
+    return chosen(features, np.sort(indices))

@@ -15,7 +15,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from ddpm.metrics.blocks import Features
+from ddpm.metrics.blocks import MappedRows, Rows, chosen
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.images import film_strip
 from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
@@ -165,13 +165,13 @@ class Evaluation:
         statistics = self._statistics(samples)
         classes = read_classes(self.attempt.store, self.sets[1])
         found = score_features(self.spec, samples, reference, self.sets[1], classes, statistics)
-        train = reference[split_reference(self.sets[1])[0]]
+        train = chosen(reference, split_reference(self.sets[1])[0])
         written = encode_statistics(train, self.spec.extractor)
         if written is not None:
             self.attempt.store.put(self.attempt.job.reference_statistics, written)
         return found
 
-    def _statistics(self, samples: Features) -> Statistics | None:
+    def _statistics(self, samples: Rows) -> Statistics | None:
         """Return the published statistics that were asked for. Raises: BadInputError."""
         spec = self.spec.statistics
         if spec is None:
@@ -255,16 +255,16 @@ def _proposal(store: ObjectStore, spec: EvaluateJob) -> Decisions:
     )
 
 
-def _gathered(path: Path, images: ImageSet, shards: FeatureShards) -> Features:
-    """Return all features of a set as a memory map: (N, D) float32. Raises: ShardDamagedError."""
-    mapped: Features | None = None
-    for shard, part in zip(images.plan, shards.read_all(images.plan), strict=True):
-        if mapped is None:
-            shape = (images.num_images, part.shape[1])
-            mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        mapped[shard.start : shard.stop] = part
-    assert mapped is not None, images.name  # noqa: S101 - a set has at least one shard
-    return mapped
+def _gathered(path: Path, images: ImageSet, shards: FeatureShards) -> Rows:
+    """Return all features of a set in a file: (N, D) float32. Raises: ShardDamagedError."""
+    with path.open("wb") as file:
+        for shard, part in zip(images.plan, shards.read_all(images.plan), strict=True):
+            if shard.start == 0:
+                header = np.lib.format.header_data_from_array_1_0(part)
+                shape = (images.num_images, part.shape[1])
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+            file.write(part.tobytes())
+    return MappedRows(path)
 
 
 def _images(store: ObjectStore, images: ImageSet, indices: NDArray[np.int64]) -> Pixels:

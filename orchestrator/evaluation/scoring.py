@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.metrics.blocks import Features
+from ddpm.metrics.blocks import Rows, chosen
 from ddpm.metrics.classes import ClassShares, class_shares
 from ddpm.metrics.neighbours import (
     Nearest,
@@ -114,8 +114,8 @@ def split_reference(images: ImageSet) -> tuple[Indices, Indices]:
 
 def score_features(
     spec: EvaluateJob,
-    samples: Features,
-    reference: Features,
+    samples: Rows,
+    reference: Rows,
     images: ImageSet,
     labels: ClassLabels | None = None,
     statistics: Statistics | None = None,
@@ -131,7 +131,7 @@ def score_features(
         statistics: Published ones, if they were asked for.
     """
     train_images, held_out = split_reference(images)
-    train = reference[train_images]
+    train = chosen(reference, train_images)
     named = {
         metric_name(measure, spec.extractor): score
         for measure, score in score_all(samples, train, k=spec.k, seed=spec.seed).items()
@@ -149,7 +149,7 @@ def score_features(
         )
     nearest = nearest_in(samples, train)
     is_dataset = images.form == "dataset"
-    memorisation = _memorisation(nearest, train, reference[held_out]) if is_dataset else {}
+    memorisation = _memorisation(nearest, train, chosen(reference, held_out)) if is_dataset else {}
     remarks += [*_below_floor(named), *_copying(memorisation)]
     shown = np.argsort(nearest.distances, kind="stable")[:NUM_SHOWN]
     return Findings(
@@ -185,8 +185,8 @@ def _copying(memorisation: Mapping[str, float]) -> Iterator[str]:
 
 def _classes(
     spec: EvaluateJob,
-    samples: Features,
-    reference: Features,
+    samples: Rows,
+    reference: Rows,
     labels: ClassLabels | None,
     split: tuple[Indices, Indices],
 ) -> ClassShares | None:
@@ -195,14 +195,14 @@ def _classes(
     train, held_out = split
     return class_shares(
         samples,
-        (reference[train], labels.values[train]),
-        (reference[held_out], labels.values[held_out]),
+        (chosen(reference, train), labels.values[train]),
+        (chosen(reference, held_out), labels.values[held_out]),
         num_classes=len(labels.names),
         k=spec.k,
     )
 
 
-def _memorisation(nearest: Nearest, train: Features, held_out: Features) -> dict[str, float]:
+def _memorisation(nearest: Nearest, train: Rows, held_out: Rows) -> dict[str, float]:
     gaps = kth_distances(train, 1)
     found = {
         "authentic_share": authentic_share(nearest, gaps),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm.metrics.blocks import Features
+from ddpm.metrics.blocks import Rows
 from ddpm.metrics.frechet import FeatureMoments
 from orchestrator.errors import BadInputError
 from orchestrator.evaluation.extractors import extractor_sha256
@@ -106,7 +106,7 @@ def _checked(path: Path, found: dict[str, NDArray[np.generic]]) -> tuple[Float64
     return mean, covariance
 
 
-def check_width(statistics: Statistics, spec: StatisticsSpec, features: Features) -> None:
+def check_width(statistics: Statistics, spec: StatisticsSpec, features: Rows) -> None:
     """Raise BadInputError unless statistics are of as many features as an extractor gives."""
     if len(statistics.mean) != features.shape[1]:
         raise BadInputError(
@@ -115,7 +115,7 @@ def check_width(statistics: Statistics, spec: StatisticsSpec, features: Features
         )
 
 
-def encode_statistics(features: Features, extractor: ExtractorSpec) -> bytes | None:
+def encode_statistics(features: Rows, extractor: ExtractorSpec) -> bytes | None:
     """Return the statistics of real images as an npz; None where they would say nothing.
 
     That is where there are no more images than features, or more features than are kept.

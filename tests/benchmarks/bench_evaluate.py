@@ -25,6 +25,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from ddpm.metrics.blocks import MappedRows
 from ddpm.metrics.scores import score_all
 from orchestrator.artifacts.samples.verify import SampleSet
 from orchestrator.evaluation.extractors import open_extractor
@@ -111,14 +112,14 @@ def compare(num: int, width: int) -> Row:
         maps = []
         for side in range(2):
             path = Path(name) / f"{side}.npy"
-            made = np.lib.format.open_memmap(path, "w+", np.float32, (num, width))
             rng = np.random.default_rng(side)
-            for start in range(0, num, 1000):
-                rows = made[start : start + 1000]
-                rows[:] = rng.standard_normal(rows.shape, np.float32)
-            made.flush()
-            del made
-            maps.append(np.load(path, mmap_mode="r"))
+            with path.open("wb") as file:
+                header = {"descr": "<f4", "fortran_order": False, "shape": (num, width)}
+                np.lib.format.write_array_header_1_0(file, header)
+                for start in range(0, num, 1000):
+                    rows = min(1000, num - start)
+                    file.write(rng.standard_normal((rows, width), np.float32).tobytes())
+            maps.append(MappedRows(path))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         row = timed(lambda: score_all(*maps))
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
