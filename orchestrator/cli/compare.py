@@ -11,6 +11,7 @@ from rich.table import Table
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client import seeds
+from orchestrator.client.corners import corner_text, corners_of, training_text
 from orchestrator.client.evaluations import (
     Evaluated,
     Measured,
@@ -106,7 +107,18 @@ def _legend(rows: Sequence[Evaluated]) -> list[str]:
         f"{told}; real against real at n = {_span(floors)}",
         f"± is {error}; {AT_FLOOR}: cannot be told from real images",
         *(f"classes: {classifier}" for classifier in classifiers),
+        *_corners(rows),
     ]
+
+
+def _corners(rows: Sequence[Evaluated]) -> list[str]:
+    """Return who loses which corner of the trilemma, where there are several families."""
+    corners = corners_of(rows)
+    if not corners:
+        return []
+    told = "the trilemma, each family by its set with the most steps"
+    trained = training_text(rows)
+    return [told, *(f"  {corner_text(corner)}" for corner in corners), f"  {trained}"]
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -77,6 +77,7 @@ class Evaluated:
         speed: Numbers of the sample job by name.
         cost: What the sample job's GPUs cost; None without prices, and of a mean of sets.
         training_cost: The same of the training.
+        training_s: Seconds that the training's attempts took; None where it is gone.
         classes: Share of the samples by class; {} where the real images have no labels.
         real_classes: Share of the real images.
         classifier: How the classes were found, and how often that is right; "" without labels.
@@ -97,6 +98,7 @@ class Evaluated:
     speed: Mapping[str, float] = field(default_factory=dict)
     cost: Cost | None = None
     training_cost: Cost | None = None
+    training_s: float | None = None
     classes: Mapping[str, float] = field(default_factory=dict)
     real_classes: Mapping[str, float] = field(default_factory=dict)
     classifier: str = ""
@@ -215,9 +217,24 @@ def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:
     if trained is None:
         return {"settings": settings, "training": training, "step": step}
     alike = trained.model_copy(update={"name": "x", "training": replace(trained.training, seed=0)})
-    settings = {"family": trained.model.family, **settings}
-    recipe = alike.spec_hash
-    return {"settings": settings, "training": training, "step": step, "recipe": recipe}
+    return {
+        "settings": {"family": trained.model.family, **settings},
+        "training": training,
+        "step": step,
+        "recipe": alike.spec_hash,
+        "training_s": _seconds_of(records, training),
+    }
+
+
+def _seconds_of(records: RecordStore, job_id: str) -> float | None:
+    """Return how long a job's attempts took; None where one goes on, or nothing is known."""
+    try:
+        attempts = records.read(job_id).record.attempts
+    except JobNotFoundError:
+        return None
+    ends = [(one.started_at, one.ended_at) for one in attempts]
+    took = [(end - start).total_seconds() for start, end in ends if end is not None]
+    return sum(took) if took and len(took) == len(ends) else None
 
 
 def _training_of(records: RecordStore, job_id: str) -> TrainJob | None:

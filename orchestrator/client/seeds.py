@@ -46,6 +46,7 @@ def _together(rows: Sequence[Evaluated]) -> Evaluated:
         samples=f"{first.samples} and {len(rows) - 1} more",
         num_sets=len(rows),
         cost=None,
+        training_s=_mean([row.training_s for row in rows]),
         metrics={name: _metric([row.metrics[name] for row in rows]) for name in names},
         memorisation=_means([row.memorisation for row in rows]),
         speed=_means([row.speed for row in rows]),
@@ -75,3 +76,8 @@ def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the mean of each number that all have."""
     names = [name for name in found[0] if all(name in one for one in found)]
     return {name: float(np.mean([one[name] for one in found])) for name in names}
+
+
+def _mean(found: Sequence[float | None]) -> float | None:
+    known = [one for one in found if one is not None]
+    return float(np.mean(known)) if known and len(known) == len(found) else None
