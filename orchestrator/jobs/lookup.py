@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
@@ -81,18 +82,13 @@ def exact_job_id(store: ObjectStore, job: str) -> str:
 
 def _group_to_begin(store: ObjectStore, job: str) -> str:
     """Return the live group one of whose jobs will have this id or name; "" if none will."""
-    # Loaded here: the models of job files take longer than all that finds a job.
-    from orchestrator.jobs.submissions import read_submission
-    from orchestrator.specs.group import GroupJob
-
     for entry in _known_jobs(store):
         if entry.kind not in GROUP_KINDS or entry.state.has_ended:
             continue
         with suppress(JobNotFoundError):  # deleted meanwhile
-            group = read_submission(RecordStore(store), entry.job_id)
-            if isinstance(group, GroupJob) and any(
-                job in (child.job_id, child.spec.name) for child in group.children
-            ):
+            # As it is stored: the models of job files take longer than all that finds a job.
+            children: Any = RecordStore(store).stored_spec(entry.job_id).spec["children"]
+            if any(job in (child["job_id"], child["spec"]["name"]) for child in children):
                 return entry.job_id
     return ""
 
