@@ -144,14 +144,14 @@ class Attempt:
         return cls(store, spec, record, number, progress, origin=asked.origin)
 
     @property
-    def job(self) -> JobPaths:
+    def job_paths(self) -> JobPaths:
         """The job's keys."""
         return JobPaths(self.record.job_id)
 
     @property
     def paths(self) -> AttemptPaths:
         """The attempt's keys."""
-        return self.job.attempt(self.number)
+        return self.job_paths.attempt(self.number)
 
     def tell(self, message: str) -> None:
         """Write an event into the job's history."""
@@ -175,7 +175,7 @@ class Attempt:
         The first attempt's word stands; later ones get it back whatever they propose.
         """
         own = {"format_version": 1, "attempt": self.number, **proposal.values}
-        key, body = self.job.decisions, Decisions(own).encode()
+        key, body = self.job_paths.decisions, Decisions(own).encode()
         try:
             self.store.put(key, body, if_absent=True)
         except ConditionFailedError:

@@ -88,7 +88,7 @@ class Evaluation:
         spec = attempt.spec
         if not isinstance(spec, EvaluateJob):
             raise BadInputError(f"job {attempt.record.job_id} is no evaluation")
-        standing = read_decisions(attempt.store, attempt.job)
+        standing = read_decisions(attempt.store, attempt.job_paths)
         decisions = standing or attempt.decide_once(_proposal(attempt.store, spec))
         return cls(attempt, spec, decisions, metrics)
 
@@ -168,7 +168,7 @@ class Evaluation:
         train = chosen(reference, split_reference(self.sets[1])[0])
         written = encode_statistics(train, self.spec.extractor)
         if written is not None:
-            self.attempt.store.put(self.attempt.job.reference_statistics, written)
+            self.attempt.store.put(self.attempt.job_paths.reference_statistics, written)
         return found
 
     def _statistics(self, samples: Rows) -> Statistics | None:
@@ -193,7 +193,7 @@ class Evaluation:
             "statistics_sha256": self.decided.statistics_sha256,
             "speed": self._speed(),
         }
-        attempt.store.put(attempt.job.evaluation, json.dumps(result, indent=1).encode())
+        attempt.store.put(attempt.job_paths.evaluation, json.dumps(result, indent=1).encode())
         if attempt.origin.trained_by:
             put_point(attempt.store, attempt.origin.trained_by, self._point(findings.numbers()))
         self.metrics.log(attempt.progress.total, numbers)
@@ -236,7 +236,7 @@ class Evaluation:
             axis=1,
         )
         png = film_strip(pairs)
-        self.attempt.store.put(f"{self.attempt.job.folder}evaluation-nearest.png", png)
+        self.attempt.store.put(f"{self.attempt.job_paths.folder}evaluation-nearest.png", png)
         self.metrics.log_image("evaluation/nearest.png", png, self.attempt.progress.total)
 
 

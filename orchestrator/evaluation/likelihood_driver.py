@@ -66,7 +66,7 @@ class Likelihood:
 
     def run(self) -> Outcome:
         """Have the bound of all images computed and say what it is, or stop."""
-        shards = BoundShards(self.attempt.store, self.attempt.job)
+        shards = BoundShards(self.attempt.store, self.attempt.job_paths)
         table = ShardTable(self.plan, straggler_floor_s=STRAGGLER_FLOOR_S)
         for index in shards.committed():
             if index < len(self.plan):
@@ -91,7 +91,7 @@ class Likelihood:
 
     def _fleet(self, table: ShardTable, shards: BoundShards) -> FleetRun:
         attempt, placement = self.attempt, placement_of(self.attempt)
-        decided = read_decisions(attempt.store, attempt.job)
+        decided = read_decisions(attempt.store, attempt.job_paths)
         model = (
             BOUND_DECISIONS.of(decided.values).model
             if decided
@@ -117,7 +117,7 @@ class Likelihood:
 
     def _keep(self, sums: BoundSums) -> dict[str, float]:
         means, curve = sums.means(), sums.curve()
-        store, job = self.attempt.store, self.attempt.job
+        store, job = self.attempt.store, self.attempt.job_paths
         decided = read_decisions(store, job)
         result = {
             "format_version": FORMAT_VERSION,

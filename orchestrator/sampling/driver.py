@@ -83,11 +83,11 @@ class SampleAttempt:
             raise BadInputError(f"job {record.job_id} is no placed sample job")
         plan = plan_shards(spec.num_samples, spec.shard_size)
         table = ShardTable(plan, straggler_floor_s=STRAGGLER_FLOOR_S)
-        shards = SampleShards(attempt.store, attempt.job)
+        shards = SampleShards(attempt.store, attempt.job_paths)
         for index in shards.indices():
             if index < len(plan):
                 table.mark_committed(index)
-        for index, key in newest_partials(attempt.store, attempt.job, attempt.number):
+        for index, key in newest_partials(attempt.store, attempt.job_paths, attempt.number):
             table.keep_partial(index, key)
         return cls(
             attempt=attempt,
@@ -101,7 +101,7 @@ class SampleAttempt:
 
     def draw(self) -> Outcome:
         """Draw what is missing and declare the set whole, or save and stop."""
-        decided = read_decisions(self.attempt.store, self.attempt.job)
+        decided = read_decisions(self.attempt.store, self.attempt.job_paths)
         with self._reader() as proof:
             if decided is not None:
                 proof.start(decided)
@@ -112,7 +112,7 @@ class SampleAttempt:
                 setup=self._setup(),
                 max_workers=self.max_workers,
                 is_stored=lambda shard: self.attempt.store.exists(
-                    self.attempt.job.shard(shard.index)
+                    self.attempt.job_paths.shard(shard.index)
                 ),
                 decide=lambda proposal: proof.start(self.attempt.decide_once(proposal)),
                 decisions=decided,
@@ -148,7 +148,7 @@ class SampleAttempt:
 
     def _model(self) -> ResolvedModel:
         """Return the model of earlier attempts, else the record's, else look for it."""
-        decided = read_decisions(self.attempt.store, self.attempt.job)
+        decided = read_decisions(self.attempt.store, self.attempt.job_paths)
         if decided is not None:
             return SET_DECISIONS.of(decided.values).model
         return self.attempt.record.model or resolve_model(self.attempt.store, self.spec.model)
@@ -167,7 +167,7 @@ class SampleAttempt:
         return Outcome(reason=reason, message=message, progress=done)
 
     def _whole(self, reader: SetReader) -> Outcome:
-        store, job = self.attempt.store, self.attempt.job
+        store, job = self.attempt.store, self.attempt.job_paths
         standing = read_manifest(store, job)
         decisions = read_decisions(store, job) or Decisions()
         manifest = reader.manifest(self.attempt.record.job_id, decisions)
@@ -209,7 +209,7 @@ class SampleAttempt:
 
     def _show(self, path: str, png: bytes) -> None:
         name = path.rpartition("/")[2]
-        self.attempt.store.put(f"{self.attempt.job.samples}{name}", png)
+        self.attempt.store.put(f"{self.attempt.job_paths.samples}{name}", png)
         self.metrics.log_image(path, png, self.spec.num_samples)
 
 

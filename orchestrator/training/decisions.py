@@ -120,7 +120,7 @@ class TrainingDecisions:
 
     def _changed(self, change: Callable[[_Values], _Values | None]) -> Decisions:
         """Change what stands until there is nothing more to change, and return it."""
-        store, key = self._attempt.store, self._attempt.job.decisions
+        store, key = self._attempt.store, self._attempt.job_paths.decisions
         while True:
             stored = store.get(key)
             fixed = decode_decisions(stored.body, key)

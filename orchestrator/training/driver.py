@@ -143,7 +143,7 @@ def _outcome(attempt: Attempt, spec: TrainJob) -> Outcome:
     """Say what the attempt came to from what is committed, not from what was done."""
     if attempt.origin.is_smoke:
         return Outcome(succeeded=True, message="smoke test passed")
-    steps = CheckpointStore(attempt.store, attempt.job).steps()
+    steps = CheckpointStore(attempt.store, attempt.job_paths).steps()
     committed = max(steps, default=0)
     if committed >= spec.training.num_steps:
         return Outcome(

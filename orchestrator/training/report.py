@@ -110,14 +110,14 @@ def final_report(
         said = {"format_version": 1, "step": state.step, "means": means, "images": draws}
         body = json.dumps({**said, "num_levels": holdout.num_levels})
         attempt.store.put(f"{attempt.paths.folder}evaluation.json", body.encode())
-    commit = CheckpointStore(attempt.store, attempt.job).find(state.step)
+    commit = CheckpointStore(attempt.store, attempt.job_paths).find(state.step)
     if commit is not None:
         metrics.log_model(
             spec.tracking.registered_model or spec.name,
             source=f"{attempt.store.uri}/{commit.folder}",
             step=state.step,
             sha256=commit.sha256,
-            tags={tags.COMMIT: f"{attempt.store.uri}/{attempt.job.checkpoint(state.step)}"},
+            tags={tags.COMMIT: f"{attempt.store.uri}/{attempt.job_paths.checkpoint(state.step)}"},
         )
     return scores
 

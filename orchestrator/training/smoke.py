@@ -64,7 +64,7 @@ def smoke_training(
 
 
 def _try_checkpoint(attempt: Attempt, state: TrainState, decided: Decisions) -> None:
-    checkpoints = CheckpointStore(attempt.store, attempt.job)
+    checkpoints = CheckpointStore(attempt.store, attempt.job_paths)
     with tempfile.TemporaryDirectory(prefix="ddpmctl-smoke-") as name:
         written, back = Path(name) / "written", Path(name) / "back"
         back.mkdir()

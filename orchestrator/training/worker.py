@@ -104,7 +104,7 @@ class TrainingWorker:
         self._scores: dict[str, float] = {}
         self._told_at = 0.0
         self._saving_step = 0
-        self._checkpoints = CheckpointStore(attempt.store, attempt.job)
+        self._checkpoints = CheckpointStore(attempt.store, attempt.job_paths)
         model = attempt.record.model
         self._inheritance = Inheritance(attempt, attempt.spec, model) if model else None
         self._decisions = TrainingDecisions(attempt, attempt.spec.training, world_size)
