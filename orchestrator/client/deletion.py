@@ -15,6 +15,7 @@ from orchestrator.client.references import references_to
 from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
 from orchestrator.jobs.inbox import Request, Verb, post_request
 from orchestrator.jobs.lookup import LAST, find_job_id
+from orchestrator.jobs.marks import drop_all_marks
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.state import GROUP_KINDS, JobRecord
@@ -125,8 +126,7 @@ def delete_job(store: ObjectStore, job_id: str) -> Removed:
         removed += delete_job(store, child.job_id)
     told = Request(job_id=job_id, verb=Verb.DELETE, attempt=record.attempt, at=store.now())
     post_request(store, told)
-    for mark in (keys.queue_marker, keys.tracking_marker, keys.notify_marker):
-        store.delete(mark(job_id))
+    drop_all_marks(store, job_id)
     remove_objects(store, store.list_objects(keys.trouble(job_id, "")))
     last = (job.spec, job.record)
     let_go_of_model(store, record.model, job_id)

@@ -17,6 +17,7 @@ from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.client.deletion import Removed, delete_job, remove_objects
 from orchestrator.client.stored_datasets import half_made
 from orchestrator.errors import JobNotFoundError
+from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import concerns_all
 from orchestrator.lifecycle.causes import headline
@@ -146,7 +147,7 @@ def _named_keys(store: ObjectStore, job: JobPaths) -> set[str]:
 
 
 def _stale_marks(store: ObjectStore, job_ids: set[str]) -> Iterator[ObjectInfo]:
-    for folder in (keys.QUEUE, keys.TRACKING, keys.NOTIFY, keys.TROUBLES):
+    for folder in (*(mark.value for mark in Mark), keys.TROUBLES):
         for info in store.list_objects(folder):
             is_old = store.now() - info.modified_at > MARKS_OLDER_THAN
             if is_old and info.key.removeprefix(folder).partition("/")[0] not in job_ids:

@@ -9,18 +9,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import islice
 
 from orchestrator.controller.group_steps import LiveGroup
 from orchestrator.errors import (
     ConditionFailedError,
     JobNotFoundError,
-    ObjectNotFoundError,
     StoreError,
 )
 from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.jobs.index import read_heartbeat
+from orchestrator.jobs.marks import Mark, drop_orphan
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import read_submitted
 from orchestrator.jobs.troubles import Troubles
@@ -28,9 +27,7 @@ from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.envelope import Origin
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
-from orchestrator.store import keys
 
-ORPHAN_AFTER = timedelta(minutes=10)
 AT_ONCE = 64
 _LOOK_AGAIN_AFTER_S = 60.0
 _THREADS = 16
@@ -111,7 +108,7 @@ class Adopter:
         try:
             asked, current = read_submitted(self._records, job_id), self._records.read(job_id)
         except JobNotFoundError:
-            self._drop_orphan(job_id)
+            drop_orphan(self._records.store, Mark.QUEUE, job_id)
             return None
         try:
             current = self._records.write(current, current.record)
@@ -123,12 +120,3 @@ class Adopter:
         # One that ended unseen goes into the index with what its attempt said last.
         said = read_heartbeat(self._records.store, current.record)
         return LiveJob(asked.spec, current, said, asked.origin)
-
-    def _drop_orphan(self, job_id: str) -> None:
-        """Forget a queue mark whose spec never came: its `submit` died in between."""
-        store, key = self._records.store, keys.queue_marker(job_id)
-        try:
-            if store.get(key).age > ORPHAN_AFTER:
-                store.delete(key)
-        except ObjectNotFoundError:
-            return  # the job was deleted meanwhile

@@ -35,6 +35,7 @@ from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests, request_keys
 from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
 from orchestrator.jobs.limits import Limits, read_limits
+from orchestrator.jobs.marks import Mark, drop_mark
 from orchestrator.jobs.queue import SNAPSHOT, read_quotas
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.troubles import Troubles
@@ -374,7 +375,7 @@ class Controller:
             self._troubles["index"].serve(job.record.job_id, partial(self._let_go, job))
 
     def _let_go(self, job: LiveJob | LiveGroup) -> None:
-        self._store.delete(keys.queue_marker(job.record.job_id))
+        drop_mark(self._store, Mark.QUEUE, job.record.job_id)
         self._jobs.pop(job.record.job_id, None)
         self._groups.let_go(job.record.job_id)
         self._curves.let_go(job.record.job_id)

@@ -17,12 +17,12 @@ from urllib.parse import SplitResult, urlsplit
 
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import live_attempts
-from orchestrator.jobs.records import RecordStore, drop_mark
+from orchestrator.jobs.marks import Mark, Marked, marked_jobs
+from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import JobRecord
-from orchestrator.store import keys
-from orchestrator.store.objects import ObjectInfo, ObjectStore
+from orchestrator.store.objects import ObjectStore
 
 TIMEOUT_S = 10.0
 GIVE_UP_AFTER = timedelta(days=1)
@@ -55,32 +55,31 @@ def notify_all(store: ObjectStore, troubles: Troubles | None = None) -> None:
         StoreError: The store does not answer.
     """
     troubles = troubles or Troubles(store, WHAT)
-    marks = list(store.list_objects(keys.NOTIFY))
-    live = live_attempts(store) if marks else {}
-    for mark in marks:
-        job_id = mark.key.removeprefix(keys.NOTIFY)
-        if job_id in live:
+    ended = list(marked_jobs(store, Mark.NOTIFY))
+    live = live_attempts(store) if ended else {}
+    for marked in ended:
+        if marked.job_id in live:
             continue
-        troubles.serve(job_id, partial(_serve, store, job_id, mark))
+        troubles.serve(marked.job_id, partial(_serve, store, marked))
 
 
-def _serve(store: ObjectStore, job_id: str, mark: ObjectInfo) -> None:
-    if _is_told(store, job_id, mark):
-        drop_mark(store, mark.key, job_id)
+def _serve(store: ObjectStore, marked: Marked) -> None:
+    if _is_told(store, marked):
+        RecordStore(store).drop_mark(marked.mark, marked.job_id)
 
 
-def _is_told(store: ObjectStore, job_id: str, mark: ObjectInfo) -> bool:
+def _is_told(store: ObjectStore, marked: Marked) -> bool:
     """Post the end of a job that has ended; tell whether nothing is left to do."""
     try:
-        return _notify(store, job_id, mark)
+        return _notify(store, marked.job_id)
     except (JobNotFoundError, BadInputError) as error:
-        if store.now() - mark.modified_at <= GIVE_UP_AFTER:
+        if store.now() - marked.put_at <= GIVE_UP_AFTER:
             return False
-        logger.warning("job=%s cannot be told of: %s", job_id, error)
+        logger.warning("job=%s cannot be told of: %s", marked.job_id, error)
         return True
 
 
-def _notify(store: ObjectStore, job_id: str, _mark: ObjectInfo) -> bool:
+def _notify(store: ObjectStore, job_id: str) -> bool:
     records = RecordStore(store)
     record, spec = records.read(job_id).record, read_submission(records, job_id)
     if not record.state.has_ended:

@@ -4,10 +4,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.jobs.inbox import Request, Verb
+from orchestrator.jobs.marks import put_all_marks
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.attempts import stopping
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
-from orchestrator.store import keys
 
 _KEPT_KEYS = 8
 # A set with a damaged shard is not what SUCCEEDED says: repair alone takes a job back from there.
@@ -51,8 +51,7 @@ def _put_marks(records: RecordStore, record: JobRecord) -> None:
     """Put the marks of a job that lives again, and of the group that it takes up with it."""
     group = "" if records.stored_spec(record.job_id).origin.at_step else record.parent
     for job_id in filter(None, (group, record.job_id)):
-        for mark in (keys.queue_marker, keys.tracking_marker, keys.notify_marker):
-            records.store.put(mark(job_id), b"{}")
+        put_all_marks(records.store, job_id)
 
 
 def _queued_again(record: JobRecord, verb: Verb, now: datetime) -> JobRecord:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,9 +11,9 @@ from orchestrator.errors import (
     JobNotFoundError,
     ObjectNotFoundError,
 )
+from orchestrator.jobs.marks import Mark, drop_mark, marked_jobs, put_first_marks
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.envelope import STORED_SPEC, StoredSpec
-from orchestrator.store import keys
 from orchestrator.store.codec import Codec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, StoredObject
@@ -82,11 +81,9 @@ class RecordStore:
         """Put a new job: its marks, then its spec; false if there is a job of that id."""
         self._guard()
         # The marks first: should this process die now, they lead to nothing and are swept away.
-        if not asked.origin.is_smoke:
-            self.store.put(keys.tracking_marker(job_id), b"{}")
-        self.store.put(keys.queue_marker(job_id), b"{}")
-        if asked.spec.get("notify") is not None:
-            self.store.put(keys.notify_marker(job_id), b"{}")
+        is_notified = asked.spec.get("notify") is not None
+        is_tracked = not asked.origin.is_smoke
+        put_first_marks(self.store, job_id, is_tracked=is_tracked, is_notified=is_notified)
         try:
             self.store.put(JobPaths(job_id).spec, STORED_SPEC.encode(asked), if_absent=True)
         except ConditionFailedError:
@@ -241,7 +238,17 @@ class RecordStore:
 
     def queued_ids(self) -> list[str]:
         """Return the ids of the jobs that have not ended."""
-        return [info.key.removeprefix(keys.QUEUE) for info in self.store.list_objects(keys.QUEUE)]
+        return [marked.job_id for marked in marked_jobs(self.store, Mark.QUEUE)]
+
+    def drop_mark(self, mark: Mark, job_id: str) -> None:
+        """Remove a mark of a job that has ended, unless it was queued again meanwhile."""
+        drop_mark(self.store, mark, job_id, lambda: self._lives(job_id))
+
+    def _lives(self, job_id: str) -> bool:
+        try:
+            return not self.read(job_id).record.state.has_ended
+        except JobNotFoundError:
+            return False
 
 
 def event_of_move(record: JobRecord) -> Event:
@@ -256,11 +263,3 @@ def event_of_move(record: JobRecord) -> Event:
         reason=record.reason,
         attempt=record.attempt,
     )
-
-
-def drop_mark(store: ObjectStore, key: str, job_id: str) -> None:
-    """Remove a mark of a job that has ended, but not of one that was queued again meanwhile."""
-    store.delete(key)
-    with suppress(JobNotFoundError):
-        if not RecordStore(store).read(job_id).record.state.has_ended:
-            store.put(key, b"{}")

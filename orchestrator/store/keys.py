@@ -94,24 +94,9 @@ def stem_of(name: str) -> str:
     return MADE_ID.sub(r"\g<name>", made_id(name, "20000101-000000", "aaaa"))
 
 
-def queue_marker(job_id: str) -> str:
-    """Key of the mark that a job has not ended."""
-    return f"{QUEUE}{job_id}"
-
-
-def tracking_marker(job_id: str) -> str:
-    """Key of the mark that MLflow has not been told everything about a job."""
-    return f"{TRACKING}{job_id}"
-
-
 def trouble(job_id: str, what: str) -> str:
     """Key of what keeps a job waiting in the background."""
     return f"{TROUBLES}{job_id}/{what}"
-
-
-def notify_marker(job_id: str) -> str:
-    """Key of the mark that the end of a job has still to be posted."""
-    return f"{NOTIFY}{job_id}"
 
 
 def inbox_request(stamp: str, job_id: str, attempt: int, verb: str) -> str:

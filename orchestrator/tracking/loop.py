@@ -4,7 +4,6 @@ import logging
 import os
 import threading
 import time
-from datetime import timedelta
 from functools import partial
 
 from orchestrator.errors import (
@@ -14,16 +13,15 @@ from orchestrator.errors import (
     TrackingError,
 )
 from orchestrator.jobs.index import live_attempts
-from orchestrator.jobs.records import drop_mark
+from orchestrator.jobs.marks import Mark, Marked, drop_orphan, marked_jobs
+from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import Troubles, concerns_all
-from orchestrator.store import keys
-from orchestrator.store.objects import ObjectInfo, ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore, open_store
 from orchestrator.tracking.carrier import TrackingCarrier
 from orchestrator.tracking.mlflow_server import open_mlflow
 
 EVERY_S = 2.0
 PAUSE_AFTER_ERROR_S = 10.0
-ORPHAN_AFTER = timedelta(minutes=10)
 
 logger = logging.getLogger(__name__)
 
@@ -77,24 +75,17 @@ def carry_all(store: ObjectStore, carrier: TrackingCarrier, troubles: Troubles) 
         StoreError: The store does not.
     """
     live = live_attempts(store)
-    for info in store.list_objects(keys.TRACKING):
-        job_id = info.key.removeprefix(keys.TRACKING)
-        if live.get(job_id) == 0:
+    for marked in marked_jobs(store, Mark.TRACKING):
+        if live.get(marked.job_id) == 0:
             continue  # it waits for its first attempt and has nothing to say
-        troubles.serve(job_id, partial(_carry, store, carrier, info, job_id))
+        troubles.serve(marked.job_id, partial(_carry, store, carrier, marked))
 
 
-def _carry(store: ObjectStore, carrier: TrackingCarrier, info: ObjectInfo, job_id: str) -> None:
+def _carry(store: ObjectStore, carrier: TrackingCarrier, marked: Marked) -> None:
     try:
-        if carrier.carry(job_id).done:
-            drop_mark(store, info.key, job_id)
+        if carrier.carry(marked.job_id).done:
+            RecordStore(store).drop_mark(marked.mark, marked.job_id)
     except ConditionFailedError:
-        logger.info("job=%s is carried by another process", job_id)
+        logger.info("job=%s is carried by another process", marked.job_id)
     except JobNotFoundError:
-        _drop_orphan(store, info)
-
-
-def _drop_orphan(store: ObjectStore, mark: ObjectInfo) -> None:
-    """Forget a mark whose spec never came: its `submit` died in between."""
-    if store.now() - mark.modified_at > ORPHAN_AFTER:
-        store.delete(mark.key)
+        drop_orphan(store, marked.mark, marked.job_id)

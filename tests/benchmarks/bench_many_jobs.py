@@ -28,6 +28,7 @@ from ddpm.config import TrainingConfig
 from orchestrator.client.submit import submit_job
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
+from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobState
 from orchestrator.specs.job import TrainJob
@@ -37,7 +38,6 @@ from orchestrator.stack.launch import Launcher
 from orchestrator.stack.parts import BUCKET, REGION, STORE_URI
 from orchestrator.stack.ports import choose_ports
 from orchestrator.stack.seaweed import STORE_PORTS, store_part, store_url
-from orchestrator.store import keys
 from orchestrator.store.objects import S3Store, open_store
 from tests.support.cluster import FakeCluster
 
@@ -113,7 +113,7 @@ def put_ended(store: S3Store, number: int) -> None:
         JobState.SUCCEEDED, at=now, message="trained 100 steps"
     )
     records.move(first, ended)
-    for key in (keys.queue_marker(job_id), keys.tracking_marker(job_id)):
+    for key in (Mark.QUEUE.key(job_id), Mark.TRACKING.key(job_id)):
         store.delete(key)
 
 

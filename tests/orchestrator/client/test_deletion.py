@@ -25,6 +25,7 @@ from orchestrator.errors import (
     TrackingError,
 )
 from orchestrator.jobs.inbox import Verb, read_requests
+from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState
 from orchestrator.specs.job import SampleJob
@@ -57,8 +58,8 @@ def put_job(store: MemoryStore, folder: Path, job_id: str, state: JobState) -> J
     )
     store.put(job.record, RECORD.encode(record))
     if state.has_ended:
-        store.delete(keys.queue_marker(job_id))
-        store.delete(keys.tracking_marker(job_id))
+        store.delete(Mark.QUEUE.key(job_id))
+        store.delete(Mark.TRACKING.key(job_id))
     files = folder / job_id
     files.mkdir()
     (files / "model.safetensors").write_bytes(b"weights")
@@ -259,10 +260,10 @@ def test_garbage_is_not_looked_for_where_a_record_cannot_be_read(store: MemorySt
 
 def test_garbage_is_an_old_upload_and_an_old_mark_without_a_job(store: MemoryStore) -> None:
     """Young ones belong to somebody who is at work."""
-    store.put(keys.queue_marker("ghost"), b"{}")
+    store.put(Mark.QUEUE.key("ghost"), b"{}")
     assert collect_garbage(store).marks.objects == 0
     store.advance(3600)
-    store.put(keys.queue_marker("newcomer"), b"{}")
+    store.put(Mark.QUEUE.key("newcomer"), b"{}")
     for hours, name in ((30, "old"), (1, "young")):
         upload = OpenUpload(f"jobs/{name}/x", name, 100)
         store.uploads[upload] = store.now() - timedelta(hours=hours)
@@ -273,8 +274,8 @@ def test_garbage_is_an_old_upload_and_an_old_mark_without_a_job(store: MemorySto
         100,
     )
     assert [upload.upload_id for upload in store.uploads] == ["young"]
-    assert store.exists(keys.queue_marker("newcomer"))
-    assert store.exists(keys.queue_marker("busy"))
+    assert store.exists(Mark.QUEUE.key("newcomer"))
+    assert store.exists(Mark.QUEUE.key("busy"))
 
 
 def test_garbage_is_what_an_interrupted_deletion_left(store: MemoryStore) -> None:

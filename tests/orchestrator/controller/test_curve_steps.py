@@ -16,6 +16,7 @@ from orchestrator.controller.loop import Controller
 from orchestrator.errors import OrchestratorError, StoreUnavailableError
 from orchestrator.jobs.curve import BEST, CurvePoint, put_point
 from orchestrator.jobs.inbox import Verb
+from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Reason
@@ -131,9 +132,9 @@ def test_the_last_checkpoint_is_evaluated_after_the_training_has_ended(
     world.step(2)
     assert world.state("t") == "SUCCEEDED"
     assert made(world) == ["t-at-10", "t-at-10-samples"]
-    assert not world.store.exists(keys.queue_marker("t"))
+    assert not world.store.exists(Mark.QUEUE.key("t"))
     evaluate(world, 10, 0.5, 200)
-    assert not world.store.exists(keys.queue_marker("t-at-10"))
+    assert not world.store.exists(Mark.QUEUE.key("t-at-10"))
 
 
 def test_the_best_checkpoint_stays_and_the_others_go(world: World, tmp_path: Path) -> None:
@@ -294,4 +295,4 @@ def test_a_retried_evaluation_does_not_take_the_training_up_again(
     world.step(1)
     assert world.state("t-at-10") == "QUEUED"
     assert world.state("t") == "SUCCEEDED"
-    assert not world.store.exists(keys.queue_marker("t"))
+    assert not world.store.exists(Mark.QUEUE.key("t"))

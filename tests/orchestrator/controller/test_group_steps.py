@@ -24,6 +24,7 @@ from orchestrator.errors import (
     StoreUnavailableError,
 )
 from orchestrator.jobs.inbox import Verb, read_requests
+from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Reason
@@ -141,7 +142,7 @@ def test_a_pipeline_runs_its_steps_in_order_and_succeeds(world: World, tmp_path:
     assert (status.state, status.done) == ("SUCCEEDED", 3)
     assert [child.state for child in status.children] == ["SUCCEEDED"] * 3
     assert states(world) == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
-    assert not world.store.exists(keys.queue_marker("g"))
+    assert not world.store.exists(Mark.QUEUE.key("g"))
     assert {job.job_id: job.parent for job in list_jobs(world.store)} == {
         "g": None, "g-a": "g", "g-b": "g", "g-c": "g",
     }  # fmt: skip

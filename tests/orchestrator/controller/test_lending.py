@@ -25,11 +25,12 @@ from orchestrator.scheduling.snapshot import Loan, Snapshot
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, SampleResources, TrainResources, WorkerRange
 from orchestrator.store.keys import JobPaths
+from tests.support.models import model_of
 from tests.support.scheduling import gang, job, node
 from tests.support.world import World, train_job
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-MODEL = {"job_id": "t", "step": 1}
+MODEL = model_of("t", 1)
 
 
 RESOURCES = ResolvedResources(min_workers=1, max_workers=3, cpus_per_worker=1, gpus_per_worker=0)

@@ -15,7 +15,8 @@ from orchestrator.controller.lease import Lease
 from orchestrator.controller.models import ModelFinder, ModelResolution
 from orchestrator.errors import AttemptSupersededError, ConditionFailedError, LeaseLostError
 from orchestrator.jobs.inbox import Verb
-from orchestrator.jobs.records import RecordStore, VersionedRecord, drop_mark
+from orchestrator.jobs.marks import Mark
+from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState, Reason
 from orchestrator.specs.job import SampleJob
@@ -47,7 +48,7 @@ def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
     assert world.state(job_id) == "SUCCEEDED"
     states = [event.state for event in world.records.events(job_id)]
     assert states == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
-    assert not world.store.exists(keys.queue_marker(job_id))
+    assert not world.store.exists(Mark.QUEUE.key(job_id))
     assert [job.state for job in list_jobs(world.store)] == ["SUCCEEDED"]
 
 
@@ -367,12 +368,12 @@ def test_a_job_is_listed_before_any_orchestrator_has_seen_it(world: World) -> No
 
 def test_a_mark_without_a_spec_is_swept_away(world: World) -> None:
     """A `submit` that died halfway leaves no half-made job."""
-    world.store.put(keys.queue_marker("ghost"), b"{}")
+    world.store.put(Mark.QUEUE.key("ghost"), b"{}")
     world.step()
     assert list_jobs(world.store) == []
     world.store.advance(3600)
     world.step()
-    assert not world.store.exists(keys.queue_marker("ghost"))
+    assert not world.store.exists(Mark.QUEUE.key("ghost"))
 
 
 @pytest.mark.parametrize("grace", [None, "soon", -1.0, float("inf")])
@@ -488,13 +489,13 @@ def test_a_retry_keeps_the_marks_that_somebody_is_just_dropping(world: World) ->
     world.step()
     request(world.store, job_id, Verb.CANCEL)
     world.step()
-    mark = keys.tracking_marker(job_id)
-    drop_mark(world.store, mark, job_id)
+    mark = Mark.TRACKING.key(job_id)
+    world.records.drop_mark(Mark.TRACKING, job_id)
     assert not world.store.exists(mark)
     request(world.store, job_id, Verb.RETRY)
     world.step()
     assert world.store.exists(mark)
-    drop_mark(world.store, mark, job_id)  # by what was read before the retry
+    world.records.drop_mark(Mark.TRACKING, job_id)  # by what was read before the retry
     assert world.store.exists(mark)
 
 

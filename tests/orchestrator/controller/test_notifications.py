@@ -11,11 +11,11 @@ import pytest
 from ddpm.config import TrainingConfig
 from orchestrator.client.submit import submit_job
 from orchestrator.controller.notifications import notify_all
+from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.job import TrainJob
 from orchestrator.specs.sections import DatasetSpec, NotifySpec
-from orchestrator.store import keys
 from tests.support.fakes import MemoryStore
 
 
@@ -79,7 +79,7 @@ def test_an_end_is_posted_once_it_has_arrived(receiver: Receiver) -> None:
     notify_all(store)
     notify_all(store)
     assert [message["id"] for message in receiver.messages] == [f"{job_id}.0.CANCELLED"]
-    assert not store.exists(keys.notify_marker(job_id))
+    assert not store.exists(Mark.NOTIFY.key(job_id))
 
 
 def test_a_post_that_failed_is_tried_again_with_the_same_id(receiver: Receiver) -> None:
@@ -114,7 +114,7 @@ def test_only_https_leaves_the_machine(
         notify_all(store)
     assert "is not https" in caplog.text
     assert "secret" not in caplog.text + str(store.objects)
-    assert not store.exists(keys.notify_marker(job_id))
+    assert not store.exists(Mark.NOTIFY.key(job_id))
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,6 @@ def test_an_address_that_is_none_silences_nobody_else(
     with caplog.at_level("INFO"):
         notify_all(store)
     assert len(receiver.messages) == 1
-    assert not store.exists(keys.notify_marker(first))
+    assert not store.exists(Mark.NOTIFY.key(first))
     assert "TYPO is not usable" in caplog.text
     assert address not in caplog.text

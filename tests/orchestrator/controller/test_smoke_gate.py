@@ -31,6 +31,7 @@ from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.smoke_gate import smoke_gate
 from orchestrator.errors import BadInputError, SmokeTestError, StoreRefusedError
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.heartbeat import OUTCOME
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.causes import reason_of
@@ -99,7 +100,7 @@ def trained(smoked: bool, store: MemoryStore) -> StateSnapshot:
     )
     list(train_steps(state, dataset(), until_step=3))
     if smoked:
-        smoke_training(attempt_of(store), state, dataset(), {"num_workers": 2}, 0)
+        smoke_training(attempt_of(store), state, dataset(), Decisions({"num_workers": 2}), 0)
         assert state.step == 3
     list(train_steps(state, dataset(), until_step=6))
     return StateSnapshot.take(state)
@@ -128,7 +129,7 @@ def test_smoke_test_passes_for_images_of_many_channels() -> None:
         image_shape=(12, 8, 8),
         compute=ComputeDecision(),
     )
-    smoke_training(attempt_of(MemoryStore()), state, fields, {"num_workers": 2}, 0)
+    smoke_training(attempt_of(MemoryStore()), state, fields, Decisions({"num_workers": 2}), 0)
     assert state.step == 0
 
 

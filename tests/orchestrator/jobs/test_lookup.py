@@ -7,6 +7,7 @@ from orchestrator.client.submit import submit_job
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.lookup import exact_job_id, find_job_id, live_job_id
+from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.group import Child, GroupJob
@@ -92,6 +93,6 @@ def test_whoever_ends_a_job_by_its_name_means_the_live_one() -> None:
     records = RecordStore(store)
     current = records.read(newer)
     records.move(current, current.record.moved_to(JobState.CANCELLED, at=store.now()))
-    store.delete(keys.queue_marker(newer))
+    store.delete(Mark.QUEUE.key(newer))
     assert live_job_id(store, "dup") == older
     assert live_job_id(store, newer) == newer

@@ -22,6 +22,7 @@ from orchestrator.errors import (
     TrackingError,
 )
 from orchestrator.jobs.inbox import Request, Verb, post_request
+from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import Troubles, read_troubles
 from orchestrator.lifecycle.outcome import Outcome
@@ -171,13 +172,13 @@ def test_other_rounds_serve_all_others_whatever_one_job_meets(error: Exception) 
         current = world.records.read(job_id)
         ended = current.record.moved_to(JobState.CANCELLED, at=world.store.now())
         world.records.move(current, ended)
-        world.store.put(keys.notify_marker(job_id), b"{}")
+        world.store.put(Mark.NOTIFY.key(job_id), b"{}")
     world.store.curse = error
     carrier = TrackingCarrier(world.store, MemoryTracking())
     carry_all(world.store, carrier, tracking_troubles(world.store, carrier))
-    assert not world.store.exists(keys.tracking_marker(GOOD))
+    assert not world.store.exists(Mark.TRACKING.key(GOOD))
     notify_all(world.store)
-    assert not world.store.exists(keys.notify_marker(GOOD))
+    assert not world.store.exists(Mark.NOTIFY.key(GOOD))
     orphan = world.store.put(f"{keys.JOBS}{GOOD}/attempts/0001/data/x", b"1")
     assert orphan
     found = collect_garbage(world.store)
