@@ -4,7 +4,6 @@ The address itself is read where the orchestrator runs and is never logged or st
 fails is tried again, so an end may arrive twice; its id tells.
 """
 
-import http.client
 import ipaddress
 import json
 import logging
@@ -13,8 +12,9 @@ import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
+from orchestrator.cluster.http_client import ask
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import live_attempts
 from orchestrator.jobs.marks import Mark, Marked, marked_jobs
@@ -119,27 +119,23 @@ def post(url_env: str, message: dict[str, object]) -> Delivery:
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
         return Delivery(is_done=True, detail=f"the address in {url_env} is not https")
     try:
-        status = _send(url, json.dumps(message).encode())
+        status = ask(
+            url.geturl(),
+            method="POST",
+            body=json.dumps(message).encode(),
+            headers={"Content-Type": "application/json"},
+            timeout_s=TIMEOUT_S,
+            reads_body=False,
+        ).status
     except ValueError:  # a host or a path that cannot be sent
         return Delivery(is_done=True, detail=f"the address in {url_env} is not usable")
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:
         return Delivery(
             is_done=False, detail=f"not delivered, tried again later ({type(error).__name__})"
         )
     if 200 <= status < 300:
         return Delivery(is_done=True, detail=f"delivered, status {status}")
     return Delivery(300 <= status < 500 and status != 429, f"refused with status {status}")
-
-
-def _send(url: SplitResult, body: bytes) -> int:
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = kind(str(url.hostname), url.port, timeout=TIMEOUT_S)
-    try:
-        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
-        return connection.getresponse().status
-    finally:
-        connection.close()
 
 
 def _is_loopback(host: str) -> bool:

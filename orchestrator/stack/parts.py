@@ -1,7 +1,6 @@
 """What all parts of the embedded stack have in common: how one is described, and reached."""
 
 import hashlib
-import http.client
 import json
 import os
 import sysconfig
@@ -9,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.cluster.http_client import ask
 from orchestrator.stack.ports import LOOPBACK
 
 BUCKET = "ddpmctl"
@@ -80,14 +80,9 @@ def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
 
 def http_get(port: int, path: str, token: str | None = None) -> tuple[int, bytes]:
     """Return status and body of a GET on loopback; the status is 0 where nobody answers."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_PROBE_TIMEOUT_S)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        connection.request(
-            "GET", path, headers={"Authorization": f"Bearer {token}"} if token else {}
-        )
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    except (OSError, http.client.HTTPException):
+        answer = ask(f"http://{LOOPBACK}:{port}{path}", headers=headers, timeout_s=_PROBE_TIMEOUT_S)
+    except OSError:
         return 0, b""
-    finally:
-        connection.close()
+    return answer.status, answer.body

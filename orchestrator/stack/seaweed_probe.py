@@ -4,9 +4,9 @@ A client of boto3 reads profiles and variables that have nothing to do with this
 over them; three signed requests need none of that.
 """
 
-import http.client
 from dataclasses import dataclass
 
+from orchestrator.cluster.http_client import ask
 from orchestrator.stack.files import StackSecrets
 from orchestrator.stack.parts import BUCKET, REGION
 from orchestrator.stack.ports import LOOPBACK
@@ -52,12 +52,10 @@ class SeaweedProbe:
         request = AWSRequest(method, f"http://{host}{path}", {"Host": host}, body)
         own = Credentials(self.secrets.access_key_id, self.secrets.secret_access_key)
         S3SigV4Auth(own, "s3", REGION).add_auth(request)
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=_TIMEOUT_S)
+        headers = dict(request.headers.items())
+        url = f"http://{host}{path}"
         try:
-            connection.request(method, path, body, dict(request.headers.items()))
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        except (OSError, http.client.HTTPException):
+            answer = ask(url, method=method, body=body, headers=headers, timeout_s=_TIMEOUT_S)
+        except OSError:
             return 0, b""
-        finally:
-            connection.close()
+        return answer.status, answer.body

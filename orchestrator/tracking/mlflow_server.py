@@ -220,7 +220,6 @@ def open_mlflow(uri: str) -> MlflowServer:
     """
     # MLflow takes seconds to import and half a gigabyte: only who carries metrics pays for that.
     import mlflow.entities
-    import requests
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
@@ -229,11 +228,10 @@ def open_mlflow(uri: str) -> MlflowServer:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     errors = (
         MlflowException,
-        requests.RequestException,
         BotoCoreError,
         ClientError,
         Boto3Error,
-        OSError,
+        OSError,  # of its HTTP client, too
     )
     try:
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -141,7 +141,10 @@ def _mlflow_options(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _get(url: str, headers: Mapping[str, str], **options: Any) -> tuple[int, bytes]:
-    """Return status and body; status 0 and the reason where nobody answers."""
+    """Return status and body; status 0 and the reason where nobody answers.
+
+    By the client that Ray and MLflow use: it goes by the same proxies and trusts the same.
+    """
     import requests
 
     try:
