@@ -1,11 +1,10 @@
 """Finds the checkpoint that a sample job draws from, or says what it waits for."""
 
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from orchestrator.artifacts.checkpoints.resolve import resolve_model
 from orchestrator.errors import (
@@ -25,7 +24,7 @@ from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.registry import registered_checkpoint
 
 ASK_AGAIN_AFTER = timedelta(seconds=15)
-_FORGET_AFTER_S = 30.0
+_FORGET_AFTER = timedelta(seconds=30)
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +71,30 @@ class _Search:
     """A look for a model, and when somebody asked for it last."""
 
     future: Future[ModelResolution]
-    asked_at: float
+    asked_at: datetime
+
+
+class _Memo:
+    """What is answered without a look until a time comes."""
+
+    def __init__(self) -> None:
+        self._told: dict[ModelRef | None, tuple[ModelResolution, datetime]] = {}
+
+    def get(self, ref: ModelRef | None, now: datetime) -> ModelResolution | None:
+        """Return what is said of a model now; None if it has to be looked for."""
+        told, until = self._told.get(ref, (None, now))
+        if told is not None and now >= until:
+            del self._told[ref]
+            return None
+        return told
+
+    def keep(self, ref: ModelRef | None, told: ModelResolution, until: datetime) -> ModelResolution:
+        """Say this until then, and return it."""
+        self._told[ref] = (told, until)
+        return told
+
+
+_ALL_REGISTERED = None  # what is said of each model that MLflow has to be asked for
 
 
 class ModelFinder:
@@ -97,44 +119,42 @@ class ModelFinder:
         self._patience_s = patience_s
         self._pool = ThreadPoolExecutor(1, "models")
         self._sought: dict[ModelRef, _Search] = {}
-        self._unreadable: dict[ModelRef, tuple[datetime, ModelResolution]] = {}
-        self._ask_again_at = datetime.min.replace(tzinfo=UTC)
+        self._memo = _Memo()
 
     def find(self, ref: ModelRef, now: datetime) -> ModelResolution:
         """Return the checkpoint that `ref` means now, or what it waits for: MLflow, if need be.
 
+        Args:
+            ref: What a job file says.
+            now: By the store's clock, like all times here.
+
         Raises:
             BadInputError: There is no such job, or it ended without a checkpoint.
         """
-        waiting = ModelResolution(waits_for="MLflow, which does not answer")
-        if ref.registered is not None and now < self._ask_again_at:
-            return waiting
-        if ref in self._unreadable:
-            until, told = self._unreadable[ref]
-            if now < until:
-                return told
-            del self._unreadable[ref]
+        told = self._memo.get(ref, now)
+        if told is None and ref.registered is not None:
+            told = self._memo.get(_ALL_REGISTERED, now)
+        if told is not None:
+            return told
         try:
-            return self._found(ref)
+            return self._found(ref, now)
         except TimeoutError:
             return ModelResolution(waits_for="its checkpoint, which is being read")
         except TrackingError as error:
             logger.warning("models wait: %s", error)
-            self._ask_again_at = now + ASK_AGAIN_AFTER
-            return waiting
+            waiting = ModelResolution(waits_for="MLflow, which does not answer")
+            return self._memo.keep(_ALL_REGISTERED, waiting, now + ASK_AGAIN_AFTER)
         except (OSError, LocalFolderError) as error:  # a full disk, a cache that is somebody else's
             why = (isinstance(error, OSError) and error.strerror) or str(error)
-            told = ModelResolution(waits_for=f"its checkpoint, which cannot be read: {why}")
-            self._unreadable[ref] = (now + ASK_AGAIN_AFTER, told)
-            return told
+            waiting = ModelResolution(waits_for=f"its checkpoint, which cannot be read: {why}")
+            return self._memo.keep(ref, waiting, now + ASK_AGAIN_AFTER)
 
-    def _found(self, ref: ModelRef) -> ModelResolution:
-        now = time.monotonic()
+    def _found(self, ref: ModelRef, now: datetime) -> ModelResolution:
         # What was found for a job that is gone says nothing of a later time.
         self._sought = {
             other: search
             for other, search in self._sought.items()
-            if not search.future.done() or now - search.asked_at <= _FORGET_AFTER_S
+            if not search.future.done() or now - search.asked_at <= _FORGET_AFTER
         }
         known = self._sought.get(ref)
         future = known.future if known else self._pool.submit(self._find, self._store, ref)

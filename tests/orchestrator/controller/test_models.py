@@ -76,3 +76,21 @@ def test_a_disk_that_takes_no_checkpoint_is_named_and_waited_for() -> None:
     assert finder.find(TRAINED, now + ASK_AGAIN_AFTER + timedelta(seconds=1)).model == model_of(
         "t", 1
     )
+
+
+def test_what_was_found_long_ago_is_looked_for_again() -> None:
+    """By the clock of the loop: the training may have gone on since its job was asked for."""
+    steps, may_end = iter((1, 2)), threading.Event()
+
+    def find(store: ObjectStore, ref: ModelRef) -> ModelResolution:
+        may_end.wait(30)
+        return ModelResolution(model_of("t", next(steps)))
+
+    finder, now = ModelFinder(MemoryStore(), find, patience_s=0.0), MemoryStore().now()
+    assert "being read" in (finder.find(TRAINED, now).waits_for or "")
+    may_end.set()
+    finder._pool.submit(int).result(30)  # so the search is over
+    later = now + timedelta(minutes=1)
+    assert finder.find(TRAINED, later).model is None
+    finder._pool.submit(int).result(30)
+    assert finder.find(TRAINED, later).model == model_of("t", 2)
