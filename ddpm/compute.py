@@ -125,6 +125,18 @@ class ComputeDecision:
             torch.backends.cuda.matmul.allow_tf32 = False
 
 
+def overwrite_gradients(network: Callable[..., Tensor]) -> set[Tensor]:
+    """Have a network's backward passes write gradients over earlier ones, where they can.
+
+    Args:
+        network: As `ComputeDecision.network` returned it.
+
+    Returns:
+        The parameters of which that is so. The gradients of the others are added to earlier ones.
+    """
+    return network.overwrite_gradients() if isinstance(network, TiledUNet) else set()
+
+
 def decide_compute(  # noqa: PLR0913  # by keyword, each a fact of its own
     *,
     precision: Precision,

@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpm.compute import ComputeDecision
+from ddpm.compute import ComputeDecision, overwrite_gradients
 from ddpm.config import TrainingConfig
-from ddpm.kernels.amx.network import TiledUNet
 from ddpm.network.dropout import seed_generators, set_dropout_keys
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.augmentation import augmented
@@ -75,8 +74,8 @@ class LossGradient:
         is_known = losses is None and not model.is_own
         self._is_captured = self._device.type == "cuda" and is_known
         self._added_to = [parameters.grads]  # by the backward passes, so zeros before them
-        if isinstance(forward, TiledUNet) and len(self._parts) == 1:
-            overwritten = forward.overwrite_gradients()
+        overwritten = overwrite_gradients(forward) if len(self._parts) == 1 else set()
+        if overwritten:
             added = (one.grad for one in model.parameters() if one not in overwritten)
             self._added_to = [parameters.extra, *(grad for grad in added if grad is not None)]
 
