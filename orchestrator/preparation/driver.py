@@ -136,7 +136,7 @@ class PrepareAttempt:
         if self.attempt.origin.is_smoke:
             raise PreparationStoppedError
         told = {"format_version": FORMAT_VERSION, "preparation": preparation.paths.preparation}
-        store.put(self.attempt.job.preparation, json.dumps(told).encode())
+        store.put(self.attempt.job_paths.preparation, json.dumps(told).encode())
         table = ShardTable(UnitPlan(preparation.plan), straggler_floor_s=STRAGGLER_FLOOR_S)
         for unit in preparation.committed():
             table.mark_committed(unit)
@@ -192,7 +192,7 @@ class PrepareAttempt:
             "labelled_sha256": ref.sha256 if ref.class_names else "",
             "source": source,
         }
-        store.put(self.attempt.job.dataset, json.dumps(told, indent=1).encode())
+        store.put(self.attempt.job_paths.dataset, json.dumps(told, indent=1).encode())
         self.metrics.log_dataset(
             source.rstrip("/").rpartition("/")[2] or "dataset",
             digest=ref.sha256,

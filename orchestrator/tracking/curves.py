@@ -11,14 +11,13 @@ from typing import Any
 from orchestrator.errors import JobNotFoundError
 from orchestrator.jobs.curve import CurvePoint, best_point, read_curve
 from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.tracked_run import tracked_run
 from orchestrator.lifecycle.curves import evaluated_steps
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.envelope import StoredSpec
-from orchestrator.store.json_objects import read_json
-from orchestrator.store.keys import JobPaths, part_id
+from orchestrator.store.keys import part_id
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking import tags
-from orchestrator.tracking.cursor import decode_cursor
 from orchestrator.tracking.lines import ModelLine
 from orchestrator.tracking.server import (
     LineRefusedError,
@@ -85,8 +84,7 @@ def _tell(
 
 def _run_of(store: ObjectStore, server: TrackingServer, training: str) -> str:
     """Return the training's run; "" where it was deleted, or is still to be made."""
-    found = read_json(store, JobPaths(training).tracking_cursor)
-    run_id = decode_cursor(found[1].body).run_id if found else ""
+    run_id = tracked_run(store, training).run_id
     return run_id if run_id and server.is_active(run_id) else ""
 
 

@@ -61,7 +61,7 @@ DDPM_ROOMS = {
     "kernels": "config network",
     "compute": "config memory network kernels",
     "baselines": "config process network",  # small models of other families, to compare with
-    "training": "config process network kernels compute baselines",
+    "training": "config process network compute baselines",
     "exchange": "config process network compute training",  # models in the forms of others
     "metrics": "config",
 }

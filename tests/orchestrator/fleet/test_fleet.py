@@ -246,15 +246,16 @@ class SlowStarter(FakeWork):
 def test_worker_that_compiles_holds_no_shard() -> None:
     """What it held would wait for its compiler, and look like a straggler's."""
     desk = SlowStarters()
-    held: list[int] = []
+    held: set[str] = set()
 
     def look(fleet: Fleet) -> None:
-        held.extend(len(fleet.table.shards_of(name)) for name in ("worker-1", "worker-2"))
+        holders = (fleet.table.workers_on(shard.index) for shard in fleet.table.plan)
+        held.update(name for names in holders for name in names)
 
     fleet, _ = fleet_of(desk, tick=look)
     fleet.run(threading.Event(), no_grace)
     desk.compiled.set()
-    assert set(held) == {0}
+    assert held == {"worker-0"}
     assert {worker for worker, _ in desk.drawn} == {"worker-0"}
 
 

@@ -11,7 +11,6 @@ from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.group import Child, GroupJob
-from orchestrator.store import keys
 from tests.support.fakes import MemoryStore
 from tests.support.world import World, train_job
 
