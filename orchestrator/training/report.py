@@ -1,8 +1,9 @@
 """What a training shows: sample grids on the way, and at the end the bound and the film strips."""
 
+import functools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from ddpm.training.flat import FlatParameters
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.images import film_strip, image_grid
+from orchestrator.artifacts.samples.labels import by_class, make_rule
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.specs.job import TrainJob
 from orchestrator.tracking import tags
@@ -68,16 +70,19 @@ class AveragedModel:
 
 
 def log_samples(spec: TrainJob, state: TrainState, metrics: MetricWriter) -> None:
-    """Draw the grid of always the same seed with the averaged weights, and log it."""
-    indices = torch.arange(spec.tracking.num_sample_images, device=state.compute.device)
-    images = draw(
-        AveragedModel(state),
-        _diffusion(state),
-        _grid_sampler(spec, state),
-        indices,
-        state.model.image_shape,
-    )
-    png = image_grid(to_uint8(images).cpu().numpy())
+    """Draw the grid of always the same seed with the averaged weights, and log it.
+
+    Of a network that knows classes each row is one class.
+    """
+    num_images, device = spec.tracking.num_sample_images, state.compute.device
+    indices, sampler = torch.arange(num_images, device=device), _grid_sampler(spec, state)
+    rule = make_rule(sampler, state.model.config.known_classes)
+    model: Callable[..., Tensor] = AveragedModel(state)
+    if rule is not None:
+        labels = torch.from_numpy(rule.of(0, num_images)).to(device)
+        model = functools.partial(model, labels=labels)
+    images = draw(model, _diffusion(state), sampler, indices, state.model.image_shape)
+    png = image_grid(*by_class(to_uint8(images).cpu().numpy(), rule))
     metrics.log_image(f"samples/step-{state.step:06d}.png", png, state.step)
 
 
