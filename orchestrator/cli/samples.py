@@ -3,12 +3,12 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from orchestrator.artifacts.images import image_grid
-from orchestrator.artifacts.samples.export import export_samples
+from orchestrator.artifacts.samples.export import ExportFormat, export_samples
 from orchestrator.artifacts.samples.verify import (
     SampleSet,
     SetReport,
@@ -75,10 +75,11 @@ def repair_command(job: str, output: Output) -> None:
 @click.option(
     "--format",
     "export_format",
-    type=click.Choice(["npz", "png", "parquet"]),
+    type=click.Choice(get_args(ExportFormat)),
     default="npz",
     show_default=True,
-    help="npz: arr_0, uint8 (N, H, W, C), the form that FID tools take.",
+    help="npz: arr_0, uint8 (N, H, W, C), the form that FID tools take, and labels as arr_1; "
+    "png-by-class: a folder for each class.",
 )
 @click.option("--output", "--to", "path", type=TargetPath(None), required=True)
 @click.option("--overwrite", is_flag=True, help="Replace what stands at the path.")

@@ -8,6 +8,7 @@ import numpy as np
 
 from ddpm.config import SamplingConfig
 from orchestrator.artifacts.datasets.ingest import ingest
+from orchestrator.artifacts.samples.labels import LabelRule
 from orchestrator.artifacts.samples.manifest import SetReader, put_manifest
 from orchestrator.artifacts.samples.shards import (
     Pixels,
@@ -15,6 +16,7 @@ from orchestrator.artifacts.samples.shards import (
     ShardCommit,
     encode_shard,
     hash_bytes,
+    hash_labels,
     hash_pixels,
     origin_of,
 )
@@ -30,9 +32,16 @@ DECISIONS = Decisions({"model": asdict(model_of("t")), "sampling": {"seed": 0}})
 
 
 def put_set(
-    store: MemoryStore, job_id: str, pixels: Pixels, shard_size: int, *, whole: bool = True
+    store: MemoryStore,
+    job_id: str,
+    pixels: Pixels,
+    shard_size: int,
+    *,
+    whole: bool = True,
+    rule: LabelRule | None = None,
 ) -> None:
     """Put a sample job whose set holds some images; not whole: without its manifest."""
+    decisions = Decisions({**DECISIONS.values, **({"labels": rule.to_json()} if rule else {})})
     paths = JobPaths(job_id)
     spec = SampleJob(
         kind="sample",
@@ -43,19 +52,27 @@ def put_set(
         shard_size=shard_size,
     )
     store.put(paths.spec, spec.model_dump_json().encode())
-    store.put(paths.decisions, DECISIONS.encode())
+    store.put(paths.decisions, decisions.encode())
     shards, plan = SampleShards(store, paths), plan_shards(len(pixels), shard_size)
     for shard in plan:
-        shards.commit(_put(store, paths, shard, pixels[shard.start : shard.stop]))
+        shards.commit(_put(store, paths, shard, pixels[shard.start : shard.stop], decisions, rule))
     if whole:
-        reader = SetReader(shards, plan, origin_of(DECISIONS), num_first=1)
+        reader = SetReader(shards, plan, origin_of(decisions), num_first=1, rule=rule)
         for shard in plan:
             reader.read(shard.index)
-        put_manifest(store, paths, reader.manifest(paths.job_id, DECISIONS))
+        put_manifest(store, paths, reader.manifest(paths.job_id, decisions))
 
 
-def _put(store: MemoryStore, paths: JobPaths, shard: Shard, pixels: Pixels) -> ShardCommit:
-    body = encode_shard(pixels, shard.start, "npy")
+def _put(
+    store: MemoryStore,
+    paths: JobPaths,
+    shard: Shard,
+    pixels: Pixels,
+    decisions: Decisions,
+    rule: LabelRule | None,
+) -> ShardCommit:
+    labels = None if rule is None else rule.of(shard.start, shard.stop)
+    body = encode_shard(pixels, shard.start, "npy", labels)
     key = f"{paths.attempt(1).data(str(shard.index))}shard-{shard.index:06d}.npy"
     store.put(key, body)
     height, width, channels = pixels.shape[1:]
@@ -69,10 +86,11 @@ def _put(store: MemoryStore, paths: JobPaths, shard: Shard, pixels: Pixels) -> S
         pixel_sha256=hash_pixels(pixels),
         image_shape=(height, width, channels),
         format="npy",
-        origin=origin_of(DECISIONS),
+        origin=origin_of(decisions),
         attempt=1,
         worker="1-worker-0",
         seconds=1.0,
+        labels_sha256="" if labels is None else hash_labels(labels.tolist()),
     )
 
 

@@ -6,18 +6,23 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from orchestrator.artifacts.images import encode_png
+from orchestrator.artifacts.samples.labels import NO_CLASS, LabelRule
 from orchestrator.artifacts.samples.verify import SampleSet
 from orchestrator.errors import BadInputError
 from orchestrator.store.objects import ObjectStore
 
-ExportFormat = Literal["npz", "png", "parquet"]
+ExportFormat = Literal["npz", "png", "png-by-class", "parquet"]
+_FOLDERS = ("png", "png-by-class")
+_NO_CLASS_FOLDER = "no-class"
 _NPZ_TIME = (1980, 1, 1, 0, 0, 0)
+_FOLDER_NAME = re.compile(r"[^\W_.-][^/\\\x00-\x1f]{0,99}")  # of any language's letters
 _EXPORTED_PNG = re.compile(r"\d{9,}\.png")
 
 
@@ -35,17 +40,18 @@ def export_samples(
         store: Where the set is.
         job_id: The sample job.
         export_format: "npz" has `arr_0`, (N, H, W, C) uint8, as FID tools take it, and the
-            labels as `arr_1`, where there are some; "png" is a folder of files named by index;
-            "parquet" has the columns `index`, `png` and, with labels, `label`.
-        output: The file, or for "png" the folder. It appears only when it is whole.
+            labels as `arr_1`, where there are some; "png" is a folder of files named by index,
+            "png-by-class" has a folder of such files for each class, as data sets are often laid
+            out; "parquet" has the columns `index`, `png` and, with labels, `label`.
+        output: The file, or for both of "png" the folder. It appears only when it is whole.
         overwrite: Replace what is there.
 
     Returns:
         Number of images.
 
     Raises:
-        BadInputError: The set is not whole, `output` cannot be written, or there is something
-            that is not to be replaced.
+        BadInputError: The set is not whole or has no labels to sort by, `output` cannot be
+            written, or there is something that is not to be replaced.
         ShardDamagedError: A shard is not what was committed.
     """
     output = Path(os.path.abspath(output))  # noqa: PTH100 - a link stays one, `..` does not
@@ -72,12 +78,25 @@ def _check_target(output: Path, export_format: ExportFormat, overwrite: bool) ->
         raise BadInputError(f"{output} exists; choose another --output, or pass --overwrite")
     if not output.is_dir():
         return
-    is_export = all(_EXPORTED_PNG.fullmatch(path.name) for path in output.iterdir())
-    if export_format != "png" or output.is_symlink() or output == Path.cwd() or not is_export:
+    if (
+        export_format not in _FOLDERS
+        or output.is_symlink()
+        or output == Path.cwd()
+        or not _is_export(output)
+    ):
         raise BadInputError(
             f"{output} is a folder, and no export of png that --overwrite could replace; "
             "choose another --output"
         )
+
+
+def _is_export(folder: Path) -> bool:
+    """Tell whether a folder holds what an export of png wrote, and nothing else."""
+    return all(
+        _EXPORTED_PNG.fullmatch(path.name)
+        or (path.is_dir() and all(_EXPORTED_PNG.fullmatch(one.name) for one in path.iterdir()))
+        for path in folder.iterdir()
+    )
 
 
 def _replace(output: Path, part: Path) -> None:
@@ -124,6 +143,28 @@ def _write_pngs(samples: SampleSet, part: Path) -> None:
             (part / f"{index:09d}.png").write_bytes(encode_png(image))
 
 
+def _write_class_folders(samples: SampleSet, part: Path) -> None:
+    if samples.rule is None:
+        raise BadInputError("the set has no labels to sort by: export it as png")
+    part.mkdir()
+    folders = _class_folders(samples.rule)
+    for commit, pixels in samples.verified_shards():
+        labels = samples.rule.of(commit.start, commit.stop).tolist()
+        for index, label, image in zip(count(commit.start), labels, pixels, strict=False):
+            folder = part / folders[label]
+            folder.mkdir(exist_ok=True)
+            (folder / f"{index:09d}.png").write_bytes(encode_png(image))
+
+
+def _class_folders(rule: LabelRule) -> dict[int, str]:
+    """Return the folder of each class: its name, or its number where that can be no folder's."""
+    names = [*rule.class_names]
+    fits = len({name.casefold() for name in (*names, _NO_CLASS_FOLDER)}) == len(names) + 1
+    fits = fits and all(_FOLDER_NAME.fullmatch(name) for name in names)
+    folders = dict(enumerate(names if fits else map(str, range(len(names)))))
+    return {**folders, NO_CLASS: _NO_CLASS_FOLDER}
+
+
 def _write_parquet(samples: SampleSet, part: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -146,5 +187,6 @@ def _write_parquet(samples: SampleSet, part: Path) -> None:
 _WRITERS: Mapping[ExportFormat, Callable[[SampleSet, Path], None]] = {
     "npz": _write_npz,
     "png": _write_pngs,
+    "png-by-class": _write_class_folders,
     "parquet": _write_parquet,
 }
