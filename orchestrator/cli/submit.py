@@ -15,6 +15,7 @@ from orchestrator.cli.output import Output, exit_code_of, output_option
 from orchestrator.cli.terminal import job_text
 from orchestrator.client.describe import describe_plan
 from orchestrator.client.ensure import ensure_running
+from orchestrator.client.outlook import outlook_of
 from orchestrator.client.owner import user_name
 from orchestrator.client.plan import plan_of
 from orchestrator.client.prepare import check_sources, prepared
@@ -101,6 +102,11 @@ def submit_command(
     ]
     # The status costs seven requests, which the text does not need.
     found = [job_status(store, one.job_id) for one in submissions] if output.as_json else [None]
+    outlook = [line for job_file in ready for line in outlook_of(store, job_file.spec)]
+    if output.as_json:
+        for line in outlook:
+            output.say(line)
+    told += [f"  {line}" for line in outlook]
     page = around.mlflow_page()
     told += [f"  follow it: ddpmctl wait {submissions[-1].job_id}"]
     told += [f"  its run:   {page}"] if page else []

@@ -99,6 +99,7 @@ def state_text(job: ListedJob | ChildEntry) -> str:
             notes.append("waits in the background")
         if job.position:
             notes.append(f"#{job.position} in line")
+        notes += [job.outlook] if job.outlook else []
     return f"{job.state} ({', '.join(notes)})" if notes else str(job.state)
 
 

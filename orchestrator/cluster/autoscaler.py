@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from orchestrator.errors import BadInputError
-from orchestrator.scheduling.demand import MOST_PROMISED
+from orchestrator.scheduling.promised import MOST_PROMISED
 from orchestrator.scheduling.snapshot import NodeType
 
 VARIABLE = "DDPMCTL_NODE_TYPES"

@@ -43,7 +43,8 @@ from orchestrator.lifecycle.allowance import must_pause
 from orchestrator.lifecycle.attempts import must_move
 from orchestrator.lifecycle.state import JobState, Lending
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.demand import promised_nodes
+from orchestrator.scheduling.outlook import outlooks
+from orchestrator.scheduling.promised import promised_nodes
 from orchestrator.scheduling.snapshot import (
     NodeCapacity,
     NodeType,
@@ -105,6 +106,7 @@ class Controller:
         self._spent: Mapping[str, str] = {}
         self.measures = Measures()
         self._positions: dict[str, int] = {}
+        self._outlooks: Mapping[str, str] = {}
         self._requests_seen: set[str] = set()
         self._shown = b""
 
@@ -133,10 +135,11 @@ class Controller:
         self._lease.renew()
         nodes = self._cluster.nodes()
         self._lease.guard()
-        self._board.show(nodes, [job.record for job in self._jobs.values()], self._store.now())
+        types, now = self._cluster.node_types(), self._store.now()
+        self._board.show(nodes, [job.record for job in self._jobs.values()], types, now)
         self._pause()
         self._leave(frozenset(node.node_id for node in nodes if node.is_draining))
-        self._schedule(nodes)
+        self._schedule(nodes, types)
         self._lend(nodes)
         self.measures.look(list(self._jobs.values()), nodes, self._store.now())
         self._write_index()
@@ -270,9 +273,8 @@ class Controller:
         if must_move(job.record, leaving):  # it may have been read anew
             job.current = self._control.move_away(job.current, leaving)
 
-    def _schedule(self, nodes: list[NodeCapacity]) -> None:
+    def _schedule(self, nodes: list[NodeCapacity], types: Sequence[NodeType]) -> None:
         queued = [job for job in self._jobs.values() if job.record.state is JobState.QUEUED]
-        types = self._cluster.node_types()
         if not queued and not types:
             return
         seen = [*nodes, *promised_nodes(types, nodes)]  # what "auto" counts with
@@ -315,7 +317,7 @@ class Controller:
         if body != self._shown:
             self._lease.guard()
             self._store.put(keys.SNAPSHOT, body)
-            self._shown = body
+            self._shown, self._outlooks = body, outlooks(snapshot)
 
     def _settle(self, nodes: Sequence[NodeCapacity]) -> None:
         """Settle what the queued jobs need; who is in trouble is left out of this round."""
@@ -383,4 +385,5 @@ class Controller:
     def _entry(self, job: LiveJob | LiveGroup) -> IndexEntry:
         is_queued = job.record.state is JobState.QUEUED
         position = self._positions.get(job.record.job_id) if is_queued else None
-        return index_entry(job.record, job.said, position)
+        outlook = self._outlooks.get(job.record.job_id, "") if is_queued else ""
+        return index_entry(job.record, job.said, position, outlook)

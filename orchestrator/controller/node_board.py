@@ -5,7 +5,7 @@ from datetime import datetime
 
 from orchestrator.jobs.nodes import NODES, AvoidedBy, NodeEntry, NodeList
 from orchestrator.lifecycle.state import JobRecord
-from orchestrator.scheduling.snapshot import NodeCapacity
+from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
 from orchestrator.store import keys
 from orchestrator.store.objects import ObjectStore
 
@@ -19,22 +19,28 @@ class NodeBoard:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._shown: tuple[NodeEntry, ...] | None = None
+        self._shown: tuple[tuple[NodeEntry, ...], tuple[NodeType, ...]] | None = None
 
     def show(
-        self, nodes: Iterable[NodeCapacity], records: Sequence[JobRecord], now: datetime
+        self,
+        nodes: Iterable[NodeCapacity],
+        records: Sequence[JobRecord],
+        types: Sequence[NodeType],
+        now: datetime,
     ) -> None:
         """Write the list down unless it stands there already.
 
         Args:
             nodes: As Ray sees them.
             records: The jobs that have not ended.
+            types: What the autoscaler may start.
             now: By the store's clock.
         """
-        entries = node_entries(nodes, records)
-        if entries != self._shown:
-            self._store.put(keys.NODES, NODES.encode(NodeList(at=now, nodes=entries)))
-            self._shown = entries
+        seen = node_entries(nodes, records), tuple(types)
+        if seen != self._shown:
+            entries = NodeList(at=now, nodes=seen[0], types=seen[1])
+            self._store.put(keys.NODES, NODES.encode(entries))
+            self._shown = seen
 
 
 def node_entries(

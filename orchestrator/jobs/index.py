@@ -47,6 +47,7 @@ class IndexEntry:
         step: Its name within that group.
         owner: Who submitted it.
         position: Its place in the queue.
+        outlook: "never" where no node will ever do, "waits for nodes to start"; "" else.
         attempt: Number of the current or last attempt.
         submitted_at: When it was submitted.
         changed_at: When it came into its state.
@@ -74,6 +75,7 @@ class IndexEntry:
     step: str | None = None
     owner: str = ""
     position: int | None = None
+    outlook: str = ""
     attempt: int = 0
     submitted_at: datetime
     changed_at: datetime
@@ -111,6 +113,7 @@ def index_entry(
     record: JobRecord,
     said: Heartbeat | GroupProgress | None = None,
     position: int | None = None,
+    outlook: str = "",
 ) -> IndexEntry:
     """Return what the index tells of a job.
 
@@ -118,6 +121,7 @@ def index_entry(
         record: What happened to it.
         said: What its attempt said last; of a group, how far it is.
         position: Its place in the queue.
+        outlook: Whether it can start at all, where that is in question.
     """
     last = record.attempts[-1] if record.attempts else None
     # An attempt that goes on from what is committed says so only once it has begun.
@@ -140,6 +144,7 @@ def index_entry(
         step=record.step or None,
         owner=record.owner,
         position=position,
+        outlook=outlook,
         attempt=record.attempt,
         submitted_at=record.submitted_at,
         changed_at=record.changed_at,

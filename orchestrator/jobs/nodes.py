@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.scheduling.snapshot import NodeType
 from orchestrator.store import keys
 from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore
@@ -65,10 +66,12 @@ class NodeList:
     Attributes:
         at: When they came to look as they do, by the store's clock.
         nodes: In order of host and id.
+        types: What the cluster's autoscaler may start.
     """
 
     at: datetime
     nodes: tuple[NodeEntry, ...]
+    types: tuple[NodeType, ...] = ()
 
 
 NODES = Codec(NodeList, "list of nodes")

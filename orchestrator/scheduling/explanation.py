@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from orchestrator.counts import counted, plural
 from orchestrator.errors import JobNotFoundError
 from orchestrator.scheduling.decide import asks_of, decide, kept_for
-from orchestrator.scheduling.demand import promised_nodes
 from orchestrator.scheduling.forecast import estimated_start
 from orchestrator.scheduling.ledger import Ask, NodeLedger, QuotaLedger
 from orchestrator.scheduling.matching import why_unsuited
 from orchestrator.scheduling.placement import UNITS
+from orchestrator.scheduling.promised import promised_nodes
 from orchestrator.scheduling.snapshot import (
     NodeCapacity,
     Preempt,
@@ -21,15 +20,7 @@ from orchestrator.scheduling.snapshot import (
     Start,
     in_line,
 )
-
-
-class Verdict(StrEnum):
-    """Whether a job can start."""
-
-    STARTS_NEXT = "starts next"
-    NOT_NOW = "not now"
-    WAITS_FOR_NODES = "waits for nodes to start"
-    NEVER = "never"
+from orchestrator.scheduling.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

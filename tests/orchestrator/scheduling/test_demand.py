@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.demand import Bundle, demand, promised_nodes, with_promised
-from orchestrator.scheduling.explanation import Verdict, explain
+from orchestrator.scheduling.demand import Bundle, demand, with_promised
+from orchestrator.scheduling.explanation import explain
+from orchestrator.scheduling.promised import promised_nodes
 from orchestrator.scheduling.snapshot import NodeType, Snapshot, started_job
+from orchestrator.scheduling.verdict import Verdict
 from tests.support.scheduling import Cluster, clusters, gang, job, node
 
 NOW = 1000.0

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.explanation import Verdict, explain
+from orchestrator.scheduling.explanation import explain
 from orchestrator.scheduling.snapshot import Snapshot
+from orchestrator.scheduling.verdict import Verdict
 from tests.support.scheduling import Cluster, job, node, starts, victims
 
 NOW = 1000.0

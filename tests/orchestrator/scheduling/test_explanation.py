@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 
 from orchestrator.errors import JobNotFoundError
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.explanation import Verdict, explain
+from orchestrator.scheduling.explanation import explain
 from orchestrator.scheduling.snapshot import Start
+from orchestrator.scheduling.verdict import Verdict
 from tests.support.scheduling import Cluster, clusters, job, node
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.explanation import Verdict, explain
+from orchestrator.scheduling.explanation import explain
 from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot
+from orchestrator.scheduling.verdict import Verdict
 from tests.support.scheduling import Cluster, gang, job, node, starts, victims
 
 NOW = 1000.0
