@@ -96,6 +96,18 @@ def submit_command(
     submissions = _submit_all(around, ready, how, output)
     if stay or with_logs:
         sys.exit(_wait_for_all(around, submissions, with_logs, output))
+    _tell(around, ready, submissions, how, output)
+
+
+def _tell(
+    around: Surroundings,
+    ready: Sequence[JobFile],
+    submissions: Sequence[Submission],
+    how: _How,
+    output: Output,
+) -> None:
+    """Say what was queued, and what it waits for where the nodes that are there won't do."""
+    store = around.store
     told = [
         f"{one.job_id} {'queued' if one.is_new else 'exists already, with the same spec'}"
         for one in submissions
