@@ -7,9 +7,11 @@ import click
 
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
-from orchestrator.client.deletion import Removed, delete_job, find_deletable
+from orchestrator.client.deletion import Removed, delete_job, end_evaluations, find_deletable
 from orchestrator.client.describe import bytes_text
+from orchestrator.client.ensure import ensure_running
 from orchestrator.client.garbage import Garbage, collect_garbage
+from orchestrator.client.status import job_status
 from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
@@ -22,15 +24,20 @@ from orchestrator.errors import BadInputError
 def delete_command(job: str, yes: bool, output: Output) -> None:
     """Remove an ended job and all that it wrote; JOB is an id, or a name (its newest job).
 
-    The jobs of a pipeline or a sweep go with it, and the evaluations of a training's checkpoints.
+    The jobs of a pipeline or a sweep go with it, and the evaluations of a training's checkpoints,
+    which are cancelled first where they live.
     A job is kept while a sample set or a registered model refers to its checkpoints. Its MLflow run
     and its data set stay.
     """
-    store = surroundings(output.say, Start.AGAIN).store
+    around = surroundings(output.say, Start.AGAIN)
+    store = around.store
     job_id, *members = find_deletable(store, job)
     named = f"{job_id} and its {counted(len(members), 'job')}" if members else job_id
     if not yes and sys.stdin.isatty() and not click.confirm(f"delete {named}?", err=True):
         raise BadInputError(f"{job_id} was not deleted")
+    if live := [one for one in members if not job_status(store, one).state.has_ended]:
+        ensure_running(around, output.say)
+        end_evaluations(store, live)
     removed = delete_job(store, job_id)
     told = {"job_id": job_id, "jobs": members, **asdict(removed)}
     output.result(told, f"{named} deleted: {_text(removed)}")

@@ -12,8 +12,9 @@ from functools import partial
 
 from orchestrator.artifacts.checkpoints.references import let_go_of_model
 from orchestrator.client.references import references_to
+from orchestrator.client.status import follow, request
 from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
-from orchestrator.jobs.inbox import Request, Verb, post_request
+from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
 from orchestrator.jobs.lookup import LAST, find_job_id
 from orchestrator.jobs.marks import drop_all_marks
 from orchestrator.jobs.records import RecordStore
@@ -29,6 +30,7 @@ from orchestrator.store.objects import ObjectInfo, ObjectStore
 
 _THREADS = 16
 _NAMED = 3
+_MARGIN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,19 @@ class Removed:
         return Removed(self.objects + other.objects, self.size_bytes + other.size_bytes)
 
 
+def _ends_in_time(store: ObjectStore, job_id: str) -> bool:
+    *_, last = follow(store, job_id, DEFAULT_GRACE_S + _MARGIN_S)
+    return last.state.has_ended
+
+
 def find_deletable(
     store: ObjectStore,
     job: str,
     references: Callable[[ObjectStore, Sequence[str]], list[str]] = references_to,
 ) -> list[str]:
     """Return the id of a job, given by id or name, and after it the ids of the jobs that go too.
+
+    Evaluations of a training's checkpoints may still live: see `end_evaluations`.
 
     Raises:
         JobNotFoundError: There is none.
@@ -66,8 +75,9 @@ def find_deletable(
     ids = [member.job_id for member in members]
     if record.deleted_at is not None:
         return ids
+    trainings = {member.job_id for member in members if member.kind not in GROUP_KINDS}
     for member in members:
-        if not member.state.has_ended:
+        if not member.state.has_ended and member.parent not in trainings:
             raise OrchestratorError(
                 f"job {member.job_id} is {member.state}; only ended jobs can be deleted: "
                 f"`ddpmctl cancel {member.job_id}` first"
@@ -78,6 +88,30 @@ def find_deletable(
         named = ", ".join(found[:_NAMED])
         raise OrchestratorError(f"{named}{more} refers to job {job_id}; delete that first")
     return ids
+
+
+def end_evaluations(
+    store: ObjectStore,
+    job_ids: Iterable[str],
+    has_ended: Callable[[ObjectStore, str], bool] = _ends_in_time,
+) -> None:
+    """Cancel what still lives of the jobs that go with a training, and wait for its end.
+
+    Args:
+        store: Where they are.
+        job_ids: As `find_deletable` returned them.
+        has_ended: Waits for one, and tells whether it has ended.
+
+    Raises:
+        OrchestratorError: One does not end.
+    """
+    records = RecordStore(store)
+    living = [one for one in job_ids if not records.read(one).record.state.has_ended]
+    for job_id in living:
+        request(store, job_id, Verb.CANCEL)
+    for job_id in living:
+        if not has_ended(store, job_id):
+            raise OrchestratorError(f"job {job_id} was cancelled and has not ended; try again")
 
 
 def _family(store: ObjectStore, record: JobRecord) -> list[JobRecord]:

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.cli.listing import job_table
-from orchestrator.client.deletion import delete_job, find_deletable
+from orchestrator.client.deletion import delete_job, end_evaluations, find_deletable
 from orchestrator.client.describe import describe_job
 from orchestrator.client.status import job_status, list_jobs, request
 from orchestrator.client.submit import submit_job
@@ -245,20 +245,35 @@ def test_what_fails_lets_go_of_its_checkpoint(world: World, tmp_path: Path) -> N
     assert world.state("t") == "RUNNING"
 
 
-def test_deleting_the_training_takes_its_evaluations_along(world: World, tmp_path: Path) -> None:
-    """None of them may live any more."""
+def test_deleting_the_training_ends_its_evaluations_and_takes_them_along(
+    world: World, tmp_path: Path
+) -> None:
+    """Nobody should have to name each of them; a training itself is not ended by a deletion."""
+
+    def nobody_else(store: object, ids: object) -> list[str]:
+        return []
+
     begin(world)
+    commit(world, 4, tmp_path)
+    world.step(2)
+    with pytest.raises(OrchestratorError, match="job t is RUNNING"):
+        find_deletable(world.store, "t", nobody_else)
     commit(world, 10, tmp_path)
     world.end("t", Outcome(succeeded=True, progress=10))
     world.step(2)
-    with pytest.raises(OrchestratorError, match="t-at-10 is QUEUED"):
-        find_deletable(world.store, "t", lambda store, ids: [])
-    evaluate(world, 10, 0.5, 200)
-    assert find_deletable(world.store, "t", lambda store, ids: []) == [
-        "t",
-        "t-at-10",
-        "t-at-10-samples",
-    ]
+    ids = find_deletable(world.store, "t", nobody_else)
+    steps = ("t-at-10", "t-at-10-samples", "t-at-4", "t-at-4-samples")
+    assert sorted(ids) == sorted(("t", *steps))
+
+    def steps_on(store: object, job_id: str) -> bool:
+        world.step()
+        if world.state(job_id) == "STOPPING":
+            world.end(job_id, Outcome(stopped=True))
+            world.step(2)
+        return world.record(job_id).state.has_ended
+
+    end_evaluations(world.store, ids, steps_on)
+    assert {world.state(job_id) for job_id in steps} == {"CANCELLED"}
     delete_job(world.store, "t")
     world.step(2)
     assert world.store.list_folders(keys.JOBS) == []
