@@ -11,9 +11,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from orchestrator.cluster.autoscaler import VARIABLE, parse_node_types
+from tests.support.kustomize import rendered
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "infra" / "kubernetes"
+WITH_GPUS = ("gpu", "spot", "autoscaling")
 NAME_AT_MOST = 53  # ray-operator's validation of cluster names
 PLAIN = [path for path in sorted(FOLDER.rglob("*.yaml")) if path.name != "kustomization.yaml"]
 
@@ -22,8 +24,8 @@ def _documents(path: Path) -> list[Any]:
     return list(YAML(typ="safe").load_all(path.read_text("utf-8")))
 
 
-CLUSTER: dict[str, Any] = _documents(FOLDER / "raycluster.yaml")[0]
-SETTINGS: dict[str, str] = _documents(FOLDER / "settings.yaml")[0]["data"]
+CLUSTER: dict[str, Any] = _documents(FOLDER / "base/raycluster.yaml")[0]
+SETTINGS: dict[str, str] = _documents(FOLDER / "base/settings.yaml")[0]["data"]
 GPU_GROUP: dict[str, Any] = _documents(FOLDER / "overlays/gpu/group.yaml")[0][0]["value"]
 
 
@@ -130,6 +132,31 @@ def test_the_store_is_started_as_in_the_compose_file() -> None:
     ]
     command = store["spec"]["template"]["spec"]["containers"][0]["command"]
     assert command == compose["services"]["store"]["command"]
+
+
+KUSTOMIZATIONS = [path.parent for path in sorted(FOLDER.rglob("kustomization.yaml"))]
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda path: path.name)
+def test_no_overlay_lies_in_what_it_is_laid_over(folder: Path) -> None:
+    """Kustomize calls that a cycle and renders nothing."""
+    (kustomization,) = _documents(folder / "kustomization.yaml")
+    for resource in kustomization["resources"]:
+        below = (folder / resource).resolve()
+        assert below.exists()
+        assert below not in (folder, *folder.parents)
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda path: path.name)
+def test_kustomize_renders_each_overlay(folder: Path) -> None:
+    """Its own rules (patches that meet nothing, cycles, names) are checked by nobody else."""
+    objects = {(one["kind"], one["metadata"]["name"]): one for one in rendered(folder)}
+    cluster = objects["RayCluster", "ddpmctl"]["spec"]
+    image = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["image"]
+    assert image == "registry.example.com/ddpmctl:0.1.0"
+    assert {one["metadata"].get("namespace", "ddpmctl") for one in objects.values()} == {"ddpmctl"}
+    groups = [group["groupName"] for group in cluster["workerGroupSpecs"]]
+    assert groups == (["cpu", "gpu"] if folder.name in WITH_GPUS else ["cpu"])
 
 
 @pytest.mark.parametrize("path", PLAIN, ids=lambda path: str(path.relative_to(FOLDER)))
