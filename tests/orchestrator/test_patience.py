@@ -64,7 +64,7 @@ def test_a_worker_that_others_wait_for_and_that_does_not_leave_is_ended(
 ) -> None:
     """One that hangs would keep its room, and a job would wait for it for ever."""
     ended: list[Any] = []
-    monkeypatch.setattr(pool_module.ray, "kill", ended.append)
+    monkeypatch.setattr("orchestrator.fleet.pool.ray.kill", ended.append)
     pool = WorkerPool(Desk(), PoolPlan(nodes=("a",), max_workers=3, cpus=1.0))
     now = time.monotonic()
     for rank, leave_by in enumerate((None, now + 60.0, now - 1.0)):

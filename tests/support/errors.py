@@ -31,7 +31,8 @@ def our_error_classes() -> list[type[Exception]]:
     """Return all classes below `OrchestratorError`, and those of the mathematics."""
     for module in pkgutil.walk_packages(orchestrator.__path__, "orchestrator."):
         importlib.import_module(module.name)
-    maths = [c for _, c in inspect.getmembers(ddpm.errors, inspect.isclass)]
+    found = (c for _, c in inspect.getmembers(ddpm.errors, inspect.isclass))
+    maths = [c for c in found if issubclass(c, Exception)]
     return [OrchestratorError, *subclasses(OrchestratorError), ConfigError, *maths]
 
 

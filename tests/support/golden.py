@@ -68,7 +68,7 @@ def _order() -> str:
 
 def _spacings() -> str:
     grids = [
-        sampling_timesteps(SamplingConfig(num_steps=steps, spacing=spacing), 1000)  # type: ignore[arg-type]
+        sampling_timesteps(SamplingConfig(num_steps=steps, spacing=spacing), 1000)
         for steps in (1, 10, 50, 1000)
         for spacing in ("linear", "quadratic")
         if (steps, spacing) != (1000, "quadratic")

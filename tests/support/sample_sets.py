@@ -99,6 +99,9 @@ def put_dataset(
 ) -> str:
     """Take some images, perhaps with their classes, into a store; return the data set's hash."""
     path = folder / "images.npz"
-    np.savez(path, images=pixels, **({"labels": np.array(labels)} if labels else {}))
+    if labels:
+        np.savez(path, images=pixels, labels=np.array(labels))
+    else:
+        np.savez(path, images=pixels)
     mode = "auto" if labels else "none"
     return ingest(str(path), store, folder / "cache", labels=mode).sha256

@@ -22,7 +22,8 @@ def maps_of_images(images: Tensor) -> Maps:
 def images_of_maps(values: Tensor) -> Tensor:
     """Return the values of maps as images (B, C, H, W) float32."""
     height, width = values.shape[2:4]
-    return pixels_of_tiles(values).float().transpose(1, 2).unflatten(2, (height, width))
+    flat = pixels_of_tiles(values).float().transpose(1, 2)
+    return flat.reshape(*flat.shape[:2], height, width)
 
 
 def relative_error(ours: Tensor, expected: Tensor) -> float:

@@ -62,7 +62,7 @@ def copied_by_half(store: MemoryStore, calls: int) -> Elsewhere:
     failing = FaultyStore(target, calls, dead=True)
     failing.address, failing.uri = target.address, target.uri  # type: ignore[attr-defined]
     with pytest.raises(StoreUnavailableError):
-        copy_store(store, failing)  # type: ignore[arg-type]
+        copy_store(store, failing)
     return target
 
 

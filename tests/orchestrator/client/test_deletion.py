@@ -27,7 +27,7 @@ from orchestrator.errors import (
 from orchestrator.jobs.inbox import Verb, read_requests
 from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RECORD, RecordStore
-from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState
+from orchestrator.lifecycle.state import AttemptRecord, JobState
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
@@ -37,6 +37,7 @@ from tests.orchestrator.controller.test_smoke_gate import spec
 from tests.support.cluster import FakeCluster
 from tests.support.fakes import FaultyStore, MemoryStore
 from tests.support.models import model_of
+from tests.support.records import record_of
 
 
 def put_job(store: MemoryStore, folder: Path, job_id: str, state: JobState) -> JobPaths:
@@ -44,15 +45,11 @@ def put_job(store: MemoryStore, folder: Path, job_id: str, state: JobState) -> J
     submit_job(store, spec(), job_id)
     job, now = JobPaths(job_id), store.now()
     ended_at = now if state.has_ended else None
-    record = JobRecord(
-        job_id=job_id,
-        kind="train",
+    record = record_of(
+        job_id,
+        at=now,
         name="a",
-        queue="default",
-        priority=50,
         state=state,
-        submitted_at=now,
-        changed_at=now,
         attempt=1,
         attempts=(AttemptRecord(number=1, started_at=now, ended_at=ended_at, progress=5),),
     )
@@ -188,7 +185,7 @@ def test_a_deletion_that_died_goes_on_when_it_is_asked_for_again(
     """Wherever it died: the record is the last to go."""
     faulty = FaultyStore(store, fail_at=fail_at, after=after, dead=True)
     try:
-        delete_job(faulty, "old")  # type: ignore[arg-type]
+        delete_job(faulty, "old")
     except StoreUnavailableError:
         if store.exists(JobPaths("old").record):
             assert find_deletable(store, "old", lambda store, job_ids: []) == ["old"]
@@ -200,7 +197,7 @@ def test_a_job_that_is_being_deleted_cannot_be_retried(store: MemoryStore) -> No
     """Half of it is gone already."""
     faulty = FaultyStore(store, fail_at=4, dead=True)
     with pytest.raises(StoreUnavailableError):
-        delete_job(faulty, "old")  # type: ignore[arg-type]
+        delete_job(faulty, "old")
     records = RecordStore(store)
     key = request(store, "old", Verb.REPAIR)
     (asked,) = [r for r in read_requests(store) if r.key == key]
@@ -282,7 +279,7 @@ def test_garbage_is_what_an_interrupted_deletion_left(store: MemoryStore) -> Non
     """Nobody has to remember which one it was."""
     faulty = FaultyStore(store, fail_at=9, dead=True)
     with pytest.raises(StoreUnavailableError):
-        delete_job(faulty, "old")  # type: ignore[arg-type]
+        delete_job(faulty, "old")
     left = len([key for key in keys_of(store, "old") if key.startswith("jobs/")])
     assert collect_garbage(store, dry_run=True).jobs.objects == left > 0
     assert collect_garbage(store).jobs.objects == left

@@ -62,7 +62,7 @@ def test_export_gives_back_values_and_labels(
     """And what was exported is the same set when it is taken in again."""
     for form in ("npz", "npy", "png", "tiff"):
         path = tmp_path / f"out-{form}"
-        export_dataset(store, labelled, form, path)  # type: ignore[arg-type]
+        export_dataset(store, labelled, form, path)
         again = ingest(str(path), MemoryStore(), tmp_path / "cache")
         is_sorted_by_class = form in ("png", "tiff")
         assert (again.sha256 == labelled.images) != is_sorted_by_class

@@ -70,7 +70,7 @@ def test_reused_pid_is_another_process() -> None:
 def test_a_process_stays_itself_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that was suspended is set right; nothing that runs on it has changed."""
     identity, booted_at = ProcessIdentity.of(psutil.Process()), psutil.boot_time()
-    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: booted_at + 3600.0)
+    monkeypatch.setattr("psutil._psplatform.boot_time", lambda: booted_at + 3600.0)
     assert psutil.boot_time() == booted_at + 3600.0
     assert identity.find() is not None
     ref = ProcessRef("driver", os.getpid(), identity.born_s, identity.boot_id, "n", "h")

@@ -199,11 +199,11 @@ def test_an_orchestrator_that_dies_anywhere_doubles_and_forgets_nothing(
 
 
 def _step_until_it_dies(world: World, faulty: FaultyStore) -> None:
-    lease = Lease(faulty, "doomed", term_s=1e9)  # type: ignore[arg-type]
+    lease = Lease(faulty, "doomed", term_s=1e9)
     with contextlib.suppress(StoreUnavailableError):
         world.store.delete(keys.LEASE)
         lease.acquire()
-        doomed = Controller(faulty, world.cluster, lease)  # type: ignore[arg-type]
+        doomed = Controller(faulty, world.cluster, lease)
         doomed.take_over()
         doomed.step()
         doomed.step()

@@ -487,6 +487,6 @@ def test_garbage_is_the_rest_of_a_group_whose_deletion_died(
     """The group is the last to go, so its jobs are found by it."""
     ended_group(world, tmp_path)
     with contextlib.suppress(StoreUnavailableError):
-        delete_job(FaultyStore(world.store, fail_at=fail_at, dead=True), "g")  # type: ignore[arg-type]
+        delete_job(FaultyStore(world.store, fail_at=fail_at, dead=True), "g")
     collect_garbage(world.store)
     assert world.store.list_folders(keys.JOBS) == []

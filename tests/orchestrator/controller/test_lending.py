@@ -14,7 +14,6 @@ from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat, WorkerReport
 from orchestrator.jobs.records import VersionedRecord
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import (
-    JobRecord,
     JobState,
     Lending,
     Placement,
@@ -26,6 +25,7 @@ from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, SampleResources, TrainResources, WorkerRange
 from orchestrator.store.keys import JobPaths
 from tests.support.models import model_of
+from tests.support.records import record_of
 from tests.support.scheduling import gang, job, node
 from tests.support.world import World, train_job
 
@@ -40,15 +40,11 @@ def live(
     job_id: str, state: JobState = JobState.RUNNING, gpus: float = 0.0, num_unplaced: int = 0
 ) -> LiveJob:
     """Return a job with one worker of at most three."""
-    record = JobRecord(
-        job_id=job_id,
+    record = record_of(
+        job_id,
+        at=NOW,
         kind="sample",
-        name=job_id,
-        queue="default",
-        priority=50,
         state=state,
-        submitted_at=NOW,
-        changed_at=NOW,
         placement=Placement(workers_by_node={"a": 1}, cpus_per_worker=1, gpus_per_worker=gpus),
         resources=replace(RESOURCES, gpus_per_worker=gpus),
     )
@@ -179,9 +175,7 @@ def test_what_is_decided_stands_beside_the_placement_and_the_driver_reads_it(wor
     assert attempt.allowance.lending is Lending.MORE
     beat(world, 2)  # it has taken the other two CPUs
     nodes = world.cluster.nodes
-    world.cluster.nodes = lambda: [  # type: ignore[method-assign]
-        replace(node, free_cpus=0.0) for node in nodes()
-    ]
+    world.cluster.nodes = lambda: [replace(node, free_cpus=0.0) for node in nodes()]
     two_cpus = TrainResources(num_workers=1, cpus_per_worker=2)
     submit_job(world.store, train_job().model_copy(update={"resources": two_cpus}), "waits")
     world.step()

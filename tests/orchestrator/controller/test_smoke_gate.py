@@ -51,6 +51,7 @@ from orchestrator.training.smoke import smoke_training
 from tests.orchestrator.sampling.test_drawing import artist
 from tests.support.cluster import FakeCluster
 from tests.support.fakes import MemoryStore
+from tests.support.records import record_of
 
 UNET = UNetConfig(channels=8, channel_multipliers=(1, 2), num_res_blocks=1, dropout=0.1)
 TRAINING = TrainingConfig(num_steps=8, global_batch_size=6, learning_rate=1e-3, ema_decay=0.9)
@@ -70,16 +71,7 @@ def spec(workers: int = 2, **fields: Any) -> TrainJob:
 def attempt_of(store: Any) -> Attempt:
     """Return the first attempt of a job."""
     now = MemoryStore().now()
-    record = JobRecord(
-        job_id="a",
-        kind="train",
-        name="a",
-        queue="default",
-        priority=50,
-        state=JobState.STARTING,
-        submitted_at=now,
-        changed_at=now,
-    )
+    record = record_of("a", at=now, state=JobState.STARTING)
     return Attempt(store, spec(), record, 1)
 
 
@@ -344,12 +336,15 @@ def test_what_a_cpu_was_too_small_for_says_nothing_of_a_gpu(
 ) -> None:
     """A smoke test waits for no GPU, so it may have had one CPU instead."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    smoke = JobRecord(
-        job_id="a-smoke", kind="train", name="a-smoke", queue="default", priority=50,
-        state=JobState.FAILED, reason=reason, submitted_at=now, changed_at=now, attempt=1,
+    smoke = record_of(
+        "a-smoke",
+        at=now,
+        state=JobState.FAILED,
+        reason=reason,
+        attempt=1,
         resources=ResolvedResources(
             min_workers=1, max_workers=1, cpus_per_worker=1, gpus_per_worker=gpus
         ),
-    )  # fmt: skip
+    )
     says_nothing = wants_gpu and not gpus and reason is not Reason.BAD_INPUT
     assert smoke_gate(smoke, wants_gpu=wants_gpu).is_open is says_nothing

@@ -30,7 +30,7 @@ class Means(nn.Module):
 def file(tmp_path: Path) -> ExtractorSpec:
     """A user's TorchScript file."""
     path = tmp_path / "means.pt"
-    torch.jit.script(Means()).save(str(path))
+    torch.jit.save(torch.jit.script(Means()), str(path))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return ExtractorSpec(name="means", file=str(path), sha256=sha256)
 

@@ -33,7 +33,7 @@ def test_workers_on_a_node_that_leaves_save_within_its_notice(
 ) -> None:
     """What they hold of an image, (x_t, t), goes to the next worker instead of being lost."""
     told: list[str] = []
-    monkeypatch.setattr(pool_module.ray, "kill", lambda actor: None)
+    monkeypatch.setattr("orchestrator.fleet.pool.ray.kill", lambda actor: None)
     monkeypatch.setattr(drains_module, "draining_nodes", lambda: {"b": notice_s})
     monkeypatch.setattr(pool_module, "free_resources", lambda: {"b": {"CPU": 9.0}})
     pool = pool_on("a", "b", told=told)
@@ -57,7 +57,7 @@ def test_none_is_started_again_on_a_node_that_leaves(monkeypatch: pytest.MonkeyP
     ) -> None:
         started.append((slot, node, is_extra))
 
-    monkeypatch.setattr(pool_module.ray, "kill", lambda actor: None)
+    monkeypatch.setattr("orchestrator.fleet.pool.ray.kill", lambda actor: None)
     free: dict[str, dict[str, float]] = {"b": {"CPU": 9.0}}
     monkeypatch.setattr(WorkerPool, "_start", start)
     monkeypatch.setattr(drains_module, "draining_nodes", lambda: {"b": None})

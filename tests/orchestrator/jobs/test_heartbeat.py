@@ -11,6 +11,7 @@ from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
+from tests.support.records import record_of
 
 # As the version before wrote them.
 OLD_BEAT = {
@@ -47,17 +48,7 @@ OLD_ENTRY = {
 
 def group(store: MemoryStore, attempt: int = 1) -> JobRecord:
     """Return the record of a group."""
-    return JobRecord(
-        job_id="g",
-        kind="pipeline",
-        name="g",
-        queue="default",
-        priority=50,
-        state=JobState.RUNNING,
-        submitted_at=store.now(),
-        changed_at=store.now(),
-        attempt=attempt,
-    )
+    return record_of("g", at=store.now(), kind="pipeline", state=JobState.RUNNING, attempt=attempt)
 
 
 def test_a_heartbeat_of_before_keeps_what_the_scheduler_needs() -> None:

@@ -24,7 +24,7 @@ from orchestrator.jobs.index import (
 )
 from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.jobs.troubles import Troubles
-from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.job import TrainJob
 from orchestrator.specs.sections import DatasetSpec, NotifySpec
 from orchestrator.store import keys
@@ -33,6 +33,7 @@ from orchestrator.tracking.carrier import TrackingCarrier
 from orchestrator.tracking.loop import carry_all, tracking_troubles
 from tests.support.cluster import FakeCluster
 from tests.support.fakes import FaultyStore, MemoryStore, MemoryTracking
+from tests.support.records import record_of
 
 
 def spec() -> TrainJob:
@@ -124,16 +125,7 @@ def test_a_job_that_cannot_be_read_is_read_once_and_holds_up_no_other() -> None:
 def ended_entry(store: MemoryStore, number: int) -> IndexEntry:
     """Write an ended job and return its entry."""
     job_id, now = f"job-{number:05d}", store.now()
-    record = JobRecord(
-        job_id=job_id,
-        kind="train",
-        name="a",
-        queue="default",
-        priority=50,
-        state=JobState.SUCCEEDED,
-        submitted_at=now,
-        changed_at=now,
-    )
+    record = record_of(job_id, at=now, name="a", state=JobState.SUCCEEDED)
     store.put(JobPaths(job_id).spec, b"{}")
     store.put(JobPaths(job_id).record, RECORD.encode(record))
     return index_entry(record)
@@ -172,7 +164,7 @@ def test_the_index_keeps_the_newest_and_pages_keep_the_rest(full: MemoryStore) -
 def test_listing_everything_reads_no_job_by_itself(full: MemoryStore) -> None:
     """5,000 records read one by one took minutes."""
     counted = FaultyStore(full, fail_at=0)
-    list_jobs(counted, everything=True)  # type: ignore[arg-type]
+    list_jobs(counted, everything=True)
     assert counted.num_calls < 12
 
 

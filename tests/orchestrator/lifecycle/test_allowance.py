@@ -14,6 +14,7 @@ from orchestrator.lifecycle.allowance import (
     spent_queues,
 )
 from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState, Reason
+from tests.support.records import record_of
 
 NOVEMBER = datetime(2026, 11, 30, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -31,17 +32,7 @@ def record(
     *attempts: AttemptRecord, state: JobState = JobState.RUNNING, queue: str = "team"
 ) -> JobRecord:
     """A job of a queue."""
-    return JobRecord(
-        job_id="j",
-        kind="train",
-        name="j",
-        queue=queue,
-        priority=50,
-        state=state,
-        submitted_at=NOVEMBER,
-        changed_at=NOVEMBER,
-        attempts=attempts,
-    )
+    return record_of("j", at=NOVEMBER, queue=queue, state=state, attempts=attempts)
 
 
 @pytest.mark.parametrize(

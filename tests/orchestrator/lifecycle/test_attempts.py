@@ -14,28 +14,17 @@ from orchestrator.lifecycle.attempts import (
     preempted,
 )
 from orchestrator.lifecycle.state import (
-    JobRecord,
     JobState,
     Placement,
     Reason,
     ResolvedResources,
 )
+from tests.support.records import record_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RESOURCES = ResolvedResources(min_workers=1, max_workers=3, cpus_per_worker=2, gpus_per_worker=0.5)
 PLACEMENT = Placement(workers_by_node={"n1": 1, "n2": 2}, cpus_per_worker=2, gpus_per_worker=0.5)
-QUEUED = JobRecord(
-    job_id="a",
-    kind="train",
-    name="a",
-    queue="default",
-    priority=50,
-    state=JobState.QUEUED,
-    submitted_at=NOW,
-    changed_at=NOW,
-    not_before=NOW,
-    avoided_nodes=("n2", "n9"),
-)
+QUEUED = record_of("a", at=NOW, not_before=NOW, avoided_nodes=("n2", "n9"))
 
 
 def test_an_attempt_begins_with_its_number_its_nodes_and_one_line() -> None:

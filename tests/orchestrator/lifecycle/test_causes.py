@@ -97,7 +97,8 @@ def test_every_error_of_rays_but_one_that_was_lost_can_be_tried_again() -> None:
     wrappers = {"RayTaskError", "UserCodeException"}
     for name, cls in inspect.getmembers(ray.exceptions, inspect.isclass):
         if issubclass(cls, RayError) and name not in not_lost | wrappers:
-            assert reason_of(cls.__new__(cls)) in BUDGETS, name
+            error: RayError = cls.__new__(cls)
+            assert reason_of(error) in BUDGETS, name
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.lifecycle.cost import UNKNOWN, Prices, cost_of, gpu_hours_by_type
 from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState
+from tests.support.records import record_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -15,15 +16,11 @@ PRICES = Prices(currency="EUR", per_hour={"H100": 3.0, "A100": 1.5})
 
 def record(*attempts: AttemptRecord) -> JobRecord:
     """A job with such attempts."""
-    return JobRecord(
-        job_id="j",
+    return record_of(
+        "j",
+        at=NOW,
         kind="sample",
-        name="j",
-        queue="default",
-        priority=50,
         state=JobState.RUNNING,
-        submitted_at=NOW,
-        changed_at=NOW,
         attempts=attempts,
         first_counted_attempt=len(attempts),
     )

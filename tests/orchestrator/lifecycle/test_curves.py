@@ -2,23 +2,16 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from orchestrator.lifecycle.curves import best_step, evaluated_steps, is_evaluated, steps_to_begin
-from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.lifecycle.state import JobState
+from tests.support.records import record_of
 
 AT = datetime(2026, 11, 29, tzinfo=UTC)
-TRAINING = JobRecord(
-    job_id="t",
-    kind="train",
-    name="t",
-    queue="default",
-    priority=50,
-    state=JobState.RUNNING,
-    submitted_at=AT,
-    changed_at=AT,
-)
+TRAINING = record_of("t", at=AT, state=JobState.RUNNING)
 
 
 @pytest.mark.parametrize(
@@ -45,15 +38,15 @@ def test_what_is_committed_and_not_begun_is_begun_in_order() -> None:
         {"state": JobState.STOPPING, "stop_target": JobState.CANCELLED},
     ],
 )
-def test_nothing_is_begun_for_a_training_that_is_cancelled(changes: dict[str, JobState]) -> None:
+def test_nothing_is_begun_for_a_training_that_is_cancelled(changes: dict[str, Any]) -> None:
     """Whoever ends it wants nothing more of it."""
     assert steps_to_begin(replace(TRAINING, **changes), [4], (), 4, 20) == []
 
 
 def test_a_failed_or_preempted_training_is_still_evaluated() -> None:
     """What it has committed is worth knowing, and perhaps it goes on."""
-    for changes in ({"state": JobState.FAILED}, {"state": JobState.STOPPING}):
-        assert steps_to_begin(replace(TRAINING, **changes), [4], (), 4, 20) == [4]
+    for state in (JobState.FAILED, JobState.STOPPING):
+        assert steps_to_begin(replace(TRAINING, state=state), [4], (), 4, 20) == [4]
 
 
 @pytest.mark.parametrize(

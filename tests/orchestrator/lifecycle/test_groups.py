@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.lifecycle.groups import ChildView, next_children, next_records, summary
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
+from tests.support.records import record_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EARLIER = NOW - timedelta(seconds=60)
@@ -15,13 +16,7 @@ EARLIER = NOW - timedelta(seconds=60)
 def record(state: JobState | str, job_id: str = "g", **fields: object) -> JobRecord:
     """Return the record of a job in a state."""
     known = {"kind": "train", "name": "g", "queue": "default", "priority": 50, "attempt": 1}
-    return JobRecord(
-        job_id=job_id,
-        state=JobState(state),
-        submitted_at=EARLIER,
-        changed_at=EARLIER,
-        **{**known, **fields},  # type: ignore[arg-type]
-    )
+    return record_of(job_id, at=EARLIER, state=JobState(state), **{**known, **fields})
 
 
 def child(step: str, state: str | None = None, *needs: str, **fields: object) -> ChildView:

@@ -1,6 +1,7 @@
 """When a job is tried again: by cause, with a budget, and not on a node that breaks it."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,8 @@ def test_cause_that_another_attempt_cannot_cure_ends_the_job(reason: Reason) -> 
 @pytest.mark.parametrize("reason", BUDGETED)
 def test_budget_is_used_up_by_failures_without_progress(reason: Reason) -> None:
     """A budget of n means n retries: n + 1 attempts in all."""
-    policy = RetryPolicy(**{reason.lower(): RetryBudget(max_retries=2)})
+    budgets: dict[str, Any] = {reason.lower(): RetryBudget(max_retries=2)}
+    policy = RetryPolicy(**budgets)
     assert isinstance(policy.decide(reason, history(*[(reason, 0)] * 2)), Restart)
     decision = policy.decide(reason, history(*[(reason, 0)] * 3))
     assert isinstance(decision, GiveUp)

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.errors import InvalidTransitionError
 from orchestrator.lifecycle.state import ENDED, TRANSITIONS, JobRecord, JobState, Reason
+from tests.support.records import record_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # What the design promises, written down a second time on purpose.
@@ -20,10 +21,7 @@ LEGAL = {
 
 def record(state: JobState) -> JobRecord:
     """Return a record in a state."""
-    return JobRecord(
-        job_id="a", kind="train", name="a", queue="default", priority=50, state=state,
-        submitted_at=NOW, changed_at=NOW,
-    )  # fmt: skip
+    return record_of("a", at=NOW, state=state)
 
 
 @pytest.mark.parametrize("start", JobState)

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.lifecycle.steps import (
     DriverStatus,
@@ -24,6 +26,7 @@ from orchestrator.lifecycle.steps import (
     next_step,
     with_lost_nodes,
 )  # fmt: skip
+from tests.support.records import record_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 R = DriverStatus
@@ -31,16 +34,13 @@ R = DriverStatus
 
 def record(state: JobState, grace_s: float = 0.0) -> JobRecord:
     """Return a record in a state."""
-    return JobRecord(
-        job_id="a", kind="train", name="a", queue="default", priority=50, state=state,
-        submitted_at=NOW, changed_at=NOW, attempt=1, stop_grace_s=grace_s,
-    )  # fmt: skip
+    return record_of("a", at=NOW, state=state, attempt=1, stop_grace_s=grace_s)
 
 
 STARTING, RUNNING, STOPPING = (
     record(s) for s in (JobState.STARTING, JobState.RUNNING, JobState.STOPPING)
 )
-ALIVE = {"has_begun": True, "driver_runs": True, "num_running": 2}
+ALIVE: dict[str, Any] = {"has_begun": True, "driver_runs": True, "num_running": 2}
 
 
 def test_an_attempt_that_ray_never_heard_of_is_submitted() -> None:
@@ -65,7 +65,7 @@ def test_a_driver_that_ended_without_a_word_is_lost() -> None:
 @pytest.mark.parametrize("ray", [R.FAILED, R.SUCCEEDED, R.ABSENT, None])
 def test_what_ray_says_of_a_driver_that_is_alive_is_not_believed(ray: R | None) -> None:
     """One failed call makes Ray call a living job FAILED for good (ray #65025)."""
-    assert next_step(RUNNING, Facts(ray=ray, phase="running", **ALIVE), None) is None
+    assert next_step(RUNNING, Facts(ray=ray, phase=Phase.RUNNING, **ALIVE), None) is None
 
 
 def test_no_answer_of_ray_decides_nothing() -> None:
@@ -75,8 +75,8 @@ def test_no_answer_of_ray_decides_nothing() -> None:
 
 def test_a_job_starts_to_run_with_its_first_step() -> None:
     """RUNNING means that the work goes on, not that a process was asked for."""
-    assert next_step(STARTING, Facts(ray=R.RUNNING, phase="starting", **ALIVE), None) is None
-    assert next_step(STARTING, Facts(ray=R.RUNNING, phase="running", **ALIVE), None) == Run()
+    assert next_step(STARTING, Facts(ray=R.RUNNING, phase=Phase.STARTING, **ALIVE), None) is None
+    assert next_step(STARTING, Facts(ray=R.RUNNING, phase=Phase.RUNNING, **ALIVE), None) == Run()
 
 
 def test_a_job_has_succeeded_only_when_its_processes_are_gone() -> None:
@@ -91,7 +91,11 @@ def test_a_driver_that_has_told_its_success_gets_time_to_leave() -> None:
     """It ships its last lines; that its job ran for hours gives nobody the right to kill it."""
 
     def after(seconds: float) -> object:
-        done = {"outcome": Outcome(succeeded=True), "outcome_age_s": seconds, "in_state_s": 7200.0}
+        done: dict[str, Any] = {
+            "outcome": Outcome(succeeded=True),
+            "outcome_age_s": seconds,
+            "in_state_s": 7200.0,
+        }
         return next_step(RUNNING, Facts(ray=R.RUNNING, **done, **ALIVE), None)
 
     assert after(1.0) is None

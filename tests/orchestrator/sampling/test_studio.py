@@ -131,7 +131,7 @@ def test_other_families_are_drawn_by_the_same_fleet(family: Family, tmp_path: Pa
         assert watch.steps_drawn == 1
         assert studio.keep(task, drawn).kind == "committed"
         pixels.append(drawn.pixels)
-    assert np.array_equal(*pixels)
+    assert np.array_equal(pixels[0], pixels[1])
     with pytest.raises(ConfigError, match="num_steps must be at most 1"):
         studio_of(store, num_steps=4).prepare(None)
 

@@ -74,7 +74,7 @@ TRAIN = """
 @pytest.fixture
 def echo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the further row into the table."""
-    monkeypatch.setitem(kinds.JOB_KINDS, "echo", ROW)  # type: ignore[arg-type]
+    monkeypatch.setitem(kinds.JOB_KINDS, "echo", ROW)
 
 
 def echo_job(model: dict[str, Any] | None = None) -> EchoJob:

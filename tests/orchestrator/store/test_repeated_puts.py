@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
 
 import botocore.session
 import pytest
@@ -89,7 +90,7 @@ def store_at(server: ForgetfulServer) -> S3Store:
             response_checksum_validation="when_required",
         ),
     )
-    return S3Store(client, "b", "")
+    return S3Store(cast("Any", client), "b", "")
 
 
 def test_a_put_that_is_sent_again_is_done_not_turned_away(server: ForgetfulServer) -> None:

@@ -17,6 +17,7 @@ from orchestrator.tracking.lines import MetricsLine, decode_lines, flattened, se
 from orchestrator.tracking.system import SystemMetrics, sample_system
 from orchestrator.tracking.writer import MetricWriter
 from tests.support.fakes import FaultyStore, MemoryStore, MemoryTracking
+from tests.support.records import record_of
 
 JOB_ID = "digits-20261122-153012-k7q2"
 PATHS = JobPaths(JOB_ID)
@@ -37,17 +38,14 @@ def put_record(
     store: MemoryStore, state: JobState = JobState.RUNNING, attempt: int = 1
 ) -> JobRecord:
     """Write the job's record."""
-    record = JobRecord(
-        job_id=JOB_ID,
-        kind="train",
+    record = record_of(
+        JOB_ID,
+        at=store.clock,
         name="digits",
-        queue="default",
-        priority=50,
         state=state,
         reason=Reason.USER_CODE if state is JobState.FAILED else None,
-        submitted_at=store.clock,
-        changed_at=store.clock + timedelta(seconds=90),
         attempt=attempt,
+        changed_at=store.clock + timedelta(seconds=90),
     )
     store.put(PATHS.record, RECORD.encode(record))
     return record

@@ -10,10 +10,11 @@ import pytest
 from orchestrator.errors import ConditionFailedError, StoreUnavailableError, TrackingError
 from orchestrator.jobs.curve import CurvePoint, put_point
 from orchestrator.jobs.records import RECORD
-from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.lifecycle.state import JobState
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.carrier import TrackingCarrier
 from tests.support.fakes import FaultyStore, MemoryStore, MemoryTracking
+from tests.support.records import record_of
 
 AT = datetime(2026, 11, 29, tzinfo=UTC)
 SPEC: dict[str, Any] = {
@@ -36,15 +37,11 @@ def put_job(store: MemoryStore, job_id: str, state: JobState, at_step: int = 0) 
     origin = {"parent": "t", "step": f"at-{at_step}", "at_step": at_step} if at_step else {}
     body = json.dumps({"format_version": 1, "spec": spec, "origin": origin})
     store.put(JobPaths(job_id).spec, body.encode())
-    record = JobRecord(
-        job_id=job_id,
+    record = record_of(
+        job_id,
+        at=AT,
         kind=kind,
-        name=job_id,
-        queue="default",
-        priority=50,
         state=state,
-        submitted_at=AT,
-        changed_at=AT,
         attempt=1,
         parent="t" if at_step else "",
         step=f"at-{at_step}" if at_step else "",
@@ -73,7 +70,7 @@ def carried(store: MemoryStore | FaultyStore, server: MemoryTracking, *job_ids: 
     for job_id in job_ids:
         for _ in range(4):
             try:
-                TrackingCarrier(store, server).carry(job_id)  # type: ignore[arg-type]
+                TrackingCarrier(store, server).carry(job_id)
                 break
             except (TrackingError, StoreUnavailableError, ConditionFailedError):
                 continue

@@ -6,24 +6,14 @@ from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.envelope import Asked, StoredSpec
 from orchestrator.tracking.description import description
 from orchestrator.tracking.groups import own_settings
+from tests.support.records import record_of
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
 
 def record(**more: str) -> JobRecord:
     """Return the record of a running job."""
-    return JobRecord(
-        job_id="digits-1",
-        kind="train",
-        name="digits",
-        queue="default",
-        priority=50,
-        state=JobState.RUNNING,
-        reason=None,
-        submitted_at=NOW,
-        changed_at=NOW,
-        **more,  # type: ignore[arg-type]
-    )
+    return record_of("digits-1", at=NOW, name="digits", state=JobState.RUNNING, **more)
 
 
 def test_a_description_names_data_model_owner_and_what_to_type() -> None:

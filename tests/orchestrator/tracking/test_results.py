@@ -14,19 +14,10 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.carrier import TrackingCarrier
 from orchestrator.tracking.results import result_tags
 from tests.support.fakes import MemoryStore, MemoryTracking
+from tests.support.records import record_of
 
 AT = datetime(2026, 11, 29, tzinfo=UTC)
-SWEEP = JobRecord(
-    job_id="s-1",
-    kind="sweep",
-    name="s",
-    queue="default",
-    priority=50,
-    state=JobState.SUCCEEDED,
-    submitted_at=AT,
-    changed_at=AT,
-    attempt=1,
-)
+SWEEP = record_of("s-1", at=AT, kind="sweep", name="s", state=JobState.SUCCEEDED, attempt=1)
 
 
 def child(number: int, **scores: float) -> ChildEntry:

@@ -89,7 +89,9 @@ def test_the_line_of_descent_is_shown_and_kept(
     text = describe_job(job_status(store, "t7"))
     assert "model     goes on from step 5 of t5\n" in text
     assert "which began with step 4 of t\n" in f"{text}\n"
-    assert hold_model(store, RecordStore(store).read("t5").record.model, "t5")
+    model = RecordStore(store).read("t5").record.model
+    assert model is not None
+    assert hold_model(store, model, "t5")
     checkpoints = CheckpointStore(store, JobPaths("t"))
     checkpoints.retain(0)
     assert checkpoints.steps() == [4]

@@ -61,12 +61,12 @@ def test_preparation_that_is_killed_anywhere_goes_on(
     monkeypatch.setattr(preparing, "_LEAST_IMAGES", 1)
     ingest_so = partial(ingest, prepare=prepare)
     unbroken = FaultyStore(MemoryStore(), fail_at=0)
-    ingest_so(str(source), unbroken, tmp_path / "cache")  # type: ignore[arg-type]
+    ingest_so(str(source), unbroken, tmp_path / "cache")
     for fail_at in range(1 + after, unbroken.num_calls + 1, 2):  # every call, in one of two ways
         store = MemoryStore()
         faulty = FaultyStore(store, fail_at=fail_at, after=after, dead=True)
         with pytest.raises(StoreUnavailableError):
-            ingest_so(str(source), faulty, tmp_path / "cache")  # type: ignore[arg-type]
+            ingest_so(str(source), faulty, tmp_path / "cache")
         before = {key: s.etag for key, s in store.objects.items() if "/units/" in key}
         ref = ingest_so(str(source), store, tmp_path / "cache")
         assert ref.sha256 == SHA256
