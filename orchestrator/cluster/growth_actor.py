@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from orchestrator.cluster.actor_places import on_head
 from orchestrator.scheduling.demand import Bundle
 
 ACTOR = "growth"
@@ -105,5 +106,6 @@ def growth_actor(namespace: str) -> Any:
         get_if_exists=True,
         max_restarts=-1,
         num_cpus=0,
+        **on_head(),
     )
     return remote.remote()

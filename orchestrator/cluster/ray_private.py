@@ -20,6 +20,13 @@ def draining_deadlines_ms() -> dict[str, int]:
     return deadlines
 
 
+def head_mark() -> str:
+    """Return the name of the resource that Ray's head alone has."""
+    from ray._common.constants import HEAD_NODE_RESOURCE_NAME
+
+    return str(HEAD_NODE_RESOURCE_NAME)
+
+
 def start_autoscaling_coordinator() -> None:
     """Start the actor with which Ray Train asks autoscalers for nodes, where this Ray has it."""
     try:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from orchestrator.cluster.actor_places import on_head
 from orchestrator.cluster.code_version import release
 from orchestrator.cluster.exporter import RayExporter
 from orchestrator.cluster.ray_cluster import ProcessRef, RayCluster
@@ -202,6 +203,7 @@ def _actor(store_uri: str) -> Any:
         max_restarts=-1,
         max_concurrency=4,
         num_cpus=0,
+        **on_head(),
         runtime_env={"env_vars": _ENVIRONMENT},
     )
     return remote.remote(store_uri)

@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
 from orchestrator.attempts.local_log import salvage
+from orchestrator.cluster.actor_places import here
 from orchestrator.cluster.node_interface import use_node_interface
 from orchestrator.cluster.ray_cluster import GB
 from orchestrator.cluster.ray_private import start_autoscaling_coordinator
@@ -61,7 +62,11 @@ def _train_in_group(attempt: Attempt, placement: Placement, config: dict[str, An
     import ray
 
     os.environ.update(_TRAIN_SETTINGS)
-    board = ray.remote(num_cpus=0, max_concurrency=4)(AttemptBoard).remote(placement.num_workers)
+    board = (
+        ray.remote(AttemptBoard)
+        .options(num_cpus=0, max_concurrency=4, **here())
+        .remote(placement.num_workers)
+    )
     with BoardReader(attempt, board), _scratch() as folder:
         # Else the cluster's first training starts it later, and waits for it up to five seconds.
         start_autoscaling_coordinator()

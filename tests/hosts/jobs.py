@@ -1,0 +1,68 @@
+"""What is asked of jobs on hosts; all of it from the host that has only the command line."""
+
+import json
+from typing import Any
+
+from tests.hosts.cluster import CLI, Cluster
+
+_OPEN = """
+import json, time
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.checkpoints.commit import decode_commit
+from orchestrator.jobs.lease_view import read_lease
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import open_store
+store = open_store("s3://ddpmctl/store")
+"""
+_STEP = """
+steps = CheckpointStore(store, JobPaths({job!r})).steps
+while max(steps(), default=0) < {step}:
+    time.sleep(0.05)
+"""
+_WEIGHTS = """
+paths = JobPaths({job!r})
+step = max(CheckpointStore(store, paths).steps())
+files = decode_commit(store.get(paths.checkpoint(step))).files
+print(json.dumps({{f.name: f.sha256 for f in files if f.name.endswith(".safetensors")}}))
+"""
+_LEADER = """
+print(json.dumps(read_lease(store).holder.host))
+"""
+
+
+def wait_for_step(cluster: Cluster, job_id: str, step: int) -> None:
+    """Return as soon as a training has committed a checkpoint at a step or later."""
+    cluster.python(CLI, _OPEN + _STEP.format(job=job_id, step=step))
+
+
+def final_weights(cluster: Cluster, job_id: str) -> dict[str, str]:
+    """Return the SHA-256 of each file of the newest checkpoint, by its name."""
+    found: dict[str, str] = _ask(cluster, _WEIGHTS.format(job=job_id))
+    return found
+
+
+def leader(cluster: Cluster) -> str:
+    """Return the host that the orchestrator runs on."""
+    return str(_ask(cluster, _LEADER))
+
+
+def status(cluster: Cluster, job_id: str) -> dict[str, Any]:
+    """Return what `status` shows."""
+    value: dict[str, Any] = cluster.ddpmctl("status", job_id).value
+    return value
+
+
+def ended(cluster: Cluster, job_id: str) -> dict[str, Any]:
+    """Wait for a job to end, which must be well; return what `status` shows of it."""
+    answer = cluster.ddpmctl("wait", job_id, timeout_s=500.0)
+    assert answer.exit_code == 0, (answer, cluster.ddpmctl("events", job_id).value)
+    return dict(answer.value)
+
+
+def reasons(shown: dict[str, Any]) -> list[str | None]:
+    """Return why each attempt ended, None for the one that ended well."""
+    return [attempt["reason"] for attempt in shown["attempts"]]
+
+
+def _ask(cluster: Cluster, code: str) -> Any:
+    return json.loads(cluster.python(CLI, _OPEN + code))
