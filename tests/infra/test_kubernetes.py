@@ -64,6 +64,41 @@ def test_the_cluster_has_the_form_of_the_operators_schema() -> None:
     assert [error.message for error in errors] == []
 
 
+# What is free to name: its keys are no fields of the operator's.
+_FREE = ("labels", "nodeSelector", "rayStartParams", "requests", "limits")
+FIELDS = (Path(__file__).parent / "raycluster_fields.txt").read_text("utf-8").split()
+
+
+def _fields(value: Any, at: str = "") -> set[str]:
+    """Return the ways to all fields that an object has, lists as `[]`."""
+    if isinstance(value, list):
+        return {way for one in value for way in _fields(one, f"{at}[]")}
+    if not isinstance(value, dict) or at.rpartition(".")[2] in _FREE:
+        return {at}
+    inner = {way for key, one in value.items() for way in _fields(one, f"{at}.{key}")}
+    return inner or {at}
+
+
+@pytest.mark.parametrize("folder", [FOLDER / "base", *sorted((FOLDER / "overlays").iterdir())])
+def test_the_cluster_uses_no_field_that_is_not_written_down(folder: Path) -> None:
+    """Also where the operator's schema is not at hand, a misspelt field is found."""
+    (cluster,) = [one for one in rendered(folder) if one["kind"] == "RayCluster"]
+    assert _fields(cluster["spec"]) <= set(FIELDS)
+
+
+def test_the_fields_that_are_written_down_are_the_operators_and_all_in_use() -> None:
+    """The table is only as good as what it was compared with."""
+    assert sorted(FIELDS) == FIELDS
+    path = os.environ.get("KUBERAY_CRD")
+    if not path:
+        pytest.skip("KUBERAY_CRD does not name the operator's schema")
+    spec = json.loads(Path(path).read_text("utf-8"))["openAPIV3Schema"]["properties"]["spec"]
+    for field in FIELDS:
+        schema = spec
+        for step in field.removeprefix(".").replace("[]", ".[]").split("."):
+            schema = schema["items"] if step == "[]" else schema["properties"][step]
+
+
 def test_the_cluster_asks_for_a_token_under_the_key_that_the_operator_reads() -> None:
     """Whoever reaches an open Ray runs code there; the operator reads `auth_token` alone."""
     options = CLUSTER["spec"]["authOptions"]
@@ -152,8 +187,8 @@ def test_kustomize_renders_each_overlay(folder: Path) -> None:
     """Its own rules (patches that meet nothing, cycles, names) are checked by nobody else."""
     objects = {(one["kind"], one["metadata"]["name"]): one for one in rendered(folder)}
     cluster = objects["RayCluster", "ddpmctl"]["spec"]
-    image = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["image"]
-    assert image == "registry.example.com/ddpmctl:0.1.0"
+    images = set(re.findall(r"'image': '([^']+)'", str(list(objects.values()))))
+    assert images == {"registry.example.com/ddpmctl:0.1.0"}
     assert {one["metadata"].get("namespace", "ddpmctl") for one in objects.values()} == {"ddpmctl"}
     groups = [group["groupName"] for group in cluster["workerGroupSpecs"]]
     assert groups == (["cpu", "gpu"] if folder.name in WITH_GPUS else ["cpu"])
