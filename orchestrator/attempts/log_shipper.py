@@ -8,7 +8,6 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from orchestrator.attempts.local_log import (
@@ -116,12 +115,7 @@ class LogShipper:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         thread = self._finish()
         if thread is not None and kind is None:  # else the error on its way tells more
             thread.raise_failure()

@@ -5,7 +5,6 @@ import select
 import shutil
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import click
@@ -62,12 +61,7 @@ class Screen:
         self._write(_TO_SCREEN)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         import termios
 
         if self._before is not None:

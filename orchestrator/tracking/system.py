@@ -3,7 +3,6 @@
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -63,12 +62,7 @@ class SystemMetrics:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(timeout=5)
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.attempts.attempt import Attempt
@@ -80,12 +79,7 @@ class BoardClient:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(timeout=5)
         self._send()
@@ -126,16 +120,11 @@ class BoardReader:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._attempt.stop.forget(self._hand_stop_on)
         self._ended.set()
         self._thread.join(timeout=5)
-        if error is None:  # what the workers said last came after the look before
+        if kind is None:  # what the workers said last came after the look before
             self._try_to_look()
 
     def _run(self) -> None:
