@@ -148,7 +148,7 @@ class Fleet:
     def _listen(self, *, stopping: bool) -> None:
         for worker, answer in self._pool.answers():
             if answer is None:
-                self._bury(worker)
+                self._note_loss(worker)
             elif isinstance(answer, Hello):
                 self._welcome(worker, answer)
                 self._send(worker, stopping)
@@ -234,7 +234,7 @@ class Fleet:
         self._shard_s += 0.2 * (event.seconds - self._shard_s) if self._shard_s else event.seconds
         self._deaths_in_a_row = 0
 
-    def _bury(self, worker: PoolWorker) -> None:
+    def _note_loss(self, worker: PoolWorker) -> None:
         busy_s = worker.report.busy_s if worker.report else 0.0
         self.totals.redone_s += max(0.0, busy_s - worker.accounted_s)
         self.totals.deaths += 1

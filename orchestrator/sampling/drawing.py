@@ -64,7 +64,7 @@ class Canvas:
         return sum(len(pixels) for pixels in self.pixels)
 
 
-class ShardArtist:
+class ShardSampler:
     """Draws shards with one network.
 
     Every microbatch has the same shape; what is beyond the shard's end is drawn and thrown away,
@@ -98,7 +98,7 @@ class ShardArtist:
         self._filmed_steps = filmed_steps(self._num_steps)
 
     def hasty(self, num_steps: int) -> Self:
-        """Return an artist that draws in fewer steps, with the same network and no film."""
+        """Return a sampler that draws in fewer steps, with the same network and no film."""
         few = min(num_steps, self._config.num_steps)
         config = replace(self._config, num_steps=few, spacing="linear")
         return type(self)(self._denoiser, self._diffusion, config, self._image_shape, self._device)

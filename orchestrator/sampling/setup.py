@@ -40,6 +40,6 @@ class StoreSetup:
 
     def open(self, worker: str) -> ShardWorker[Any]:
         """Return what a worker of this name draws with; loads torch, in the worker's process."""
-        studio = importlib.import_module("orchestrator.sampling.studio")
-        opened: ShardWorker[Any] = studio.StoreStudio(open_store(self.store_uri), self, worker)
+        module = importlib.import_module("orchestrator.sampling.worker")
+        opened: ShardWorker[Any] = module.SampleWorker(open_store(self.store_uri), self, worker)
         return opened

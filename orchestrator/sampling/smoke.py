@@ -10,14 +10,14 @@ from orchestrator.attempts.smoke import smoke_part
 from orchestrator.errors import OrchestratorError, ShardDamagedError
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist
+from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardSampler
 from orchestrator.store.outages import Backoff, outlast_outage
 
 _FIRST_IMAGE = Shard(0, 0, 1)
 
 
 def smoke_drawing(
-    artist: ShardArtist, put: Callable[[DrawnShard], ShardCommit], shards: SampleShards
+    sampler: ShardSampler, put: Callable[[DrawnShard], ShardCommit], shards: SampleShards
 ) -> None:
     """Draw an image in a microbatch of the job's own shape, store it, read it back, remove it.
 
@@ -25,7 +25,7 @@ def smoke_drawing(
     is broken dies as at any other time, and another one takes its place.
 
     Args:
-        artist: Draws with the job's network, in few steps.
+        sampler: Draws with the job's network, in few steps.
         put: Stores a shard's data, without a commit.
         shards: Reads them.
 
@@ -33,7 +33,7 @@ def smoke_drawing(
         SmokeTestError: It did not work.
     """
     with smoke_part("drawing an image", OrchestratorError):
-        drawn = artist.draw(Canvas(shard=_FIRST_IMAGE), Watch())
+        drawn = sampler.draw(Canvas(shard=_FIRST_IMAGE), Watch())
     if not isinstance(drawn, DrawnShard):
         raise TypeError("nobody told the smoke test to stop")
     with smoke_part("storing an image and reading it back", OrchestratorError):

@@ -1,4 +1,4 @@
-"""A studio that draws nothing, so that a benchmark measures the fleet alone."""
+"""A worker that draws nothing, so that a benchmark measures the fleet alone."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ from orchestrator.artifacts.samples.shards import (
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.sampling.drawing import DrawnShard
-from orchestrator.sampling.studio import Result
+from orchestrator.sampling.worker import Result
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
 
 
 @dataclass(frozen=True)
 class FakeSetup:
-    """Opens studios that draw nothing; with a store, they make real commits of grey images.
+    """Opens workers that draw nothing; with a store, they make real commits of grey images.
 
     Attributes:
         store_uri: Where commits go; "" for nowhere.
@@ -35,7 +35,7 @@ class FakeSetup:
     shard_size: int = 100
 
     def open(self, worker: str) -> "FakeWork":
-        """Return the studio of a worker."""
+        """Return a worker."""
         return FakeWork(self, worker)
 
 

@@ -27,7 +27,7 @@ from orchestrator.jobs.submissions import read_submission
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.setup import StoreSetup
-from orchestrator.sampling.studio import StoreStudio
+from orchestrator.sampling.worker import SampleWorker
 from orchestrator.specs.job import SampleJob
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
@@ -131,7 +131,7 @@ def test_a_half_drawn_old_shard_goes_on_to_the_bits_it_would_have_had(store: Mem
         cpus=1,
         uses_gpu=False,
     )
-    worker = StoreStudio(store, setup, "2-worker-0")
+    worker = SampleWorker(store, setup, "2-worker-0")
     worker.prepare(decisions)
     remarks = worker.begin(decisions)
     index, partial = max(newest_partials(store, paths, 2))

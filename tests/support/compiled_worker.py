@@ -31,7 +31,7 @@ from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.setup import StoreSetup
-from orchestrator.sampling.studio import StoreStudio
+from orchestrator.sampling.worker import SampleWorker
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
@@ -104,8 +104,8 @@ class StopAfter(Watch):
             self.stop()
 
 
-def open_studio(store: FolderStore, job_id: str, attempt: int) -> StoreStudio:
-    """Return the studio of a worker that has compiled its network."""
+def open_worker(store: FolderStore, job_id: str, attempt: int) -> SampleWorker:
+    """Return a worker that has compiled its network."""
     setup = StoreSetup(
         store_uri="",
         job_id=job_id,
@@ -115,29 +115,29 @@ def open_studio(store: FolderStore, job_id: str, attempt: int) -> StoreStudio:
         cpus=1,
         uses_gpu=False,
     )
-    studio, paths = StoreStudio(store, setup, f"{attempt}-worker-0"), JobPaths(job_id)
+    worker, paths = SampleWorker(store, setup, f"{attempt}-worker-0"), JobPaths(job_id)
     decisions = read_decisions(store, paths)
-    proposal = studio.prepare(decisions)
+    proposal = worker.prepare(decisions)
     if decisions is None:
         decisions = proposal
         store.put(paths.decisions, decisions.encode())
     compute = SET_DECISIONS.of(decisions.values).compute
     assert compute["compiled"], compute["reason"]
-    studio.begin(decisions)
-    return studio
+    worker.begin(decisions)
+    return worker
 
 
 def main() -> None:
     """Draw what the command line says, as the next attempt of the job."""
     store, job_id = FolderStore(Path(sys.argv[1])), sys.argv[2]
     attempt = 1 + len(store.list_folders(f"{JobPaths(job_id).folder}attempts/"))
-    studio = open_studio(store, job_id, attempt)
+    worker = open_worker(store, job_id, attempt)
     partials = dict(newest_partials(store, JobPaths(job_id), attempt))
     for order in sys.argv[3:]:
         index, _, steps = order.partition(":")
         task = ShardTask(PLAN[int(index)], partials.get(int(index), ""))
         watch = StopAfter(int(steps)) if steps else Watch()
-        event = studio.keep(task, studio.compute(task, watch))
+        event = worker.keep(task, worker.compute(task, watch))
         sys.stdout.write(f"{index} {event.kind} {watch.steps_drawn}\n")
 
 

@@ -16,7 +16,7 @@ from orchestrator.fleet.workers import PoolWorker
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.drawing import Canvas
-from orchestrator.sampling.studio import Result
+from orchestrator.sampling.worker import Result
 
 
 @dataclass

@@ -48,7 +48,7 @@ from orchestrator.specs.smoke import smoke_job, smoke_job_id
 from orchestrator.store import keys
 from orchestrator.store.keys import MAX_JOB_ID_LENGTH, JobPaths, check_name
 from orchestrator.training.smoke import smoke_training
-from tests.orchestrator.sampling.test_drawing import artist
+from tests.orchestrator.sampling.test_drawing import sampler
 from tests.support.cluster import FakeCluster
 from tests.support.fakes import MemoryStore
 from tests.support.records import record_of
@@ -184,7 +184,7 @@ def test_the_reason_of_what_went_wrong_stays() -> None:
 
 
 def put_shard(store: MemoryStore, drawn: DrawnShard) -> ShardCommit:
-    """Store a shard's data as the studio does."""
+    """Store a shard's data as a worker does."""
     body = encode_shard(drawn.pixels, 0, "webdataset")
     key = f"{JobPaths('s').attempt(1).data('x')}shard-000000.tar"
     store.put(key, body)
@@ -209,10 +209,10 @@ def test_a_worker_tries_an_image_before_its_first_shard_and_removes_it() -> None
     """A store without the right to read is found in seconds, not after the first shard."""
     store = MemoryStore()
     shards = SampleShards(store, JobPaths("s"))
-    smoke_drawing(artist().hasty(2), lambda drawn: put_shard(store, drawn), shards)
+    smoke_drawing(sampler().hasty(2), lambda drawn: put_shard(store, drawn), shards)
     assert store.objects == {}
     with pytest.raises(SmokeTestError, match="storing an image"):
-        smoke_drawing(artist().hasty(2), lambda drawn: put_shard(RefusingStore(), drawn), shards)
+        smoke_drawing(sampler().hasty(2), lambda drawn: put_shard(RefusingStore(), drawn), shards)
 
 
 @pytest.mark.parametrize("job_id", ["a", "digits-20261122-153012-k7q2", "x" * 40, "y" * 33 + "-z"])

@@ -12,7 +12,7 @@ from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import Canvas
-from orchestrator.sampling.studio import Result
+from orchestrator.sampling.worker import Result
 from tests.support.pool import Desk, FakeWork, fleet_of
 
 

@@ -13,7 +13,7 @@ from ddpm.process.sampling import ChainState, draw, to_uint8
 from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard, plan_shards
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist, filmed_steps
+from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardSampler, filmed_steps
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.partials import load_partial, save_partial
 from orchestrator.store.keys import JobPaths
@@ -34,16 +34,16 @@ def denoise(x_t: Tensor, t: Tensor) -> Tensor:
     )
 
 
-def artist(num_filmed: int = 0) -> ShardArtist:
-    """Return an artist with a deterministic network."""
-    return ShardArtist(
+def sampler(num_filmed: int = 0) -> ShardSampler:
+    """Return a sampler with a deterministic network."""
+    return ShardSampler(
         lambda start: denoise, DIFFUSION, CONFIG, SHAPE, torch.device("cpu"), num_filmed
     )
 
 
 def drawn(shard: Shard, num_filmed: int = 0) -> DrawnShard:
     """Draw a shard in one go."""
-    result = artist(num_filmed).draw(Canvas(shard=shard), Watch())
+    result = sampler(num_filmed).draw(Canvas(shard=shard), Watch())
     assert isinstance(result, DrawnShard)
     return result
 
@@ -84,13 +84,13 @@ def test_shard_size_changes_no_pixel() -> None:
 def test_interrupted_shard_goes_on_with_the_same_bits(steps: int) -> None:
     """A worker told to stop at any step loses nothing, nor does the film of the first images."""
     store, shard = MemoryStore(), Shard(0, 0, 10)
-    half = artist(6).draw(Canvas(shard=shard), StopAfter(steps))
+    half = sampler(6).draw(Canvas(shard=shard), StopAfter(steps))
     assert isinstance(half, Canvas)
     key = save_partial(store, PATHS.attempt(1), half, ORIGIN)
     assert key is not None
     canvas = load_partial(store, key, shard, ORIGIN)
     assert canvas is not None
-    again = artist(6).draw(canvas, Watch())
+    again = sampler(6).draw(canvas, Watch())
     whole = drawn(shard, num_filmed=6)
     assert isinstance(again, DrawnShard)
     assert np.array_equal(again.pixels, whole.pixels)
@@ -121,13 +121,13 @@ def test_given_up_shard_yields_nothing() -> None:
     """Another worker has committed it: what is half drawn is worth nothing."""
     watch = Watch()
     watch.drop(0)
-    assert artist().draw(Canvas(shard=Shard(0, 0, 10)), watch) is None
+    assert sampler().draw(Canvas(shard=Shard(0, 0, 10)), watch) is None
 
 
 def test_partial_of_another_set_is_not_used() -> None:
     """Fenced: another seed, checkpoint, decision or range begins anew."""
     store, shard = MemoryStore(), Shard(0, 0, 10)
-    half = artist().draw(Canvas(shard=shard), StopAfter(3))
+    half = sampler().draw(Canvas(shard=shard), StopAfter(3))
     assert isinstance(half, Canvas)
     key = save_partial(store, PATHS.attempt(1), half, ORIGIN)
     assert key is not None

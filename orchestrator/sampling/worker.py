@@ -38,7 +38,7 @@ from orchestrator.attempts.compute import kernel_folder, set_up_process, threads
 from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardArtist
+from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardSampler
 from orchestrator.sampling.network import (
     Drawing,
     build_denoiser,
@@ -62,8 +62,8 @@ _WORTH_COMPILING_S = 300.0
 Result = DrawnShard | Canvas | None
 
 
-class StoreStudio:
-    """The studio that draws with a trained network and commits to the store."""
+class SampleWorker:
+    """The worker that draws with a trained network and commits to the store."""
 
     def __init__(self, store: ObjectStore, setup: StoreSetup, worker: str) -> None:
         self._store = store
@@ -190,7 +190,7 @@ class StoreStudio:
                 self._origin.decisions_sha256,
                 lambda: self._pass_once(drawing.denoiser(0), compute.device),
             )
-        self._artist = ShardArtist(
+        self._sampler = ShardSampler(
             drawing.denoiser,
             drawing.diffusion,
             drawing.config,
@@ -198,7 +198,7 @@ class StoreStudio:
             compute.device,
             num_filmed=min(spec.sampling.trajectory, spec.num_samples),
         )
-        smoke_drawing(self._artist.hasty(SMOKE_STEPS), self._put_data, self._shards)
+        smoke_drawing(self._sampler.hasty(SMOKE_STEPS), self._put_data, self._shards)
         change = network_change(info.fixed, info.unet_config)
         return [
             *([f"the model was trained with {change}"] if change else []),
@@ -214,7 +214,7 @@ class StoreStudio:
         canvas = None
         if task.partial:
             canvas = load_partial(self._store, task.partial, task.shard, self._origin)
-        return self._artist.draw(canvas or Canvas(shard=task.shard), watch)
+        return self._sampler.draw(canvas or Canvas(shard=task.shard), watch)
 
     def keep(self, task: ShardTask, result: Result) -> ShardEvent:
         """Commit a drawn shard, or keep a half-drawn one."""

@@ -22,7 +22,7 @@ from orchestrator.lifecycle.state import Reason
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.network import recorded_sampling
 from orchestrator.sampling.setup import StoreSetup
-from orchestrator.sampling.studio import StoreStudio
+from orchestrator.sampling.worker import SampleWorker
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from tests.support.compiled_worker import MODEL_JOB, put_model
@@ -37,8 +37,8 @@ def store(tmp_path: Path) -> MemoryStore:
     return store
 
 
-def studio_of(store: MemoryStore, **sampling: Any) -> StoreStudio:
-    """Return the studio of a worker that draws in float32."""
+def worker_of(store: MemoryStore, **sampling: Any) -> SampleWorker:
+    """Return a worker that draws in float32."""
     chosen = {
         "num_steps": 4, "microbatch_size": 2, "precision": "float32", "compile": False, **sampling
     }  # fmt: skip
@@ -59,7 +59,7 @@ def studio_of(store: MemoryStore, **sampling: Any) -> StoreStudio:
         cpus=1,
         uses_gpu=False,
     )
-    return StoreStudio(store, setup, "1-worker-0")
+    return SampleWorker(store, setup, "1-worker-0")
 
 
 def test_more_steps_than_the_model_has_are_told_before_anything_is_drawn(
@@ -67,7 +67,7 @@ def test_more_steps_than_the_model_has_are_told_before_anything_is_drawn(
 ) -> None:
     """No attempt after this one would fare better."""
     with pytest.raises(ConfigError, match="51") as caught:
-        studio_of(store, num_steps=51).prepare(None)
+        worker_of(store, num_steps=51).prepare(None)
     assert reason_of(caught.value) is Reason.BAD_INPUT
 
 
@@ -83,36 +83,36 @@ def test_worker_refuses_what_it_cannot_honour(
     store: MemoryStore, keys: tuple[str, ...], value: str, told: str
 ) -> None:
     """A set that was begun otherwise would not be one set any more."""
-    studio = studio_of(store)
-    decisions: dict[str, Any] = deepcopy(dict(studio.prepare(None).values))
+    worker = worker_of(store)
+    decisions: dict[str, Any] = deepcopy(dict(worker.prepare(None).values))
     inner = decisions
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = value
     with pytest.raises(BadInputError, match=told):
-        studio.begin(Decisions(decisions))
+        worker.begin(Decisions(decisions))
 
 
 def test_other_hardware_is_remarked_and_not_in_the_way(store: MemoryStore) -> None:
     """The images may differ in their last bits then, and a reader should know."""
-    studio = studio_of(store)
-    decisions = studio.prepare(None)
-    assert studio.begin(decisions) == []
-    (remark,) = studio.begin(Decisions({**decisions.values, "hardware": "a machine of long ago"}))
+    worker = worker_of(store)
+    decisions = worker.prepare(None)
+    assert worker.begin(decisions) == []
+    (remark,) = worker.begin(Decisions({**decisions.values, "hardware": "a machine of long ago"}))
     assert "a machine of long ago" in remark
 
 
 def test_a_worker_draws_and_commits(store: MemoryStore) -> None:
     """From the checkpoint in the store to images in the store, in one process."""
-    studio = studio_of(store)
-    studio.begin(studio.prepare(None))
+    worker = worker_of(store)
+    worker.begin(worker.prepare(None))
     task, watch = ShardTask(plan_shards(4, 2)[1]), Watch()
-    drawn = studio.compute(task, watch)
+    drawn = worker.compute(task, watch)
     assert isinstance(drawn, DrawnShard)
     assert watch.steps_drawn == 4
-    event = studio.keep(task, drawn)
+    event = worker.keep(task, drawn)
     assert (event.kind, event.is_own) == ("committed", True)
-    assert not studio.keep(task, studio.compute(task, watch)).is_own
+    assert not worker.keep(task, worker.compute(task, watch)).is_own
     data = [key for key in store.objects if key.startswith("jobs/set/attempts/1/data/")]
     assert len(data) == 1
 
@@ -124,30 +124,30 @@ def test_other_families_are_drawn_by_the_same_fleet(family: Family, tmp_path: Pa
     put_model(store, tmp_path, family)
     task, pixels = ShardTask(plan_shards(4, 2)[1]), []
     for _ in range(2):
-        studio, watch = studio_of(store, num_steps=1), Watch()
-        studio.begin(studio.prepare(None))
-        drawn = studio.compute(task, watch)
+        worker, watch = worker_of(store, num_steps=1), Watch()
+        worker.begin(worker.prepare(None))
+        drawn = worker.compute(task, watch)
         assert isinstance(drawn, DrawnShard)
         assert watch.steps_drawn == 1
-        assert studio.keep(task, drawn).kind == "committed"
+        assert worker.keep(task, drawn).kind == "committed"
         pixels.append(drawn.pixels)
     assert np.array_equal(pixels[0], pixels[1])
     with pytest.raises(ConfigError, match="num_steps must be at most 1"):
-        studio_of(store, num_steps=4).prepare(None)
+        worker_of(store, num_steps=4).prepare(None)
 
 
 def test_weighing_the_work_leaves_the_weights_as_they_are(store: MemoryStore) -> None:
     """Another worker's proposal may be the one that is taken, with another precision."""
-    studio = studio_of(store, precision="bf16", compile="auto")
-    studio.prepare(None)
-    assert {p.dtype for p in studio._model.parameters()} == {torch.float32}
+    worker = worker_of(store, precision="bf16", compile="auto")
+    worker.prepare(None)
+    assert {p.dtype for p in worker._model.parameters()} == {torch.float32}
 
 
 def test_a_set_records_the_variance_that_it_is_drawn_with(store: MemoryStore) -> None:
     """A later version may have another default; this set keeps its own."""
 
     def variance(**sampling: Any) -> object:
-        proposal = studio_of(store, **sampling).prepare(None)
+        proposal = worker_of(store, **sampling).prepare(None)
         return SET_DECISIONS.of(proposal.values).sampling["variance"]
 
     assert variance() == "fixed_small"
@@ -157,12 +157,12 @@ def test_a_set_records_the_variance_that_it_is_drawn_with(store: MemoryStore) ->
 
 def test_a_set_of_an_earlier_version_keeps_the_variance_of_its_time(store: MemoryStore) -> None:
     """It left the variance open and took the model's; a repaired shard must fit its neighbours."""
-    studio = studio_of(store)
-    decided = SET_DECISIONS.of(studio.prepare(None).values)
+    worker = worker_of(store)
+    decided = SET_DECISIONS.of(worker.prepare(None).values)
     old = dict(decided.sampling)
     for field in ("keep_epsilon",):
         del old[field]
     old["variance"] = None
-    _, info = load_model(fetch_model(store, studio._setup.model).folder)
+    _, info = load_model(fetch_model(store, worker._setup.model).folder)
     assert recorded_sampling(replace(decided, sampling=old), info).variance == "fixed_large"
     assert recorded_sampling(decided, info).variance == "fixed_small"
