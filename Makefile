@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-hosts check format docs reference bench bench-fleet bench-samplers bench-queue bench-jobs bench-data bench-evaluate bench-setup clean
+.PHONY: setup demo test test-hosts check format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-setup clean
 
 setup: $(STAMP)
 
@@ -82,6 +82,11 @@ bench-fleet: setup
 # core. Writes bench-samplers.json and docs/samplers.svg.
 bench-samplers: setup
 	$(BIN)/python -m tests.benchmarks.bench_samplers
+
+# How good digits are against how long the network was trained; ten minutes on one core, some of them
+# for drawing. Writes bench-training-time.json.
+bench-training-time: setup
+	$(BIN)/python -m tests.benchmarks.bench_training_time
 
 # 10,000 jobs on 4,096 GPUs: the decisions of a day, and the orchestrator's real loop on a store in
 # memory. Writes bench-queue.json and bench-loop.json.

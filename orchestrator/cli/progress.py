@@ -9,7 +9,7 @@ import click
 from orchestrator.client.describe import duration_text, fleet_text, progress_text, state_text
 from orchestrator.client.status import JobStatus
 from orchestrator.lifecycle.phase import Phase
-from orchestrator.lifecycle.state import JobState
+from orchestrator.lifecycle.state import GROUP_KINDS, JobState
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -98,7 +98,7 @@ def pace_line(status: JobStatus) -> str:
     rate, total, done = status.rate_per_s or 0, status.total or 0, status.done
     if status.state is JobState.QUEUED:
         return status.message
-    if status.children:
+    if status.kind in GROUP_KINDS:
         return _children_line(status)
     left = f", {duration_text((total - done) / rate)} left" if rate and total > done else ""
     parts = [progress_text(status) + left]
@@ -109,7 +109,8 @@ def pace_line(status: JobStatus) -> str:
 
 def completed(status: JobStatus) -> float:
     """Return how much of a job is done; of a group, with the parts of the jobs at work."""
-    live = [c for c in status.children if c.state in AT_WORK]
+    is_group = status.kind in GROUP_KINDS  # the evaluations of a training are no part of it
+    live = [c for c in status.children if is_group and c.state in AT_WORK]
     return float(status.done) + sum(min(1.0, c.done / c.total) for c in live if c.total)
 
 

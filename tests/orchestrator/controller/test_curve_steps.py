@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.cli.listing import job_table
+from orchestrator.cli.progress import completed, pace_line
 from orchestrator.client.deletion import delete_job, end_evaluations, find_deletable
 from orchestrator.client.describe import describe_job
 from orchestrator.client.status import job_status, list_jobs, request
@@ -287,7 +288,10 @@ def test_people_see_the_curve_and_what_is_on_its_way(world: World, tmp_path: Pat
     evaluate(world, 4, 0.2, 200)
     commit(world, 8, tmp_path)
     world.step(4)
-    status = describe_job(job_status(world.store, "t"))
+    shown = job_status(world.store, "t")
+    assert completed(shown) == shown.done
+    assert "at-8" not in pace_line(shown)
+    status = describe_job(shown)
     assert "  at-4  SUCCEEDED, kid-pixels 0.2000 ± 0.0010 (floor 0.0000)  t-at-4" in status
     assert "  at-8-samples  STARTING" in status
     rows = [line.rstrip() for line in job_table(list_jobs(world.store)).splitlines()[1:]]
