@@ -39,7 +39,7 @@ class DrawnShard:
 
 
 @dataclass(kw_only=True)
-class Canvas:
+class UnfinishedShard:
     """What there is of a shard while it is drawn: what an interruption must not lose.
 
     Attributes:
@@ -103,40 +103,42 @@ class ShardSampler:
         config = replace(self._config, num_steps=few, spacing="linear")
         return type(self)(self._denoiser, self._diffusion, config, self._image_shape, self._device)
 
-    def draw(self, canvas: Canvas, watch: Watch) -> DrawnShard | Canvas | None:
+    def draw(
+        self, unfinished: UnfinishedShard, watch: Watch
+    ) -> DrawnShard | UnfinishedShard | None:
         """Draw what is missing of a shard.
 
         Args:
-            canvas: What there is of it.
+            unfinished: What there is of it.
             watch: Looked at after each reverse step.
 
         Returns:
-            The shard; the canvas if it was told to stop; None if the shard is given up.
+            The shard; what there is of it if it was told to stop; None if the shard is given up.
         """
-        shard, size = canvas.shard, self._config.microbatch_size
-        began_at, before_s = time.monotonic(), canvas.seconds
-        while canvas.num_drawn < shard.num_images:
-            start = shard.start + canvas.num_drawn
-            for state in self._chain(start, canvas):
-                self._film(start, state, canvas)
-                watch.count(state.step_index - (canvas.chain or state).step_index)
-                canvas.chain = state
-                canvas.seconds = before_s + time.monotonic() - began_at
-                self._show(canvas, watch)
+        shard, size = unfinished.shard, self._config.microbatch_size
+        began_at, before_s = time.monotonic(), unfinished.seconds
+        while unfinished.num_drawn < shard.num_images:
+            start = shard.start + unfinished.num_drawn
+            for state in self._chain(start, unfinished):
+                self._film(start, state, unfinished)
+                watch.count(state.step_index - (unfinished.chain or state).step_index)
+                unfinished.chain = state
+                unfinished.seconds = before_s + time.monotonic() - began_at
+                self._show(unfinished, watch)
                 if watch.is_dropped(shard.index):
                     return None
                 if watch.is_stopped:
-                    return canvas
-            self._finish(canvas, min(size, shard.stop - start))
-        frames = np.concatenate(canvas.films) if canvas.films else None
+                    return unfinished
+            self._finish(unfinished, min(size, shard.stop - start))
+        frames = np.concatenate(unfinished.films) if unfinished.films else None
         seconds = before_s + time.monotonic() - began_at
         return DrawnShard(
-            shard=shard, pixels=np.concatenate(canvas.pixels), frames=frames, seconds=seconds
+            shard=shard, pixels=np.concatenate(unfinished.pixels), frames=frames, seconds=seconds
         )
 
-    def _chain(self, start: int, canvas: Canvas) -> Iterator[ChainState]:
+    def _chain(self, start: int, unfinished: UnfinishedShard) -> Iterator[ChainState]:
         indices = torch.arange(start, start + self._config.microbatch_size, device=self._device)
-        begun = canvas.chain
+        begun = unfinished.chain
         if begun is not None:
             begun = begun.on(self._device)
         return sample_chain(
@@ -149,26 +151,28 @@ class ShardSampler:
             start=begun,
         )
 
-    def _film(self, start: int, state: ChainState, canvas: Canvas) -> None:
-        wanted = min(self._num_filmed, canvas.shard.stop) - start
+    def _film(self, start: int, state: ChainState, unfinished: UnfinishedShard) -> None:
+        wanted = min(self._num_filmed, unfinished.shard.stop) - start
         if wanted <= 0 or state.step_index not in self._filmed_steps:
             return
-        if self._filmed_steps.index(state.step_index) == len(canvas.film):
-            canvas.film.append(_pixels(state.x[:wanted]))
+        if self._filmed_steps.index(state.step_index) == len(unfinished.film):
+            unfinished.film.append(_pixels(state.x[:wanted]))
 
-    def _finish(self, canvas: Canvas, num_images: int) -> None:
-        if canvas.chain is not None:
-            canvas.pixels.append(_pixels(canvas.chain.x[:num_images]))
-        if canvas.film:
-            canvas.films.append(np.stack(canvas.film, axis=1))
-        canvas.chain, canvas.film = None, []
+    def _finish(self, unfinished: UnfinishedShard, num_images: int) -> None:
+        if unfinished.chain is not None:
+            unfinished.pixels.append(_pixels(unfinished.chain.x[:num_images]))
+        if unfinished.film:
+            unfinished.films.append(np.stack(unfinished.film, axis=1))
+        unfinished.chain, unfinished.film = None, []
 
-    def _show(self, canvas: Canvas, watch: Watch) -> None:
+    def _show(self, unfinished: UnfinishedShard, watch: Watch) -> None:
         steps, size = self._num_steps, self._config.microbatch_size
-        in_this = canvas.chain.step_index if canvas.chain else 0
-        num_microbatches = -(-canvas.shard.num_images // size)
+        in_this = unfinished.chain.step_index if unfinished.chain else 0
+        num_microbatches = -(-unfinished.shard.num_images // size)
         watch.show(
-            canvas.shard.index, len(canvas.pixels) * steps + in_this, num_microbatches * steps
+            unfinished.shard.index,
+            len(unfinished.pixels) * steps + in_this,
+            num_microbatches * steps,
         )
 
 

@@ -19,7 +19,7 @@ from ddpm.process.sampling import ChainState
 from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
 from orchestrator.errors import ObjectNotFoundError
 from orchestrator.jobs.units import Shard
-from orchestrator.sampling.drawing import Canvas
+from orchestrator.sampling.drawing import UnfinishedShard
 from orchestrator.store.keys import AttemptPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -29,35 +29,37 @@ FORMAT_VERSION = 1
 
 
 def save_partial(
-    store: ObjectStore, paths: AttemptPaths, canvas: Canvas, origin: SetOrigin
+    store: ObjectStore, paths: AttemptPaths, unfinished: UnfinishedShard, origin: SetOrigin
 ) -> str | None:
     """Keep a half-drawn shard and return its key; None if there is nothing of it."""
-    if canvas.chain is None and not canvas.pixels:
+    if unfinished.chain is None and not unfinished.pixels:
         return None
     arrays: dict[str, Pixels | np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
-    if canvas.chain is not None:
-        arrays["x"] = canvas.chain.x.detach().cpu().contiguous().numpy()
-        if canvas.chain.memory is not None:
-            arrays["memory"] = canvas.chain.memory.detach().cpu().contiguous().numpy()
-    for name, parts in _lists(canvas).items():
+    if unfinished.chain is not None:
+        arrays["x"] = unfinished.chain.x.detach().cpu().contiguous().numpy()
+        if unfinished.chain.memory is not None:
+            arrays["memory"] = unfinished.chain.memory.detach().cpu().contiguous().numpy()
+    for name, parts in _lists(unfinished).items():
         arrays |= {f"{name}.{number}": array for number, array in enumerate(parts)}
     described = {
         "format_version": FORMAT_VERSION,
         "origin": asdict(origin),
-        "range": [canvas.shard.start, canvas.shard.stop],
-        "step_index": canvas.chain.step_index if canvas.chain else 0,
-        "seconds": canvas.seconds,
+        "range": [unfinished.shard.start, unfinished.shard.stop],
+        "step_index": unfinished.chain.step_index if unfinished.chain else 0,
+        "seconds": unfinished.seconds,
     }
     body = save(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()},
         metadata={"canvas": json.dumps(described)},
     )
-    key = f"{paths.partial}shard-{canvas.shard.index:06d}-{secrets.token_hex(4)}.safetensors"
+    key = f"{paths.partial}shard-{unfinished.shard.index:06d}-{secrets.token_hex(4)}.safetensors"
     store.put(key, body)
     return key
 
 
-def load_partial(store: ObjectStore, key: str, shard: Shard, origin: SetOrigin) -> Canvas | None:
+def load_partial(
+    store: ObjectStore, key: str, shard: Shard, origin: SetOrigin
+) -> UnfinishedShard | None:
     """Return a half-drawn shard, or None where it is gone, damaged or of another set."""
     try:
         body = store.get(key).body
@@ -66,14 +68,14 @@ def load_partial(store: ObjectStore, key: str, shard: Shard, origin: SetOrigin) 
             raise ValueError("it has another origin")
         if described["range"] != [shard.start, shard.stop]:
             raise ValueError("it has another range")
-        return _canvas(shard, load(body), described)
+        return _unfinished(shard, load(body), described)
     except (ObjectNotFoundError, SafetensorError, ValueError, KeyError, TypeError) as error:
         logger.warning("shard=%d begins anew, not from %s: %s", shard.index, key, error)
         return None
 
 
-def _lists(canvas: Canvas) -> Mapping[str, list[Pixels]]:
-    return {"pixels": canvas.pixels, "films": canvas.films, "film": canvas.film}
+def _lists(unfinished: UnfinishedShard) -> Mapping[str, list[Pixels]]:
+    return {"pixels": unfinished.pixels, "films": unfinished.films, "film": unfinished.film}
 
 
 def _metadata(body: bytes) -> dict[str, object]:
@@ -86,9 +88,9 @@ def _metadata(body: bytes) -> dict[str, object]:
     return described
 
 
-def _canvas(
+def _unfinished(
     shard: Shard, arrays: Mapping[str, np.ndarray], described: Mapping[str, object]
-) -> Canvas:
+) -> UnfinishedShard:
     def numbered(name: str) -> list[Pixels]:
         keys = [key for key in arrays if key.startswith(f"{name}.")]
         return [arrays[key] for key in sorted(keys, key=lambda key: int(key.split(".")[1]))]
@@ -98,7 +100,7 @@ def _canvas(
         memory = torch.from_numpy(arrays["memory"].copy()) if "memory" in arrays else None
         x, step_index = torch.from_numpy(arrays["x"].copy()), int(str(described["step_index"]))
         chain = ChainState(x, step_index, memory)
-    return Canvas(
+    return UnfinishedShard(
         shard=shard,
         pixels=numbered("pixels"),
         chain=chain,

@@ -22,7 +22,7 @@ from orchestrator.attempts.compute import kernel_folder
 from orchestrator.errors import BadInputError
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardSampler
+from orchestrator.sampling.drawing import DrawnShard, ShardSampler, UnfinishedShard
 from orchestrator.sampling.network import Drawing, build_denoiser, build_diffusion
 
 FIELDS = (
@@ -100,7 +100,7 @@ def _drawn(
     sampler = ShardSampler(
         drawing.denoiser, drawing.diffusion, config, info.image_shape, compute.device
     )
-    drawn = sampler.draw(Canvas(shard=Shard(0, 0, num_samples)), Watch())
+    drawn = sampler.draw(UnfinishedShard(shard=Shard(0, 0, num_samples)), Watch())
     assert isinstance(drawn, DrawnShard)  # noqa: S101 - nobody told it to stop
     return drawn.pixels
 

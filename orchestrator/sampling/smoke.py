@@ -10,7 +10,7 @@ from orchestrator.attempts.smoke import smoke_part
 from orchestrator.errors import OrchestratorError, ShardDamagedError
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardSampler
+from orchestrator.sampling.drawing import DrawnShard, ShardSampler, UnfinishedShard
 from orchestrator.store.outages import Backoff, outlast_outage
 
 _FIRST_IMAGE = Shard(0, 0, 1)
@@ -33,7 +33,7 @@ def smoke_drawing(
         SmokeTestError: It did not work.
     """
     with smoke_part("drawing an image", OrchestratorError):
-        drawn = sampler.draw(Canvas(shard=_FIRST_IMAGE), Watch())
+        drawn = sampler.draw(UnfinishedShard(shard=_FIRST_IMAGE), Watch())
     if not isinstance(drawn, DrawnShard):
         raise TypeError("nobody told the smoke test to stop")
     with smoke_part("storing an image and reading it back", OrchestratorError):

@@ -38,7 +38,7 @@ from orchestrator.attempts.compute import kernel_folder, set_up_process, threads
 from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardSampler
+from orchestrator.sampling.drawing import DrawnShard, ShardSampler, UnfinishedShard
 from orchestrator.sampling.network import (
     Drawing,
     build_denoiser,
@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 _WORTH_COMPILING_S = 300.0
 
-Result = DrawnShard | Canvas | None
+Result = DrawnShard | UnfinishedShard | None
 
 
 class SampleWorker:
@@ -211,10 +211,10 @@ class SampleWorker:
 
     def compute(self, task: ShardTask, watch: Watch) -> Result:
         """Draw a shard, from where an earlier worker left it if it did."""
-        canvas = None
+        unfinished = None
         if task.partial:
-            canvas = load_partial(self._store, task.partial, task.shard, self._origin)
-        return self._sampler.draw(canvas or Canvas(shard=task.shard), watch)
+            unfinished = load_partial(self._store, task.partial, task.shard, self._origin)
+        return self._sampler.draw(unfinished or UnfinishedShard(shard=task.shard), watch)
 
     def keep(self, task: ShardTask, result: Result) -> ShardEvent:
         """Commit a drawn shard, or keep a half-drawn one."""
@@ -222,9 +222,9 @@ class SampleWorker:
             return ShardEvent(index=task.shard.index, kind="dropped")
         return outlast_outage(lambda: self._kept(task, result), Backoff(), self._abandon)
 
-    def _kept(self, task: ShardTask, result: DrawnShard | Canvas) -> ShardEvent:
+    def _kept(self, task: ShardTask, result: DrawnShard | UnfinishedShard) -> ShardEvent:
         index = task.shard.index
-        if isinstance(result, Canvas):
+        if isinstance(result, UnfinishedShard):
             partial = save_partial(self._store, self._paths, result, self._origin)
             if partial and task.partial:
                 self._store.delete(task.partial)

@@ -26,7 +26,7 @@ from ddpm.training.loop import TrainState
 from orchestrator.artifacts.samples.labels import make_rule
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardSampler
+from orchestrator.sampling.drawing import DrawnShard, ShardSampler, UnfinishedShard
 from orchestrator.sampling.network import Drawing, build_denoiser
 from tests.support.golden import digest
 from tests.support.small_training import UNET, train
@@ -246,7 +246,7 @@ def drawn(folder: Path, config: SamplingConfig, weights: str = "ema") -> DrawnSh
         torch.device("cpu"),
         num_filmed=config.trajectory,
     )
-    made = sampler.draw(Canvas(shard=Shard(0, 0, NUM_IMAGES)), Watch())
+    made = sampler.draw(UnfinishedShard(shard=Shard(0, 0, NUM_IMAGES)), Watch())
     assert isinstance(made, DrawnShard)
     return made
 

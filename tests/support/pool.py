@@ -15,7 +15,7 @@ from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.fleet.workers import PoolWorker
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import plan_shards
-from orchestrator.sampling.drawing import Canvas
+from orchestrator.sampling.drawing import UnfinishedShard
 from orchestrator.sampling.worker import Result
 
 
@@ -53,16 +53,16 @@ class FakeWork:
         return []
 
     def compute(self, task: ShardTask, watch: Watch) -> Result:
-        """Do what the test wants, then return a canvas as it is."""
+        """Do what the test wants, then return a shard as it was begun."""
         self.desk.before_drawing(self.worker, task, watch)
-        return None if watch.is_dropped(task.shard.index) else Canvas(shard=task.shard)
+        return None if watch.is_dropped(task.shard.index) else UnfinishedShard(shard=task.shard)
 
     def keep(self, task: ShardTask, result: Result) -> ShardEvent:
         """Commit in memory, unless the drawing was stopped on its way."""
         index = task.shard.index
         if result is None:
             return ShardEvent(index=index, kind="dropped")
-        assert isinstance(result, Canvas)
+        assert isinstance(result, UnfinishedShard)
         if result.seconds < 0:
             return ShardEvent(index=index, kind="halved", partial=f"partial-{index}")
         with self.desk.lock:

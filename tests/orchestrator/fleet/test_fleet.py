@@ -11,7 +11,7 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard
-from orchestrator.sampling.drawing import Canvas
+from orchestrator.sampling.drawing import UnfinishedShard
 from orchestrator.sampling.worker import Result
 from tests.support.pool import Desk, FakeWork, fleet_of
 
@@ -147,14 +147,14 @@ def test_slow_shard_is_given_to_an_idle_worker_too() -> None:
 
 
 class HalvingWork(FakeWork):
-    """Draws until it is told to stop, and leaves a canvas then."""
+    """Draws until it is told to stop, and leaves what it has of its shard then."""
 
     def compute(self, task: ShardTask, watch: Watch) -> Result:
         """Wait for the stop."""
         self.desk.drawing[self.worker] = task.shard.index
         while not watch.is_stopped:
             time.sleep(0.01)
-        return Canvas(shard=task.shard, seconds=-1)
+        return UnfinishedShard(shard=task.shard, seconds=-1)
 
 
 class HalvingDesk(Desk):

@@ -13,7 +13,7 @@ from ddpm.process.sampling import ChainState, draw, to_uint8
 from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard, plan_shards
-from orchestrator.sampling.drawing import Canvas, DrawnShard, ShardSampler, filmed_steps
+from orchestrator.sampling.drawing import DrawnShard, ShardSampler, UnfinishedShard, filmed_steps
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.partials import load_partial, save_partial
 from orchestrator.store.keys import JobPaths
@@ -43,7 +43,7 @@ def sampler(num_filmed: int = 0) -> ShardSampler:
 
 def drawn(shard: Shard, num_filmed: int = 0) -> DrawnShard:
     """Draw a shard in one go."""
-    result = sampler(num_filmed).draw(Canvas(shard=shard), Watch())
+    result = sampler(num_filmed).draw(UnfinishedShard(shard=shard), Watch())
     assert isinstance(result, DrawnShard)
     return result
 
@@ -84,13 +84,13 @@ def test_shard_size_changes_no_pixel() -> None:
 def test_interrupted_shard_goes_on_with_the_same_bits(steps: int) -> None:
     """A worker told to stop at any step loses nothing, nor does the film of the first images."""
     store, shard = MemoryStore(), Shard(0, 0, 10)
-    half = sampler(6).draw(Canvas(shard=shard), StopAfter(steps))
-    assert isinstance(half, Canvas)
+    half = sampler(6).draw(UnfinishedShard(shard=shard), StopAfter(steps))
+    assert isinstance(half, UnfinishedShard)
     key = save_partial(store, PATHS.attempt(1), half, ORIGIN)
     assert key is not None
-    canvas = load_partial(store, key, shard, ORIGIN)
-    assert canvas is not None
-    again = sampler(6).draw(canvas, Watch())
+    unfinished = load_partial(store, key, shard, ORIGIN)
+    assert unfinished is not None
+    again = sampler(6).draw(unfinished, Watch())
     whole = drawn(shard, num_filmed=6)
     assert isinstance(again, DrawnShard)
     assert np.array_equal(again.pixels, whole.pixels)
@@ -121,14 +121,14 @@ def test_given_up_shard_yields_nothing() -> None:
     """Another worker has committed it: what is half drawn is worth nothing."""
     watch = Watch()
     watch.drop(0)
-    assert sampler().draw(Canvas(shard=Shard(0, 0, 10)), watch) is None
+    assert sampler().draw(UnfinishedShard(shard=Shard(0, 0, 10)), watch) is None
 
 
 def test_partial_of_another_set_is_not_used() -> None:
     """Fenced: another seed, checkpoint, decision or range begins anew."""
     store, shard = MemoryStore(), Shard(0, 0, 10)
-    half = sampler().draw(Canvas(shard=shard), StopAfter(3))
-    assert isinstance(half, Canvas)
+    half = sampler().draw(UnfinishedShard(shard=shard), StopAfter(3))
+    assert isinstance(half, UnfinishedShard)
     key = save_partial(store, PATHS.attempt(1), half, ORIGIN)
     assert key is not None
     assert load_partial(store, key, shard, ORIGIN) is not None
@@ -145,7 +145,10 @@ def test_newest_partial_of_a_shard_is_found_last() -> None:
     state = ChainState(torch.zeros(4, *SHAPE), 3)
     keys = [
         save_partial(
-            store, PATHS.attempt(number), Canvas(shard=Shard(7, 0, 10), chain=state), ORIGIN
+            store,
+            PATHS.attempt(number),
+            UnfinishedShard(shard=Shard(7, 0, 10), chain=state),
+            ORIGIN,
         )
         for number in (1, 2, 3)
     ]
@@ -155,16 +158,18 @@ def test_newest_partial_of_a_shard_is_found_last() -> None:
 def test_of_one_attempt_the_partial_that_was_saved_last_is_found_last() -> None:
     """Their names end by chance; one worker may have gone on from what another had left."""
     store = MemoryStore()
-    canvas = Canvas(shard=Shard(7, 0, 10), chain=ChainState(torch.zeros(4, *SHAPE), 3))
+    unfinished = UnfinishedShard(shard=Shard(7, 0, 10), chain=ChainState(torch.zeros(4, *SHAPE), 3))
     keys = []
     for _ in range(8):
-        keys.append(save_partial(store, PATHS.attempt(1), canvas, ORIGIN))
+        keys.append(save_partial(store, PATHS.attempt(1), unfinished, ORIGIN))
         store.advance(1)
     assert [key for _, key in newest_partials(store, PATHS, before=2)] == keys
 
 
-def test_empty_canvas_leaves_no_partial() -> None:
+def test_a_shard_that_was_not_begun_leaves_no_partial() -> None:
     """A shard that was not begun needs no object."""
     store = MemoryStore()
-    assert save_partial(store, PATHS.attempt(1), Canvas(shard=Shard(0, 0, 4)), ORIGIN) is None
+    assert (
+        save_partial(store, PATHS.attempt(1), UnfinishedShard(shard=Shard(0, 0, 4)), ORIGIN) is None
+    )
     assert not store.objects
