@@ -20,7 +20,7 @@ def secret_values(environ: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:
     token_path = environ.get("RAY_AUTH_TOKEN_PATH")
     if token_path and Path(token_path).is_file():
         values.append(Path(token_path).read_text(encoding="utf-8", errors="ignore").strip())
-    # A very short value would blacken innocent words and is no secret.
+    # A very short value would redact ordinary words and is no secret.
     found = {value.encode() for value in values if len(value) >= _SHORTEST}
     return tuple(sorted(found, key=len, reverse=True))
 

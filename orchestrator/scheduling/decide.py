@@ -10,8 +10,8 @@ Jobs are served in the order of `in_line`. Each one in turn
    are preemptible and of lower priority, so that it can evict them. The first of each queue that
    waits for its quota gets the same for the quota alone, and holds up no other queue.
 
-One reservation is enough: whoever is first in line is never overtaken to his harm, and everybody
-becomes first in line.
+One reservation is enough: whoever is first in line is never delayed by a job behind it, and
+everybody becomes first in line.
 """
 
 from collections.abc import Hashable, Sequence

@@ -88,7 +88,7 @@ class Document:
         self.overrides.update({tuple(keys[: end + 1]): option for end in range(len(keys))})
 
     def put(self, keys: Sequence[str], value: Any) -> None:
-        """Set the value at the end of a way of keys.
+        """Set the value at the end of a key path.
 
         Raises:
             KeyError: A key on the way holds no keys; the error names it.

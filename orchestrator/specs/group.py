@@ -43,7 +43,7 @@ class Child(Closed):
         needs: Steps that must have succeeded before it is created.
         model_step: The one of them whose model it draws from.
         image_steps: Those whose images it compares, by the field that names them.
-        settings: For a sweep: what this run has of its own, by the way of keys.
+        settings: For a sweep: what this run has of its own, by key path.
         waits_for_smoke: The smoke test that must pass before it starts; "" for none.
         spec: The job itself. Until ids are given, `model.job` is that step's name.
     """

@@ -43,7 +43,7 @@ def unfold_matrix(document: Document) -> None:
     """Turn a matrix's keys with dots into keys within keys, so that `--set` meets one form.
 
     Raises:
-        BadInputError: A key stands twice.
+        BadInputError: A key is given twice.
     """
     matrix = document.value.get("matrix")
     if not isinstance(matrix, dict):
@@ -55,7 +55,7 @@ def unfold_matrix(document: Document) -> None:
                 raise KeyError(".".join(way))
             unfolded.put(way, values)
         except KeyError as error:
-            message = f"matrix key {error.args[0]} stands twice"
+            message = f"matrix key {error.args[0]} is given twice"
             raise document.fault(("matrix", *written), message) from error
         lines = document.lines_below(("matrix", *written))
         unfolded.lines.update({("matrix", *way, *rest): line for rest, line in lines.items()})
@@ -66,7 +66,7 @@ def unfold_matrix(document: Document) -> None:
 def _leaves(
     matrix: Mapping[str, Any], written: _Way = (), way: _Way = ()
 ) -> Iterator[tuple[_Way, _Way, Any]]:
-    """Yield (way of keys, keys as they are written, values) of each field that is varied."""
+    """Yield (key path, keys as they are written, values) of each field that is varied."""
     for key, value in matrix.items():
         inner, keys = (*written, key), (*way, *key.split("."))
         if isinstance(value, dict):
@@ -114,7 +114,7 @@ def _check(document: Document, axis: _Axis) -> None:
     texts = [json.dumps(value, sort_keys=True) for value in values]
     for index, text in enumerate(texts):
         if text in texts[:index]:
-            message = f"matrix key {axis.key}: {text} stands twice"
+            message = f"matrix key {axis.key}: {text} is given twice"
             raise document.fault((*place, index), message)
 
 

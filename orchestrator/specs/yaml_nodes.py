@@ -200,7 +200,7 @@ class _Plain:
             name = self._key(key)
             if name in seen:
                 hint = "; write `<<: [*a, *b]`" if name == "<<" else "; remove one"
-                raise self._fault(key, f"key {name!r} stands twice{hint}")
+                raise self._fault(key, f"key {name!r} is given twice{hint}")
             seen.add(name)
             if key.tag == f"{_TAG}merge":
                 merged = self._merged(value, location)
@@ -226,7 +226,7 @@ class _Plain:
         if isinstance(key, ScalarNode) and str(key.tag) in words:
             return str(key.value)
         shown = key.value if isinstance(key, ScalarNode) else "[...]"
-        raise self._fault(key, f"key {shown} is not a word; quote it or mend it")
+        raise self._fault(key, f"key {shown} is not a word; quote it or change it")
 
     def _at(self, node: Node, location: Location, beginning: Node) -> Any:
         self.lines[location] = beginning.start_mark.line + 1

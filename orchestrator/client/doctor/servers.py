@@ -97,7 +97,7 @@ def _resources(address: str, headers: Mapping[str, str]) -> Finding:
     resources = ", ".join(counted(total[name], name) for name in total)
     detail = f"{counted(len(alive), 'node')}, {resources}"
     if twins:
-        detail += f"; several nodes bear the host name {', '.join(twins[:3])}: give each its own"
+        detail += f"; several nodes share the host name {', '.join(twins[:3])}: give each its own"
     remedy = "" if ok else "no node offers a CPU: look at the cluster's dashboard"
     return Finding("ray", "resources", ok, detail, remedy)
 

@@ -88,7 +88,7 @@ WRONG = [
         ":1: kind must be train, sample, evaluate, likelihood or prepare, not 'trian'",
     ),
     ("  num_steps: 2000\n", "", ":5: key training.num_steps is missing"),
-    ("name: digits", "name: digits\nname: two", ":3: key 'name' stands twice"),
+    ("name: digits", "name: digits\nname: two", ":3: key 'name' is given twice"),
     ("channels: 64", "channels: !!python/name:os.system 1", ":4: tag "),
     ("[1, 2, 2]", "[1, 2", ": no valid YAML"),
     ("channels: 64", "channels: 63", ":4: model.channels must be even, not 63"),

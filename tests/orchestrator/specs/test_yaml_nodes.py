@@ -34,7 +34,7 @@ def test_what_yaml_1_2_allows_is_read(text: str, value: dict[str, Any]) -> None:
     ("text", "told"),
     [
         ("a:\n\tb: 1\n", "f:2: no valid YAML: a tab stands where only spaces may"),
-        ("a: &x {c: 1}\nb:\n  <<: *x\n  <<: *x\n", "f:4: key '<<' stands twice; write `<<: [*a"),
+        ("a: &x {c: 1}\nb:\n  <<: *x\n  <<: *x\n", "f:4: key '<<' is given twice; write `<<: [*a"),
         ("a: 1\nb: \x00", "f:2: the character U+0000 is no text"),
         ("a: 1\n\x0cb: 2", "f:2: the character U+000C is no text"),
         ("a:\n  b: 1\n c: 2\n", "f:3: no valid YAML: its indentation does not fit"),
