@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.jobs.heartbeat import Heartbeat
-from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason, ResolvedResources
+from orchestrator.lifecycle.retry import GAVE_WAY
+from orchestrator.lifecycle.state import JobRecord, JobState, Placement, ResolvedResources
 from orchestrator.scheduling.matching import unsuited_nodes
 from orchestrator.scheduling.snapshot import (
     JobRequest,
@@ -162,7 +163,7 @@ def queued_job(
         waits_for = spent.get(record.queue)
     return QueuedJob(
         **_request(record, spec, resources),
-        was_preempted=record.reason in (Reason.PREEMPTED, Reason.QUEUE_HOURS_SPENT),
+        was_preempted=record.reason in GAVE_WAY,
         not_before=record.not_before.timestamp() if record.not_before else 0.0,
         avoided_nodes=frozenset(record.avoided_nodes),
         waits_for=waits_for,

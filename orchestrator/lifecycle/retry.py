@@ -41,12 +41,14 @@ ENDS_NO_ATTEMPT = frozenset(
         Reason.WAITING_FOR_CAPACITY,
         Reason.WAITING_FOR_MODEL,
         Reason.WAITING_FOR_SMOKE,
-        Reason.QUEUE_HOURS_SPENT,
         Reason.RETRIED_BY_USER,
         Reason.REPAIRED_BY_USER,
     }
 )
 """Reasons of jobs that wait."""
+
+GAVE_WAY = frozenset({Reason.PREEMPTED, Reason.QUEUE_HOURS_SPENT})
+"""Ends of an attempt that was asked to save and stop: its job is first in line of its priority."""
 
 NODE_BLAMING_REASONS = frozenset(
     {
@@ -169,8 +171,8 @@ class RetryPolicy:
         if reason in FINAL_MESSAGES:
             return GiveUp(f"{reason}: {FINAL_MESSAGES[reason]}")
         avoided = self._avoided_nodes(reason, attempts)
-        if reason is Reason.PREEMPTED:
-            return Restart(0.0, avoided, "preempted: first in line of its priority")
+        if reason in GAVE_WAY:
+            return Restart(0.0, avoided, f"{reason.lower()}: first in line of its priority")
         budget = self._budget(reason)
         num_failures = _failures_since_progress(reason, attempts)
         if num_failures > budget.max_retries:

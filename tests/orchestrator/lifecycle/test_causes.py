@@ -36,7 +36,7 @@ from orchestrator.lifecycle.causes import (
     reason_of,
     unwrapped,
 )
-from orchestrator.lifecycle.retry import BUDGETS, ENDS_NO_ATTEMPT, FINAL_MESSAGES
+from orchestrator.lifecycle.retry import BUDGETS, ENDS_NO_ATTEMPT, FINAL_MESSAGES, GAVE_WAY
 from orchestrator.lifecycle.state import Reason
 from orchestrator.lifecycle.steps import LIMITS
 from tests.support.errors import example_of, our_error_classes
@@ -197,12 +197,12 @@ def test_fields_of_an_error_survive_being_doubled() -> None:
 
 def test_every_reason_has_its_place_in_the_retry_policy() -> None:
     """A new reason without one would be a ValueError in the orchestrator's loop."""
-    places = [*FINAL_MESSAGES, *BUDGETS, *ENDS_NO_ATTEMPT, Reason.PREEMPTED]
+    places = [*FINAL_MESSAGES, *BUDGETS, *ENDS_NO_ATTEMPT, *GAVE_WAY]
     assert sorted(places) == sorted(Reason)
 
 
 def test_every_reason_that_an_error_may_stand_for_can_explain() -> None:
     """One without a rank would end a driver without an outcome."""
-    told_by_others = {Reason.PREEMPTED, *LIMITS, Reason.CANCELLED_BY_USER}
+    told_by_others = {*GAVE_WAY, *LIMITS, Reason.CANCELLED_BY_USER}
     assert set(_EXPLAINS) == set(Reason) - ENDS_NO_ATTEMPT - told_by_others
     assert reason_of(OrchestratorError("x")) in _EXPLAINS

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.lifecycle.retry import FINAL_MESSAGES, GiveUp, Restart, RetryBudget, RetryPolicy
+from orchestrator.lifecycle.retry import (
+    FINAL_MESSAGES,
+    GAVE_WAY,
+    GiveUp,
+    Restart,
+    RetryBudget,
+    RetryPolicy,
+)
 from orchestrator.lifecycle.state import AttemptRecord, Reason
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
@@ -84,10 +91,11 @@ def test_falling_back_and_catching_up_is_not_progress() -> None:
     assert isinstance(policy.decide(Reason.WORKER_LOST, attempts), GiveUp)
 
 
-def test_preemption_is_free() -> None:
-    """A victim did nothing wrong, however often it has to make room."""
-    attempts = history(*[(Reason.PREEMPTED, 0)] * 100)
-    decision = RetryPolicy().decide(Reason.PREEMPTED, attempts)
+@pytest.mark.parametrize("reason", sorted(GAVE_WAY))
+def test_giving_way_is_free(reason: Reason) -> None:
+    """A victim did nothing wrong, however often it has to make room or its queue's month ends."""
+    attempts = history(*[(reason, 0)] * 100)
+    decision = RetryPolicy().decide(reason, attempts)
     assert isinstance(decision, Restart)
     assert decision.after_s == 0.0
 
