@@ -18,6 +18,7 @@ from ddpm.settings.own import (
 )
 from ddpm.settings.sampling import SamplingConfig, Spacing
 from ddpm.settings.training import TrainingConfig
+from ddpm.settings.weights import differing_weights
 
 __all__ = [
     "MAX_IMAGE_CHANNELS",
@@ -38,6 +39,7 @@ __all__ = [
     "UNetConfig",
     "Variance",
     "check_precision",
+    "differing_weights",
     "network_name",
     "network_to_json",
     "num_groups",

@@ -1,23 +1,14 @@
 """The weights that a training starts from, where they are those of another one."""
 
-import dataclasses
 from pathlib import Path
 
 import torch
 
-from ddpm.config import (
-    OWN_NETWORK,
-    NetworkConfig,
-    UNetConfig,
-    network_name,
-    network_to_json,
-)
+from ddpm.config import differing_weights
 from ddpm.errors import CheckpointFormatError
 from ddpm.training.checkpoint import STATE_FILE, CheckpointInfo, load_model
 from ddpm.training.loop import TrainState
 
-# What a training may have otherwise than the one it starts from.
-_FREE = frozenset({"dropout", "num_classes", "augmentation"})
 _LABELS = "label_embedding."
 
 
@@ -55,22 +46,9 @@ def start_from(state: TrainState, folder: Path, *, weights: str = "ema") -> Chec
 
 def _unequal(info: CheckpointInfo, state: TrainState) -> list[tuple[object, object, str]]:
     """Return what has to be equal and is not: theirs, ours, and its name."""
-    pairs = _of_networks(info.unet_config, state.model.config)
-    pairs.append((info.image_shape, state.model.image_shape, "images of (C, H, W)"))
-    for name in ("prediction", "outputs_per_channel"):
-        found, wanted = getattr(info.diffusion_config, name), getattr(state.diffusion_config, name)
-        pairs.append((found, wanted, f"diffusion.{name}"))
-    return [pair for pair in pairs if pair[0] != pair[1]]
-
-
-def _of_networks(theirs: NetworkConfig, ours: NetworkConfig) -> list[tuple[object, object, str]]:
-    """Return the pairs of two networks' fields that have to be equal, with their names."""
-    if isinstance(theirs, UNetConfig) and isinstance(ours, UNetConfig):
-        names = [field.name for field in dataclasses.fields(UNetConfig) if field.name not in _FREE]
-        return [(getattr(theirs, n), getattr(ours, n), f"model.{n}") for n in names]
-    named = (network_name(theirs) or None, network_name(ours) or None, f"model.{OWN_NETWORK}")
-    if named[0] != named[1]:
-        return [named]
-    found, wanted = network_to_json(theirs), network_to_json(ours)
-    names = sorted(found.keys() | wanted.keys())
-    return [(found.get(name), wanted.get(name), f"model.{name}") for name in names]
+    ours = state.model.config
+    differing = differing_weights(
+        (info.unet_config, info.diffusion_config), (ours, state.diffusion_config)
+    )
+    shapes = (info.image_shape, state.model.image_shape, "images of (C, H, W)")
+    return [*differing, *([shapes] if shapes[0] != shapes[1] else [])]

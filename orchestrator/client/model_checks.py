@@ -57,8 +57,27 @@ def remarks_on_init(store: ObjectStore, spec: Job, ref: ModelRef) -> Iterator[Re
         places = tuple(("init", *p[1:]) if p[0] == _FIELD else p for p in remark.places)
         message = re.sub(r"^model\b", "init", remark.message)
         yield replace(remark, places=places, message=message.replace("to draw from", "to take"))
-    if isinstance(spec, TrainJob) and is_whole:
-        yield from _on_going_on(store, spec, ref)
+    if isinstance(spec, TrainJob):
+        yield from _on_going_on(store, spec, ref) if is_whole else _on_shapes(store, spec, ref)
+
+
+def _on_shapes(store: ObjectStore, spec: TrainJob, ref: ModelRef) -> Iterator[Remark]:
+    """Yield whether the images have another shape than those that the weights learned from."""
+    old = training_of(store, ref)
+    try:
+        theirs = _shape(store, old) if isinstance(old, TrainJob) else None
+        ours = _shape(store, spec)
+    except (BadInputError, StoreError):  # its images are gone, or lie in another store
+        return
+    if theirs not in (None, ours):
+        told = f"{ref.job or ref.checkpoint} has images of (C, H, W) {theirs}, and this training "
+        places: tuple[Location, ...] = (("init",), ("dataset", "source"))
+        yield Remark(places, f"init: {told}{ours}: they must be equal")
+
+
+def _shape(store: ObjectStore, spec: TrainJob) -> tuple[int, int, int]:
+    images = describe(store, str(spec.dataset.sha256))
+    return images.channels, images.height, images.width
 
 
 def _on_going_on(store: ObjectStore, spec: TrainJob, ref: ModelRef) -> Iterator[Remark]:

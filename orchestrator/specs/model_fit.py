@@ -6,9 +6,10 @@ Asked as soon as the training is known: at the check of a pipeline, or at submit
 import functools
 from dataclasses import replace
 
-from ddpm.config import ConfigError, SamplingConfig
+from ddpm.config import ConfigError, SamplingConfig, differing_weights
 from orchestrator.counts import counted
 from orchestrator.specs.checks import Gives
+from orchestrator.specs.extension import goes_on
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.located_errors import FieldsError
@@ -62,6 +63,22 @@ def steps_fault(sampling: SamplingConfig, trained: TrainJob, named: str) -> str:
         f"sampling.num_steps is {steps}, but the model of {named} has {there}; ask for {limit} "
         "at most"
     )
+
+
+@_fitted.register
+def _training(spec: TrainJob, trained: TrainJob, named: str, gives: Gives) -> TrainJob:
+    """Weights are those of the same network, which predicts the same."""
+    del gives
+    if goes_on(spec):  # of that more must be equal, which is told in words of its own
+        return spec
+    ours = (spec.model, spec.diffusion)
+    for found, wanted, name in differing_weights((trained.model, trained.diffusion), ours):
+        section, _, field = name.partition(".")
+        raise FieldsError(
+            (("init",), (section,), (section, field)),
+            f"init: {named} has {name} {found}, and this training {wanted}: they must be equal",
+        )
+    return spec
 
 
 @_fitted.register

@@ -314,3 +314,44 @@ def test_a_pipelines_sample_step_of_a_gan_needs_no_number_of_steps(tmp_path: Pat
     (_, drawn) = (job for _, job in load(tmp_path, text).jobs())
     assert isinstance(drawn, SampleJob)
     assert drawn.sampling.num_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("channels: 64", "channels: 32", "t has model.channels 64, and this training 32"),
+        ("[1, 1]", "[1, 2]", "t has model.channel_multipliers (1, 1), and this training (1, 2)"),
+        ("timesteps: 100", "timesteps: 100, prediction: v", "t has diffusion.prediction epsilon"),
+        ("timesteps: 100", "timesteps: 100, variance: learned", "t has diffusion.outputs_per"),
+        (
+            "set.npy",
+            "wide.npy",
+            "t has images of (C, H, W) (1, 8, 8), and this training (1, 8, 16)",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_told_at_submit(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    """The job would wait for its model, start its workers, and end with that."""
+    store = with_training(tmp_path)
+    np.save(tmp_path / "wide.npy", np.zeros((8, 8, 16, 1), dtype=np.uint8))
+    text = TRAIN.replace("name: t\n", "name: u\ninit: {job: t}\n")
+    prepared(load(tmp_path, text.replace("64\n", "64\n  dropout: 0.2\n")), tmp_path, store)
+    with pytest.raises(BadInputError) as caught:
+        prepared(load(tmp_path, text.replace(old, new)), tmp_path, store)
+    assert f": init: {told}" in str(caught.value)
+    assert str(caught.value).endswith("they must be equal")
+
+
+def test_a_step_that_starts_from_another_step_must_fit_it(tmp_path: Path) -> None:
+    """Both are in the file, so nothing has to be looked up."""
+    lines = [f"    {line}" for line in TRAIN.splitlines() if not line.startswith("name")]
+    first = "\n".join(lines)
+    second = first.replace("channels: 64", "channels: 32").replace(
+        "    kind: train", "    kind: train\n    init: {step: one}"
+    )
+    text = f"kind: pipeline\nname: p\nsteps:\n  one:\n{first}\n  two:\n{second}\n"
+    with pytest.raises(BadInputError, match=r"init: step one has model\.channels 64") as caught:
+        load(tmp_path, text)
+    assert "job.yaml:23: " in str(caught.value)
