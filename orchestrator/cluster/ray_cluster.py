@@ -181,21 +181,40 @@ class RayCluster:
         answers = {
             ask.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
-            ).remote(there, kill): there
+            ).remote(there, kill): node_id
             for node_id, there in asked.items()
         }
         if not answers:
             return []
         # All together have that long: the loop that asks holds a lease.
         ray.wait(list(answers), num_returns=len(answers), timeout=_ANSWER_S)
-        running: set[ProcessRef] = set()
-        for answer, there in answers.items():
+        told: dict[str, list[ProcessRef] | None] = {}
+        for answer, node_id in answers.items():
             try:
-                running.update(ray.get(answer, timeout=0))
+                told[node_id] = ray.get(answer, timeout=0)
             except (ray.exceptions.RayError, TimeoutError):
-                # Unknown is not gone: asked again in the next loop, until Ray says the node is.
-                running.update(there)
-        return [ref for ref in refs if ref in running]
+                told[node_id] = None
+        return not_proven_gone(refs, asked, told)
+
+
+def not_proven_gone(
+    refs: Sequence[ProcessRef],
+    asked: Mapping[str, Sequence[ProcessRef]],
+    answers: Mapping[str, Sequence[ProcessRef] | None],
+) -> list[ProcessRef]:
+    """Return the processes that run, or of which nobody can say that they are gone.
+
+    Args:
+        refs: All of them.
+        asked: Which node was asked for which, as `nodes_to_ask` says.
+        answers: What each found running; None where it did not answer. Unknown is not gone: such a
+            node is asked again in the next loop, until Ray says that the node is gone.
+    """
+    running: set[ProcessRef] = set()
+    for node_id, there in asked.items():
+        answer = answers.get(node_id)
+        running.update(there if answer is None else answer)
+    return [ref for ref in refs if ref in running]
 
 
 def draining_nodes() -> dict[str, float | None]:
