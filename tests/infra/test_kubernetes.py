@@ -131,6 +131,65 @@ def test_names_and_replicas_keep_the_operators_rules() -> None:
     assert CLUSTER["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
+# By the functions of KubeRay's ray-operator/controllers/ray/utils/validation.go that refuse one.
+_STARTED_WITH = ("num-cpus", "num-gpus", "memory", "resources")
+
+
+def _name_is_valid(cluster: dict[str, Any]) -> None:
+    """ValidateRayClusterMetadata: a label of RFC 1035, of limited length."""
+    assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", cluster["metadata"]["name"])
+    assert len(cluster["metadata"]["name"]) <= NAME_AT_MOST
+
+
+def _groups_are_valid(cluster: dict[str, Any]) -> None:
+    """ValidateRayGroupResources and validateRayGroupLabels: one place for each."""
+    for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]):
+        assert group["template"]["spec"]["containers"]
+        assert not (group.get("resources") and {*_STARTED_WITH} & {*group["rayStartParams"]})
+        assert "labels" not in group["rayStartParams"]
+
+
+def _autoscaler_is_valid(cluster: dict[str, Any]) -> None:
+    """ValidateRayClusterSpec: version 2 is named in one place, and replaces pods itself."""
+    spec = cluster["spec"]
+    head = spec["headGroupSpec"]["template"]["spec"]
+    named = {one["name"] for one in head["containers"][0].get("env", ())}
+    named |= SETTINGS.keys()
+    assert not named & {"RAY_enable_autoscaler_v2", "RAY_REDIS_ADDRESS", "REDIS_USERNAME"}
+    if not spec.get("enableInTreeAutoscaling"):
+        return
+    assert spec["autoscalerOptions"]["version"] == "v2"
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        assert group["template"]["spec"].get("restartPolicy", "Never") == "Never"
+        assert not group.get("suspend")
+
+
+def _token_is_valid(cluster: dict[str, Any]) -> None:
+    """ValidateRayClusterSpec: a token needs Ray's version, of 2.52 at least."""
+    major, minor, _ = map(int, cluster["spec"]["rayVersion"].split("."))
+    assert (major, minor) >= (2, 52)
+
+
+@pytest.mark.parametrize("folder", [FOLDER / "base", *sorted((FOLDER / "overlays").iterdir())])
+def test_each_cluster_keeps_the_operators_rules(folder: Path) -> None:
+    """What it refuses exists as an object with an event, and nothing starts."""
+    (cluster,) = [one for one in rendered(folder) if one["kind"] == "RayCluster"]
+    for rule in (_name_is_valid, _groups_are_valid, _autoscaler_is_valid, _token_is_valid):
+        rule(cluster)
+
+
+@pytest.mark.parametrize("folder", [FOLDER / "base", *sorted((FOLDER / "overlays").iterdir())])
+def test_each_rendered_cluster_has_the_form_of_the_operators_schema(folder: Path) -> None:
+    """Patches are checked where they have landed, too."""
+    path = os.environ.get("KUBERAY_CRD")
+    if not path:
+        pytest.skip("KUBERAY_CRD does not name the operator's schema")
+    schema = json.loads(Path(path).read_text("utf-8"))["openAPIV3Schema"]["properties"]["spec"]
+    (cluster,) = [one for one in rendered(folder) if one["kind"] == "RayCluster"]
+    errors = jsonschema.Draft7Validator(_closed(schema)).iter_errors(cluster["spec"])
+    assert [error.message for error in errors] == []
+
+
 def test_pods_have_time_to_drain_and_no_rights() -> None:
     """A pod killed before its node has drained loses the steps since the last checkpoint."""
     drain_s = int(SETTINGS["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
