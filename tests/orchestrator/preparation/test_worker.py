@@ -13,7 +13,7 @@ from orchestrator.artifacts.datasets.ingest import complete, ingest, open_any
 from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.proof import verify_dataset
 from orchestrator.artifacts.datasets.reading import Reading, decoder_versions
-from orchestrator.artifacts.datasets.refs import describe
+from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.artifacts.datasets.shared_listing import share_listing
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import BadInputError
@@ -105,9 +105,11 @@ def test_preparing_again_finds_what_the_cluster_prepared(source: Path, tmp_path:
     store = MemoryStore()
     preparation = begun(source, store)
     ref = complete(preparation)
-    again = ingest(
-        str(source), store, tmp_path / "cache", reading=READING, prepare=lambda *_: 1 / 0
-    )
+
+    def never(*_: object) -> DatasetRef:
+        raise AssertionError("it was prepared again")
+
+    again = ingest(str(source), store, tmp_path / "cache", reading=READING, prepare=never)
     assert again == replace(ref, source=str(source))
 
 

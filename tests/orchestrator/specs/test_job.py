@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ddpm.config import UNetConfig
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryBudget
 from orchestrator.specs.job import SampleJob, TrainJob
@@ -35,7 +36,9 @@ def load(folder: Path, text: str, *overrides: str) -> TrainJob | SampleJob:
     """Load a job file's text."""
     file = folder / "job.yaml"
     file.write_text(text)
-    return load_spec(file, overrides)
+    spec = load_spec(file, overrides)
+    assert isinstance(spec, TrainJob | SampleJob)
+    return spec
 
 
 def test_numbers_of_yaml_1_2_are_numbers(tmp_path: Path) -> None:
@@ -222,4 +225,6 @@ def test_augmentation_that_the_network_is_not_told_of_is_refused(tmp_path: Path)
     with pytest.raises(BadInputError, match=r"training\.augment needs model\.augmentation: true"):
         load(tmp_path, text)
     told = text.replace("model: {", "model: {augmentation: true, ")
-    assert load(tmp_path, told).model.augmentation
+    model = load(tmp_path, told).model
+    assert isinstance(model, UNetConfig)
+    assert model.augmentation

@@ -95,7 +95,8 @@ def test_rows_name_fields_of_their_specs(kind: str) -> None:
     """An input that is no field would be looked for in vain in every file."""
     row = JOB_KINDS[kind]
     assert {str(name) for name in row.inputs} <= row.spec.model_fields.keys()
-    assert row.spec.model_fields["kind"].annotation == Literal[kind]
+    annotation: object = row.spec.model_fields["kind"].annotation
+    assert annotation == Literal[kind]
     assert (row.spec.model_input is not Job.model_input) == reads_model(kind)
     assert (row.spec.dataset_input is not Job.dataset_input) == (Input.DATASET in row.inputs)
 

@@ -1,7 +1,9 @@
 """Checkpoints: whole or absent, whatever crashes, and never taken back by a latecomer."""
 
+import functools
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
 from orchestrator.errors import CheckpointError, StoreUnavailableError
 from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import StoredObject
 from orchestrator.store.outages import Backoff
 from tests.support.fakes import FaultyStore, MemoryStore
 
@@ -180,7 +183,10 @@ def _with_escaping_name(store: MemoryStore, commit: CheckpointCommit) -> None:
     ],
 )
 def test_damaged_checkpoint_is_skipped_with_the_reason(
-    store: MemoryStore, tmp_path: Path, damage: object, why: str
+    store: MemoryStore,
+    tmp_path: Path,
+    damage: Callable[[MemoryStore, CheckpointCommit], object],
+    why: str,
 ) -> None:
     """Training goes on from the newest good one, and the event can say what was wrong."""
     commit(store, tmp_path, 500)
@@ -196,16 +202,20 @@ def test_damaged_checkpoint_is_skipped_with_the_reason(
     assert why in said[0][1]
 
 
+def _note(said: list[tuple[int, str]], step: int, why: str) -> None:
+    said.append((step, why))
+
+
 def test_outage_is_not_taken_for_damage(store: MemoryStore, tmp_path: Path) -> None:
     """Falling back to an old checkpoint since the network hiccuped would throw work away."""
     commit(store, tmp_path, 500)
     commit(store, tmp_path, 1000)
     for fail_at in range(1, 6):
         faulty = FaultyStore(store, fail_at, dead=True)
-        skipped: list[int] = []
+        skipped: list[tuple[int, str]] = []
         with pytest.raises(StoreUnavailableError):
             CheckpointStore(faulty, PATHS).newest_whole(
-                tmp_path / "cache", lambda step, why, log=skipped: log.append(step)
+                tmp_path / "cache", functools.partial(_note, skipped)
             )
         assert skipped == []
 
@@ -216,7 +226,12 @@ def test_a_save_reads_no_commit_again(
     """A training that saves every few seconds would spend them on it."""
     saver, read = CheckpointStore(store, PATHS), list[str]()
     get = store.get
-    monkeypatch.setattr(store, "get", lambda key: read.append(key) or get(key))
+
+    def noted(key: str) -> StoredObject:
+        read.append(key)
+        return get(key)
+
+    monkeypatch.setattr(store, "get", noted)
     commit(store, tmp_path, 500)
     for step in (1000, 1500):
         folder = written(tmp_path / f"saved-{step}", contents(step))

@@ -20,7 +20,8 @@ def _natural(size: int) -> np.ndarray[Any, Any]:
     radius = np.hypot(*np.meshgrid(frequency, frequency))
     radius[0, 0] = 1 / size
     noise = np.fft.ifft2(np.fft.fft2(RNG.standard_normal((size, size))) / radius).real
-    return np.clip(128 + 50 * (noise - noise.mean()) / noise.std(), 0, 255).round()
+    image: np.ndarray[Any, Any] = np.clip(128 + 50 * (noise - noise.mean()) / noise.std(), 0, 255)
+    return image.round()
 
 
 def _ideal(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:

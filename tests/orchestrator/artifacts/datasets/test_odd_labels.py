@@ -170,7 +170,8 @@ def test_label_of_a_list_that_is_no_whole_number_is_refused(label: Any, tmp_path
 def test_whole_numbers_of_any_type_are_classes(name: str, dtype: str, tmp_path: Path) -> None:
     """Frameworks save labels as floats as readily as whole numbers."""
     values = np.array([0, 1, 1, 0, 1, 0])
-    np.savez(tmp_path / "x.npz", images=IMAGES, **{name: values.astype(dtype).reshape(-1, 1)})
+    arrays: dict[str, Any] = {name: values.astype(dtype).reshape(-1, 1)}
+    np.savez(tmp_path / "x.npz", images=IMAGES, **arrays)
     assert _labelled(tmp_path / "x.npz", tmp_path) == [
         (_first(index), str(value)) for index, value in enumerate(values)
     ]
@@ -186,7 +187,9 @@ def test_numbers_that_are_no_classes_are_refused(bad: float, tmp_path: Path) -> 
 
 def test_parts_of_an_npz_are_not_mixed(tmp_path: Path) -> None:
     """MedMNIST has the parts of a set in one file; the training part has its own labels."""
-    rest = {f"{part}_{what}": IMAGES[:1] for part in ("val", "test") for what in ("images", "x")}
+    rest: dict[str, Any] = {
+        f"{part}_{what}": IMAGES[:1] for part in ("val", "test") for what in ("images", "x")
+    }
     labels = np.array([[0], [1], [2], [0], [1], [2]])
     np.savez(
         tmp_path / "x.npz", train_images=IMAGES, train_labels=labels, labels=labels[::-1], **rest

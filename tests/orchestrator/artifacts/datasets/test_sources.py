@@ -239,7 +239,11 @@ def test_csv_gives_labels_by_path_name_or_stem(
     header: str, tmp_path: Path, store: MemoryStore, cache: Path
 ) -> None:
     """That is how annotators hand them over."""
-    how = (lambda name: name, lambda name: name.split("/")[1], lambda name: name[-7:-4])
+    how: tuple[Callable[[str], str], ...] = (
+        lambda name: name,
+        lambda name: name.split("/")[1],
+        lambda name: name[-7:-4],
+    )
     expected = ingest(str(_folder(tmp_path)), store, cache, labels="folders").sha256
     for number, of in enumerate(how):
         rows = [f"{of(name)},{name.split('/')[0]}" for name in NAMES]

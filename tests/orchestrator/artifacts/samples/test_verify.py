@@ -15,7 +15,7 @@ import pytest
 from ddpm.config import SamplingConfig
 from orchestrator.artifacts.images import decode_png
 from orchestrator.artifacts.samples import verify
-from orchestrator.artifacts.samples.export import export_samples
+from orchestrator.artifacts.samples.export import ExportFormat, export_samples
 from orchestrator.artifacts.samples.manifest import (
     SetHash,
     SetManifest,
@@ -314,7 +314,7 @@ def test_unknown_job_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("export_format", ["npz", "png"])
 def test_export_replaces_no_folder_of_other_things(
-    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export_format: str
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export_format: ExportFormat
 ) -> None:
     """`--to . --overwrite` is typed easily, and what is in a folder may be anything."""
     folder = tmp_path / "results"
