@@ -30,6 +30,7 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs.decisions import Decisions, decode_decisions
 from orchestrator.jobs.heartbeat import HEARTBEAT, OUTCOME, Heartbeat, WorkerReport
+from orchestrator.jobs.prepared_sets import settled
 from orchestrator.jobs.processes import REGISTERED_PROCESS, RegisteredProcess
 from orchestrator.jobs.records import Event, RecordStore
 from orchestrator.jobs.submissions import read_submitted
@@ -139,7 +140,7 @@ class Attempt:
         if record.attempt != number or not record.state.has_processes:
             raise AttemptSupersededError(job_id, number)
         asked = read_submitted(records, job_id)
-        spec = job_of(asked.spec, job_id)
+        spec = settled(store, job_id, job_of(asked.spec, job_id))
         progress = Progress(total=spec.total, unit=JOB_KINDS[spec.kind].unit)
         return cls(store, spec, record, number, progress, origin=asked.origin)
 

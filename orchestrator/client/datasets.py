@@ -44,7 +44,7 @@ def with_dataset(
         ConfigError: The model cannot take them.
     """
     asked = spec.dataset_input
-    if asked is None:
+    if asked is None or asked.job is not None:
         return spec
     known = {} if known is None else known
     dataset = _resolved(spec, asked, folder)

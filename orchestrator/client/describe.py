@@ -83,7 +83,9 @@ def fleet_text(status: JobStatus) -> str:
         return ""
     parts = [counted(int(details["num_workers"]), "worker")]
     if details["steps_of_hand"]:  # an evaluation's shards have none
-        parts.append(f"{details['steps_in_hand']}/{details['steps_of_hand']} reverse steps in hand")
+        parts.append(
+            f"{details['steps_in_hand']:g}/{details['steps_of_hand']:g} reverse steps in hand"
+        )
     return ", ".join(parts)
 
 
@@ -180,8 +182,8 @@ def _fleet_lines(status: JobStatus) -> dict[str, str]:
     if "num_shards" not in details:
         return {}
     lines = {
-        "shards": f"{details['shards_done']} of {details['num_shards']} committed, "
-        f"{details['shards_given_twice']} given to a second worker, "
+        "shards": f"{details['shards_done']:g} of {details['num_shards']:g} committed, "
+        f"{details['shards_given_twice']:g} given to a second worker, "
         f"{counted(details['workers_lost'], 'worker')} lost"
     }
     for unit in ("gpu", "cpu"):

@@ -1,15 +1,17 @@
-"""Sources that a job takes in itself, on the cluster: what can be said of them from here."""
+"""Sources that the cluster takes in: what can be said of them where a job is submitted."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.artifacts.datasets.refs import resolve_source
-from orchestrator.errors import StoreError
+from orchestrator.artifacts.datasets.fit import check_fit
+from orchestrator.artifacts.datasets.refs import describe, resolve_source
+from orchestrator.errors import BadInputError, StoreError
+from orchestrator.jobs.prepared_sets import find_prepared, with_prepared
 from orchestrator.specs.checks import Remark
 from orchestrator.specs.job import Job
 from orchestrator.specs.prepare import source_of
 from orchestrator.specs.sections import LabelFile, SourceSpec
-from orchestrator.store.objects import open_bucket
+from orchestrator.store.objects import ObjectStore, open_bucket
 
 _SOURCE = (("dataset", "source"),)
 
@@ -58,3 +60,14 @@ def _on_bucket(source: str) -> Iterator[Remark]:
         return
     if found is None:
         yield Remark(_SOURCE, f"dataset.source: nothing lies at {source}, nor below it")
+
+
+def remarks_on_preparation(store: ObjectStore, job: Job, preparation: str) -> Iterator[Remark]:
+    """Yield what is wrong with a preparation that a job reads, as far as it is known now."""
+    try:
+        _, prepared = find_prepared(store, preparation)
+        pinned = with_prepared(job, prepared) if prepared is not None else job
+        if pinned.dataset_input is not None and pinned.dataset_input.sha256 is not None:
+            check_fit(pinned, describe(store, pinned.dataset_input.sha256))
+    except BadInputError as error:
+        yield Remark((("dataset", "job"),), str(error))

@@ -190,7 +190,9 @@ def _classes_of(store: ObjectStore, spec: TrainJob) -> tuple[int, tuple[str, ...
     """Return the number of classes that a training's model knows, and their names."""
     if spec.model.num_classes == 0:
         return 0, ()
-    dataset = describe(store, str(spec.dataset.sha256))
+    if spec.dataset.sha256 is None:  # its images are still being prepared
+        raise DatasetError(f"the images of job {spec.dataset.job} are not there yet")
+    dataset = describe(store, spec.dataset.sha256)
     return spec.model.for_classes(dataset.num_classes).known_classes, dataset.class_names
 
 

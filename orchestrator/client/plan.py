@@ -41,6 +41,8 @@ def plan_of(spec: Job | GroupJob, store: ObjectStore) -> dict[str, object]:
     for child, plan in zip(spec.children, children, strict=True):
         if child.model_step is not None:
             plan[child.spec.model_field] = f"of step {child.model_step}"
+        if "dataset" in child.image_steps:
+            plan["images"] = f"of step {child.image_steps['dataset']}"
     return {
         "kind": spec.kind,
         "name": spec.name,
@@ -66,14 +68,16 @@ def _fleet(spec: Job) -> dict[str, object]:
     return {
         "workers_min": spec.num_workers.min,
         "workers_max": spec.num_workers.max,
-        "gpus_per_worker": spec.resources.gpus_per_worker,
+        "gpus_per_worker": spec.resources.gpus_per_worker or 0,
     }
 
 
 @_plan_of_job.register
 def _plan_training(spec: TrainJob, store: ObjectStore) -> dict[str, object]:
     """Return parameters, steps, checkpoints, bytes and workers of a training."""
-    dataset = describe(store, str(spec.dataset.sha256))
+    if spec.dataset.sha256 is None:
+        return _plan_unseen(spec)
+    dataset = describe(store, spec.dataset.sha256)
     shape = (dataset.channels, dataset.height, dataset.width)
     model = spec.model.for_classes(dataset.num_classes)
     out_channels = shape[0] * spec.diffusion.outputs_per_channel
@@ -104,6 +108,21 @@ def _plan_training(spec: TrainJob, store: ObjectStore) -> dict[str, object]:
         "workers": spec.resources.num_workers,
         "images_per_worker_and_step": spec.training.global_batch_size // spec.resources.num_workers,
         "images_per_pass": spec.training.images_per_pass(spec.resources.num_workers),
+        "gpus_per_worker": spec.resources.gpus_per_worker,
+    }
+
+
+def _plan_unseen(spec: TrainJob) -> dict[str, object]:
+    """Return what can be said of a training whose images another job prepares."""
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "images": f"of job {spec.dataset.job}",
+        **_on_the_way(spec),
+        **({"init": _told_model(spec.init)} if spec.init else {}),
+        "steps": spec.training.num_steps,
+        "checkpoints": -(-spec.training.num_steps // spec.checkpoints.every_steps),
+        "workers": spec.resources.num_workers,
         "gpus_per_worker": spec.resources.gpus_per_worker,
     }
 
@@ -169,7 +188,9 @@ def _plan_sampling(spec: SampleJob, store: ObjectStore) -> dict[str, object]:
 @_plan_of_job.register
 def _plan_likelihood(spec: LikelihoodJob, store: ObjectStore) -> dict[str, object]:
     """Return images, shards, passes of the network and workers of a likelihood."""
-    images = spec.count(describe(store, str(spec.dataset.sha256)).num_images)
+    if spec.dataset.sha256 is None:
+        return {"kind": spec.kind, "name": spec.name, "images": f"of job {spec.dataset.job}"}
+    images = spec.count(describe(store, spec.dataset.sha256).num_images)
     shards = -(-images // spec.shard_size)
     timesteps: int | str = spec.num_timesteps or "all of the model's"
     passes = shards * spec.num_draws * spec.num_timesteps if spec.num_timesteps else None

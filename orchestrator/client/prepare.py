@@ -11,9 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ddpm.config import OWN_NETWORK, ConfigError, SamplingConfig
+from orchestrator.artifacts.datasets.fit import images_seen
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe, resolve_source
 from orchestrator.client.datasets import with_dataset
-from orchestrator.client.distant_sources import remarks_on_source, with_source
+from orchestrator.client.distant_sources import (
+    remarks_on_preparation,
+    remarks_on_source,
+    with_source,
+)
 from orchestrator.client.foreign_models import with_foreign_model
 from orchestrator.client.model_checks import (
     gpus_of_nodes,
@@ -32,7 +37,7 @@ from orchestrator.specs.kinds import Input, reads
 from orchestrator.specs.located_errors import FieldsError
 from orchestrator.specs.model_fit import fitted
 from orchestrator.specs.prepare import source_of
-from orchestrator.specs.sections import LabelFile, ModelRef
+from orchestrator.specs.sections import DatasetSpec, LabelFile, ModelRef
 from orchestrator.specs.variables import BARE
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.objects import ObjectStore
@@ -58,7 +63,7 @@ def check_sources(file: JobFile, folder: Path) -> None:
     for step, job in file.jobs():
         own = source_of(job)
         images = job.dataset_input or own
-        if images is None:
+        if images is None or (job.dataset_input is not None and job.dataset_input.job is not None):
             continue
         try:
             if own is not None:
@@ -190,8 +195,11 @@ class _Looks:
         self._images: dict[str, ImagesSeen] = {}
         self._models: dict[tuple[ModelRef, str], list[Remark]] = {}
         self._of_steps: frozenset[str] = frozenset()
+        self._read_steps: frozenset[str] = frozenset()
         if isinstance(file.spec, GroupJob):
             self._of_steps = frozenset(c.step for c in file.spec.children if c.model_step)
+            readers = (c.step for c in file.spec.children if Input.DATASET in c.image_steps)
+            self._read_steps = frozenset(readers)
 
     def at(self, file: JobFile) -> JobFile:
         """Return the file with what is odd. Raises: BadInputError."""
@@ -203,9 +211,7 @@ class _Looks:
         if source is not None:
             yield from remarks_on_source(source)
         if images is not None:
-            seen = self._seen(str(images.sha256))
-            yield from remarks_on_images(job, seen, gives)
-            yield from _on_network(job, seen)
+            yield from self._on_dataset(step, job, images, gives)
         ref = job.model_input
         if ref is not None and ref.job not in self._coming and step not in self._of_steps:
             if reads(job.kind, Input.INIT):
@@ -215,17 +221,24 @@ class _Looks:
         if job.resources.gpus_per_worker not in ("auto", 0):
             yield from remarks_on_room(self._gpus, job, gives)
 
+    def _on_dataset(
+        self, step: str, job: Job, images: DatasetSpec, gives: Gives
+    ) -> Iterator[Remark]:
+        if images.job is not None:
+            if images.job not in self._coming and step not in self._read_steps:
+                yield from remarks_on_preparation(self._store, job, images.job)
+            return
+        seen = self._seen(str(images.sha256))
+        yield from remarks_on_images(job, seen, gives)
+        yield from _on_network(job, seen)
+
     @functools.cached_property
     def _gpus(self) -> list[float]:
         return gpus_of_nodes(self._store)
 
     def _seen(self, sha256: str) -> ImagesSeen:
         if sha256 not in self._images:
-            ref = describe(self._store, sha256)
-            shape = (ref.channels, ref.height, ref.width)
-            self._images[sha256] = ImagesSeen(
-                ref.num_images, shape, ref.num_classes, ref.dtype, ref.value_range
-            )
+            self._images[sha256] = images_seen(describe(self._store, sha256))
         return self._images[sha256]
 
     def _on_model(self, ref: ModelRef, sampling: SamplingConfig | None) -> Iterable[Remark]:

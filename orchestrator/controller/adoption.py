@@ -47,6 +47,7 @@ class LiveJob:
     waits_for_job: str | None = None
     has_passed_smoke: bool = False
     has_images: bool = False
+    has_dataset: bool = False
     is_settled: bool = False  # whether what it needs was looked at, in this round
     is_stale: bool = False  # whether nobody knows if the last write of its record was done
 

@@ -1,12 +1,51 @@
-"""Whether the sample sets that a job reads have been drawn."""
+"""Whether the images that a job reads are there: sample sets, and data sets that are prepared."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
-from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.artifacts.datasets.fit import check_fit
+from orchestrator.artifacts.datasets.refs import describe
+from orchestrator.errors import BadInputError, ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.prepared_sets import (
+    PREPARED_SET,
+    find_prepared,
+    read_prepared,
+    with_prepared,
+)
 from orchestrator.jobs.records import RecordStore
+from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import Output, leaves
+from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
+
+
+def settle_dataset(store: ObjectStore, job_id: str, spec: Job, preparation: str) -> str | None:
+    """Fix once which data set a job reads that names a preparation.
+
+    Args:
+        store: Where the jobs are.
+        job_id: The job that reads.
+        spec: What is asked of it.
+        preparation: The id or name of the other one.
+
+    Returns:
+        The id of the preparation as long as that goes on; None when the set is fixed.
+
+    Raises:
+        BadInputError: There will be no such set, or the job cannot take it.
+    """
+    if read_prepared(store, job_id) is not None:
+        return None
+    other_id, prepared = find_prepared(store, preparation)
+    if prepared is None:
+        return other_id
+    pinned = with_prepared(spec, prepared)
+    if pinned.dataset_input is not None:
+        check_fit(pinned, describe(store, str(pinned.dataset_input.sha256)))
+    with suppress(ConditionFailedError):  # an orchestrator before this one did it
+        store.put(JobPaths(job_id).dataset, PREPARED_SET.encode(prepared), if_absent=True)
+    return None
 
 
 def unfinished_set(store: ObjectStore, jobs: Iterable[str]) -> str | None:

@@ -6,7 +6,7 @@ from functools import partial
 
 from orchestrator.artifacts.checkpoints.references import hold_model
 from orchestrator.controller.adoption import LiveJob
-from orchestrator.controller.image_jobs import unfinished_set
+from orchestrator.controller.image_jobs import settle_dataset, unfinished_set
 from orchestrator.controller.models import ModelFinder
 from orchestrator.controller.smoke_gate import read_gate, smoke_gate
 from orchestrator.errors import BadInputError
@@ -40,8 +40,9 @@ class Settler:
             ConditionFailedError: Somebody else moved its record.
         """
         await_smoke = partial(self._await_smoke, nodes=nodes)
+        self._find_dataset(job)
         for settle in (self._find_model, self._await_images, await_smoke):
-            if job.record.state is JobState.QUEUED:
+            if job.record.state is JobState.QUEUED and job.has_dataset:
                 settle(job)
 
     def _fail(self, job: LiveJob, reason: Reason, message: str) -> None:
@@ -54,6 +55,23 @@ class Settler:
         if job.record.message != message:
             changed = replace(job.record, reason=reason, message=message)
             job.current = self._records.write(job.current, changed)
+
+    def _find_dataset(self, job: LiveJob) -> None:
+        """Find the set that another job prepares for this one, once, or say what it waits for."""
+        asked = job.spec.dataset_input
+        if job.has_dataset or asked is None or asked.job is None:
+            job.has_dataset = True
+            return
+        if job.record.state is not JobState.QUEUED or job.waits_for_job in self._live:
+            return  # it still lives: nothing to read
+        try:
+            found = settle_dataset(self._store, job.record.job_id, job.spec, asked.job)
+        except BadInputError as error:
+            self._fail(job, Reason.BAD_INPUT, str(error))
+            return
+        job.has_dataset, job.waits_for_job = found is None, found
+        job.waits_for = f"the end of job {found}" if found else None
+        self._tell(job, f"waits for {job.waits_for}" if found else "", job.record.reason)
 
     def _find_model(self, job: LiveJob) -> None:
         """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""

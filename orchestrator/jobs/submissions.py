@@ -4,6 +4,7 @@ Apart from `records`, since building the models of what a job file may say takes
 verbs do.
 """
 
+from orchestrator.jobs.prepared_sets import settled
 from orchestrator.jobs.records import RecordStore
 from orchestrator.specs.asked import Submitted
 from orchestrator.specs.envelope import StoredSpec
@@ -45,10 +46,10 @@ def read_submission(records: RecordStore, job_id: str) -> Job | GroupJob:
 
 
 def read_spec(records: RecordStore, job_id: str) -> Job:
-    """Return what was asked of a job with processes of its own.
+    """Return what was asked of a job with processes of its own, with the images that it reads.
 
     Raises:
         JobNotFoundError: There is no such job.
         BadInputError: It is a group.
     """
-    return job_of(read_submission(records, job_id), job_id)
+    return settled(records.store, job_id, job_of(read_submission(records, job_id), job_id))

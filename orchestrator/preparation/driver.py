@@ -28,6 +28,7 @@ from orchestrator.errors import BadInputError, DatasetError
 from orchestrator.fleet.run import FleetRun, placement_of
 from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.decisions import Decisions
+from orchestrator.jobs.prepared_sets import PREPARED_SET, PreparedSet
 from orchestrator.jobs.units import Shard
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
@@ -186,13 +187,9 @@ class PrepareAttempt:
     def _keep(self, ref: DatasetRef) -> None:
         """Write down which set came of it: its images and, where it has some, its labels."""
         store, source = self.attempt.store, self.spec.dataset.source
-        told = {
-            "format_version": FORMAT_VERSION,
-            "sha256": ref.images,
-            "labelled_sha256": ref.sha256 if ref.class_names else "",
-            "source": source,
-        }
-        store.put(self.attempt.job_paths.dataset, json.dumps(told, indent=1).encode())
+        labelled = ref.sha256 if ref.class_names else ""
+        told = PreparedSet(sha256=ref.images, labelled_sha256=labelled, source=source)
+        store.put(self.attempt.job_paths.dataset, PREPARED_SET.encode(told))
         self.metrics.log_dataset(
             source.rstrip("/").rpartition("/")[2] or "dataset",
             digest=ref.sha256,

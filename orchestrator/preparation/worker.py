@@ -121,7 +121,7 @@ class PrepareWorker:
         unit = task.shard.index
 
         def progress(done: int) -> None:
-            watch.show(unit, done, task.shard.num_images)
+            watch.show(unit, done)  # without a total, which would be shown as reverse steps
             if watch.is_stopped or watch.is_dropped(unit):
                 raise _UnitGivenUpError
 

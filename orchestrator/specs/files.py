@@ -34,7 +34,7 @@ _INHERITED = ("queue", "priority", "preemptible", "retry")
 _RUN = "{:03d}"
 
 _Mapping = dict[str, Any]
-_ImageField = Literal["of", "against"]
+_ImageField = Literal["of", "against", "dataset"]
 
 
 class _GroupFile(Closed):
@@ -66,8 +66,8 @@ class PipelineFile(_GroupFile):
 
     Attributes:
         steps: A whole job without `name` for each step, 64 at most. `model: {step: NAME}` draws
-            from another step's model, `init` starts from it, and both wait for it;
-            `after: [NAME]` waits alone.
+            from another step's model, `init` starts from it, `dataset: {step: NAME}` reads what
+            another step prepared, and all wait for it; `after: [NAME]` waits alone.
     """
 
     kind: Literal["pipeline"]
@@ -312,9 +312,9 @@ class _Pipeline:
         return name
 
     def _image_steps(self, step: str, document: Document) -> dict[_ImageField, str]:
-        """Take `of: {step: NAME}` for what it means here, `against` too; return the names."""
+        """Take `of: {step: NAME}`, `against` and `dataset` for what they mean; return the names."""
         kind, found = document.value.get("kind"), dict[_ImageField, str]()
-        fields: tuple[_ImageField, ...] = ("of", "against")
+        fields: tuple[_ImageField, ...] = ("of", "against", "dataset")
         for field in fields:
             ref = document.value.get(field)
             if not reads(kind, Input(field)) or not isinstance(ref, dict) or "step" not in ref:
@@ -322,9 +322,13 @@ class _Pipeline:
             name, place = ref.pop("step"), (field, "step")
             self._check_known(step, name, document, place)
             other = self._steps[name].value.get("kind")
-            is_fit = leaves(other, Output.SAMPLES)
-            if not (is_fit or (field == "against" and reads(other, Input.DATASET))):
-                raise document.fault(place, f"{field}.step: {name} leaves no images")
+            wanted = Output.DATASET if field == "dataset" else Output.SAMPLES
+            is_fit = leaves(other, wanted) or (field == "against" and reads(other, Input.DATASET))
+            if not is_fit:
+                told = "prepares no data set" if field == "dataset" else "leaves no images"
+                raise document.fault(place, f"{field}.step: {name} {told}")
+            if "source" in ref:
+                raise document.fault(place, f"{field}: give step {name} or a source, not both")
             if "job" in ref:
                 raise document.fault(place, f"{field}: give step {name} or a job, not both")
             ref["job"] = found[field] = name

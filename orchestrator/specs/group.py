@@ -42,7 +42,7 @@ class Child(Closed):
         job_id: The id that it gets; "" before the group has one.
         needs: Steps that must have succeeded before it is created.
         model_step: The one of them whose model it draws from.
-        image_steps: Those whose images it compares, by the field that names them.
+        image_steps: Those whose images it reads, by the field that names them.
         settings: For a sweep: what this run has of its own, by key path.
         waits_for_smoke: The smoke test that must pass before it starts; "" for none.
         spec: The job itself. Until ids are given, `model.job` is that step's name.
@@ -52,7 +52,7 @@ class Child(Closed):
     job_id: str = ""
     needs: tuple[Name, ...] = ()
     model_step: Name | None = None
-    image_steps: dict[Literal["of", "against"], Name] = Field(default_factory=dict)
+    image_steps: dict[Literal["of", "against", "dataset"], Name] = Field(default_factory=dict)
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     waits_for_smoke: str = ""
     spec: Annotated[SerializeAsAny[Job], BeforeValidator(_as_job)]

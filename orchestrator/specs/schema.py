@@ -126,11 +126,11 @@ def _step(defs: _Schema, kind: str) -> _Schema:
             "anyOf": [{"type": "string"}, {"type": "integer", "minimum": 1}],
         }
         form["properties"][field.value] = own
-    for field in {Input.SAMPLES, Input.REFERENCE} & JOB_KINDS[kind].inputs:
-        own = copy.deepcopy(defs["SetRef"])
+    for field in {Input.SAMPLES, Input.REFERENCE, Input.DATASET} & JOB_KINDS[kind].inputs:
+        own = copy.deepcopy(defs["DatasetSpec" if field is Input.DATASET else "SetRef"])
         own["properties"]["step"] = {"description": "The step whose images it takes."}
         own["properties"]["step"]["type"] = "string"
-        del own["required"]
+        own.pop("required", None)
         described = form["properties"][field.value].get("description", "")
         form["properties"][field.value] = {**own, "description": described}
     return form

@@ -115,7 +115,7 @@ class SourceSpec(Closed):
 
 
 class DatasetSpec(SourceSpec):
-    """The images to train on.
+    """The images to train on; one of source and job is given.
 
     Attributes:
         source: `digits`, a path, an `s3://` URI, or the name of a data set in the store.
@@ -126,15 +126,31 @@ class DatasetSpec(SourceSpec):
         value_range: Values that become -1 and 1; `auto` is all that a whole-number type can hold.
         labels: Where the classes of a conditional model, or of an evaluation's counts, are from.
         skip_damaged: Go on without images that cannot be read, and record which.
+        job: A preparation's id, or a name (its newest job), in place of a source; waits until that
+            job has ended.
         holdout_fraction: Share of the images kept for evaluation.
         shuffle: How each epoch of a training is mixed: `full`, or in blocks where the set does not
             fit a node's cache.
         sha256: Hash of the images; `submit` fills it in, and whoever gives it pins them.
     """
 
+    source: Annotated[str, StringConstraints(max_length=1024)] = ""
+    job: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     holdout_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
     shuffle: Literal["full", "blocks"] = "full"
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if bool(self.source) == (self.job is not None):
+            places = [("source",), ("job",)] if self.source else [()]
+            raise FieldsError(places, "exactly one of source and job must be given")
+        if self.job is not None:
+            told = "goes with source: a prepared set is as its job made it; take it out"
+            for name, field in SourceSpec.model_fields.items():
+                if name != "source" and getattr(self, name) != field.default:
+                    raise FieldsError([("job",), (name,)], f"{name} {told}")
+        return self
 
 
 class CheckpointSpec(Closed):

@@ -332,7 +332,7 @@ class JobPaths:
 
     @property
     def dataset(self) -> str:
-        """Key of the names of the data set that a job prepared; put when it is whole."""
+        """Key of the names of the data set that a job prepared, or reads as another prepared it."""
         return f"{self.folder}dataset.json"
 
     @property
