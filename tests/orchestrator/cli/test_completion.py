@@ -97,7 +97,7 @@ def test_verbs_are_completed_without_loading_any() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     verbs, loaded = done.stdout.splitlines()
-    assert {"submit", "status", "samples", "schema"} == set(verbs.split())
+    assert {"submit", "status", "samples", "schema", "store"} == set(verbs.split())
     assert "orchestrator.cli.submit" not in loaded
     options = main.shell_complete(click.Context(main), "--v")
     assert [item.value for item in options] == ["--version"]
