@@ -1,11 +1,10 @@
 """What evaluations found, side by side: one row an evaluated sample set."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.errors import BadInputError, JobNotFoundError, ObjectNotFoundError
+from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.prices import cost_of_jobs
 from orchestrator.jobs.records import RecordStore
@@ -15,6 +14,7 @@ from orchestrator.lifecycle.state import JobRecord
 from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import SampleJob, TrainJob
+from orchestrator.store.codec import Codec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -141,27 +141,70 @@ def read_evaluations(store: ObjectStore, jobs: Iterable[str]) -> list[Evaluated]
     return found
 
 
+@dataclass(frozen=True)
+class _Named:
+    """What of a set or an extractor is shown."""
+
+    name: str = ""
+    job_id: str = ""
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Which classes samples are of; without names where the real images have no labels."""
+
+    names: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    real_shares: tuple[float, ...] = ()
+    k: int = 0
+    accuracy: float | None = None
+    num_held_out: int = 0
+
+    @property
+    def told(self) -> str:
+        """How the classes were found, and how often that is right."""
+        told = f"the class of most of the {self.k} nearest training images"
+        if self.accuracy is not None:
+            told += f"; right of {self.accuracy:.3f} of {self.num_held_out} held-out images"
+        return told
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What an evaluation wrote, as far as it is shown."""
+
+    of: _Named
+    against: _Named
+    extractor: _Named
+    scores: Mapping[str, Measured]
+    memorisation: Mapping[str, float] = field(default_factory=dict)
+    speed: Mapping[str, float] = field(default_factory=dict)
+    classes: _Classes = field(default_factory=_Classes)
+
+
+_RESULT = Codec(_Result, "evaluation")
+
+
 def _read(store: ObjectStore, records: RecordStore, job_id: str) -> Evaluated:
-    try:
-        result: dict[str, Any] = json.loads(store.get(JobPaths(job_id).evaluation).body)
-    except ObjectNotFoundError as error:
-        raise BadInputError(
-            f"evaluation {job_id} has no result: {_state(records, job_id)}"
-        ) from error
-    samples = str(result["of"].get("job_id", ""))
+    result = _RESULT.value(store, JobPaths(job_id).evaluation)
+    if result is None:
+        raise BadInputError(f"evaluation {job_id} has no result: {_state(records, job_id)}")
+    samples, classes = result.of.job_id, result.classes
     nearest = f"{JobPaths(job_id).folder}evaluation-nearest.png"
     origin = _origin(records, samples)
     num_images = origin.get("settings", {}).get("num_samples", 0)
     return Evaluated(
         job_id=job_id,
         samples=samples,
-        reference=str(result["against"]["name"]),
-        extractor=str(result["extractor"]["name"]),
-        metrics={name: _measured(values) for name, values in result["scores"].items()},
-        memorisation=result.get("memorisation", {}),
-        speed=result.get("speed", {}),
+        reference=result.against.name,
+        extractor=result.extractor.name,
+        metrics=result.scores,
+        memorisation=result.memorisation,
+        speed=result.speed,
         nearest=nearest if store.exists(nearest) else "",
-        **_classes(result.get("classes", {})),
+        classes=dict(zip(classes.names, classes.shares, strict=True)),
+        real_classes=dict(zip(classes.names, classes.real_shares, strict=True)),
+        classifier=classes.told if classes.names else "",
         cost=cost_of_jobs(store, [samples], num_images) if samples else None,
         training_cost=_training_cost(store, origin.get("training", "")),
         **origin,
@@ -178,24 +221,6 @@ def _state(records: RecordStore, job_id: str) -> str:
     except JobNotFoundError:
         return "it is not submitted yet"
     return f"it is {record.state}" + (f": {record.message}" if record.message else "")
-
-
-def _measured(values: Mapping[str, Any]) -> Measured:
-    known = {name: values[name] for name in Measured.__dataclass_fields__ if name in values}
-    return Measured(**known)
-
-
-def _classes(values: Mapping[str, Any]) -> dict[str, Any]:
-    if not values:
-        return {}
-    told = f"the class of most of the {values['k']} nearest training images"
-    if values["accuracy"] is not None:
-        told += f"; right of {values['accuracy']:.3f} of {values['num_held_out']} held-out images"
-    return {
-        "classes": dict(zip(values["names"], values["shares"], strict=True)),
-        "real_classes": dict(zip(values["names"], values["real_shares"], strict=True)),
-        "classifier": told,
-    }
 
 
 def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:

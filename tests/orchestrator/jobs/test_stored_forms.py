@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator.client.evaluations import read_evaluations
 from orchestrator.client.status import job_status
 from orchestrator.errors import StoredFormError
 from orchestrator.jobs.decisions import Decisions, decode_decisions, read_decisions
 from orchestrator.jobs.records import RECORD, RecordStore
+from orchestrator.specs.evaluate import EvaluateJob, SetRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 from tests.support.models import model_of
@@ -56,3 +58,27 @@ def test_status_shows_what_was_decided_from_the_first_moment_on() -> None:
     store.put(JobPaths("t").decisions, decided.encode())
     assert read_decisions(store, JobPaths("t")) == decided
     assert job_status(store, "t").decisions == decided.values
+
+
+def test_the_result_of_a_newer_version_is_refused_and_one_without_classes_is_read() -> None:
+    """A table of guesses would be worse than none."""
+    store = MemoryStore()
+    spec = EvaluateJob(
+        kind="evaluate", name="q", of=SetRef(job="images"), against=SetRef(job="digits")
+    )
+    store.put(JobPaths("e").spec, spec.model_dump_json().encode())
+    result: dict[str, Any] = {
+        "format_version": 1,
+        "of": {"name": "images", "job_id": "images", "sha256": "a"},
+        "against": {"name": "digits"},
+        "extractor": {"name": "efflite0", "image_size": 224},
+        "scores": {"kid-efflite0": {"value": 0.5, "spread": 0.1, "a key of later": 1}},
+        "classes": {},
+    }
+    store.put(JobPaths("e").evaluation, json.dumps(result).encode())
+    (read,) = read_evaluations(store, ["e"])
+    assert (read.samples, read.reference, read.extractor) == ("images", "digits", "efflite0")
+    assert (read.metrics["kid-efflite0"].value, read.classifier) == (0.5, "")
+    store.put(JobPaths("e").evaluation, json.dumps({**result, "format_version": 9}).encode())
+    with pytest.raises(StoredFormError, match="a newer version wrote it"):
+        read_evaluations(store, ["e"])
