@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import groupby
@@ -39,7 +39,7 @@ class CopiedFrom:
     Attributes:
         source: The store that it is of: server and address.
         begun_at: When it was begun.
-        finished_at: When all of it was there; None while it is not whole.
+        finished_at: When all of it was there; None while it is not whole, or brought up to date.
     """
 
     source: str
@@ -162,6 +162,9 @@ def _claim(source: ObjectStore, target: ObjectStore) -> CopiedFrom:
         raise OrchestratorError(
             f"an orchestrator has worked on {target.uri} since it was copied: take another prefix"
         )
+    if mark.finished_at is not None:  # no longer: it is about to change
+        mark = replace(mark, finished_at=None)
+        target.put(keys.COPIED_FROM, COPIED_FROM.encode(mark))
     return mark
 
 

@@ -137,7 +137,7 @@ def job_status(store: ObjectStore, job: str) -> JobStatus:
 def _cost(
     store: ObjectStore, record: JobRecord, children: Sequence[ChildEntry], listed: ListedJob
 ) -> Cost | None:
-    if not children:
+    if record.kind not in GROUP_KINDS:  # the evaluations of a training have costs of their own
         num_images = listed.committed if listed.unit == "images" else 0
         return cost_at(store, [record], store.now(), num_images)
     begun = [child.job_id for child in children if child.attempt]

@@ -36,8 +36,8 @@ class RayExporter:
 
     def __init__(self, store: str) -> None:
         self._store = store
-        self._gauges: dict[str, object] = {}
-        self._shown: dict[str, set[tuple[str, ...]]] = {}
+        self._gauges: dict[Metric, object] = {}
+        self._shown: dict[Metric, set[tuple[str, ...]]] = {}
 
     def show(self, numbers: Mapping[Metric, Values]) -> None:
         """Set all series; one that was shown before and has no value now is 0.
@@ -46,17 +46,21 @@ class RayExporter:
             numbers: By metric, and by the values of its tags in their order.
         """
         for metric, values in numbers.items():
-            shown = self._shown.setdefault(metric.name, set())
+            shown = self._shown.setdefault(metric, set())
             shown.update(values)
             gauge = self._gauge(metric)
             for tags in shown:
                 named = dict(zip(metric.tags, tags, strict=True))
                 gauge.set(values.get(tags, 0.0), tags={"store": self._store, **named})
 
+    def clear(self) -> None:
+        """Set all series to 0: another process shows the store's numbers now."""
+        self.show({metric: {} for metric in self._shown})
+
     def _gauge(self, metric: Metric) -> Any:
-        if metric.name not in self._gauges:
+        if metric not in self._gauges:
             from ray.util.metrics import Gauge
 
             gauge = Gauge(metric.name, metric.description, tag_keys=("store", *metric.tags))
-            self._gauges[metric.name] = gauge
-        return self._gauges[metric.name]
+            self._gauges[metric] = gauge
+        return self._gauges[metric]

@@ -101,6 +101,7 @@ class OrchestratorActor:
                     self._lead(Controller(store, cluster, lease), exporter)
             except (LeaseLostError, ConditionFailedError) as error:
                 logger.warning("standing by: %s", error)
+                exporter.clear()
             except OrchestratorError as error:
                 logger.warning("the loop starts over: %s", error)
             except Exception:

@@ -91,8 +91,9 @@ class CurveControl:
     def _begin(self, job: LiveJob, spec: TrainJob, metrics: MetricsSpec, step: int) -> None:
         """Make the two jobs that evaluate a checkpoint, as far as they are not there."""
         job_id = job.record.job_id
-        ids = evaluation_at(job_id, spec.name, step)
-        for child_id, child in jobs_at(self._store.uri, job_id, spec, metrics, step).items():
+        ids, owner = evaluation_at(job_id, spec.name, step), job.record.owner
+        made = jobs_at(self._store.uri, job_id, spec, metrics, step, owner)
+        for child_id, child in made.items():
             if self._store.exists(JobPaths(child_id).spec):
                 continue
             if create_job(self._records, child_id, child):

@@ -257,6 +257,7 @@ class Controller:
         self._spent = self._allowances.follow(records, self._limits.gpu_hours, now)
         for job in list(self._jobs.values()) if self._spent else []:
             if must_pause(job.record, self._spent):
+                self._lease.renew()
                 self._guarded("pause", job, self._save_and_wait)
 
     def _save_and_wait(self, job: LiveJob) -> None:

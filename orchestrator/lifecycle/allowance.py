@@ -5,12 +5,14 @@ Months are those of UTC. An attempt that runs over midnight of the first counts 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from orchestrator.lifecycle.attempts import stopping
 from orchestrator.lifecycle.state import AttemptRecord, JobRecord, JobState, Reason
 
 GRACE_S = 60.0
+LATE = timedelta(minutes=10)
+"""How long an end may stay unseen: a write whose answer was lost, a clock that was set back."""
 Months = Mapping[str, Mapping[str, float]]
 
 
@@ -45,39 +47,52 @@ class Usage:
 
     Attributes:
         months: Month to queue to GPU-hours.
-        counted_until: All attempts that had ended by then are in it; None before the first.
+        counted_until: The last end that is in it; None before the first.
+        recent: The attempts in it that ended within `LATE` of that, "<job>.<number>", and when.
     """
 
     months: Months = field(default_factory=dict)
     counted_until: datetime | None = None
+    recent: Mapping[str, datetime] = field(default_factory=dict)
 
     def with_ended(self, records: Iterable[JobRecord], now: datetime) -> "Usage":
         """Return the usage with what has ended since; the same object if nothing has.
 
         An attempt is known by the time of its end, so that one of a job that is queued again
-        months later counts once.
+        months later counts once; near the last end by its name, so that ends may be seen out of
+        their order.
 
         Args:
             records: All jobs of which an attempt may have ended since.
             now: By the store's clock.
         """
-        ended = [
-            (record.queue, attempt)
+        ended = {
+            f"{record.job_id}.{attempt.number}": (record.queue, attempt, attempt.ended_at)
             for record in records
             for attempt in record.attempts
-            if attempt.ended_at is not None and attempt.gpus and self._is_new(attempt.ended_at)
-        ]
-        if not ended:
+            if attempt.ended_at is not None and attempt.gpus
+        }
+        new = {name: one for name, one in ended.items() if self._is_new(name, one[2])}
+        if not new:
             return self
         months = {month: dict(queues) for month, queues in self.months.items()}
-        for queue, attempt in ended:
+        for queue, attempt, _ in new.values():
             _add(months, queue, attempt, now)
         kept = sorted(months)[-_KEPT_MONTHS:]
-        last = max(attempt.ended_at for _, attempt in ended if attempt.ended_at is not None)
-        return Usage(months={month: months[month] for month in kept}, counted_until=last)
+        ends = {**self.recent, **{name: ended_at for name, (*_, ended_at) in new.items()}}
+        last = max(ends.values())
+        return Usage(
+            months={month: months[month] for month in kept},
+            counted_until=last,
+            recent={name: ended_at for name, ended_at in ends.items() if ended_at > last - LATE},
+        )
 
-    def _is_new(self, ended_at: datetime) -> bool:
-        return self.counted_until is None or ended_at > self.counted_until
+    def _is_new(self, name: str, ended_at: datetime) -> bool:
+        if self.counted_until is None or ended_at > self.counted_until:
+            return True
+        is_late = ended_at > self.counted_until - LATE
+        # An account of before there were names tells nobody apart.
+        return is_late and bool(self.recent) and self.recent.get(name) != ended_at
 
     def used(self, records: Iterable[JobRecord], now: datetime) -> dict[str, float]:
         """Return what each queue has used in this month, attempts that run included."""

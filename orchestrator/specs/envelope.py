@@ -35,7 +35,7 @@ class Origin:
         at_step: Steps of the training's checkpoint that it evaluates; 0 for none.
         smoke_of: The job that this one is a smoke test of; "" for none.
         waits_for_smoke: The smoke test that must pass before it starts; "" for none.
-        user: Who submitted the group; "" of a job of its own.
+        user: Who submitted the group or the training; "" of a job of its own.
     """
 
     parent: str = ""

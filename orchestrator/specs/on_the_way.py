@@ -66,8 +66,13 @@ def evaluation_ids(job_id: str, spec: Job | GroupJob) -> list[str]:
     return [one for at in found for one in (at.sample_id, at.evaluate_id)]
 
 
-def jobs_at(
-    store_uri: str, training_id: str, spec: TrainJob, metrics: MetricsSpec, step: int
+def jobs_at(  # a training, and what is asked of it
+    store_uri: str,
+    training_id: str,
+    spec: TrainJob,
+    metrics: MetricsSpec,
+    step: int,
+    owner: str = "",
 ) -> dict[str, Submitted]:
     """Return the jobs that evaluate a checkpoint, by their ids, in the order of their making.
 
@@ -77,6 +82,7 @@ def jobs_at(
         spec: What it is.
         metrics: What is asked of the evaluation.
         step: Of the checkpoint.
+        owner: Who submitted the training: the jobs count as his.
     """
     ids = evaluation_at(training_id, spec.name, step)
     made = {
@@ -85,7 +91,10 @@ def jobs_at(
     }
     steps = {ids.sample_id: f"at-{step}-samples", ids.evaluate_id: f"at-{step}"}
     return {
-        job_id: Submitted(job, origin=Origin(parent=training_id, step=steps[job_id], at_step=step))
+        job_id: Submitted(
+            job,
+            origin=Origin(parent=training_id, step=steps[job_id], at_step=step, user=owner),
+        )
         for job_id, job in made.items()
     }
 

@@ -125,6 +125,21 @@ def test_an_object_that_arrives_changed_ends_the_copy(old: MemoryStore) -> None:
         copy_store(old, Flipping())
 
 
+def test_a_copy_that_is_brought_up_to_date_is_not_called_whole(old: MemoryStore) -> None:
+    """Whoever finds it broken off would restore half of the one and half of the other."""
+    target = Elsewhere()
+    copy_store(old, target)
+    assert json.loads(target.objects[keys.COPIED_FROM].body)["finished_at"]
+    target.put(max(bodies(old)), b"damaged")
+    failing = FaultyStore(target, 5, dead=True)
+    failing.address, failing.uri = target.address, target.uri  # type: ignore[attr-defined]
+    with pytest.raises(StoreUnavailableError):
+        copy_store(old, failing)
+    assert json.loads(target.objects[keys.COPIED_FROM].body)["finished_at"] is None
+    copy_store(old, target)
+    assert json.loads(target.objects[keys.COPIED_FROM].body)["finished_at"]
+
+
 def test_what_was_deleted_since_goes_from_the_copy(old: MemoryStore) -> None:
     """A copy is of one moment, not of all."""
     target = Elsewhere()

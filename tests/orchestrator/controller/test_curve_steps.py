@@ -1,6 +1,7 @@
 """A training's checkpoints are evaluated while it goes on: none twice, none forgotten."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ from orchestrator.errors import OrchestratorError, StoreUnavailableError
 from orchestrator.jobs.curve import BEST, CurvePoint, put_point
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.marks import Mark
+from orchestrator.jobs.prices import set_price
 from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Reason
+from orchestrator.specs.envelope import Asked
 from orchestrator.specs.job import TrainJob
 from orchestrator.specs.measuring import EvaluationSpec, MetricsSpec
 from orchestrator.specs.on_the_way import evaluation_at
@@ -297,6 +300,37 @@ def test_people_see_the_curve_and_what_is_on_its_way(world: World, tmp_path: Pat
     rows = [line.rstrip() for line in job_table(list_jobs(world.store)).splitlines()[1:]]
     assert [row.split()[0] for row in rows] == ["t", "t-at-8", "t-at-8-samples", "and"]
     assert rows[1].startswith("  t-at-8")
+
+
+def test_evaluations_count_as_those_of_the_trainings_submitter(
+    world: World, tmp_path: Path
+) -> None:
+    """Else a submitter's limit would not hold for what his trainings have drawn and compared."""
+    world.cluster.cpus = 16
+    submit_job(world.store, training(), "t", Asked({"": {}}, user="ann"))
+    world.step(3)
+    world.begin("t")
+    commit(world, 4, tmp_path)
+    world.step(2)
+    ids = evaluation_at("t", "t", 4)
+    assert [world.record(one).owner for one in (ids.sample_id, ids.evaluate_id)] == ["ann", "ann"]
+
+
+def test_what_a_training_cost_is_told_beside_its_curve(world: World, tmp_path: Path) -> None:
+    """Its evaluations have costs of their own; it is no group that has only those of its jobs."""
+    set_price(world.store, "H100", 3600.0)
+    begin(world)
+    commit(world, 4, tmp_path)
+    world.step(2)
+    current = world.records.read("t")
+    (attempt,) = current.record.attempts
+    priced = replace(attempt, gpus=1.0, gpus_by_type={"H100": 1.0})
+    world.records.write(current, replace(current.record, attempts=(priced,)))
+    status = job_status(world.store, "t")
+    assert status.children
+    seconds = (world.store.now() - attempt.started_at).total_seconds()
+    assert status.cost is not None
+    assert status.cost.amount == pytest.approx(seconds)
 
 
 def test_a_retried_evaluation_does_not_take_the_training_up_again(

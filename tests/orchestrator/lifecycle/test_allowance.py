@@ -67,6 +67,31 @@ def test_each_attempt_counts_once() -> None:
     assert usage.with_ended([again], now).used([], now) == {"team": 4.0}
 
 
+def test_an_end_that_is_seen_late_counts_all_the_same_and_once() -> None:
+    """A clock that was set back a second, or a lost answer, would give GPU-hours away."""
+    now = NOVEMBER + 2 * HOUR
+    first, late = record(attempt(NOVEMBER, 1)), record(attempt(NOVEMBER, 1 - 1 / 3600, number=2))
+    usage = Usage().with_ended([first], now).with_ended([late], now)
+    assert usage.used([], now)["team"] == pytest.approx(4.0, abs=0.001)
+    assert usage.counted_until == NOVEMBER + HOUR
+    assert usage.with_ended([first, late], now) is usage
+
+
+def test_a_job_made_anew_under_its_old_id_counts_anew() -> None:
+    """Its first attempt is another one than that of the job which was deleted."""
+    now = NOVEMBER + 2 * HOUR
+    usage = Usage().with_ended([record(attempt(NOVEMBER, 1))], now)
+    anew = record(attempt(NOVEMBER + HOUR, 0.1))
+    assert usage.with_ended([anew], now).used([], now)["team"] == pytest.approx(2.2)
+
+
+def test_an_account_without_names_counts_nothing_twice() -> None:
+    """An earlier version kept the last end alone."""
+    now = NOVEMBER + 2 * HOUR
+    earlier = Usage(months={"2026-11": {"team": 2.0}}, counted_until=NOVEMBER + HOUR)
+    assert earlier.with_ended([record(attempt(NOVEMBER, 1))], now) is earlier
+
+
 def test_an_attempt_that_runs_counts_up_to_now_and_not_twice_when_it_ends() -> None:
     """A limit that counts ended attempts alone would hold nobody who runs for a month."""
     now = NOVEMBER + 3 * HOUR
