@@ -12,6 +12,7 @@ from orchestrator.cli.hints import next_step
 from orchestrator.cli.jobs import watch, with_page
 from orchestrator.cli.logs import follow_logs
 from orchestrator.cli.output import Output, exit_code_of, output_option
+from orchestrator.cli.reading_bar import ReadingBar
 from orchestrator.cli.terminal import job_text
 from orchestrator.client.describe import describe_plan
 from orchestrator.client.ensure import ensure_running
@@ -132,7 +133,9 @@ def _ready(
     """Return the files ready to be queued; a later one may draw from what an earlier one trains."""
     ready, coming = [], dict[str, Job]()
     for file, job_file in zip(files, job_files, strict=True):
-        ready.append(prepared(job_file, file.parent, store, output.say, coming))
+        with ReadingBar(silent=output.as_json) as bar:
+            done = prepared(job_file, file.parent, store, bar.say, coming, bar.show)
+        ready.append(done)
         coming |= {job.name: job for _, job in job_file.jobs()}
     for warning in (warning for job_file in ready for warning in job_file.warnings):
         output.say(f"warning: {warning}")

@@ -19,7 +19,14 @@ _NO_PIXELS = {"sha256", "holdout_fraction", "shuffle"}
 _NOT_READING = _NO_PIXELS | {"skip_damaged"}
 
 
+Progress = Callable[[int, int], None]
+
+
 def _silent(line: str) -> None:
+    pass
+
+
+def _unseen(done: int, total: int) -> None:
     pass
 
 
@@ -29,6 +36,7 @@ def with_dataset(
     store: ObjectStore,
     known: dict[str, DatasetRef] | None = None,
     say: Callable[[str], None] = _silent,
+    progress: Progress = _unseen,
 ) -> Job:
     """Return the spec with its images in the store and pinned by their hash.
 
@@ -38,6 +46,7 @@ def with_dataset(
         store: Where the images go.
         known: What was taken in already; what this call takes in is added.
         say: Told in one line what was taken in, and what was left out.
+        progress: Told how many images are read, and of how many.
 
     Raises:
         DatasetError: The images cannot be used; the message names the file.
@@ -50,7 +59,9 @@ def with_dataset(
     dataset = _resolved(spec, asked, folder)
     key = dataset.model_dump_json(exclude=_NO_PIXELS)
     if key not in known:
-        known[key] = _find(dataset, store) or _take_in(dataset, store, say, spec.needs_labels)
+        known[key] = _find(dataset, store) or _take_in(
+            dataset, store, spec.needs_labels, say, progress
+        )
     ref = known[key]
     if asked.sha256 not in (None, ref.sha256):
         raise DatasetError(
@@ -82,12 +93,21 @@ def _find(dataset: DatasetSpec, store: ObjectStore) -> DatasetRef | None:
 
 
 def _take_in(
-    dataset: DatasetSpec, store: ObjectStore, say: Callable[[str], None], needs_labels: bool
+    dataset: DatasetSpec,
+    store: ObjectStore,
+    needs_labels: bool,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> DatasetRef:
     # Loaded here: the libraries that read images take longer than all else that `submit` does.
     datasets = importlib.import_module("orchestrator.artifacts.datasets.ingest")
     ref: DatasetRef = datasets.ingest_as_asked(
-        dataset, store, cache_folder("datasets"), say=say, needs_labels=needs_labels
+        dataset,
+        store,
+        cache_folder("datasets"),
+        say=say,
+        needs_labels=needs_labels,
+        progress=progress,
     )
     return ref
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from ddpm.config import OWN_NETWORK, ConfigError, SamplingConfig
 from orchestrator.artifacts.datasets.fit import images_seen
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe, resolve_source
-from orchestrator.client.datasets import with_dataset
+from orchestrator.client.datasets import Progress, with_dataset
 from orchestrator.client.distant_sources import (
     remarks_on_preparation,
     remarks_on_source,
@@ -47,6 +47,10 @@ _NAMED_FIELD = re.compile(r"^dataset\.(\w+)")  # of messages that begin with the
 
 
 def _silent(line: str) -> None:
+    pass
+
+
+def _unseen(done: int, total: int) -> None:
     pass
 
 
@@ -87,6 +91,7 @@ def prepared(
     store: ObjectStore,
     say: Callable[[str], None] = _silent,
     coming: Mapping[str, Job] = MappingProxyType({}),
+    progress: Progress = _unseen,
 ) -> JobFile:
     """Return a job file whose images are in the store, pinned by their hash; equal sources once.
 
@@ -96,6 +101,7 @@ def prepared(
         store: Where the images go, and the jobs are.
         say: Told what was taken in, and what was left out.
         coming: Jobs by name that are queued before it, and are not there yet.
+        progress: Told how many images of a source are read, and of how many.
 
     Raises:
         BadInputError: A job cannot work; the message names file and line.
@@ -106,7 +112,7 @@ def prepared(
         taken = _with_model(file, step, _with_network(file, step, job), folder, store, say)
         taken = _fitted(file, step, taken, store, coming)
         taken = with_source(taken, folder)
-        pinned = functools.partial(with_dataset, taken, folder, store, known, say)
+        pinned = functools.partial(with_dataset, taken, folder, store, known, say, progress)
         jobs[step] = _with_images(file, step, job, pinned)
     return _Looks(store, file, coming).at(replace(file, spec=_with_jobs(file.spec, jobs)))
 

@@ -1,13 +1,15 @@
 """How much of a job is committed, as the store shows it."""
 
+import json
 from collections.abc import Callable, Mapping
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.samples.shards import SampleShards
+from orchestrator.errors import ObjectNotFoundError
 from orchestrator.jobs.units import plan_shards
 from orchestrator.specs.job import Job, SampleJob
 from orchestrator.specs.kinds import JOB_KINDS, Output
-from orchestrator.store.keys import JobPaths
+from orchestrator.store.keys import JobPaths, PreparationPaths
 from orchestrator.store.objects import ObjectStore
 
 
@@ -29,7 +31,19 @@ def _images(store: ObjectStore, job: JobPaths, spec: Job) -> int:
     return sum(plan[index].num_images for index in SampleShards(store, job).indices())
 
 
+def _prepared_images(store: ObjectStore, job: JobPaths, _: Job) -> int:
+    """Count images in committed units, damaged ones among them; 0 once the preparation is done."""
+    try:
+        name = json.loads(store.get(job.preparation).body)["preparation"]
+        plan = json.loads(store.get(PreparationPaths(name).plan).body)
+    except ObjectNotFoundError:
+        return 0
+    num_units = sum(1 for _ in store.list_objects(PreparationPaths(name).units))
+    return min(num_units * int(plan["images_per_unit"]), int(plan["num_images"]))
+
+
 _COUNTS: Mapping[Output, Callable[[ObjectStore, JobPaths, Job], int]] = {
     Output.CHECKPOINTS: _steps,
     Output.SAMPLES: _images,
+    Output.DATASET: _prepared_images,
 }

@@ -139,14 +139,15 @@ class PrepareWorker:
         unit = task.shard.index
         if result is None:
             return ShardEvent(index=unit, kind="halved")
-        outlast_outage(
+        standing, is_own = outlast_outage(
             lambda: self._preparation.commit_unit(
                 unit, result.images, result.damages, result.notes
             ),
             Backoff(),
             self._abandon,
         )
-        return ShardEvent(index=unit, kind="committed", is_own=True)
+        del standing
+        return ShardEvent(index=unit, kind="committed", is_own=is_own)
 
 
 def _check_decoders(wanted: dict[str, str]) -> None:

@@ -71,7 +71,7 @@ def ingest(  # noqa: PLR0913  # the options of the verb
         labels: `none`; `auto` for the surest that there are; `folders`; or `file:PATH`.
         needs_labels: Whether `auto` is refused where there are none.
         say: Told in one line what was taken and what was left out.
-        progress: Told how many of the images are in the store.
+        progress: Told how many of the images are read, and of how many.
         prepare: Prepares what was not prepared before; None for this process alone.
 
     Returns:
@@ -184,7 +184,7 @@ def complete(
 
     Args:
         preparation: What is to become whole.
-        progress: Told how many of the images were hashed.
+        progress: Told how many of the images are read, and of how many.
         read_ahead: Chunks that are taken at once, in memory.
 
     Raises:
@@ -192,6 +192,7 @@ def complete(
     """
     plan, commits = preparation.plan, list[UnitCommit]()
     pixels = PixelHash(plan.dtype, (plan.num_images, *plan.image_shape))
+    preparation.on_read = lambda done: progress(done, plan.num_images)
     try:
         for commit, images in _taken(preparation, read_ahead):
             commits.append(commit)

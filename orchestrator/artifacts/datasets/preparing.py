@@ -74,6 +74,7 @@ class Preparation:
         self.store = store
         self.paths = PreparationPaths(preparation_name(source, reading))
         self._num_threads = num_threads
+        self.on_read: Callable[[int], None] = _unseen  # told how far in the source a unit is read
         self.plan = plan or self._planned(num_units)
 
     def _planned(self, num_units: int) -> Plan:
@@ -151,13 +152,14 @@ class Preparation:
         Raises:
             DatasetError: An image does not fit the others, or an array is damaged.
         """
-        images, damages, notes = self.read_unit(unit)
-        return self.commit_unit(unit, images, damages, notes), images
+        start, _ = self.plan.bounds(unit)
+        images, damages, notes = self.read_unit(unit, lambda done: self.on_read(start + done))
+        return self.commit_unit(unit, images, damages, notes)[0], images
 
     def commit_unit(
         self, unit: int, images: Images | None, damages: Sequence[Damage], notes: Counter[str]
-    ) -> UnitCommit:
-        """Put the images of a unit and commit it; return the commit that stands."""
+    ) -> tuple[UnitCommit, bool]:
+        """Put the images of a unit and commit it; return what stands, and whether it is own."""
         own = UnitCommit(
             index=unit,
             chunk=None if images is None else self._put(f"{unit:06d}", images),
@@ -165,7 +167,8 @@ class Preparation:
             damages=tuple(damages),
             notes=notes,
         )
-        return self._commit(self.paths.unit(unit), own)
+        standing = self._commit(self.paths.unit(unit), own)
+        return standing, standing is own
 
     def take_chunk(self, number: int) -> tuple[UnitCommit, Images | None]:
         """Return a chunk and its images: those in the store, or else prepared now.

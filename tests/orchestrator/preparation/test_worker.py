@@ -1,5 +1,6 @@
 """Many processes prepare one source: what comes out is what one alone would have stored."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,16 @@ from orchestrator.artifacts.datasets.reading import Reading, decoder_versions
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.artifacts.datasets.shared_listing import share_listing
 from orchestrator.artifacts.images import encode_png
+from orchestrator.controller.committed import committed_units
 from orchestrator.errors import BadInputError
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.preparation import worker as worker_module
 from orchestrator.preparation.driver import UnitPlan
 from orchestrator.preparation.worker import PrepareSetup, PrepareWorker
+from orchestrator.specs.prepare import PrepareJob
+from orchestrator.specs.sections import SourceSpec
+from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 8, 8, 1), np.uint8)
@@ -98,6 +103,20 @@ def test_what_workers_prepare_is_what_one_process_would(source: Path, tmp_path: 
     named = {chunk.key for chunk in ours.chunks}
     assert {key for key in store.objects if "/chunks/" in key} == named
     assert not [key for key in store.objects if "/preparing/" in key]
+
+
+def test_what_is_committed_counts_as_progress_of_the_job(source: Path) -> None:
+    """An attempt whose driver died said nothing, and yet must renew the budget of retries."""
+    store, job = MemoryStore(), JobPaths("photos")
+    spec = PrepareJob(kind="prepare", name="photos", dataset=SourceSpec(source=str(source)))
+    assert committed_units(store, job, spec) == 0
+    preparation = begun(source, store)
+    told = {"preparation": preparation.paths.preparation}
+    store.put(job.preparation, json.dumps(told).encode())
+    assert committed_units(store, job, spec) == 0
+    preparation.write_unit(0)
+    preparation.write_unit(2)
+    assert committed_units(store, job, spec) == 32
 
 
 def test_preparing_again_finds_what_the_cluster_prepared(source: Path, tmp_path: Path) -> None:

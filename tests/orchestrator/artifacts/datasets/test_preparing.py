@@ -99,6 +99,15 @@ def test_units_that_are_committed_are_not_prepared_again(
     assert written == [0, 1, 2, 3, 4, 4, 5, 6]
 
 
+def test_who_waits_is_told_of_every_image(source: Path, tmp_path: Path) -> None:
+    """A chunk of large photos takes minutes."""
+    seen = list[tuple[int, int]]()
+    ingest(str(source), MemoryStore(), tmp_path / "cache", progress=lambda *told: seen.append(told))
+    assert sorted({done for done, _ in seen}) == list(range(1, 21))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert {total for _, total in seen} == {20}
+
+
 def test_two_that_prepare_at_once_store_it_once(source: Path, tmp_path: Path) -> None:
     """Two people submit on the same folder."""
     store = MemoryStore()
