@@ -19,7 +19,7 @@ from orchestrator.errors import (
     StoreUnavailableError,
 )
 from orchestrator.store.s3_client import Patience, fresh_client, s3_client
-from orchestrator.store.s3_faults import EXPIRED, REFUSED, S3Fault, bucket_inside
+from orchestrator.store.s3_faults import REFUSED, S3Fault, bucket_inside
 from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class S3Store:
         self._prefix = f"{prefix}/" if prefix else ""
         self._clock_offset = timedelta(0)
         self._clock_read_at = float("-inf")
+        self._has_served = False
 
     def get(self, key: str) -> StoredObject:
         """Return an object. Raises: ObjectNotFoundError."""
@@ -322,6 +323,7 @@ class S3Store:
 
         try:
             yield
+            self._has_served = True
         except ClientError as error:
             raise self._translation(error, key, conditional) from error
         except NoCredentialsError as error:
@@ -346,8 +348,8 @@ class S3Store:
         if self._renewed is not None:
             self._client = self._renewed()
         return CredentialsExpiredError(
-            f"the credentials for the store {self.uri} have expired ({why}); waiting for new ones: "
-            "renew the login or the file that they come from"
+            f"the credentials for the store {self.uri} have expired or were taken back ({why}); "
+            "waiting for new ones: renew the login or the file that they come from"
         )
 
     def _translation(self, error: Any, key: str, conditional: bool) -> Exception:
@@ -361,7 +363,7 @@ class S3Store:
             return ConditionFailedError(key)
         if fault.has(_NOT_FOUND):
             return ObjectNotFoundError(key)
-        if fault.code in EXPIRED:
+        if fault.may_pass(has_served=self._has_served):
             return self._expired(fault.code)
         cure = fault.cure(self._bucket, self._endpoint)
         if fault.has(REFUSED):

@@ -7,17 +7,11 @@ from urllib.parse import urlsplit
 
 from orchestrator.store.s3_client import endpoint_setting
 
-REFUSED = frozenset(
-    {
-        "401",
-        "403",
-        "AccessDenied",
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-    }
-)
+# Nobody is known by them. A look at an object is refused by its status alone.
+_UNKNOWN_CREDENTIALS = frozenset({"401", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+REFUSED = _UNKNOWN_CREDENTIALS | {"AccessDenied"}
 # Good once, and again when whoever issues them has been asked: a role's, a login's, a file's.
-EXPIRED = frozenset(
+_EXPIRED = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 )
 _OTHER_REGION = frozenset(
@@ -34,7 +28,7 @@ _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFIL
 _TRAILERS = "if it takes no checksum trailers: set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
 _CURES = {
     **dict.fromkeys(
-        EXPIRED, "the credentials have run out: renew the login, or the file that they come from"
+        _EXPIRED, "the credentials have run out: renew the login, or the file that they come from"
     ),
     "RequestTimeTooSkewed": "set this machine's clock by NTP",
     "InvalidBucketName": "name another bucket in DDPMCTL_STORE",
@@ -77,6 +71,14 @@ class S3Fault:
     def has(self, kinds: frozenset[str]) -> bool:
         """Whether its code or status is one of these."""
         return bool({self.code, self.status} & kinds)
+
+    def may_pass(self, *, has_served: bool) -> bool:
+        """Whether other credentials will do, which are on their way.
+
+        Args:
+            has_served: Whether the store took these before: a key that is replaced there first.
+        """
+        return self.code in _EXPIRED or (has_served and self.code in _UNKNOWN_CREDENTIALS)
 
     def cure(self, bucket: str, endpoint: str) -> str:
         """Return what to do about it, naming the setting."""

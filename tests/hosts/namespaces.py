@@ -123,10 +123,11 @@ class Host:
         self.name = name
         self._folder = folder
         self._started: list[Process] = []
-        self._stage = tempfile.mkdtemp(prefix="stage-", dir=_TMP)
-        settings = {"STAGE": self._stage, "KEPT": " ".join(_kept()), "HOSTS": hosts, "NAME": name}
+        stage = tempfile.mkdtemp(prefix="stage-", dir=_TMP)
+        settings = {"STAGE": stage, "KEPT": " ".join(_kept()), "HOSTS": hosts, "NAME": name}
         self._unshared = _unshare(_OWN, ("sh", "-c", _FIRST_PROCESS), {**os.environ, **settings})
         self.pid = _only_child(self._unshared.pid)
+        Path(stage).rmdir()  # its mount has moved to the host's /tmp
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], log: str) -> Process:
         """Start a process in the host; its output goes into a file outside of it.
@@ -180,8 +181,6 @@ class Host:
         _close(self._unshared)
         for process in self._started:
             process.collect()
-        if Path(self._stage).exists():
-            Path(self._stage).rmdir()
 
     def _inside(self, command: Sequence[str]) -> tuple[str, ...]:
         flags = ("--net", "--mount", "--uts", "--pid")

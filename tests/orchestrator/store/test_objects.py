@@ -12,8 +12,13 @@ from orchestrator.store.objects import S3Store
 from orchestrator.store.outages import Backoff, outlast_outage
 
 
-def stubbed(*, code: str = "") -> tuple[object, Stubber]:
-    """Return a client that fails once with a code, or that answers an empty listing."""
+def stubbed(*, code: str = "", served: bool = False) -> tuple[object, Stubber]:
+    """Return a client that fails once with a code, or that answers an empty listing.
+
+    Args:
+        code: With what it fails; "" if it does not.
+        served: Whether it answers once before.
+    """
     client = botocore.session.get_session().create_client(
         "s3",
         region_name="us-east-1",
@@ -22,6 +27,8 @@ def stubbed(*, code: str = "") -> tuple[object, Stubber]:
         config=Config(retries={"total_max_attempts": 1}),
     )
     stub = Stubber(client)
+    if served:
+        stub.add_response("list_objects_v2", {"KeyCount": 0})
     if code:
         stub.add_client_error("list_objects_v2", service_error_code=code, http_status_code=400)
     else:
@@ -46,7 +53,7 @@ def test_expired_credentials_are_waited_for_and_looked_for_anew(code: str) -> No
 def test_expired_credentials_are_told_as_such() -> None:
     """A store that "does not answer" would send a reader to the wrong machine."""
     old, _ = stubbed(code="ExpiredToken")
-    with pytest.raises(CredentialsExpiredError, match=r"have expired \(ExpiredToken\)"):
+    with pytest.raises(CredentialsExpiredError, match=r"have expired .* \(ExpiredToken\)"):
         list(S3Store(old, "b", "").list_objects("x"))  # type: ignore[arg-type]
 
 
@@ -55,3 +62,26 @@ def test_a_key_that_was_never_good_is_refused_at_once() -> None:
     old, _ = stubbed(code="InvalidAccessKeyId")
     with pytest.raises(StoreRefusedError):
         list(S3Store(old, "b", "").list_objects("x"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "403"])
+def test_a_key_that_was_good_is_waited_for(code: str) -> None:
+    """A key that is replaced in the store first and on the nodes later ends no job."""
+    old, _ = stubbed(code=code, served=True)
+    new, answered = stubbed()
+    store = S3Store(old, "b", "", renewed=lambda: new)  # type: ignore[arg-type,return-value]
+    assert list(store.list_objects("x")) == []
+    listed = outlast_outage(
+        lambda: list(store.list_objects("x")), Backoff(first_s=0.0), threading.Event()
+    )
+    assert listed == []
+    answered.assert_no_pending_responses()
+
+
+def test_a_right_that_is_missing_is_no_matter_of_time() -> None:
+    """The key is known and may do other things: waiting would hide what is wrong."""
+    old, _ = stubbed(code="AccessDenied", served=True)
+    store = S3Store(old, "b", "")  # type: ignore[arg-type]
+    list(store.list_objects("x"))
+    with pytest.raises(StoreRefusedError):
+        list(store.list_objects("x"))
