@@ -1,6 +1,6 @@
 """What is to be seen of a store's jobs from outside: the queue, GPU-hours, pace, commits, faults.
 
-Totals count from the start of the orchestrator's process, as Prometheus expects of them. Time is
+Totals count from the start of the orchestrator's loop, as Prometheus expects of them. Time is
 split by what was seen in each round of the loop, about a second long.
 """
 

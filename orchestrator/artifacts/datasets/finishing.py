@@ -41,16 +41,18 @@ def finish(
             are read back.
 
     Raises:
-        DatasetError: Images are damaged and not to be skipped, or have values out of range.
+        DatasetError: Images are damaged and not to be skipped, have values out of range, or are not
+            as many as there were.
     """
     plan, store = preparation.plan, preparation.store
     damages = [damage for unit in units for damage in unit.damages]
     chunks = [unit.chunk for unit in units if unit.chunk is not None]
+    num_images = sum(chunk.num_images for chunk in chunks)
+    _check_all_there(preparation, num_images + len(damages))
     if damages and not preparation.reading.skip_damaged:
         raise list_damage(damages, plan.num_images)
     whole = reduce(add, (unit.statistics for unit in units if unit.statistics is not None))
     value_range = _value_range(plan, preparation.reading, whole, preparation.source.name)
-    num_images = sum(chunk.num_images for chunk in chunks)
     if pixels is None or damages:
         pixels = _hash_again(store, plan, chunks, num_images)
     sha256 = pixels.hexdigest(plan.dtype, value_range)
@@ -69,6 +71,16 @@ def finish(
     store.put(preparation.paths.result, json.dumps(outcome).encode())
     _forget(preparation)
     return ref
+
+
+def _check_all_there(preparation: Preparation, num_found: int) -> None:
+    """Refuse parts of another cut, which a process may leave that wakes up when all is over."""
+    wanted = preparation.plan.num_images
+    if num_found != wanted:
+        raise DatasetError(
+            f"{preparation.source.name}: what is prepared holds {num_found} of {wanted} images, so "
+            "it was cut in two ways; it is removed, submit again"
+        )
 
 
 def abandon(preparation: Preparation) -> None:

@@ -9,7 +9,13 @@ import pytest
 
 from orchestrator.artifacts.datasets import preparing
 from orchestrator.artifacts.datasets.chunks import content_sha256, read_manifest
-from orchestrator.artifacts.datasets.ingest import Prepare, Progress, complete, ingest
+from orchestrator.artifacts.datasets.ingest import (
+    Prepare,
+    Progress,
+    complete,
+    ingest,
+    open_any,
+)
 from orchestrator.artifacts.datasets.node_cache import LIMIT_VARIABLE, fetch, make_room
 from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.proof import verify_dataset
@@ -76,6 +82,20 @@ def test_preparation_that_is_killed_anywhere_goes_on(
         stray = {key for key in store.objects if key.startswith("datasets/chunks/")} - named
         assert len(stray) <= 1  # a chunk whose commit was lost, which `gc` finds
         assert len(before) <= (7 if prepare is None else 13)
+
+
+def test_a_unit_that_was_cut_otherwise_makes_no_set(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that slept commits its unit of a plan that is gone: its images are others."""
+    monkeypatch.setattr(preparing, "_LEAST_IMAGES", 1)
+    store = MemoryStore()
+    asleep = Preparation(open_any(str(source), store, tmp_path), Reading(), store, num_units=10)
+    asleep.write_unit(0)
+    store.delete(asleep.paths.plan)
+    with pytest.raises(DatasetError, match="19 of 20 images"):
+        ingest(str(source), store, tmp_path / "cache")
+    assert ingest(str(source), store, tmp_path / "cache").sha256 == SHA256
 
 
 def test_units_that_are_committed_are_not_prepared_again(
