@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.errors import StoreUnavailableError
+from orchestrator.errors import BadInputError, JobNotFoundError, StoreUnavailableError
 from orchestrator.jobs.curve import read_curve
 from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.descent import Ancestor, ancestors
@@ -156,8 +156,10 @@ def _planned(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:
 def _evaluations(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:
     """Return what a training's checkpoints are worth, and what is being found out.
 
-    Nothing of any other job.
+    Nothing of a job that asked for no such evaluations: the index is large.
     """
+    if not _is_evaluated(store, job_id):
+        return ()
     points = [
         ChildEntry(
             step=f"at-{point.step}",
@@ -176,6 +178,15 @@ def _evaluations(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:
         if e.parent == job_id and str(e.step).removesuffix("-samples") not in known
     ]
     return (*points, *others)
+
+
+def _is_evaluated(store: ObjectStore, job_id: str) -> bool:
+    """Tell whether a job asked that its checkpoints are evaluated while it goes on."""
+    try:
+        evaluation: Any = RecordStore(store).stored_spec(job_id).spec.get("evaluation")
+    except (JobNotFoundError, BadInputError):  # deleted by half, or damaged: its record still tells
+        return False
+    return isinstance(evaluation, dict) and bool(evaluation.get("metrics"))
 
 
 def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[ListedJob]:

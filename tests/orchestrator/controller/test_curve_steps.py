@@ -292,6 +292,7 @@ def test_people_see_the_curve_and_what_is_on_its_way(world: World, tmp_path: Pat
     commit(world, 8, tmp_path)
     world.step(4)
     shown = job_status(world.store, "t")
+    assert sorted(child.step for child in shown.children) == ["at-4", "at-8", "at-8-samples"]
     assert completed(shown) == shown.done
     assert "at-8" not in pace_line(shown)
     status = describe_job(shown)
