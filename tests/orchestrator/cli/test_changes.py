@@ -80,7 +80,7 @@ def test_a_retry_that_fails_at_once_says_so(monkeypatch: pytest.MonkeyPatch, is_
 
     monkeypatch.setattr(ModelFinder, "find", fail)
     monkeypatch.setattr(asking, "ensure_running", read if is_slow else lambda *_: world.step())
-    monkeypatch.setattr(changes.time, "sleep", lambda _: world.step())
+    monkeypatch.setattr("orchestrator.cli.changes.time.sleep", lambda _: world.step())
     spec = SampleJob(kind="sample", name="s", model=ModelRef(job="t"), num_samples=4)
     submit_job(world.store, spec, "s")
     world.step(2)

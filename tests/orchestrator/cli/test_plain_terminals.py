@@ -1,5 +1,7 @@
 """Terminals that know ASCII alone, and readers that go away: one line at most, no traceback."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.forked_verbs import Done, call_verbs
@@ -38,7 +40,12 @@ VERBS = (
 @pytest.fixture(scope="module")
 def in_c() -> tuple[dict[str, Done], str]:
     """Each verb under LANG=C, without Python's own mending of that."""
-    plain = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    plain: dict[str, Any] = {
+        "LANG": "C",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+    }
     return call_verbs(VERBS, **plain, PYTHONIOENCODING="ascii")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Reason
 from orchestrator.specs.envelope import Asked
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.measuring import EvaluationSpec, MetricsSpec
 from orchestrator.specs.on_the_way import evaluation_at
 from orchestrator.specs.sections import CheckpointSpec
@@ -41,7 +42,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World()
 
 
-def training(keep_best: str | None = "kid", **fields: object) -> TrainJob:
+def training(keep_best: Any = "kid", **fields: Any) -> TrainJob:
     """Ten steps, a checkpoint at each second; those of 4, 8 and 10 are evaluated."""
     return train_job(
         "t",
@@ -65,7 +66,7 @@ def commit(world: World, step: int, folder: Path) -> None:
     world.beat("t", step)
 
 
-def begin(world: World, **fields: object) -> None:
+def begin(world: World, **fields: Any) -> None:
     """Submit the training and have it run."""
     world.cluster.cpus = 16
     submit_job(world.store, training(**fields), "t")
@@ -117,6 +118,7 @@ def test_each_checkpoint_that_is_due_gets_two_jobs_of_the_lowest_priority(
     world.step(2)
     assert made(world) == ["t-at-4", "t-at-4-samples"]
     drawn = read_submitted(world.records, "t-at-4-samples")
+    assert isinstance(drawn.spec, SampleJob)
     assert drawn.spec.model_input is not None
     assert drawn.spec.model_input.checkpoint == (
         f"{world.store.uri}/jobs/t/checkpoints/step-000000004.json"

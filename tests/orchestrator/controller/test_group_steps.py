@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -436,7 +437,8 @@ def test_the_plan_of_a_group_is_that_of_each_of_its_jobs(tmp_path: Path) -> None
     store = MemoryStore()
     plan = plan_of(with_datasets(group_of(tmp_path, SWEEP), tmp_path, store), store)
     assert (plan["runs"], plan["at_once"]) == (3, 3)
-    assert [child["settings"] for child in plan["children"]] == [
+    children: Any = plan["children"]
+    assert [child["settings"] for child in children] == [
         {"training.seed": seed} for seed in range(3)
     ]
     assert "training.seed=2" in describe_plan(plan)

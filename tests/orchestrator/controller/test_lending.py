@@ -165,23 +165,30 @@ def beat(world: World, num_workers: int) -> None:
     world.store.put(JobPaths("own").attempt(1).heartbeat, HEARTBEAT.encode(said))
 
 
-def test_what_is_decided_stands_beside_the_placement_and_the_driver_reads_it(world: World) -> None:
+def allowed(attempt: Attempt) -> Lending:
+    """Return what the driver knows that it may do."""
+    return attempt.allowance.lending
+
+
+def test_what_is_decided_stands_beside_the_placement_and_the_driver_reads_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It looks at no queue itself: two deciders saw different things, and one was unseen."""
     attempt = Attempt.open(world.store, "own", 1)
-    assert attempt.allowance.lending is Lending.KEEP
+    assert allowed(attempt) is Lending.KEEP
     world.step()
     assert world.record("own").lending is Lending.MORE
     assert not _is_told_to_stop(attempt)
-    assert attempt.allowance.lending is Lending.MORE
+    assert allowed(attempt) is Lending.MORE
     beat(world, 2)  # it has taken the other two CPUs
-    nodes = world.cluster.nodes
-    world.cluster.nodes = lambda: [replace(node, free_cpus=0.0) for node in nodes()]
+    taken = [replace(node, free_cpus=0.0) for node in world.cluster.nodes()]
+    monkeypatch.setattr(world.cluster, "nodes", lambda: taken)
     two_cpus = TrainResources(num_workers=1, cpus_per_worker=2)
     submit_job(world.store, train_job().model_copy(update={"resources": two_cpus}), "waits")
     world.step()
     assert world.record("own").lending is Lending.BACK
     assert not _is_told_to_stop(attempt)
-    assert attempt.allowance.lending is Lending.BACK
+    assert allowed(attempt) is Lending.BACK
 
 
 def test_an_attempt_begins_without_borrowed_room(world: World) -> None:

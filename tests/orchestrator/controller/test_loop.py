@@ -13,6 +13,7 @@ from orchestrator.controller import loop
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.models import ModelFinder, ModelResolution
+from orchestrator.controller.requests import handle_request
 from orchestrator.errors import AttemptSupersededError, ConditionFailedError, LeaseLostError
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.marks import Mark
@@ -72,7 +73,7 @@ def running_at_7_of_10(world: World) -> str:
     return job_id
 
 
-def shown(world: World, job_id: str) -> tuple[str, int, int]:
+def shown(world: World, job_id: str) -> tuple[str, float, float]:
     """Return what `status` shows of a job's progress."""
     status = job_status(world.store, job_id)
     return status.state, status.done, status.committed
@@ -401,7 +402,7 @@ def test_trouble_with_one_job_or_request_holds_up_no_other(
         submit_job(world.store, train_job(name).model_copy(update=one_cpu), name)
     odd, other = "odd", "other"
     world.step()
-    follow, handle = AttemptControl.follow, loop.handle_request
+    follow, handle = AttemptControl.follow, handle_request
 
     def odd_follow(self: AttemptControl, current: VersionedRecord, *rest: Any) -> VersionedRecord:
         assert current.record.job_id != odd
