@@ -125,11 +125,13 @@ def _labelled(
     images: DatasetRef, classes: ClassLabels, damaged: Sequence[int], store: ObjectStore, say: Say
 ) -> DatasetRef:
     """Store the labels of a set whose damaged images were passed over."""
+    notes = classes.notes
     kept = np.delete(classes.values, np.array(damaged, np.int64))
     classes = ClassLabels(kept, classes.names)
     ref = with_labels(images, classes)
     store_labels(ref, classes, store)
-    say(describe_classes(ref))
+    for line in (describe_classes(ref), *notes):
+        say(line)
     return ref
 
 

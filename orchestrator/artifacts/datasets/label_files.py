@@ -5,6 +5,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from orchestrator.artifacts.datasets.arrays import is_array, read_vector
@@ -15,6 +16,7 @@ from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
 
 _HEADERS = frozenset({"label", "labels", "class", "classes", "target", "targets", "y"})
+_NAMED = 3
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -45,8 +47,26 @@ def labels_from_file(
         raise DatasetError(
             f"{source} names files, but the images are an array; give one label a row"
         )
-    found = list(_looked_up(_labels_by_name(rows, source), names, source))
-    return named_or_numbered(found, names, source)
+    label_of = _labels_by_name(rows, source)
+    keys = list(_looked_up(label_of, names, source))
+    found = [None if key is None else label_of[key] for key in keys]
+    labels = named_or_numbered(found, names, source)
+    return replace(labels, notes=_unused(label_of, keys, source))
+
+
+def _unused(
+    label_of: Mapping[str, str], keys: Sequence[str | None], source: str
+) -> tuple[str, ...]:
+    """Return a line on the rows that name no image, but for a header."""
+    used = set(keys)
+    unused = [name for name in label_of if name not in used]
+    if unused and label_of[unused[0]].lower() in _HEADERS:
+        unused = unused[1:]
+    if not unused:
+        return ()
+    more = ", ..." if len(unused) > _NAMED else ""
+    rows = f"{counted(len(unused), 'row')} of {source}"
+    return (f"{rows} name no image: {', '.join(unused[:_NAMED])}{more}",)
 
 
 def _rows(body: bytes, source: str) -> list[list[str]]:
@@ -89,12 +109,12 @@ def _labels_by_name(rows: Sequence[Sequence[str]], source: str) -> dict[str, str
 def _looked_up(
     label_of: Mapping[str, str], names: Sequence[str], source: str
 ) -> Iterator[str | None]:
-    """Yield the label of each image: by path, by file name, by file name without its ending."""
+    """Yield what each image's label is given to: its path, file name, or that without ending."""
     paths = [PurePosixPath(name.removeprefix("./")) for name in names]
     files, stems = Counter(path.name for path in paths), Counter(path.stem for path in paths)
     for path in paths:
         if str(path) in label_of:
-            yield label_of[str(path)]
+            yield str(path)
             continue
         for short, count in ((path.name, files[path.name]), (path.stem, stems[path.stem])):
             if short in label_of and count > 1:
@@ -102,4 +122,4 @@ def _looked_up(
                     f"{source} gives {short} a class, but {count} images are called so; "
                     f"name them by path, as {path}"
                 )
-        yield label_of.get(path.name, label_of.get(path.stem))
+        yield next((short for short in (path.name, path.stem) if short in label_of), None)

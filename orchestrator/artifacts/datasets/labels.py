@@ -44,10 +44,12 @@ class ClassLabels:
     Attributes:
         values: (N,) int64 in [0, len(names)).
         names: Name of each class.
+        notes: What is odd about where they are from, a line each.
     """
 
     values: NDArray[np.int64]
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -250,3 +250,21 @@ def test_label_column_of_any_type_is_read(
     images = [{"bytes": encode_png(image), "path": None} for image in IMAGES[:3]]
     pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "x.parquet")
     assert [label for _, label in _labelled(tmp_path / "x.parquet", tmp_path)] == names
+
+
+def test_rows_that_name_no_image_are_counted_and_named(tmp_path: Path) -> None:
+    """A list for a larger set, or with a slip in a name, is else taken without a word."""
+    (tmp_path / "l.csv").write_text("filename,label\nb.png,dog\nc.png,cat\na.png,cat\nd,owl\n")
+    said = list[str]()
+    ref = ingest(
+        str(_folder(tmp_path)),
+        MemoryStore(),
+        tmp_path / "cache",
+        labels=f"file:{tmp_path / 'l.csv'}",
+        say=said.append,
+    )
+    assert ref.class_names == ("cat", "dog")
+    assert said[1:] == [
+        "2 classes: cat 1, dog 1",
+        f"2 rows of {tmp_path / 'l.csv'} name no image: c.png, d",
+    ]
