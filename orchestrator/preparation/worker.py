@@ -3,7 +3,8 @@
 import socket
 import threading
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,12 +91,8 @@ class PrepareWorker:
         del decisions
         setup = self._setup
         _check_decoders(setup.decoders)
-        try:
+        with _naming_host():
             source = outlast_outage(self._source, Backoff(), self._abandon)
-        except DatasetError as error:
-            raise BadInputError(
-                f"{socket.gethostname()}: {error}; all nodes must see it"
-            ) from error
         self._preparation = Preparation(
             source, setup.reading, self._store, plan=setup.plan, num_threads=setup.cpus
         )
@@ -103,9 +100,13 @@ class PrepareWorker:
             raise BadInputError(f"{source.name} was changed while it was read; submit again")
         return Decisions()
 
-    def _source(self) -> Source:
+    def _shared_source(self) -> Source | None:
+        """Return the source that the driver listed. Raises: DatasetError, it is out of reach."""
         paths = PreparationPaths(self._setup.preparation)
-        source = shared_source(self._store, paths, open_bucket)
+        return shared_source(self._store, paths, open_bucket)
+
+    def _source(self) -> Source:
+        source = self._shared_source()
         if source is not None:
             return source
         scratch = self._scratch.enter_context(scratch_folder(cache_folder("datasets")))
@@ -117,7 +118,12 @@ class PrepareWorker:
         return []
 
     def compute(self, task: ShardTask, watch: Watch) -> PreparedUnit | None:
-        """Return a unit's images; None if the worker was told to stop or to drop it."""
+        """Return a unit's images; None if the worker was told to stop or to drop it.
+
+        Raises:
+            BadInputError: This machine does not see the source any more.
+            DatasetError: An image does not fit the others, or an array is damaged.
+        """
         unit = task.shard.index
 
         def progress(done: int) -> None:
@@ -132,6 +138,9 @@ class PrepareWorker:
             )
         except _UnitGivenUpError:
             return None
+        if damages:  # by themselves, or since the folder is gone from this machine?
+            with _naming_host():
+                outlast_outage(self._shared_source, Backoff(), self._abandon)
         return PreparedUnit(images=images, damages=damages, notes=notes)
 
     def keep(self, task: ShardTask, result: PreparedUnit | None) -> ShardEvent:
@@ -148,6 +157,15 @@ class PrepareWorker:
         )
         del standing
         return ShardEvent(index=unit, kind="committed", is_own=is_own)
+
+
+@contextmanager
+def _naming_host() -> Iterator[None]:
+    """Say of a source that cannot be read on which machine that is so: it is no damage of it."""
+    try:
+        yield
+    except DatasetError as error:
+        raise BadInputError(f"{socket.gethostname()}: {error}; all nodes must see it") from error
 
 
 def _check_decoders(wanted: dict[str, str]) -> None:

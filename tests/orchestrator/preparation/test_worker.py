@@ -105,6 +105,20 @@ def test_what_workers_prepare_is_what_one_process_would(source: Path, tmp_path: 
     assert not [key for key in store.objects if "/preparing/" in key]
 
 
+def test_a_folder_that_goes_away_meanwhile_makes_no_picture_a_damaged_one(source: Path) -> None:
+    """A mount that one node loses would leave pictures out of the set, and nobody would know."""
+    preparation = begun(source, MemoryStore())
+    worker = worker_of(preparation, source)
+    worker.prepare(Decisions())
+    assert do(worker, preparation, 0, Watch()) == "committed"
+    source.rename(source.with_name("elsewhere"))
+    with pytest.raises(BadInputError, match="all nodes must see it"):
+        do(worker, preparation, 1, Watch())
+    assert preparation.committed() == {0}
+    source.with_name("elsewhere").rename(source)
+    assert do(worker, preparation, 1, Watch()) == "committed"
+
+
 def test_what_is_committed_counts_as_progress_of_the_job(source: Path) -> None:
     """An attempt whose driver died said nothing, and yet must renew the budget of retries."""
     store, job = MemoryStore(), JobPaths("photos")
