@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm.training.data import ImageDataset
-from ddpm.training.order import BlockOrder
+from ddpm.training.data import BatchReader, ImageDataset
+from ddpm.training.order import BlockOrder, rank_positions
 
 SIZES = np.array([3, 0, 5, 4, 2])
 # As drawn on the day the order was made: it is a promise.
@@ -100,3 +101,19 @@ def test_images_held_out_are_not_drawn(fraction: float) -> None:
     seen = train.read(train.order(len(train), 0).indices(0)).ravel().tolist()
     assert sorted(seen) == train.members.tolist()
     assert not set(seen) & set(holdout.members.tolist())
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_several_workers_together_read_what_one_would(world_size: int) -> None:
+    """Each has its part of every step, in place: the gradient's sum is over the same images."""
+
+    def read(rank: int, workers: int) -> list[list[int]]:
+        images = ImageDataset.of_blocks(_Blocks(), window=2)
+        positions = rank_positions(6, rank, workers)
+        order = images.order(6, seed=1)
+        with BatchReader(images, order, positions, torch.device("cpu")) as reader:
+            return [reader.batch(step).images.ravel().tolist() for step in range(7)]  # 3 epochs
+
+    parts = [read(rank, world_size) for rank in range(world_size)]
+    together = [[number for part in step for number in part] for step in zip(*parts, strict=True)]
+    assert together == read(0, 1)
