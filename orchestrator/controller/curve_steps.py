@@ -6,7 +6,7 @@ until the checkpoints that it decides on are kept or let go; so an orchestrator 
 two steps makes none twice and forgets none.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
@@ -32,11 +32,13 @@ class CurveControl:
     Args:
         store: The truth.
         records: Writes under the orchestrator's lease.
+        renew: Renews that lease: after an outage there may be many checkpoints to begin with.
     """
 
-    def __init__(self, store: ObjectStore, records: RecordStore) -> None:
+    def __init__(self, store: ObjectStore, records: RecordStore, renew: Callable[[], None]) -> None:
         self._store = store
         self._records = records
+        self._renew = renew
         self._troubles = Troubles(store, "curve")
         self._looked: dict[str, tuple[JobState, float]] = {}  # a training, as it was looked at last
         self._begun: dict[str, set[int]] = {}
@@ -50,6 +52,7 @@ class CurveControl:
             if _is_followed(job):
                 went = self._troubles.serve(job_id, partial(self._follow, job, live))
             elif job.origin.trained_by and job.record.state.has_ended:
+                self._renew()
                 went = self._troubles.serve(job_id, partial(self._take_account, job))
             else:
                 continue
@@ -75,6 +78,7 @@ class CurveControl:
         asked = metrics_of(job.spec)
         if asked is not None and self._looked.get(job.record.job_id) != seen:
             for step in self._due(job, *asked):
+                self._renew()
                 self._begin(job, *asked, step)
             self._looked[job.record.job_id] = seen
         return True

@@ -94,7 +94,7 @@ class Controller:
         self._troubles = {what: Troubles(store, what) for what in ROUNDS}
         self._adopter = Adopter(self._records, Troubles(store, "adoption"))
         self._groups = GroupControl(store, self._records)
-        self._curves = CurveControl(store, self._records)
+        self._curves = CurveControl(store, self._records, lease.renew)
         self._index = JobIndex(store)
         self._board = NodeBoard(store)
         self._growth = Growth(cluster, store.uri)
@@ -131,6 +131,7 @@ class Controller:
                 self._lease.renew()
                 self._guarded("attempt", job, self._follow)
         self._groups.follow({i: Seen(job.record, job.said) for i, job in self._jobs.items()})
+        self._lease.renew()
         self._curves.follow(self._jobs)
         self._lease.renew()
         nodes = self._cluster.nodes()

@@ -14,6 +14,7 @@ from orchestrator.client.deletion import delete_job, end_evaluations, find_delet
 from orchestrator.client.describe import describe_job
 from orchestrator.client.status import job_status, list_jobs, request
 from orchestrator.client.submit import submit_job
+from orchestrator.controller.curve_steps import CurveControl
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
 from orchestrator.errors import OrchestratorError, StoreUnavailableError
@@ -126,6 +127,22 @@ def test_each_checkpoint_that_is_due_gets_two_jobs_of_the_lowest_priority(
     assert (drawn.origin.parent, drawn.origin.at_step) == ("t", 4)
     assert (world.record("t-at-4").priority, world.record("t-at-4").parent) == (0, "t")
     assert any("t-at-4" in event.message for event in world.records.events("t"))
+
+
+def test_the_lease_is_renewed_for_each_checkpoint(world: World, tmp_path: Path) -> None:
+    """After an outage there are many; a lease that ran out among them would begin it all anew."""
+    begin(world)
+    for step in (4, 8, 10):
+        commit(world, step, tmp_path)
+    seen = list[int]()
+
+    def renew() -> None:
+        seen.append(sum(key.endswith("/spec.json") for key in world.store.objects))
+
+    live = world.controller._jobs
+    CurveControl(world.store, world.records, renew).follow(live)
+    before = seen[0]
+    assert seen == [before, before + 2, before + 4]
 
 
 def test_the_last_checkpoint_is_evaluated_after_the_training_has_ended(
