@@ -4,6 +4,7 @@ A count that needs no scheduler, so that `submit` loads none; `explain` says the
 """
 
 from orchestrator.counts import counted
+from orchestrator.errors import StoredFormError
 from orchestrator.jobs.nodes import NODES, NodeEntry, NodeList
 from orchestrator.jobs.queue import read_quotas
 from orchestrator.scheduling.matching import why_unsuited
@@ -28,10 +29,12 @@ def outlook_of(store: ObjectStore, spec: Job | GroupJob) -> list[str]:
         store: Where the job is.
         spec: What is asked; of a group, all of its jobs are looked at.
     """
-    found = NODES.value(store, keys.NODES)
+    try:
+        found, quotas = NODES.value(store, keys.NODES), read_quotas(store)
+    except StoredFormError as error:  # the job is queued all the same
+        return [f"whether it fits is unknown: {error}"]
     if found is None:
         return []
-    quotas = read_quotas(store)
     jobs = [("", spec)] if isinstance(spec, Job) else [(c.step, c.spec) for c in spec.children]
     told: dict[str, str] = {}
     for step, job in jobs:

@@ -1,14 +1,18 @@
 """Keeps the account of GPU-hours by month and queue, and says which queues have used theirs up."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from orchestrator.controller.lease import Lease
+from orchestrator.errors import StoredFormError
 from orchestrator.jobs.limits import USAGE, read_usage
 from orchestrator.lifecycle.allowance import Usage, spent_queues
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.store import keys
 from orchestrator.store.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 
 class Allowances:
@@ -23,6 +27,7 @@ class Allowances:
         self._store = store
         self._lease = lease
         self._usage: Usage | None = None
+        self._told = ""
 
     def follow(
         self, records: Sequence[JobRecord], limits: Mapping[str, float], now: datetime
@@ -35,9 +40,21 @@ class Allowances:
             limits: Queue to GPU-hours a month.
             now: By the store's clock.
         """
-        before = self._usage if self._usage is not None else read_usage(self._store)
+        before = self._usage if self._usage is not None else self._read()
+        if before is None:
+            return {}
         self._usage = before.with_ended(records, now)
         if self._usage is not before:
             self._lease.guard()
             self._store.put(keys.USAGE, USAGE.encode(self._usage))
         return spent_queues(limits, self._usage.used(records, now), now) if limits else {}
+
+    def _read(self) -> Usage | None:
+        """Return the account; None of one that is damaged or a newer version's, which stays."""
+        try:
+            return read_usage(self._store)
+        except StoredFormError as error:
+            if self._told != str(error):
+                logger.error("no queue is held to its GPU-hours: %s", error)
+            self._told = str(error)
+            return None

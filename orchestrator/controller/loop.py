@@ -19,6 +19,7 @@ from orchestrator.controller.admission import (
     with_ours_taken,
 )
 from orchestrator.controller.adoption import Adopter, LiveJob
+from orchestrator.controller.agreed import Agreed
 from orchestrator.controller.allowances import Allowances
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.curve_steps import CurveControl
@@ -34,9 +35,8 @@ from orchestrator.errors import ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests, request_keys
 from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
-from orchestrator.jobs.limits import Limits, read_limits
 from orchestrator.jobs.marks import Mark, drop_mark
-from orchestrator.jobs.queue import SNAPSHOT, read_quotas
+from orchestrator.jobs.queue import SNAPSHOT
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.allowance import must_pause
@@ -102,7 +102,7 @@ class Controller:
         self._settler = Settler(store, self._records, self._jobs)
         self._lender = Lender()
         self._allowances = Allowances(store, lease)
-        self._limits = Limits()
+        self._agreed = Agreed(store)
         self._spent: Mapping[str, str] = {}
         self.measures = Measures()
         self._positions: dict[str, int] = {}
@@ -254,8 +254,9 @@ class Controller:
     def _pause(self) -> None:
         """Have the jobs of queues that have used their month save their work and queue again."""
         records = [job.record for job in self._jobs.values()]
-        self._limits, now = read_limits(self._store), self._store.now()
-        self._spent = self._allowances.follow(records, self._limits.gpu_hours, now)
+        self._agreed.look()
+        hours, now = self._agreed.limits.gpu_hours, self._store.now()
+        self._spent = self._allowances.follow(records, hours, now)
         for job in list(self._jobs.values()) if self._spent else []:
             if must_pause(job.record, self._spent):
                 self._lease.renew()
@@ -299,7 +300,7 @@ class Controller:
         jobs, now = list(self._jobs.values()), self._store.now()
         if not any(may_grow(job.record, nodes) for job in jobs):
             return
-        answers = self._lender.decide(jobs, self.snapshot(nodes), now, self._limits.concerns)
+        answers = self._lender.decide(jobs, self.snapshot(nodes), now, self._agreed.limits.concerns)
         for job_id, lending in answers.items():
             job = self._jobs[job_id]
             if job.record.lending is not lending:
@@ -345,11 +346,11 @@ class Controller:
             queue=[self._as_queued(job, nodes) for job in queued],
             running=[running_job(job.record, job.spec, job.said, now) for job in busy],
             nodes=with_ours_taken(there, [job.record for job in busy], self._control.workers_there),
-            quotas=read_quotas(self._store),
+            quotas=self._agreed.quotas,
             loans=[loan for job in busy for loan in loans_of(job.record, job.said)],
             node_types=types,
         )
-        return within_limits(seen, self._limits.submitters)
+        return within_limits(seen, self._agreed.limits.submitters)
 
     def _as_queued(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> QueuedJob:
         is_smoke = job.origin.is_smoke

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.errors import BadInputError
-from orchestrator.jobs.settings import change_settings
+from orchestrator.jobs.settings import change_settings, read_numbers
 from orchestrator.lifecycle.allowance import Usage
 from orchestrator.scheduling.submitters import ANYBODY, limit_of
 from orchestrator.store import keys
 from orchestrator.store.codec import Codec
-from orchestrator.store.json_objects import read_json
 from orchestrator.store.objects import ObjectStore
 
 USAGE = Codec(Usage, "usage")
@@ -37,10 +36,8 @@ class Limits:
 
 
 def read_limits(store: ObjectStore) -> Limits:
-    """Return the limits as they are now."""
-    found = read_json(store, keys.CONFIG)
-    sections = found[0] if found else {}
-    return Limits(*({**sections.get(name, {})} for name in (GPU_HOURS, SUBMITTERS)))
+    """Return the limits as they are now. Raises: StoredFormError: As of `read_numbers`."""
+    return Limits(read_numbers(store, GPU_HOURS), read_numbers(store, SUBMITTERS))
 
 
 def set_limit(store: ObjectStore, section: str, name: str, limit: float | None) -> dict[str, float]:

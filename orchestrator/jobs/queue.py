@@ -3,7 +3,7 @@
 from typing import Any
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.jobs.settings import change_settings, read_settings
+from orchestrator.jobs.settings import change_settings, read_numbers
 from orchestrator.scheduling.snapshot import Snapshot
 from orchestrator.store import keys
 from orchestrator.store.codec import Codec
@@ -29,8 +29,12 @@ def read_snapshot(store: ObjectStore) -> Snapshot:
 
 
 def read_quotas(store: ObjectStore) -> dict[str, float]:
-    """Return the GPUs that each queue with a limit may hold at once."""
-    return {name: gpus for name, gpus in read_settings(store, _QUOTAS).items() if gpus <= MAX_QUOTA}
+    """Return the GPUs that each queue with a limit may hold at once.
+
+    Raises:
+        StoredFormError: As of `read_numbers`.
+    """
+    return {name: gpus for name, gpus in read_numbers(store, _QUOTAS).items() if gpus <= MAX_QUOTA}
 
 
 def set_quota(store: ObjectStore, name: str, gpus: float | None) -> dict[str, float]:

@@ -10,6 +10,7 @@ from orchestrator.client.submit import submit_job
 from orchestrator.jobs.queue import set_quota
 from orchestrator.scheduling.snapshot import NodeType
 from orchestrator.specs.files import load_submission
+from orchestrator.store import keys
 from tests.support.verbs import Verbs
 from tests.support.world import World, train_job
 
@@ -96,3 +97,10 @@ def test_list_tells_them_apart(world: World, monkeypatch: pytest.MonkeyPatch) ->
     world.step(2)
     jobs = {job["job_id"]: job for job in listed(list_command, ["-o", "json"]).value}
     assert jobs["never"]["outlook"] == ""  # nodes came that nobody had promised
+
+
+def test_settings_that_nobody_can_read_are_told_and_fail_no_submit(world: World) -> None:
+    """The job is in the queue by then."""
+    world.store.put(keys.CONFIG, b"{")
+    (line,) = outlook_of(world.store, train_job())
+    assert line.startswith("whether it fits is unknown: orchestrator/config.json is no JSON")

@@ -8,15 +8,16 @@ import pytest
 from orchestrator.cli.queue import queue_command
 from orchestrator.client.limits import limits_now
 from orchestrator.client.submit import submit_job, submit_with_smoke
-from orchestrator.errors import BadInputError
+from orchestrator.errors import BadInputError, StoredFormError
 from orchestrator.jobs.limits import GPU_HOURS, SUBMITTERS, read_usage, set_limit
-from orchestrator.jobs.queue import read_snapshot
+from orchestrator.jobs.queue import read_snapshot, set_quota
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState, Reason
 from orchestrator.scheduling.explanation import explain
 from orchestrator.specs.envelope import Asked
 from orchestrator.specs.files import load_submission
+from orchestrator.store import keys
 from tests.support.fakes import MemoryStore
 from tests.support.verbs import Verbs
 from tests.support.world import World, train_job
@@ -155,3 +156,43 @@ def test_limits_are_set_and_shown_with_what_is_used(
         verbs(queue_command, ["set", "team"])
     with pytest.raises(BadInputError, match="from 0 to"):
         verbs(queue_command, ["limit", "bob", "--gpus", "-3"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"{",
+        b"[]",
+        b'{"quotas": 3}',
+        b'{"quotas": {"team": "two"}}',
+        b'{"gpu_hours_a_month": [1]}',
+        b'{"submitters": {"ann": null}}',
+    ],
+)
+def test_settings_that_nobody_can_read_stop_no_job(world: World, config: bytes) -> None:
+    """Somebody edits them by hand at night; what held before holds on."""
+    set_quota(world.store, "team", 2)
+    world.step()
+    world.store.put(keys.CONFIG, config)
+    first = running(world)
+    asks = {"gpus_per_worker": 1}
+    second = submit_job(world.store, train_job("b", 2, asks, queue="team")).job_id
+    world.step(2)
+    assert (world.state(first), world.state(second)) == ("RUNNING", "QUEUED")
+    with pytest.raises(StoredFormError, match=r"config\.json"):
+        limits_now(world.store)
+    world.store.put(keys.CONFIG, b"{}")
+    world.step(2)
+    assert world.state(second) == "STARTING"
+
+
+def test_an_account_that_nobody_can_read_stops_no_job(world: World) -> None:
+    """It stays as it is: a newer version may know more."""
+    set_limit(world.store, GPU_HOURS, "team", 6.0)
+    newer = b'{"format_version": 99}'
+    world.store.put(keys.USAGE, newer)
+    job_id = running(world)
+    world.store.advance(8 * 3600)
+    world.step(2)
+    assert world.state(job_id) == "RUNNING"
+    assert world.store.get(keys.USAGE).body == newer
