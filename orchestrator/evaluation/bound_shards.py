@@ -2,7 +2,6 @@
 
 import io
 import uuid
-import zipfile
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from ddpm.process.bound_sums import BoundSums
 from orchestrator.counts import counted
 from orchestrator.errors import ConditionFailedError, ShardDamagedError
+from orchestrator.evaluation.npz import read_npz
 from orchestrator.jobs.units import Shard, ShardPlan
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -55,9 +55,9 @@ class BoundShards:
         key = self.job.bound(shard.index)
         body = self.store.get(key).body
         try:
-            with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-                sums = BoundSums(**{one.name: arrays[one.name] for one in _FIELDS})
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            arrays = read_npz(body)
+            sums = BoundSums(**{one.name: arrays[one.name] for one in _FIELDS})
+        except (ValueError, KeyError) as error:
             raise ShardDamagedError(f"{key} cannot be read ({error}); delete it") from error
         if sums.num_images != shard.num_images:
             raise ShardDamagedError(f"{key} is of {counted(sums.num_images, 'image')}; delete it")

@@ -6,7 +6,6 @@ are; those of others seldom do, and then the number of features is all that can 
 
 import hashlib
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ddpm.metrics.blocks import Rows
 from ddpm.metrics.frechet import FeatureMoments
 from orchestrator.errors import BadInputError
 from orchestrator.evaluation.extractors import extractor_sha256
+from orchestrator.evaluation.npz import read_npz
 from orchestrator.specs.evaluate import StatisticsSpec
 from orchestrator.specs.measuring import ExtractorSpec
 
@@ -61,9 +61,8 @@ def read_statistics(spec: StatisticsSpec, extractor: ExtractorSpec) -> Statistic
             f"{field}: {path} has the SHA-256 {sha256}, not {spec.sha256}; it is another file"
         )
     try:
-        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-            found = {name: np.asarray(arrays[name]) for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        found = read_npz(body)
+    except ValueError as error:
         raise BadInputError(f"{field}: {path} is no npz of numbers: {error}") from error
     _check_origin(path, found, extractor)
     return Statistics(*_checked(path, found), sha256)

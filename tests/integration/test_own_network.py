@@ -69,14 +69,14 @@ def test_a_network_of_another_package_lives_as_ours_do(
 ) -> None:
     """Killed and gone on to the same bits, drawn by a fleet and proved, bounded, and registered."""
     forget("ddpmctl_dit")
-    shaken = submit(tmp_path, TRAIN.format(steps=900))
-    calm = submit(tmp_path, TRAIN.format(steps=900))
+    shaken = submit(tmp_path, TRAIN.format(steps=1800))
+    calm = submit(tmp_path, TRAIN.format(steps=1800))
     wait_for_checkpoint(store, shaken, 300)
     kill(registered_processes(store, shaken, 1, "worker")[0])
     assert ddpmctl("wait", calm).exit_code == 0
     assert ddpmctl("wait", shaken).exit_code == 0
     assert ddpmctl("status", shaken).value["attempt"] == 2
-    assert checkpoint_hash(store, shaken, 900) == checkpoint_hash(store, calm, 900)
+    assert checkpoint_hash(store, shaken, 1800) == checkpoint_hash(store, calm, 1800)
     decided = json.loads(store.get(JobPaths(calm).decisions).body)
     assert decided["network"]["package"] == "ddpmctl-dit"
     assert "dit is another package's" in decided["compute"]["reason"]
