@@ -58,6 +58,7 @@ while seen != {number}:
     seen = sum(node.state == GcsNodeInfo.ALIVE for node in nodes)
 """
 _START_TIMEOUT_S = 120.0
+_LOOK_AGAIN_S = 10.0
 
 
 class Answer(NamedTuple):
@@ -160,12 +161,19 @@ class Cluster:
             self.start_worker(name, **settings)
 
     def restart_ended(self) -> None:
-        """Start each node anew whose Ray has ended, the head first; wait until all are there."""
+        """Start each node anew whose Ray has ended, the head first; return when all are there.
+
+        One that Ray gave up while it was cut off ends only some time after it is back.
+        """
         nodes = [name for name in (HEAD, *WORKERS) if name in self.parts]
-        for name in nodes:
-            if not self.parts[name].is_alive:
-                self.restart(name)
-        self.wait_for_nodes(len(nodes))
+
+        def are_there() -> bool:
+            for name in nodes:
+                if not self.parts[name].is_alive:
+                    self.restart(name)
+            return not self._why_not(len(nodes), _LOOK_AGAIN_S)
+
+        wait_until(are_there)
 
     def wait_for_end(self, name: str) -> None:
         """Wait until what was started on a host has ended by itself."""
@@ -173,10 +181,15 @@ class Cluster:
 
     def wait_for_nodes(self, number: int) -> None:
         """Wait until Ray counts so many living nodes."""
+        why_not = self._why_not(number, _START_TIMEOUT_S)
+        assert not why_not, why_not
+
+    def _why_not(self, number: int, timeout_s: float) -> str:
+        """Return "" once Ray counts so many living nodes, or what it says after the time."""
         environment = self._environment(self._part(HEAD).environment)
-        code = _NODES.format(number=number, timeout_s=_START_TIMEOUT_S)
+        code = _NODES.format(number=number, timeout_s=timeout_s)
         done = self.network.hosts[HEAD].run((sys.executable, "-c", code), environment)
-        assert done.returncode == 0, done.stderr
+        return "" if done.returncode == 0 else done.stderr
 
     def ray(self, *words: str) -> str:
         """Run a command of Ray on the host that has only the command line."""
