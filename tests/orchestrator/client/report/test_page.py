@@ -100,6 +100,9 @@ def test_a_training_shows_its_loss_and_the_terms_of_its_bound(store: MemoryStore
     assert list(loss.series[0].y) == [1.0, 0.5, pytest.approx(1 / 3)]
     assert list(terms.series[0].x) == [1.0, 6.0, 901.0]
     assert list(terms.series[0].y) == [2.0, 0.1, 0.01]
+    images = [{"image": 0, "timesteps": [], "terms": []}]  # a VAE's: a chain of one step
+    store.put(f"{paths.folder}evaluation.json", json.dumps({"images": images}).encode())
+    assert [plot.title for plot in training_plots(store, ["t"])] == [loss.title]
 
 
 def test_the_page_says_what_a_set_cost_and_that_a_price_is_missing(store: MemoryStore) -> None:
