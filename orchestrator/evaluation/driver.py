@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from ddpm.metrics.blocks import MappedRows, Rows, chosen
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.images import film_strip
-from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
+from orchestrator.attempts.attempt import Attempt, register_driver
+from orchestrator.attempts.entry import run_driver
 from orchestrator.counts import counted
 from orchestrator.errors import (
     BadInputError,
@@ -294,12 +295,5 @@ def evaluate(attempt: Attempt) -> Outcome:
             return Outcome(reason=Reason.BAD_INPUT, message=headline(error))
 
 
-def main() -> int:
-    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    store_uri, job_id, number = sys.argv[1:]
-    return run_attempt(store_uri, job_id, int(number), evaluate)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # the entry point of the Ray Job
+    sys.exit(run_driver(evaluate))

@@ -21,7 +21,8 @@ from orchestrator.artifacts.datasets.reading import Reading, decoder_versions
 from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.artifacts.datasets.shared_listing import share_listing
 from orchestrator.artifacts.datasets.sources import Source
-from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
+from orchestrator.attempts.attempt import Attempt, register_driver
+from orchestrator.attempts.entry import run_driver
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, DatasetError
@@ -209,12 +210,5 @@ def prepare(attempt: Attempt) -> Outcome:
         return job.run()
 
 
-def main() -> int:
-    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    store_uri, job_id, number = sys.argv[1:]
-    return run_attempt(store_uri, job_id, int(number), prepare)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # the entry point of the Ray Job
+    sys.exit(run_driver(prepare))

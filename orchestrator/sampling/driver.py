@@ -24,7 +24,8 @@ from orchestrator.artifacts.samples.manifest import (
     read_manifest,
 )
 from orchestrator.artifacts.samples.shards import SampleShards
-from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
+from orchestrator.attempts.attempt import Attempt, register_driver
+from orchestrator.attempts.entry import run_driver
 from orchestrator.counts import counted
 from orchestrator.errors import (
     BadInputError,
@@ -231,12 +232,5 @@ def sample(attempt: Attempt) -> Outcome:
             return job.failed(Reason.BAD_INPUT, f"{problem}; {mend}")
 
 
-def main() -> int:
-    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    store_uri, job_id, number = sys.argv[1:]
-    return run_attempt(store_uri, job_id, int(number), sample)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # the entry point of the Ray Job
+    sys.exit(run_driver(sample))

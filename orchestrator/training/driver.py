@@ -11,7 +11,8 @@ import tempfile
 from typing import Any
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
-from orchestrator.attempts.attempt import Attempt, register_driver, run_attempt
+from orchestrator.attempts.attempt import Attempt, register_driver
+from orchestrator.attempts.entry import run_driver
 from orchestrator.attempts.local_log import salvage
 from orchestrator.cluster.actor_places import here
 from orchestrator.cluster.node_interface import use_node_interface
@@ -159,12 +160,5 @@ def _outcome(attempt: Attempt, spec: TrainJob) -> Outcome:
     )
 
 
-def main() -> int:
-    """Entry point of the Ray Job: STORE_URI JOB_ID ATTEMPT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    store_uri, job_id, number = sys.argv[1:]
-    return run_attempt(store_uri, job_id, int(number), train)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # the entry point of the Ray Job
+    sys.exit(run_driver(train))
