@@ -19,7 +19,14 @@ from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
 from orchestrator.jobs.processes import REGISTERED_PROCESS
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.allowance import paused
-from orchestrator.lifecycle.attempts import begun, gpu_hours, moved_away, preempted, stopping
+from orchestrator.lifecycle.attempts import (
+    begun,
+    gpu_hours,
+    moved_away,
+    preempted,
+    released,
+    stopping,
+)
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import Restart
 from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason
@@ -274,13 +281,12 @@ class AttemptControl:
         return stopping(record, now, reason, told, JobState.FAILED)
 
     def _released(self, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
-        now = self._store.now()
-        target = record.stop_target or JobState.FAILED
         if record.reason in MAY_BE_THE_NODES_END:
             record = self._put_down_to_nodes(record, record.reason, view)  # Ray knows by now
-        moved = record.moved_to(target, at=now, reason=record.reason, message=record.message)
-        progress = self._progress(spec, record, view)
-        return moved.with_attempt(ended_at=now, reason=record.reason, progress=progress)
+        facts = view.facts
+        in_grace = facts.in_state_s - facts.outcome_age_s <= record.stop_grace_s
+        ended = released(record, facts.outcome, at=self._store.now(), in_grace=in_grace)
+        return ended.with_attempt(progress=self._progress(spec, record, view))
 
     def _put_down_to_nodes(self, record: JobRecord, reason: Reason, view: "_View") -> JobRecord:
         """Return the record with why its attempt ended, and by which nodes' fault."""

@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.counts import counted
+from orchestrator.lifecycle.outcome import Outcome
+from orchestrator.lifecycle.retry import FINAL_MESSAGES, GAVE_WAY
 from orchestrator.lifecycle.state import (
     AttemptRecord,
     JobRecord,
@@ -156,3 +158,31 @@ def stopping(
         stop_target=target,
         stop_grace_s=grace_s,
     )
+
+
+def released(
+    record: JobRecord, outcome: Outcome | None, *, at: datetime, in_grace: bool
+) -> JobRecord:
+    """Return the record of a STOPPING job whose processes are gone.
+
+    It becomes what it was stopped for, with two exceptions. All of its work may be done: then it
+    has SUCCEEDED, unless its user wanted it cancelled. And while it saved its work to be queued
+    again, something may have broken that another attempt cannot cure.
+
+    Args:
+        record: The record, with its attempt's reason if that is known better by now.
+        outcome: What the attempt's driver said; None if nothing.
+        at: By the store's clock.
+        in_grace: Whether it said so before it was pressed to end.
+    """
+    target, reason = record.stop_target or JobState.FAILED, record.reason
+    if outcome is not None and outcome.succeeded and target is not JobState.CANCELLED:
+        done = record.moved_to(JobState.SUCCEEDED, at=at, message=outcome.message)
+        done = replace(done, not_before=None)
+        return done.with_attempt(ended_at=at, reason=None, failed_node_ids=())
+    message = record.message
+    if outcome is not None and in_grace and reason in GAVE_WAY and outcome.reason in FINAL_MESSAGES:
+        target, reason = JobState.FAILED, outcome.reason
+        message = f"{outcome.message} ({reason}: {FINAL_MESSAGES[reason]})"
+    ended = record.moved_to(target, at=at, reason=reason, message=message)
+    return ended.with_attempt(ended_at=at, reason=reason)

@@ -79,8 +79,9 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     _S.QUEUED: frozenset({_S.STARTING, _S.CANCELLED, _S.FAILED}),
     _S.STARTING: frozenset({_S.RUNNING, _S.STOPPING}),
     _S.RUNNING: frozenset({_S.SUCCEEDED, _S.STOPPING}),
-    # Only here are a job's processes proven gone, so only from here may it be queued again.
-    _S.STOPPING: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    # Only here are a job's processes proven gone, so only from here may it be queued again. What
+    # was told to save and stop may have been so far that it finished instead.
+    _S.STOPPING: frozenset({_S.QUEUED, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
     _S.FAILED: frozenset({_S.QUEUED}),
     _S.CANCELLED: frozenset({_S.QUEUED}),
     # By `samples repair` alone, when images that were committed are damaged or gone.

@@ -78,6 +78,24 @@ def test_a_spent_month_stops_a_job_with_its_work_saved_and_the_next_starts_it(wo
     assert (world.state(job_id), world.record(job_id).attempt) == ("STARTING", 2)
 
 
+def test_a_job_that_finishes_while_it_is_told_to_pause_has_succeeded(world: World) -> None:
+    """It was queued with all of its work done, and waited up to a month to find that out."""
+    set_limit(world.store, GPU_HOURS, "team", 6.0)
+    job_id = running(world)
+    world.store.advance(3 * 3600)
+    world.step()
+    assert world.state(job_id) == "STOPPING"
+    world.end(job_id, Outcome(succeeded=True, progress=10, message="all 10 steps"))
+    world.step(2)
+    record = world.record(job_id)
+    assert (record.state, record.reason, record.message) == ("SUCCEEDED", None, "all 10 steps")
+    assert [event.state for event in world.records.events(job_id)][-2:] == ["STOPPING", "SUCCEEDED"]
+    assert record.attempts[-1].progress == 10
+    world.store.clock = datetime(2026, 12, 1, 0, 0, 1, tzinfo=UTC)
+    world.step()
+    assert world.record(job_id).attempt == 1
+
+
 def test_an_orchestrator_that_takes_over_counts_each_hour_once(world: World) -> None:
     """It reads the account, and the attempt that ended while nobody counted."""
     set_limit(world.store, GPU_HOURS, "team", 100.0)

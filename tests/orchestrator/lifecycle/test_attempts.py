@@ -12,7 +12,10 @@ from orchestrator.lifecycle.attempts import (
     moved_away,
     must_move,
     preempted,
+    released,
+    stopping,
 )
+from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import (
     JobState,
     Placement,
@@ -78,3 +81,52 @@ def test_gpu_hours_are_those_of_all_attempts_since_the_last_retry() -> None:
     again = begun(ended, at=NOW + 2 * hour, resources=RESOURCES, placement=PLACEMENT)
     assert gpu_hours(again, NOW + 4 * hour) == 4.5
     assert gpu_hours(replace(again, first_counted_attempt=2), NOW + 4 * hour) == 3.0
+
+
+DONE = Outcome(succeeded=True, message="all steps", progress=10)
+SAVED = Outcome(stopped=True, message="saved", progress=7)
+DIVERGED = Outcome(reason=Reason.DIVERGED, message="loss is nan")
+LOST = Outcome(reason=Reason.WORKER_LOST, message="a worker died")
+_S, _R = JobState, Reason
+
+
+@pytest.mark.parametrize(
+    ("why", "target", "outcome", "ends"),
+    [
+        # What is done is done, and is not started again: not for room, hours, nodes or a limit.
+        (_R.PREEMPTED, _S.QUEUED, DONE, (_S.SUCCEEDED, None, "all steps")),
+        (_R.QUEUE_HOURS_SPENT, _S.QUEUED, DONE, (_S.SUCCEEDED, None, "all steps")),
+        (_R.TIMED_OUT, _S.FAILED, DONE, (_S.SUCCEEDED, None, "all steps")),
+        (_R.DRIVER_LOST, _S.QUEUED, DONE, (_S.SUCCEEDED, None, "all steps")),
+        # What its user said holds: the next step of a pipeline must not begin.
+        (_R.CANCELLED_BY_USER, _S.CANCELLED, DONE, (_S.CANCELLED, _R.CANCELLED_BY_USER, "why")),
+        (_R.PREEMPTED, _S.QUEUED, SAVED, (_S.QUEUED, _R.PREEMPTED, "why")),
+        (_R.PREEMPTED, _S.QUEUED, None, (_S.QUEUED, _R.PREEMPTED, "why")),
+        # The end of a worker that is pressed for room is not its own fault.
+        (_R.PREEMPTED, _S.QUEUED, LOST, (_S.QUEUED, _R.PREEMPTED, "why")),
+        (_R.TIMED_OUT, _S.FAILED, DIVERGED, (_S.FAILED, _R.TIMED_OUT, "why")),
+    ],
+)  # fmt: skip
+def test_a_job_becomes_what_it_was_stopped_for_unless_it_finished(
+    why: Reason, target: JobState, outcome: Outcome | None, ends: tuple[JobState, Reason, str]
+) -> None:
+    """A training that ended while it was told to pause waited for a month, and then began again."""
+    running = begun(QUEUED, at=NOW, resources=RESOURCES, placement=PLACEMENT)
+    running = running.moved_to(JobState.RUNNING, at=NOW).with_attempt(failed_node_ids=("n1",))
+    record = released(
+        stopping(running, NOW, why, "why", target, 60.0), outcome, at=NOW, in_grace=True
+    )
+    assert (record.state, record.reason, record.message) == ends
+    assert (record.attempts[-1].ended_at, record.attempts[-1].reason) == (NOW, ends[1])
+    assert record.attempts[-1].failed_node_ids == (() if record.state is _S.SUCCEEDED else ("n1",))
+
+
+@pytest.mark.parametrize("in_grace", [True, False])
+def test_what_another_attempt_cannot_cure_is_not_queued_again(in_grace: bool) -> None:
+    """It would wait for room or for a month, to break in the same way; what is killed is excused."""
+    running = begun(QUEUED, at=NOW, resources=RESOURCES, placement=PLACEMENT)
+    told = preempted(running.moved_to(JobState.RUNNING, at=NOW), at=NOW, by="b")
+    record = released(told, DIVERGED, at=NOW, in_grace=in_grace)
+    assert record.state is (JobState.FAILED if in_grace else JobState.QUEUED)
+    assert record.reason is (Reason.DIVERGED if in_grace else Reason.PREEMPTED)
+    assert ("loss is nan" in record.message) is in_grace
