@@ -1,7 +1,7 @@
 """The object store behind everything: conditional writes, whole objects, the store's own clock."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -10,25 +10,15 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator.errors import (
-    BadInputError,
-    ConditionFailedError,
-    CredentialsExpiredError,
-    ObjectNotFoundError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
+from orchestrator.errors import ConditionFailedError, ObjectNotFoundError
 from orchestrator.store.s3_client import Patience, fresh_client, s3_client
-from orchestrator.store.s3_faults import REFUSED, S3Fault, bucket_inside
+from orchestrator.store.s3_connection import S3Connection
+from orchestrator.store.s3_faults import S3Fault
 from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import S3Transfer
     from mypy_boto3_s3 import S3Client
-
-_UNREACHED = "check AWS_ENDPOINT_URL_S3, or run `ddpmctl up`"
-_NOT_FOUND = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
-_CONDITION_FAILED = frozenset({"412", "409", "PreconditionFailed", "ConditionalRequestConflict"})
 
 
 @dataclass(frozen=True)
@@ -139,13 +129,20 @@ class S3Store:
     ) -> None:
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self.address = f"{client.meta.endpoint_url} {self.uri}"
-        self._client = client
-        self._renewed = renewed
+        self._connection = S3Connection(client, bucket, self.uri, renewed)
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._clock_offset = timedelta(0)
         self._clock_read_at = float("-inf")
-        self._has_served = False
+
+    @property
+    def _client(self) -> "S3Client":
+        return self._connection.client
+
+    def _translated(
+        self, key: str, conditional: bool = False, *, looked_at: str = ""
+    ) -> AbstractContextManager[None]:
+        return self._connection.translated(key, conditional=conditional, looked_at=looked_at)
 
     def get(self, key: str) -> StoredObject:
         """Return an object. Raises: ObjectNotFoundError."""
@@ -237,7 +234,7 @@ class S3Store:
     def exists(self, key: str) -> bool:
         """Tell whether there is an object."""
         try:
-            with self._translated(key):
+            with self._translated(key, looked_at=self._prefix + key):
                 self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
         except ObjectNotFoundError:
             return False
@@ -303,77 +300,12 @@ class S3Store:
         from boto3.exceptions import Boto3Error
         from boto3.s3.transfer import S3Transfer
 
-        with self._translated(key):
+        with self._translated(key, looked_at=self._prefix + key):
             try:
                 with S3Transfer(self._client) as transfer:
                     yield transfer
             except Boto3Error as error:
                 raise error.__context__ or error from error
-
-    @contextmanager
-    def _translated(self, key: str, conditional: bool = False) -> Iterator[None]:
-        from botocore.exceptions import (
-            BotoCoreError,
-            ClientError,
-            CredentialRetrievalError,
-            NoCredentialsError,
-            SSOError,
-            TokenRetrievalError,
-        )
-
-        try:
-            yield
-            self._has_served = True
-        except ClientError as error:
-            raise self._translation(error, key, conditional) from error
-        except NoCredentialsError as error:
-            raise StoreRefusedError(
-                f"no credentials for the store {self.uri}: set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-            ) from error
-        except (CredentialRetrievalError, SSOError, TokenRetrievalError) as error:
-            raise self._expired(_one_line(error)) from error
-        except BotoCoreError as error:
-            raise StoreUnavailableError(
-                f"the store {self.uri} at {self._endpoint} does not answer ({_one_line(error)}); "
-                + (bucket_inside(self._bucket, self._endpoint) or _UNREACHED)
-            ) from error
-
-    @property
-    def _endpoint(self) -> str:
-        return self._client.meta.endpoint_url
-
-    def _expired(self, why: str) -> CredentialsExpiredError:
-        """Return what to raise; the next request looks for credentials anew."""
-        if self._renewed is not None:
-            self._client = self._renewed()
-        return CredentialsExpiredError(
-            f"the credentials for the store {self.uri} have expired or were taken back ({why}); "
-            "waiting for new ones: renew the login or the file that they come from"
-        )
-
-    def _translation(self, error: Any, key: str, conditional: bool) -> Exception:
-        fault = S3Fault.of(error)
-        if fault.code == "NoSuchBucket":
-            cure = fault.cure(self._bucket, self._endpoint)
-            return BadInputError(
-                f"the store at {self._endpoint} has no bucket {self._bucket!r}; {cure}"
-            )
-        if conditional and fault.has(_CONDITION_FAILED | _NOT_FOUND):
-            return ConditionFailedError(key)
-        if fault.has(_NOT_FOUND):
-            return ObjectNotFoundError(key)
-        if fault.may_pass(has_served=self._has_served):
-            return self._expired(fault.code)
-        cure = fault.cure(self._bucket, self._endpoint)
-        if fault.has(REFUSED):
-            told = f"the store {self.uri} refuses {fault.operation} ({fault.code}); {cure}"
-            return StoreRefusedError(told)
-        return StoreUnavailableError(f"the store {self.uri} failed: {_one_line(error)}; {cure}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def open_store(uri: str, answer_within_s: float = 60.0) -> S3Store:

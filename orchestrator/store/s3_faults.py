@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.store.s3_client import endpoint_setting
 
-# Nobody is known by them. A look at an object is refused by its status alone.
+# Nobody is known by them; by a status alone where a HEAD was refused, whose answer has no body.
 _UNKNOWN_CREDENTIALS = frozenset({"401", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 REFUSED = _UNKNOWN_CREDENTIALS | {"AccessDenied"}
 # Good once, and again when whoever issues them has been asked: a role's, a login's, a file's.
@@ -71,6 +71,11 @@ class S3Fault:
     def has(self, kinds: frozenset[str]) -> bool:
         """Whether its code or status is one of these."""
         return bool({self.code, self.status} & kinds)
+
+    @property
+    def is_bare_refusal(self) -> bool:
+        """Whether it is refused by a status alone, as a HEAD is: Amazon answers 400 for a token."""
+        return self.code == self.status and self.status in ("400", "401", "403")
 
     def may_pass(self, *, has_served: bool) -> bool:
         """Whether other credentials will do, which are on their way.

@@ -17,7 +17,7 @@ from orchestrator.client.copying import copy_store
 from orchestrator.client.garbage import collect_garbage
 from orchestrator.client.status import list_jobs
 from orchestrator.client.submit import submit_job
-from orchestrator.errors import OrchestratorError, StoreRefusedError
+from orchestrator.errors import CredentialsExpiredError, OrchestratorError, StoreRefusedError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.stack.files import StackFolder, load_secrets
 from orchestrator.stack.ports import choose_ports
@@ -26,6 +26,7 @@ from orchestrator.store import keys
 from orchestrator.store.conditions import prove_conditions
 from orchestrator.store.elsewhere import open_elsewhere
 from orchestrator.store.objects import S3Store
+from orchestrator.store.s3_connection import S3Connection
 from tests.integration.commands import ROOT, wait_until
 from tests.support.world import train_job
 
@@ -40,6 +41,7 @@ USERS = {
     "grey": ("shared", "grey", "team-of-a-prefix"),
     "red-reader": ("shared", "red", "reader-of-a-prefix"),
 }
+LISTER = "lister"  # may list blue, and read nothing of it
 LARGE_BYTES = 20 * 1024**2  # uploaded in parts
 
 
@@ -50,6 +52,16 @@ def statements(user: str) -> list[dict[str, Any]]:
     policy = json.loads(text.replace("BUCKET", bucket).replace("PREFIX", prefix))
     who = {"AWS": [f"arn:aws:iam::000000000000:user/{user}"]}
     return [{**one, "Sid": f"{user}-{one['Sid']}", "Principal": who} for one in policy["Statement"]]
+
+
+def listing_alone(bucket: str) -> dict[str, Any]:
+    """What lets somebody list a bucket and no more."""
+    who = {"AWS": [f"arn:aws:iam::000000000000:user/{LISTER}"]}
+    where = [f"arn:aws:s3:::{bucket}"]
+    return {
+        "Sid": "lister", "Effect": "Allow", "Principal": who, "Action": ["s3:ListBucket"],
+        "Resource": where,
+    }  # fmt: skip
 
 
 @dataclass
@@ -73,7 +85,7 @@ class Server:
             "".join(
                 f"[profile {name}]\nregion = us-east-1\nendpoint_url = {self.url}\n"
                 f"aws_access_key_id = {name}\naws_secret_access_key = {self.secret}\n"
-                for name in ("admin", *USERS)
+                for name in ("admin", LISTER, *USERS)
             )
         )
         self.patch.setenv("AWS_CONFIG_FILE", str(profile))
@@ -94,7 +106,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "credentials": [{"accessKey": name, "secretKey": secret}],
             "actions": ["Admin"] if name == "admin" else [],
         }
-        for name in ("admin", *USERS)
+        for name in ("admin", LISTER, *USERS)
     ]
     config = root / "s3.json"
     config.write_text(json.dumps({"identities": users}))
@@ -130,6 +142,8 @@ def make_buckets(admin: Any) -> None:
         found = [
             one for user, place in USERS.items() if place[0] == bucket for one in statements(user)
         ]
+        if bucket == "blue":
+            found.append(listing_alone(bucket))
         policy = {"Version": "2012-10-17", "Statement": found}
         admin.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
         admin.put_object(Bucket=bucket, Key="proof", Body=b"it takes what has a body")
@@ -241,3 +255,29 @@ def test_no_user_changes_the_walls(server: Server, user: str) -> None:
     ):
         with pytest.raises(refused, match="AccessDenied"):
             act()
+
+
+def test_a_look_that_is_refused_is_told_from_a_key_that_is_unknown(
+    server: Server, tmp_path: Path
+) -> None:
+    """The answer to a HEAD is a bare 403 for both: one is no matter of time, one is waited for."""
+    server.store("admin", "s3://blue/looks").put("k", b"theirs")
+    store = server.store(LISTER, "s3://blue/looks")
+    assert [info.key for info in store.list_objects("")] == ["k"]  # it has served
+    for look in (lambda: store.exists("k"), lambda: store.get_file("k", tmp_path / "k")):
+        with pytest.raises(StoreRefusedError, match="AccessDenied"):
+            look()
+    connection = S3Connection(server.client("blue"), "blue", "s3://blue")
+    with connection.translated("looks/k", looked_at="looks/k"):
+        connection.client.head_object(Bucket="blue", Key="looks/k")
+    for key, secret, word in (
+        ("blue", "another", "SignatureDoesNotMatch"),
+        ("nobody", "another", "InvalidAccessKeyId"),
+    ):
+        session = boto3.session.Session(key, secret, region_name="us-east-1")
+        connection.client = session.client("s3", endpoint_url=server.url)
+        with (
+            pytest.raises(CredentialsExpiredError, match=word),
+            connection.translated("looks/k", looked_at="looks/k"),
+        ):
+            connection.client.head_object(Bucket="blue", Key="looks/k")

@@ -123,7 +123,7 @@ def test_a_job_becomes_what_it_was_stopped_for_unless_it_finished(
 
 @pytest.mark.parametrize("in_grace", [True, False])
 def test_what_another_attempt_cannot_cure_is_not_queued_again(in_grace: bool) -> None:
-    """It would wait for room or for a month, to break in the same way; what is killed is excused."""
+    """It would wait for a month, to break in the same way; what is killed is excused."""
     running = begun(QUEUED, at=NOW, resources=RESOURCES, placement=PLACEMENT)
     told = preempted(running.moved_to(JobState.RUNNING, at=NOW), at=NOW, by="b")
     record = released(told, DIVERGED, at=NOW, in_grace=in_grace)

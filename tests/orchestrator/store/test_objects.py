@@ -1,13 +1,16 @@
 """What a store answers, in our words."""
 
+import io
 import threading
+from pathlib import Path
 
 import botocore.session
 import pytest
 from botocore.config import Config
+from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
-from orchestrator.errors import CredentialsExpiredError, StoreRefusedError
+from orchestrator.errors import CredentialsExpiredError, ObjectNotFoundError, StoreRefusedError
 from orchestrator.store.objects import S3Store
 from orchestrator.store.outages import Backoff, outlast_outage
 
@@ -31,7 +34,7 @@ def stubbed(*, code: str = "", served: bool = False) -> tuple[object, Stubber]:
         stub.add_response("list_objects_v2", {"KeyCount": 0})
     if code:
         stub.add_client_error("list_objects_v2", service_error_code=code, http_status_code=400)
-    else:
+    elif not served:
         stub.add_response("list_objects_v2", {"KeyCount": 0})
     stub.activate()
     return client, stub
@@ -85,3 +88,56 @@ def test_a_right_that_is_missing_is_no_matter_of_time() -> None:
     list(store.list_objects("x"))
     with pytest.raises(StoreRefusedError):
         list(store.list_objects("x"))
+
+
+def head_refused(status: int, word: str) -> S3Store:
+    """A store that has served, whose next HEAD is refused by a status, and GET with a word.
+
+    Args:
+        status: Of both answers.
+        word: What the answer to the GET says; "" if it is the object's first byte.
+    """
+    client, stub = stubbed(served=True)
+    store = S3Store(client, "b", "p")  # type: ignore[arg-type]
+    stub.add_client_error("head_object", str(status), http_status_code=status)
+    if word:
+        where = {"Bucket": "b", "Key": "p/k", "Range": "bytes=0-0"}
+        stub.add_client_error("get_object", word, http_status_code=status, expected_params=where)
+    else:
+        body = StreamingBody(io.BytesIO(b"x"), 1)
+        stub.add_response("get_object", {"Body": body, "ContentLength": 1})
+    list(store.list_objects("x"))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "error"),
+    [
+        (403, "AccessDenied", StoreRefusedError),
+        (403, "InvalidAccessKeyId", CredentialsExpiredError),
+        (403, "SignatureDoesNotMatch", CredentialsExpiredError),
+        (400, "ExpiredToken", CredentialsExpiredError),
+        (403, "", CredentialsExpiredError),  # by another gateway, or a moment ago
+        (404, "", ObjectNotFoundError),
+    ],
+)
+def test_a_head_that_is_refused_is_told_by_the_word_of_a_get(
+    status: int, word: str, error: type[Exception], tmp_path: Path
+) -> None:
+    """A right that is missing was waited for, and a token that ran out was not renewed."""
+    with pytest.raises(error, match=word or None) as caught:
+        head_refused(status, word).get_file("k", tmp_path / "k")
+    assert type(caught.value) is error
+    if error is not ObjectNotFoundError:
+        with pytest.raises(error):
+            head_refused(status, word).exists("k")
+
+
+def test_a_get_that_finds_nothing_answers_for_the_head() -> None:
+    """Some servers refuse to say of an object that there is none, by one of the two."""
+    client, stub = stubbed(served=True)
+    store = S3Store(client, "b", "p")  # type: ignore[arg-type]
+    stub.add_client_error("head_object", "403", http_status_code=403)
+    stub.add_client_error("get_object", "NoSuchKey", http_status_code=404)
+    list(store.list_objects("x"))
+    assert not store.exists("k")
