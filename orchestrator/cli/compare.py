@@ -12,13 +12,8 @@ from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client import seeds
 from orchestrator.client.corners import corner_text, corners_of, training_text
-from orchestrator.client.evaluations import (
-    Evaluated,
-    Measured,
-    differing,
-    measures_of,
-    read_evaluations,
-)
+from orchestrator.client.evaluations import Evaluated, Measured, differing, measures_of
+from orchestrator.client.results import read_evaluations
 from orchestrator.client.surroundings import surroundings
 
 AT_FLOOR = "*"
@@ -32,10 +27,15 @@ _WIDTH = 400  # as wide as it comes: what is cut off cannot be compared
 )
 @output_option
 def compare_command(jobs: tuple[str, ...], over_seeds: bool, output: Output) -> None:
-    """Show evaluations side by side; JOB is an evaluation, or a group that has some."""
-    rows = read_evaluations(surroundings(output.say).store, jobs)
-    if over_seeds:
-        rows = seeds.over_seeds(rows)
+    """Show evaluations side by side.
+
+    JOB is an evaluation, a group that has some, or a training with evaluation.metrics. What has
+    no result yet is named on standard error.
+    """
+    found = read_evaluations(surroundings(output.say).store, jobs)
+    rows = seeds.over_seeds(found.rows) if over_seeds else found.rows
+    if found.missing:
+        output.say(found.missing_text)
     output.result([dataclasses.asdict(row) for row in rows], comparison_table(rows))
 
 

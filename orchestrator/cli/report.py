@@ -9,8 +9,8 @@ import click
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, short_output_option
 from orchestrator.cli.targets import TargetPath
-from orchestrator.client.evaluations import read_evaluations
 from orchestrator.client.report.page import report_page
+from orchestrator.client.results import read_evaluations
 from orchestrator.client.surroundings import surroundings
 from orchestrator.errors import BadInputError
 
@@ -27,10 +27,15 @@ from orchestrator.errors import BadInputError
 )
 @short_output_option
 def report_command(jobs: tuple[str, ...], path: Path, output: Output) -> None:
-    """Write evaluations side by side as one page that needs nothing else."""
+    """Write evaluations side by side as one page that needs nothing else.
+
+    JOB is an evaluation, a group that has some, or a training with evaluation.metrics.
+    """
     store = surroundings(output.say).store
-    rows = read_evaluations(store, jobs)
-    text = report_page(store, rows, datetime.now(UTC))
+    found = read_evaluations(store, jobs)
+    if found.missing:
+        output.say(found.missing_text)
+    text = report_page(store, found.rows, datetime.now(UTC), found.missing_text)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

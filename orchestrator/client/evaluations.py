@@ -1,22 +1,13 @@
-"""What evaluations found, side by side: one row an evaluated sample set."""
+"""What evaluations found, side by side: one row an evaluated sample set.
+
+`results` reads them.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.errors import BadInputError, JobNotFoundError
-from orchestrator.jobs.lookup import find_job_id
-from orchestrator.jobs.prices import cost_of_jobs
-from orchestrator.jobs.records import RecordStore
-from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.cost import Cost
-from orchestrator.lifecycle.state import JobRecord
-from orchestrator.specs.evaluate import EvaluateJob
-from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import SampleJob, TrainJob
-from orchestrator.store.codec import Codec
-from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore
 
 MEASURES = (
     "fid",
@@ -109,165 +100,6 @@ class Evaluated:
         """Return the metric of a measure, whatever its extractor."""
         names = (measure, f"{measure}-{self.extractor}")
         return next((self.metrics[name] for name in names if name in self.metrics), None)
-
-
-def read_evaluations(store: ObjectStore, jobs: Iterable[str]) -> list[Evaluated]:
-    """Return what evaluations found; of a group, those of all its evaluations.
-
-    Args:
-        store: Where the jobs are.
-        jobs: Ids or names.
-
-    Raises:
-        JobNotFoundError: There is no such job.
-        BadInputError: One is no evaluation, or has no result.
-    """
-    records = RecordStore(store)
-    found: list[Evaluated] = []
-    for name in jobs:
-        job_id = find_job_id(store, name)
-        submission = read_submission(records, job_id)
-        if isinstance(submission, GroupJob):
-            ids = [
-                child.job_id for child in submission.children if isinstance(child.spec, EvaluateJob)
-            ]
-            if not ids:
-                raise BadInputError(f"{job_id} is a {submission.kind} without an evaluate step")
-        elif isinstance(submission, EvaluateJob):
-            ids = [job_id]
-        else:
-            raise BadInputError(f"{job_id} is a {submission.kind} job; give evaluations")
-        found.extend(_read(store, records, each) for each in ids)
-    return found
-
-
-@dataclass(frozen=True)
-class _Named:
-    """What of a set or an extractor is shown."""
-
-    name: str = ""
-    job_id: str = ""
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """Which classes samples are of; without names where the real images have no labels."""
-
-    names: tuple[str, ...] = ()
-    shares: tuple[float, ...] = ()
-    real_shares: tuple[float, ...] = ()
-    k: int = 0
-    accuracy: float | None = None
-    num_held_out: int = 0
-
-    @property
-    def told(self) -> str:
-        """How the classes were found, and how often that is right."""
-        told = f"the class of most of the {self.k} nearest training images"
-        if self.accuracy is not None:
-            told += f"; right of {self.accuracy:.3f} of {self.num_held_out} held-out images"
-        return told
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Result:
-    """What an evaluation wrote, as far as it is shown."""
-
-    of: _Named
-    against: _Named
-    extractor: _Named
-    scores: Mapping[str, Measured]
-    memorisation: Mapping[str, float] = field(default_factory=dict)
-    speed: Mapping[str, float] = field(default_factory=dict)
-    classes: _Classes = field(default_factory=_Classes)
-
-
-_RESULT = Codec(_Result, "evaluation")
-
-
-def _read(store: ObjectStore, records: RecordStore, job_id: str) -> Evaluated:
-    result = _RESULT.value(store, JobPaths(job_id).evaluation)
-    if result is None:
-        raise BadInputError(f"evaluation {job_id} has no result: {_state(records, job_id)}")
-    samples, classes = result.of.job_id, result.classes
-    nearest = f"{JobPaths(job_id).folder}evaluation-nearest.png"
-    origin = _origin(records, samples)
-    num_images = origin.get("settings", {}).get("num_samples", 0)
-    return Evaluated(
-        job_id=job_id,
-        samples=samples,
-        reference=result.against.name,
-        extractor=result.extractor.name,
-        metrics=result.scores,
-        memorisation=result.memorisation,
-        speed=result.speed,
-        nearest=nearest if store.exists(nearest) else "",
-        classes=dict(zip(classes.names, classes.shares, strict=True)),
-        real_classes=dict(zip(classes.names, classes.real_shares, strict=True)),
-        classifier=classes.told if classes.names else "",
-        cost=cost_of_jobs(store, [samples], num_images) if samples else None,
-        training_cost=_training_cost(store, origin.get("training", "")),
-        **origin,
-    )
-
-
-def _training_cost(store: ObjectStore, job_id: str) -> Cost | None:
-    return cost_of_jobs(store, [job_id]) if job_id else None
-
-
-def _state(records: RecordStore, job_id: str) -> str:
-    try:
-        record: JobRecord = records.read(job_id).record
-    except JobNotFoundError:
-        return "it is not submitted yet"
-    return f"it is {record.state}" + (f": {record.message}" if record.message else "")
-
-
-def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:
-    """Return how a set was drawn and from what; {} if its job is gone.
-
-    The settings say of which family the model is, as far as its training is there.
-    """
-    try:
-        spec, record = read_submission(records, job_id), records.read(job_id).record
-    except JobNotFoundError:
-        return {}
-    if not isinstance(spec, SampleJob):
-        return {}
-    told = spec.model_dump(mode="json")
-    settings = {**told["sampling"], "num_samples": spec.num_samples, "weights": spec.model.weights}
-    training = record.model.job_id if record.model else ""
-    step = record.model.step if record.model else 0
-    trained = _training_of(records, training)
-    if trained is None:
-        return {"settings": settings, "training": training, "step": step}
-    alike = trained.model_copy(update={"name": "x", "training": replace(trained.training, seed=0)})
-    return {
-        "settings": {"family": trained.model.family, **settings},
-        "training": training,
-        "step": step,
-        "recipe": alike.spec_hash,
-        "training_s": _seconds_of(records, training),
-    }
-
-
-def _seconds_of(records: RecordStore, job_id: str) -> float | None:
-    """Return how long a job's attempts took; None where one goes on, or nothing is known."""
-    try:
-        attempts = records.read(job_id).record.attempts
-    except JobNotFoundError:
-        return None
-    ends = [(one.started_at, one.ended_at) for one in attempts]
-    took = [(end - start).total_seconds() for start, end in ends if end is not None]
-    return sum(took) if took and len(took) == len(ends) else None
-
-
-def _training_of(records: RecordStore, job_id: str) -> TrainJob | None:
-    try:
-        spec = read_submission(records, job_id) if job_id else None
-    except JobNotFoundError:
-        return None
-    return spec if isinstance(spec, TrainJob) else None
 
 
 def differing(rows: Iterable[Evaluated]) -> list[str]:

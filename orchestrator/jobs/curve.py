@@ -40,10 +40,21 @@ class CurvePoint:
     commit: str = ""
     sha256: str = ""
 
+    def name_of(self, measure: str) -> str:
+        """Return the name of a metric, whatever its extractor: "kid-pixels"; "" without."""
+        return next((name for name in self.values if _measure_of(name) == measure), "")
+
     def value_of(self, measure: str) -> float | None:
         """Return the value of a metric, whatever its extractor; None without."""
-        named = (v for name, v in self.values.items() if _measure_of(name) == measure)
-        return next(named, None)
+        return self.values.get(self.name_of(measure))
+
+    def error_of(self, measure: str) -> float:
+        """Return the standard error of a metric; 0 where none is known."""
+        return self.values.get(f"{self.name_of(measure)}_se", 0.0)
+
+    def floor_of(self, measure: str) -> float | None:
+        """Return what real images get in a metric against real ones; None where none is known."""
+        return self.values.get(f"{self.name_of(measure)}_floor")
 
 
 CURVE_POINT = Codec(CurvePoint, "point of the curve")

@@ -29,7 +29,7 @@ from orchestrator.specs.sections import Closed, Name, NotifySpec, Retry
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import MAX_NAME_LENGTH
 
-MAX_STEPS = 64
+MAX_STEPS = 128
 _INHERITED = ("queue", "priority", "preemptible", "retry")
 _RUN = "{:03d}"
 
@@ -65,7 +65,7 @@ class PipelineFile(_GroupFile):
     """Steps that name each other.
 
     Attributes:
-        steps: A whole job without `name` for each step, 64 at most. `model: {step: NAME}` draws
+        steps: A whole job without `name` for each step, 128 at most. `model: {step: NAME}` draws
             from another step's model, `init` starts from it, `dataset: {step: NAME}` reads what
             another step prepared, and all wait for it; `after: [NAME]` waits alone.
     """

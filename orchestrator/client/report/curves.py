@@ -1,20 +1,10 @@
-"""The curves of a report: quality against cost for sets, loss and bound for trainings."""
+"""The plots of sample sets in a report: quality, coverage and speed, and what steps buy."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-
 from orchestrator.client.evaluations import Evaluated, measures_of
-from orchestrator.client.metrics import read_metrics
 from orchestrator.client.report.plots import Band, Plot, Series
-from orchestrator.jobs.records import RecordStore
-from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore
-
-_BINS = 20
-_MOST_POINTS = 400
 
 
 def sampler_of(row: Evaluated) -> str:
@@ -119,57 +109,3 @@ def step_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
                 is_line=True,
                 bands=_bands(rows, y=measure),
             )
-
-
-def training_plots(store: ObjectStore, job_ids: Iterable[str]) -> Iterator[Plot]:
-    """Yield the losses of trainings, and the terms of their bounds over t."""
-    ids = list(job_ids)
-    losses = [series for job_id in ids if (series := _loss(store, job_id)) is not None]
-    if losses:
-        yield Plot(
-            title="training loss by step",
-            x_label="step",
-            y_label="loss",
-            series=losses,
-            is_line=True,
-        )
-    terms = [series for job_id in ids if (series := _terms(store, job_id)) is not None]
-    if terms:
-        yield Plot(
-            title="terms of the bound on held-out images, by timestep",
-            x_label="t + 1",
-            y_label="bits a dimension",
-            series=terms,
-            is_line=True,
-            log_x=True,
-        )
-
-
-def _loss(store: ObjectStore, job_id: str) -> Series | None:
-    points = read_metrics(store, job_id, {"loss"}).get("loss", {})
-    if len(points) < 2:
-        return None
-    steps = list(points)
-    kept = steps[:: -(-len(steps) // _MOST_POINTS)]
-    return Series(name=job_id, x=[float(s) for s in kept], y=[points[s] for s in kept])
-
-
-def _terms(store: ObjectStore, job_id: str) -> Series | None:
-    """Return the mean term of each bin of timesteps; L_0 stands at 1."""
-    record = RecordStore(store).read(job_id).record
-    key = f"{JobPaths(job_id).attempt(record.attempt).folder}evaluation.json"
-    if not store.exists(key):
-        return None
-    rows = json.loads(store.get(key).body).get("images", [])
-    if not any(row["timesteps"] for row in rows):  # as of a VAE, whose chain has one step
-        return None
-    timesteps = np.concatenate([np.asarray(row["timesteps"], float) for row in rows])
-    terms = np.concatenate([np.asarray(row["terms"], float) for row in rows])
-    edges = np.geomspace(1.0, timesteps.max() + 2.0, _BINS + 1)
-    bins = np.digitize(timesteps + 1.0, edges)
-    kept = [number for number in range(1, _BINS + 1) if (bins == number).any()]
-    return Series(
-        name=job_id,
-        x=[float((timesteps[bins == number] + 1.0).mean()) for number in kept],
-        y=[float(terms[bins == number].mean()) for number in kept],
-    )

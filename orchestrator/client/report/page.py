@@ -7,9 +7,10 @@ from datetime import datetime
 
 from orchestrator.client.describe import money_text
 from orchestrator.client.evaluations import Evaluated, Measured, differing, measures_of
-from orchestrator.client.report.curves import pair_plots, step_plots, training_plots
+from orchestrator.client.report.curves import pair_plots, step_plots
 from orchestrator.client.report.plots import Plot, svg_of
-from orchestrator.errors import JobNotFoundError, ObjectNotFoundError
+from orchestrator.client.report.training_curves import training_plots
+from orchestrator.errors import ObjectNotFoundError
 from orchestrator.lifecycle.cost import Cost
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -50,16 +51,19 @@ nav a { margin-right: 1rem; } a { color: inherit; }
 """
 
 
-def report_page(store: ObjectStore, rows: Sequence[Evaluated], at: datetime) -> str:
+def report_page(
+    store: ObjectStore, rows: Sequence[Evaluated], at: datetime, missing: str = ""
+) -> str:
     """Return the page of some evaluations.
 
     Args:
         store: Where the pictures and the trainings are.
         rows: What was found; at least one.
         at: When it is written.
+        missing: What has no result yet, in one line; "" where all have one.
     """
     trainings = list(dict.fromkeys(row.training for row in rows if row.training))
-    plots = [*pair_plots(rows), *step_plots(rows), *_of_trainings(store, trainings)]
+    plots = [*pair_plots(rows), *step_plots(rows), *training_plots(store, trainings)]
     sections = {
         "Numbers": "".join(_numbers(rows)),
         "Settings that differ": _settings(rows),
@@ -84,9 +88,13 @@ def report_page(store: ObjectStore, rows: Sequence[Evaluated], at: datetime) -> 
         '<link rel="icon" href="data:,">'
         f"<title>{_text(_title(rows))}</title><style>{_STYLE}</style></head><body>"
         f"<header><h1>{_text(_title(rows))}</h1><p>Written by ddpmctl on "
-        f'<time datetime="{at.isoformat()}">{at:%Y-%m-%d %H:%M} UTC</time>.</p>'
+        f'<time datetime="{at.isoformat()}">{at:%Y-%m-%d %H:%M} UTC</time>.</p>{_missing(missing)}'
         f'<nav aria-label="Sections">{links}</nav></header><main>{bodies}</main></body></html>'
     )
+
+
+def _missing(told: str) -> str:
+    return f'<p role="note"><strong>Not whole: {_text(told)}.</strong></p>' if told else ""
 
 
 def _title(rows: Sequence[Evaluated]) -> str:
@@ -100,13 +108,6 @@ def _text(value: object) -> str:
 
 def _anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
-
-
-def _of_trainings(store: ObjectStore, job_ids: Iterable[str]) -> Iterator[Plot]:
-    try:
-        yield from training_plots(store, job_ids)
-    except (JobNotFoundError, ObjectNotFoundError):
-        return  # a training that is gone has no curves
 
 
 def _table(caption: str, heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:

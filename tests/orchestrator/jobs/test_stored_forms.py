@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.client.evaluations import read_evaluations
+from orchestrator.client.results import read_evaluations
 from orchestrator.client.status import job_status
 from orchestrator.errors import StoredFormError
 from orchestrator.jobs.decisions import Decisions, decode_decisions, read_decisions
@@ -76,7 +76,7 @@ def test_the_result_of_a_newer_version_is_refused_and_one_without_classes_is_rea
         "classes": {},
     }
     store.put(JobPaths("e").evaluation, json.dumps(result).encode())
-    (read,) = read_evaluations(store, ["e"])
+    (read,) = read_evaluations(store, ["e"]).rows
     assert (read.samples, read.reference, read.extractor) == ("images", "digits", "efflite0")
     assert (read.metrics["kid-efflite0"].value, read.classifier) == (0.5, "")
     store.put(JobPaths("e").evaluation, json.dumps({**result, "format_version": 9}).encode())

@@ -1,5 +1,6 @@
 """The job files that come with the project."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,16 +143,37 @@ def test_what_a_family_does_not_read_is_refused_where_it_stands(
         load_spec(path)
 
 
-def test_the_trilemma_compares_like_with_like() -> None:
+STEPS_OF = {  # by family and method
+    ("ddpm", "ddpm"): [1000, 100, 10],
+    ("ddpm", "ddim"): [100, 50, 20, 10],
+    ("ddpm", "dpm++2m"): [100, 50, 20, 10],
+    ("vae", ""): [1],
+    ("gan", ""): [1],
+}
+
+
+@pytest.mark.parametrize("name", ["trilemma.yaml", "trilemma-fashion.yaml"])
+def test_the_trilemma_compares_like_with_like(name: str) -> None:
     """Three seeds of each of three families, and every set drawn is evaluated."""
-    group = load_submission(JOBS / "trilemma.yaml")
+    group = load_submission(JOBS / name)
     assert isinstance(group, GroupJob)
     jobs = [child.spec for child in group.children]
     trained = [job for job in jobs if isinstance(job, TrainJob)]
     assert sorted((job.model.family, job.training.seed) for job in trained) == [
         (family, seed) for family in ("ddpm", "gan", "vae") for seed in (0, 1, 2)
     ]
-    drawn = {child.step for child in group.children if isinstance(child.spec, SampleJob)}
-    evaluated = {job.of.job for job in jobs if isinstance(job, EvaluateJob)}
-    assert len(drawn) == 27
-    assert evaluated == drawn
+    families = {c.step: c.spec.model.family for c in group.children if isinstance(c.spec, TrainJob)}
+    steps: dict[tuple[str, str, int], list[int]] = {}
+    drawn = {child.step: child for child in group.children if isinstance(child.spec, SampleJob)}
+    for child in drawn.values():
+        assert isinstance(child.spec, SampleJob)
+        assert child.model_step is not None
+        sampling, family = child.spec.sampling, families[child.model_step]
+        assert child.model_step.endswith(f"-s{sampling.seed}")
+        method = sampling.method if family == "ddpm" else ""
+        steps.setdefault((family, method, sampling.seed), []).append(sampling.num_steps)
+    assert steps == {(*of, seed): n for of, n in STEPS_OF.items() for seed in (0, 1, 2)}
+    evaluations = [job for job in jobs if isinstance(job, EvaluateJob)]
+    assert {job.of.job for job in evaluations} == set(drawn)
+    seen = {json.dumps(j.dataset.model_dump(), default=str) for j in evaluations if j.dataset}
+    assert seen == {json.dumps(job.dataset.model_dump(), default=str) for job in trained}

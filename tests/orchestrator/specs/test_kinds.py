@@ -199,7 +199,7 @@ def _flow(text: str) -> str:
 # What works for one kind alone may say so: its rooms, and the verbs that are about what it made.
 OF_ONE_KIND = (
     "artifacts/samples/",
-    "client/evaluations.py",
+    "client/results.py",
     "client/extend.py",
     "client/model_checks.py",
     "controller/committed.py",

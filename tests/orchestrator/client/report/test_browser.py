@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.client.evaluations import read_evaluations
 from orchestrator.client.report.page import report_page
+from orchestrator.client.results import read_evaluations
 from tests.support.browser import open_page
 from tests.support.evaluations import put_evaluation
 from tests.support.fakes import MemoryStore
@@ -32,7 +32,7 @@ def test_a_browser_shows_every_picture_and_complains_of_nothing(tmp_path: Path) 
         put_set(store, f"set-{number}", np.zeros((8, 4, 4, 1), np.uint8), 4 * number)
         put_evaluation(store, f"e{number}", f"set-{number}", 0.01 * number)
     at = datetime(2026, 11, 28, tzinfo=UTC)
-    page = report_page(store, read_evaluations(store, ["e1", "e2"]), at)
+    page = report_page(store, read_evaluations(store, ["e1", "e2"]).rows, at)
     file = tmp_path / "report.html"
     file.write_text(page.replace("</body>", f"{LOOK}</body>"), "utf-8")
     opened = open_page(file.as_uri(), tmp_path / "profile")

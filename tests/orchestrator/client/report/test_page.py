@@ -3,18 +3,22 @@
 import dataclasses
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
-from orchestrator.client.evaluations import differing, read_evaluations
-from orchestrator.client.report.curves import training_plots
+from orchestrator.client.evaluations import differing
 from orchestrator.client.report.page import report_page
+from orchestrator.client.report.training_curves import training_plots
+from orchestrator.client.results import read_evaluations
 from orchestrator.errors import BadInputError
+from orchestrator.jobs.curve import CurvePoint, put_point
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.cost import Cost
+from orchestrator.lifecycle.state import AttemptRecord
 from orchestrator.store.keys import JobPaths
+from orchestrator.tracking.lines import MetricsLine, encode_line, segments
 from orchestrator.tracking.writer import MetricWriter
 from tests.support.evaluations import put_evaluation
 from tests.support.fakes import MemoryStore
@@ -37,7 +41,7 @@ def store() -> MemoryStore:
 
 def test_the_page_loads_nothing_and_reads_without_eyes(store: MemoryStore) -> None:
     """It is sent by mail, opened years later, and read aloud."""
-    page = report_page(store, read_evaluations(store, ["e1", "e2"]), AT)
+    page = report_page(store, read_evaluations(store, ["e1", "e2"]).rows, AT)
     reader = Reader(page)
     assert reader.open == []
     loaded = [a.get("src") or a.get("href") or "" for t, a in reader.tags if t in ("img", "link")]
@@ -58,7 +62,7 @@ def test_the_page_loads_nothing_and_reads_without_eyes(store: MemoryStore) -> No
 
 def test_the_page_shows_each_number_with_its_error_and_its_floor(store: MemoryStore) -> None:
     """A number alone tells nothing."""
-    page = report_page(store, read_evaluations(store, ["e1", "e2"]), AT)
+    page = report_page(store, read_evaluations(store, ["e1", "e2"]).rows, AT)
     for told in (
         "0.0100 ± 0.0010",
         "0.0200 ± 0.0010",
@@ -72,7 +76,7 @@ def test_the_page_shows_each_number_with_its_error_and_its_floor(store: MemorySt
 
 def test_settings_that_differ_are_found(store: MemoryStore) -> None:
     """What is equal in all rows tells nothing of why they differ."""
-    assert differing(read_evaluations(store, ["e1", "e2"])) == ["microbatch_size"]
+    assert differing(read_evaluations(store, ["e1", "e2"]).rows) == ["microbatch_size"]
 
 
 def test_what_is_no_evaluation_or_has_no_result_is_refused(store: MemoryStore) -> None:
@@ -80,7 +84,7 @@ def test_what_is_no_evaluation_or_has_no_result_is_refused(store: MemoryStore) -
     with pytest.raises(BadInputError, match="set-1 is a sample job"):
         read_evaluations(store, ["set-1"])
     store.delete(JobPaths("e1").evaluation)
-    with pytest.raises(BadInputError, match="evaluation e1 has no result: it is QUEUED"):
+    with pytest.raises(BadInputError, match="no result to show: QUEUED e1"):
         read_evaluations(store, ["e1"])
 
 
@@ -105,9 +109,55 @@ def test_a_training_shows_its_loss_and_the_terms_of_its_bound(store: MemoryStore
     assert [plot.title for plot in training_plots(store, ["t"])] == [loss.title]
 
 
+def put_curve(store: MemoryStore) -> None:
+    """Put a training of two attempts whose checkpoints of steps 2 and 4 were evaluated."""
+    store.put(JobPaths("t").spec, train_job("t").model_dump_json().encode())
+    records = RecordStore(store)
+    current = records.read("t")
+    first = AttemptRecord(number=1, started_at=AT, ended_at=AT + timedelta(seconds=100))
+    second = AttemptRecord(number=2, started_at=AT + timedelta(seconds=500))
+    record = dataclasses.replace(current.record, attempt=2, attempts=(first, second))
+    records.write(current, record)
+    told = {1: [(2, 40), (3, 60)], 2: [(3, 510), (4, 520)]}
+    for attempt, lines in told.items():
+        body = b""
+        for step, at_s in lines:
+            at_ms = int(AT.timestamp() + at_s) * 1000
+            line = MetricsLine(at_ms=at_ms, step=step, values={"loss": 1.0 / step})
+            body += encode_line(line) + b"\n"
+        folder = segments(store, JobPaths("t").attempt(attempt))
+        folder.put(1, body)
+    for step, kid in ((2, 0.5), (4, 0.25)):
+        values = {"kid-pixels": kid, "kid-pixels_se": 0.01, "kid-pixels_floor": 0.002}
+        put_point(store, "t", CurvePoint(step=step, at_ms=step, job_id="e", values=values))
+
+
+def test_a_training_shows_what_its_checkpoints_are_worth_by_step_and_by_time(
+    store: MemoryStore,
+) -> None:
+    """How long to train is read off it; what an attempt did in vain was time, too."""
+    put_curve(store)
+    loss, by_step, by_time = training_plots(store, ["gone", "t"])
+    assert loss.title == "training loss by step"
+    assert by_step.title == "kid of checkpoints against training steps"
+    assert (list(by_step.series[0].x), list(by_step.series[0].y)) == ([2.0, 4.0], [0.5, 0.25])
+    assert list(by_step.series[0].errors) == [0.01, 0.01]
+    assert by_step.bands["y"].middle == 0.002
+    assert by_time.title == "kid of checkpoints against seconds of training"
+    assert list(by_time.series[0].x) == [40.0, 120.0]
+
+
+def test_the_page_says_that_it_is_not_whole(store: MemoryStore) -> None:
+    """Whoever opens it later must not take a part for the whole."""
+    rows = read_evaluations(store, ["e1", "e2"]).rows
+    assert "Not whole" not in report_page(store, rows, AT)
+    page = report_page(store, rows, AT, "1 of 3 evaluations has no result: RUNNING <e3>")
+    assert "Not whole: 1 of 3 evaluations has no result: RUNNING &lt;e3&gt;." in page
+
+
 def test_the_page_says_what_a_set_cost_and_that_a_price_is_missing(store: MemoryStore) -> None:
     """Quality at what price is the question; a missing price is no 0."""
-    rows = read_evaluations(store, ["e1", "e2"])
+    rows = read_evaluations(store, ["e1", "e2"]).rows
     assert "price table" not in report_page(store, rows, AT)
     known = Cost(currency="EUR", amount=12.5, per_1000_images=0.25, gpu_hours={"H100": 5.0})
     missing = Cost(currency="EUR", amount=None, gpu_hours={"V100": 1.0}, unpriced=("V100",))

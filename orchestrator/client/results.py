@@ -1,0 +1,268 @@
+"""What evaluations wrote, read from the store: those that have a result, and those that have none.
+
+A group may still be at work, and a training have checkpoints that nobody has compared yet.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.client.evaluations import Evaluated, Measured
+from orchestrator.counts import counted
+from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.lookup import find_job_id
+from orchestrator.jobs.prices import cost_of_jobs
+from orchestrator.jobs.records import RecordStore
+from orchestrator.jobs.submissions import read_submission
+from orchestrator.lifecycle.cost import Cost
+from orchestrator.lifecycle.curves import evaluated_steps
+from orchestrator.lifecycle.state import JobState
+from orchestrator.specs.evaluate import EvaluateJob
+from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.on_the_way import evaluation_at, metrics_of
+from orchestrator.store.codec import Codec
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+
+NOT_BEGUN = "not begun"
+_MOST_NAMED = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """An evaluation without a result.
+
+    Attributes:
+        job_id: Its id, which may be that of a job that is still to be made.
+        state: Its state, or "not begun".
+        message: What its record says beside that.
+    """
+
+    job_id: str
+    state: str
+    message: str = ""
+
+    @property
+    def told(self) -> str:
+        """What it is: "RUNNING", or "FAILED: the reason"."""
+        return f"{self.state}: {self.message}" if self.message else self.state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluations:
+    """What is known of the evaluations that were asked for.
+
+    Attributes:
+        rows: Those that have a result; at least one.
+        missing: The others.
+    """
+
+    rows: Sequence[Evaluated]
+    missing: Sequence[Missing] = ()
+
+    @property
+    def missing_text(self) -> str:
+        """What is missing, in one line: "2 of 9 evaluations have no result: ..."; "" of nothing."""
+        if not self.missing:
+            return ""
+        total = len(self.rows) + len(self.missing)
+        have = "has" if len(self.missing) == 1 else "have"
+        return (
+            f"{len(self.missing)} of {counted(total, 'evaluation')} {have} no result: "
+            f"{_by_state(self.missing)}"
+        )
+
+
+def _by_state(missing: Iterable[Missing]) -> str:
+    """Return "RUNNING e3; not begun e5, e6 and 20 more"."""
+    states: dict[str, list[str]] = {}
+    for one in missing:
+        states.setdefault(one.told, []).append(one.job_id)
+    return "; ".join(f"{state} {_some(ids)}" for state, ids in states.items())
+
+
+def _some(ids: Sequence[str]) -> str:
+    named, left = ", ".join(ids[:_MOST_NAMED]), len(ids) - _MOST_NAMED
+    return f"{named} and {left} more" if left > 0 else named
+
+
+def read_evaluations(store: ObjectStore, jobs: Iterable[str]) -> Evaluations:
+    """Return what evaluations found.
+
+    Args:
+        store: Where the jobs are.
+        jobs: Ids or names: of an evaluation, of a group that has some, or of a training whose
+            checkpoints are evaluated on the way.
+
+    Raises:
+        JobNotFoundError: There is no such job.
+        BadInputError: One is nothing of that, or there is no result at all.
+    """
+    records = RecordStore(store)
+    rows: list[Evaluated] = []
+    missing: list[Missing] = []
+    for name in jobs:
+        for job_id in _evaluations_of(records, find_job_id(store, name)):
+            result = _RESULT.value(store, JobPaths(job_id).evaluation)
+            if result is None:
+                missing.append(_missing(records, job_id))
+            else:
+                rows.append(_row(store, records, job_id, result))
+    if not rows:
+        raise BadInputError(f"there is no result to show: {_by_state(missing)}")
+    return Evaluations(rows=rows, missing=missing)
+
+
+def _evaluations_of(records: RecordStore, job_id: str) -> list[str]:
+    """Return the ids of the evaluations that a job is, or has."""
+    submission = read_submission(records, job_id)
+    if isinstance(submission, GroupJob):
+        parts = ((child.job_id, child.spec) for child in submission.children)
+        found = [one for child_id, spec in parts for one in _of_job(child_id, spec)]
+        if not found:
+            raise BadInputError(f"{job_id} is a {submission.kind} without an evaluate step")
+        return found
+    found = list(_of_job(job_id, submission))
+    if not found:
+        raise BadInputError(
+            f"{job_id} is a {submission.kind} job; give evaluations, or a training that has "
+            "evaluation.metrics"
+        )
+    return found
+
+
+def _of_job(job_id: str, spec: Job) -> Iterator[str]:
+    if isinstance(spec, EvaluateJob):
+        yield job_id
+    elif (asked := metrics_of(spec)) is not None:
+        training, metrics = asked
+        for step in evaluated_steps(metrics.every_steps, training.training.num_steps):
+            yield evaluation_at(job_id, training.name, step).evaluate_id
+
+
+def _missing(records: RecordStore, job_id: str) -> Missing:
+    try:
+        record = records.read(job_id).record
+    except JobNotFoundError:
+        return Missing(job_id=job_id, state=NOT_BEGUN)
+    told = record.message if record.state is JobState.FAILED else ""
+    return Missing(job_id=job_id, state=record.state, message=told)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What of a set or an extractor is shown."""
+
+    name: str = ""
+    job_id: str = ""
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Which classes samples are of; without names where the real images have no labels."""
+
+    names: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    real_shares: tuple[float, ...] = ()
+    k: int = 0
+    accuracy: float | None = None
+    num_held_out: int = 0
+
+    @property
+    def told(self) -> str:
+        """How the classes were found, and how often that is right."""
+        told = f"the class of most of the {self.k} nearest training images"
+        if self.accuracy is not None:
+            told += f"; right of {self.accuracy:.3f} of {self.num_held_out} held-out images"
+        return told
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What an evaluation wrote, as far as it is shown."""
+
+    of: _Named
+    against: _Named
+    extractor: _Named
+    scores: Mapping[str, Measured]
+    memorisation: Mapping[str, float] = field(default_factory=dict)
+    speed: Mapping[str, float] = field(default_factory=dict)
+    classes: _Classes = field(default_factory=_Classes)
+
+
+_RESULT = Codec(_Result, "evaluation")
+
+
+def _row(store: ObjectStore, records: RecordStore, job_id: str, result: _Result) -> Evaluated:
+    samples, classes = result.of.job_id, result.classes
+    nearest = f"{JobPaths(job_id).folder}evaluation-nearest.png"
+    origin = _origin(records, samples)
+    num_images = origin.get("settings", {}).get("num_samples", 0)
+    return Evaluated(
+        job_id=job_id,
+        samples=samples,
+        reference=result.against.name,
+        extractor=result.extractor.name,
+        metrics=result.scores,
+        memorisation=result.memorisation,
+        speed=result.speed,
+        nearest=nearest if store.exists(nearest) else "",
+        classes=dict(zip(classes.names, classes.shares, strict=True)),
+        real_classes=dict(zip(classes.names, classes.real_shares, strict=True)),
+        classifier=classes.told if classes.names else "",
+        cost=cost_of_jobs(store, [samples], num_images) if samples else None,
+        training_cost=_training_cost(store, origin.get("training", "")),
+        **origin,
+    )
+
+
+def _training_cost(store: ObjectStore, job_id: str) -> Cost | None:
+    return cost_of_jobs(store, [job_id]) if job_id else None
+
+
+def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:
+    """Return how a set was drawn and from what; {} if its job is gone.
+
+    The settings say of which family the model is, as far as its training is there.
+    """
+    try:
+        spec, record = read_submission(records, job_id), records.read(job_id).record
+    except JobNotFoundError:
+        return {}
+    if not isinstance(spec, SampleJob):
+        return {}
+    told = spec.model_dump(mode="json")
+    settings = {**told["sampling"], "num_samples": spec.num_samples, "weights": spec.model.weights}
+    training = record.model.job_id if record.model else ""
+    step = record.model.step if record.model else 0
+    trained = _training_of(records, training)
+    if trained is None:
+        return {"settings": settings, "training": training, "step": step}
+    alike = trained.model_copy(update={"name": "x", "training": replace(trained.training, seed=0)})
+    return {
+        "settings": {"family": trained.model.family, **settings},
+        "training": training,
+        "step": step,
+        "recipe": alike.spec_hash,
+        "training_s": _seconds_of(records, training),
+    }
+
+
+def _seconds_of(records: RecordStore, job_id: str) -> float | None:
+    """Return how long a job's attempts took; None where one goes on, or nothing is known."""
+    try:
+        attempts = records.read(job_id).record.attempts
+    except JobNotFoundError:
+        return None
+    ends = [(one.started_at, one.ended_at) for one in attempts]
+    took = [(end - start).total_seconds() for start, end in ends if end is not None]
+    return sum(took) if took and len(took) == len(ends) else None
+
+
+def _training_of(records: RecordStore, job_id: str) -> TrainJob | None:
+    try:
+        spec = read_submission(records, job_id) if job_id else None
+    except JobNotFoundError:
+        return None
+    return spec if isinstance(spec, TrainJob) else None
