@@ -24,7 +24,8 @@ REQUIRED = re.compile(r"\$\{([A-Z_]+):\?")
 
 
 def _load(name: str) -> dict[str, Any]:
-    return YAML(typ="safe").load((INFRA / name).read_text("utf-8"))
+    loaded: dict[str, Any] = YAML(typ="safe").load((INFRA / name).read_text("utf-8"))
+    return loaded
 
 
 COMPOSE = _load("compose.yaml")

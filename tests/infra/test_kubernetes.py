@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from orchestrator.cluster.autoscaler import VARIABLE, parse_node_types
+from tests.support.kuberay import METRICS_PORT
 from tests.support.kustomize import rendered
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,6 +200,16 @@ def test_pods_have_time_to_drain_and_no_rights() -> None:
         assert pod["automountServiceAccountToken"] is False
         for container in pod["containers"]:
             assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+
+
+def test_who_scrapes_may_reach_what_it_scrapes() -> None:
+    """A PodMonitor whose target the policy closes finds every pod down."""
+    objects = rendered(FOLDER / "overlays/monitoring")
+    (policy,) = [one["spec"] for one in objects if one["kind"] == "NetworkPolicy"]
+    (monitor,) = [one["spec"] for one in objects if one["kind"] == "PodMonitor"]
+    assert [one["port"] for one in monitor["podMetricsEndpoints"]] == ["metrics"]
+    (rule,) = [rule for rule in policy["ingress"] if rule.get("ports") == [{"port": METRICS_PORT}]]
+    assert rule["from"][0]["namespaceSelector"]
 
 
 def test_the_orchestrator_counts_with_the_groups_that_the_autoscaler_may_start() -> None:
