@@ -1,18 +1,22 @@
 """What the orchestrator sees of the Ray cluster that it lives in, and does to it."""
 
 import logging
-import os
-import signal
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from orchestrator.cluster.autoscaler import node_types_here
 from orchestrator.cluster.growth_actor import growth_actor
-from orchestrator.cluster.process_identity import ProcessIdentity
 from orchestrator.cluster.process_memory import MEMORY_SETTINGS
+from orchestrator.cluster.process_search import (
+    NodeAnswer,
+    ProcessRef,
+    Sighting,
+    local_processes,
+    nodes_to_ask,
+    sighted,
+)
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.cluster.ray_private import draining_deadlines_ms, free_resources
 from orchestrator.lifecycle.steps import DriverStatus
@@ -25,23 +29,6 @@ _TYPE_PREFIX = "accelerator_type:"
 _ANSWER_S = 10.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ProcessRef:
-    """A process of an attempt, and what it is called."""
-
-    role: str
-    pid: int
-    born_s: float
-    boot_id: str
-    node_id: str
-    host: str
-
-    @property
-    def identity(self) -> ProcessIdentity:
-        """What tells it apart from every other process."""
-        return ProcessIdentity(self.pid, self.born_s, self.boot_id, self.node_id)
 
 
 class Cluster(Protocol):
@@ -71,8 +58,8 @@ class Cluster(Protocol):
     def stop(self, submission_id: str) -> None:
         """Ask Ray to end a driver."""
 
-    def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
-        """Return the processes that run, or of which nobody can say that they are gone."""
+    def alive(self, processes: Iterable[ProcessRef]) -> Sighting:
+        """Return which of some processes run, and of which nobody can say."""
 
     def kill(self, processes: Iterable[ProcessRef]) -> None:
         """End processes without grace."""
@@ -154,67 +141,46 @@ class RayCluster:
         """Ask Ray to end a driver."""
         self._jobs.stop(submission_id)
 
-    def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
-        """Return the processes that still run."""
+    def alive(self, processes: Iterable[ProcessRef]) -> Sighting:
+        """Return which of some processes run, and of which nobody can say."""
         return self._where_they_run(processes, kill=False)
 
     def kill(self, processes: Iterable[ProcessRef]) -> None:
         """End processes without grace."""
         self._where_they_run(processes, kill=True)
 
-    def _where_they_run(self, processes: Iterable[ProcessRef], kill: bool) -> list[ProcessRef]:
-        """Return the processes that run, or of which nobody can say that they are gone."""
+    def _where_they_run(self, processes: Iterable[ProcessRef], kill: bool) -> Sighting:
         refs = list(processes)
-        here = [ref for ref in refs if ref.identity.is_of_this_machine]
         elsewhere = [ref for ref in refs if not ref.identity.is_of_this_machine]
-        running = local_processes(here, kill)
-        if elsewhere:
-            running += self._ask_nodes(elsewhere, kill)
-        return running
+        here = local_processes([ref for ref in refs if ref.identity.is_of_this_machine], kill)
+        if not elsewhere:
+            return Sighting(here.running)
+        far = self._ask_nodes(elsewhere, kill)
+        return Sighting([*here.running, *far.running], far.unknown)
 
-    def _ask_nodes(self, refs: Sequence[ProcessRef], kill: bool) -> list[ProcessRef]:
+    def _ask_nodes(self, refs: Sequence[ProcessRef], kill: bool) -> Sighting:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         asked = nodes_to_ask(refs, ray.nodes())
         ask = ray.remote(num_cpus=0, max_retries=0)(local_processes)
-        answers = {
+        pending = {
             ask.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
             ).remote(there, kill): node_id
             for node_id, there in asked.items()
         }
-        if not answers:
-            return []
+        if not pending:
+            return Sighting([])
         # All together have that long: the loop that asks holds a lease.
-        ray.wait(list(answers), num_returns=len(answers), timeout=_ANSWER_S)
-        told: dict[str, list[ProcessRef] | None] = {}
-        for answer, node_id in answers.items():
+        ray.wait(list(pending), num_returns=len(pending), timeout=_ANSWER_S)
+        answers: dict[str, NodeAnswer | None] = {}
+        for answer, node_id in pending.items():
             try:
-                told[node_id] = ray.get(answer, timeout=0)
+                answers[node_id] = ray.get(answer, timeout=0)
             except (ray.exceptions.RayError, TimeoutError):
-                told[node_id] = None
-        return not_proven_gone(refs, asked, told)
-
-
-def not_proven_gone(
-    refs: Sequence[ProcessRef],
-    asked: Mapping[str, Sequence[ProcessRef]],
-    answers: Mapping[str, Sequence[ProcessRef] | None],
-) -> list[ProcessRef]:
-    """Return the processes that run, or of which nobody can say that they are gone.
-
-    Args:
-        refs: All of them.
-        asked: Which node was asked for which, as `nodes_to_ask` says.
-        answers: What each found running; None where it did not answer. Unknown is not gone: such a
-            node is asked again in the next loop, until Ray says that the node is gone.
-    """
-    running: set[ProcessRef] = set()
-    for node_id, there in asked.items():
-        answer = answers.get(node_id)
-        running.update(there if answer is None else answer)
-    return [ref for ref in refs if ref in running]
+                answers[node_id] = None
+        return sighted(asked, answers)
 
 
 def draining_nodes() -> dict[str, float | None]:
@@ -250,45 +216,3 @@ def node_capacity(node: Mapping[str, Any], free: Mapping[str, float]) -> NodeCap
         labels=labels,
         host=node.get("NodeManagerHostname", ""),
     )
-
-
-def nodes_to_ask(
-    refs: Iterable[ProcessRef], nodes: Iterable[Mapping[str, Any]]
-) -> dict[str, list[ProcessRef]]:
-    """Return which of Ray's nodes are asked for which processes; what is left out is gone.
-
-    A process is looked for on its own node, and is gone with it. One that noted none, or one that
-    this Ray never knew, since it was started anew, is looked for on all nodes of its host's name,
-    which may be several: each of them finds only its own machine's.
-
-    Args:
-        refs: The processes.
-        nodes: As `ray.nodes` tells of them, the dead ones too.
-    """
-    known = {node["NodeID"]: node for node in nodes}
-    asked: dict[str, list[ProcessRef]] = {}
-    for ref in refs:
-        own = known.get(ref.node_id)
-        candidates = [own] if own else [n for n in known.values() if is_named(n, ref.host)]
-        for node in candidates:
-            if node["Alive"]:
-                asked.setdefault(node["NodeID"], []).append(ref)
-    return asked
-
-
-def is_named(node: Mapping[str, Any], host: str) -> bool:
-    """Tell whether a node of Ray's runs on a host of that name."""
-    return bool(node["NodeManagerHostname"] == host)
-
-
-def local_processes(processes: list[ProcessRef], kill: bool) -> list[ProcessRef]:
-    """Return which of the processes run on this machine, ending them if asked to."""
-    running = []
-    for ref in processes:
-        if ref.identity.find() is None:
-            continue
-        if kill:
-            with suppress(ProcessLookupError):
-                os.kill(ref.pid, signal.SIGKILL)
-        running.append(ref)
-    return running

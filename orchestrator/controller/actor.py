@@ -17,7 +17,8 @@ from typing import Any
 from orchestrator.cluster.actor_places import on_head
 from orchestrator.cluster.code_version import release
 from orchestrator.cluster.exporter import RayExporter
-from orchestrator.cluster.ray_cluster import ProcessRef, RayCluster
+from orchestrator.cluster.process_search import ProcessRef
+from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.notifications import WHAT, notify_all

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from orchestrator.cluster.entrypoints import python_entrypoint
-from orchestrator.cluster.ray_cluster import Cluster, ProcessRef
+from orchestrator.cluster.process_search import ProcessRef
+from orchestrator.cluster.ray_cluster import Cluster
 from orchestrator.controller.admission import (
     resolve_resources,
     unseen_by_smoke,
@@ -193,7 +194,7 @@ class AttemptControl:
         found = OUTCOME.read(self._store, paths.outcome)
         outcome = found[0] if found else None
         processes = self._processes(paths)
-        running = self._cluster.alive(processes)
+        seen = self._cluster.alive(processes)
         ray, message = self._ray_status(record)
         facts = Facts(
             ray=ray,
@@ -201,15 +202,16 @@ class AttemptControl:
             outcome_age_s=found[1].age.total_seconds() if found else 0.0,
             phase=said.phase if said else None,
             has_begun=bool(processes),
-            driver_runs=any(process.role == "driver" for process in running),
-            num_running=len(running),
+            driver_runs=any(process.role == "driver" for process in seen.running),
+            num_running=len(seen.running),
+            num_unknown=len(seen.unknown),
             running_s=(now - record.attempts[-1].started_at).total_seconds(),
             in_state_s=(now - record.changed_at).total_seconds(),
             silent_s=(now - _heard_of(record, said)).total_seconds(),
             ray_message=message,
             gpu_hours=gpu_hours(record, now),
         )
-        return _View(facts, running, _committed(outcome, said))
+        return _View(facts, seen.running, _committed(outcome, said))
 
     def _ray_status(self, record: JobRecord) -> tuple[DriverStatus | None, str]:
         try:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from orchestrator.cluster.ray_cluster import ProcessRef
+from orchestrator.cluster.process_search import ProcessRef
 from orchestrator.store.codec import Codec
 
 

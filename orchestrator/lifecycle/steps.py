@@ -19,6 +19,14 @@ FINISH_WITHIN_S = 20.0
 START_WITHIN_S = 300.0
 PENDING_AT_MOST_S = 900.0
 DISBELIEVE_RAY_AFTER_S = 60.0
+FORGOTTEN_AFTER_S = 120.0
+"""How long a process is waited for whose machine is none of the cluster's any more.
+
+Nothing proves its end but time. A Ray that was started anew has no part in it: a node of the Ray of
+before ends itself, and with it its workers, once it has not reached its head for 60 s
+(`gcs_rpc_server_reconnect_timeout_s`), a driver likewise. And its driver reads the record twice a
+second: once that says STOPPING it saves and ends by itself, within the grace that this counts from.
+"""
 LIMITS = (Reason.TIMED_OUT, Reason.GPU_HOURS_SPENT)
 """Why an attempt is stopped that was allowed no more: the job has failed, its work saved."""
 MAY_BE_THE_NODES_END = (Reason.WORKER_LOST, Reason.DRIVER_LOST, Reason.SYSTEM_ERROR)
@@ -53,6 +61,7 @@ class Facts:
         has_begun: Whether any process of the attempt ever told the store of itself.
         driver_runs: Whether its driver's process is alive.
         num_running: Its processes that are alive, the driver among them.
+        num_unknown: Its processes on machines that nobody can ask, nor call dead.
         running_s: Seconds since the attempt was admitted.
         in_state_s: Seconds since the record came into its state.
         silent_s: Seconds since its driver showed how far it is, or since the record came into its
@@ -68,6 +77,7 @@ class Facts:
     has_begun: bool = False
     driver_runs: bool = False
     num_running: int = 0
+    num_unknown: int = 0
     running_s: float = 0.0
     in_state_s: float = 0.0
     silent_s: float = 0.0
@@ -228,7 +238,9 @@ def _is_gone(facts: Facts, since_s: float) -> bool:
     driver_ended = facts.ray is not None and (
         facts.ray.has_ended or facts.ray is DriverStatus.ABSENT
     )
-    return facts.num_running == 0 and (driver_ended or since_s > DISBELIEVE_RAY_AFTER_S)
+    if facts.num_running or (facts.num_unknown and since_s <= FORGOTTEN_AFTER_S):
+        return False
+    return driver_ended or since_s > DISBELIEVE_RAY_AFTER_S
 
 
 def blamed_nodes(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.cluster.ray_cluster import ProcessRef
+from orchestrator.cluster.process_search import ProcessRef, Sighting
 from orchestrator.errors import RayUnavailableError
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.scheduling.demand import Bundle
@@ -74,9 +74,9 @@ class FakeCluster:
         self._check()
         self.stopped.append(submission_id)
 
-    def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
+    def alive(self, processes: Iterable[ProcessRef]) -> Sighting:
         """Return the processes that a test left running."""
-        return [process for process in processes if process.pid in self.running]
+        return Sighting([process for process in processes if process.pid in self.running])
 
     def kill(self, processes: Iterable[ProcessRef]) -> None:
         """End processes."""

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from orchestrator.cluster.process_identity import ProcessIdentity
+from orchestrator.cluster.process_search import ProcessRef, local_processes
 from orchestrator.cluster.processes import MARK, end_processes, owned_processes, start_detached
-from orchestrator.cluster.ray_cluster import ProcessRef, local_processes
 from orchestrator.errors import StackError
 
 Start = Callable[[str], ProcessIdentity]
@@ -74,7 +74,7 @@ def test_a_process_stays_itself_when_the_clock_is_set(monkeypatch: pytest.Monkey
     assert psutil.boot_time() == booted_at + 3600.0
     assert identity.find() is not None
     ref = ProcessRef("driver", os.getpid(), identity.born_s, identity.boot_id, "n", "h")
-    assert local_processes([ref], kill=False) == [ref]
+    assert local_processes([ref], kill=False).running == [ref]
 
 
 def test_process_outlives_nobody_and_belongs_to_its_own_session(start: Start, mark: str) -> None:

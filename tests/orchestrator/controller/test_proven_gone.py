@@ -9,15 +9,22 @@ from typing import Any
 import pytest
 
 from orchestrator.client.submit import submit_job
-from orchestrator.cluster.ray_cluster import ProcessRef, nodes_to_ask, not_proven_gone
+from orchestrator.cluster.process_search import (
+    NodeAnswer,
+    ProcessRef,
+    Sighting,
+    nodes_to_ask,
+    sighted,
+)
 from orchestrator.jobs.processes import REGISTERED_PROCESS, RegisteredProcess
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Reason
+from orchestrator.lifecycle.steps import FORGOTTEN_AFTER_S
 from orchestrator.store.keys import JobPaths
 from tests.support.cluster import FakeCluster
 from tests.support.world import World, train_job
 
-WORKER = RegisteredProcess("worker-0", 7, 1.0, "b", "n2", "twin")
+WORKER = RegisteredProcess("worker-0", 7, 1.0, "b2", "n2", "twin")
 
 
 class AskedCluster(FakeCluster):
@@ -26,6 +33,7 @@ class AskedCluster(FakeCluster):
     Attributes:
         ray_nodes: What Ray tells of its nodes.
         silent: Those that do not answer.
+        boots: Each node's start of its machine.
     """
 
     def __init__(self) -> None:
@@ -36,16 +44,18 @@ class AskedCluster(FakeCluster):
             for node, host in hosts.items()
         ]
         self.silent: set[str] = set()
+        self.boots = {"n1": "b", "n2": "b2", "n3": "b3"}
 
-    def alive(self, processes: Iterable[ProcessRef]) -> list[ProcessRef]:
+    def alive(self, processes: Iterable[ProcessRef]) -> Sighting:
         """Return the processes that run, or that nobody can say anything of."""
-        refs = list(processes)
-        asked = nodes_to_ask(refs, self.ray_nodes)
+        asked = nodes_to_ask(processes, self.ray_nodes)
         answers = {
-            node: None if node in self.silent else [ref for ref in there if ref.pid in self.running]
+            node: None
+            if node in self.silent
+            else NodeAnswer(self.boots[node], [ref for ref in there if ref.pid in self.running])
             for node, there in asked.items()
         }
-        return not_proven_gone(refs, asked, answers)
+        return sighted(asked, answers)
 
     def kill(self, processes: Iterable[ProcessRef]) -> None:
         """End processes, where they can be reached."""
@@ -113,6 +123,51 @@ def test_a_node_of_the_same_name_proves_nothing(world: World) -> None:
     """It knows nothing of the other's processes, and says so of each."""
     cluster = world.cluster
     assert isinstance(cluster, AskedCluster)
-    assert cluster.alive([WORKER]) == [WORKER]
+    assert cluster.alive([WORKER]).running == [WORKER]
     cluster.ray_nodes[2]["Alive"] = False
     in_vain(world)
+
+
+@pytest.fixture
+def anew(world: World) -> World:
+    """The same after Ray was started anew: the worker's host has not joined, a twin of it has."""
+    cluster = world.cluster
+    assert isinstance(cluster, AskedCluster)
+    cluster.silent.clear()
+    cluster.ray_nodes = [
+        {"NodeID": node, "NodeManagerHostname": host, "Alive": True}
+        for node, host in {"n4": "h", "n5": "twin"}.items()
+    ]
+    cluster.boots = {"n4": "b", "n5": "b3"}
+    cluster.statuses.clear()
+    cluster.running.discard(7)  # nobody there can see it: that proves nothing
+    world.step(3)
+    assert world.state("a") == "STOPPING"
+    return world
+
+
+def test_what_ran_on_a_host_that_a_new_ray_does_not_know_is_waited_for(anew: World) -> None:
+    """It counted as gone at once, whether or not it ran: two attempts wrote into one job."""
+    anew.store.advance(FORGOTTEN_AFTER_S - 10)
+    anew.step()
+    assert anew.state("a") == "STOPPING"
+    anew.store.advance(20)
+    anew.step()
+    assert anew.record("a").attempts[0].ended_at is not None
+
+
+def test_a_host_that_joins_a_new_ray_is_believed_at_once(anew: World) -> None:
+    """It bears the start of the machine that the process noted, whatever its name is now."""
+    cluster = anew.cluster
+    assert isinstance(cluster, AskedCluster)
+    cluster.ray_nodes.append({"NodeID": "n6", "NodeManagerHostname": "renamed", "Alive": True})
+    cluster.boots["n6"] = "b2"
+    cluster.running.add(7)
+    in_vain_for = 3 * FORGOTTEN_AFTER_S
+    killed, cluster.kill = cluster.kill, lambda processes: None  # type: ignore[method-assign]
+    anew.store.advance(in_vain_for)
+    anew.step()
+    assert anew.state("a") == "STOPPING"  # seen running: no time proves anything
+    cluster.kill = killed  # type: ignore[method-assign]
+    anew.step(2)
+    assert anew.record("a").attempts[0].ended_at is not None

@@ -148,6 +148,19 @@ def test_whose_processes_are_gone_has_ended_in_the_end_whatever_ray_says() -> No
     assert next_step(RUNNING, replace(done, outcome_age_s=81.0, ray=None), None) == Succeed()
 
 
+def test_a_process_that_nobody_can_ask_for_is_gone_after_a_while_and_no_sooner() -> None:
+    """Its Ray is no more, so it ends within 60 s of its own accord; nobody sees it end."""
+    lost = Facts(ray=R.ABSENT, has_begun=True, num_unknown=1, in_state_s=119.0)
+    assert next_step(STOPPING, lost, None) == Terminate()  # and nothing is killed elsewhere
+    assert next_step(STOPPING, replace(lost, in_state_s=121.0), None) == Release()
+    grace = record(JobState.STOPPING, grace_s=30.0)
+    assert next_step(grace, replace(lost, in_state_s=121.0), None) == Terminate()
+    assert next_step(grace, replace(lost, in_state_s=151.0), None) == Release()
+    step = next_step(RUNNING, lost, None)
+    assert isinstance(step, Fail)  # it must read STOPPING, if it lives
+    assert step.reason is Reason.CLUSTER_LOST
+
+
 def test_a_job_past_its_time_is_stopped() -> None:
     """`max_runtime_s` is what backfill plans with, so it must hold."""
     step = next_step(RUNNING, Facts(ray=R.RUNNING, running_s=11.0, **ALIVE), 10.0)
