@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.client.surroundings import Surroundings
+from orchestrator.cluster.code_version import package_version, release
 from orchestrator.cluster.entrypoints import python_entrypoint
 from orchestrator.cluster.patience import patience_s
 from orchestrator.cluster.ray_jobs import RayJobs
@@ -63,13 +64,16 @@ def ensure_orchestrator(
     """
     before, session = read_lease(store), ray_session()
     deadline = time.monotonic() + (patience_s() if within_s is None else within_s)
-    if not restarted and before is not None and _acts(store, before, session, deadline):
+    acts = not restarted and before is not None and _acts(store, before, session, deadline)
+    if before is not None and acts and not _is_to_be_replaced(before):
+        if told := _other_version(before):
+            say(told)
         return False
     say("starting the orchestrator on the Ray cluster")
     jobs = RayJobs(answer_within_s=min(60.0, max(1.0, deadline - time.monotonic())))
     submission_id = _submit(jobs, store, deadline)
     while time.monotonic() < deadline:
-        if _is_new(read_lease(store), before):
+        if _is_new(lease := read_lease(store), before) and not (acts and _is_same(lease, before)):
             return True
         if _has_failed(jobs, submission_id):
             break
@@ -125,6 +129,26 @@ def _is_new(lease: LeaseView | None, before: LeaseView | None) -> bool:
     if lease is None or not lease.is_fresh:
         return False
     return before is None or (lease.holder, lease.etag) != (before.holder, before.etag)
+
+
+def _is_same(lease: LeaseView | None, before: LeaseView | None) -> bool:
+    return lease is not None and before is not None and lease.holder.owner == before.holder.owner
+
+
+def _is_to_be_replaced(lease: LeaseView) -> bool:
+    """Tell whether this code is wanted on the cluster, where another one acts."""
+    return bool(shipped_code()) and lease.holder.version != release()
+
+
+def _other_version(lease: LeaseView) -> str:
+    """Return what to say of an orchestrator of another version; "" of one of this version."""
+    theirs = lease.holder.version.partition("+")[0]
+    if theirs in ("", package_version()):
+        return ""
+    return (
+        f"the orchestrator runs version {theirs}, this is {package_version()}: "
+        "what it does not know waits until the code on the cluster is updated"
+    )
 
 
 class Keeper:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.util
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +14,28 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @functools.cache
 def code_version() -> str:
-    """Return the SHA-256 over the names and contents of all source files."""
+    """Return the SHA-256 over the names and contents of all source files, as when first asked."""
+    return _hash_of_code()
+
+
+def code_has_changed() -> bool:
+    """Tell whether other code lies there now than when `code_version` was asked first."""
+    return _hash_of_code() != code_version()
+
+
+def _hash_of_code() -> str:
     digest = hashlib.sha256()
-    for package in _PACKAGES:
-        for path in source_files(_ROOT / package):
-            digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0")
+    for folder in _folders():
+        for path in source_files(folder):
+            digest.update(path.relative_to(folder.parent).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _folders() -> list[Path]:
+    """Return where the packages lie; what is shipped to a cluster lies in two places."""
+    specs = [importlib.util.find_spec(package) for package in _PACKAGES]
+    return [Path(spec.origin).resolve().parent for spec in specs if spec and spec.origin]
 
 
 def source_files(folder: Path) -> list[Path]:
@@ -29,7 +45,12 @@ def source_files(folder: Path) -> list[Path]:
 
 def release() -> str:
     """Return the version and the beginning of the code's hash, for people."""
-    return f"{version('ddpmctl')}+{code_version()[:12]}"
+    return f"{package_version()}+{code_version()[:12]}"
+
+
+def package_version() -> str:
+    """Return the version alone; it reads no source file."""
+    return version("ddpmctl")
 
 
 @functools.cache

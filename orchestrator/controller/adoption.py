@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
+from orchestrator.cluster.code_version import release
 from orchestrator.controller.group_steps import LiveGroup
 from orchestrator.errors import (
+    BadInputError,
     ConditionFailedError,
     JobNotFoundError,
     StoreError,
@@ -69,6 +71,12 @@ class Adopter:
         self._records = records
         self._troubles = troubles
         self._unreadable: dict[str, float] = {}  # until when it is not looked at again
+        self._num_unknown = 0
+
+    def met_unknown(self) -> bool:
+        """Tell whether since the last call a job was met that asks for what nobody here knows."""
+        met, self._num_unknown = self._num_unknown > 0, 0
+        return met
 
     def adopt(
         self,
@@ -102,6 +110,12 @@ class Adopter:
         except StoreError:  # of the moment, so it is tried at once; what is damaged stays damaged
             del self._unreadable[job_id]
             raise
+        except BadInputError as error:
+            self._num_unknown += 1
+            raise BadInputError(
+                f"{error}; the orchestrator runs {release()}: "
+                "if the job is one of a newer version, update the code on the cluster"
+            ) from error
         del self._unreadable[job_id]
         return adopted
 

@@ -149,6 +149,10 @@ class Controller:
         """Tell whether requests have come since the last step; they need not wait for the next."""
         return not self._requests_seen.issuperset(request_keys(self._store))
 
+    def met_unknown(self) -> bool:
+        """Tell whether since the last call a job was met that asks for what nobody here knows."""
+        return self._adopter.met_unknown()
+
     def _adopt(self, job_ids: Iterable[str], at_most: int | None = None) -> None:
         for job in self._adopter.adopt(job_ids, self._lease.renew, at_most):
             self._index.drop(job.record.job_id)

@@ -20,7 +20,7 @@ from tests.integration.commands import ddpmctl, submit, train_text, wait_until
 # The same class as the named actor's, in a process of its own that nobody watches over.
 SECOND = """
 import sys, time, ray
-from orchestrator.controller.actor import OrchestratorActor
+from orchestrator.controller.leading import OrchestratorActor
 ray.init(address="auto")
 actor = OrchestratorActor(sys.argv[1])
 time.sleep(600)

@@ -14,7 +14,7 @@ from orchestrator.attempts.attempt import Attempt
 from orchestrator.client import ensure
 from orchestrator.client.ensure import Keeper
 from orchestrator.cluster.ray_jobs import RayJobs
-from orchestrator.controller.actor import end_if_stuck
+from orchestrator.controller.leading import end_if_stuck
 from orchestrator.errors import RayUnavailableError
 from orchestrator.fleet import pool as pool_module
 from orchestrator.fleet.pool import PoolPlan, WorkerPool

@@ -9,7 +9,7 @@ from orchestrator.attempts.attempt import STOP_POLL_EVERY_S, Attempt, _is_told_t
 from orchestrator.attempts.stop import StopSignal
 from orchestrator.client.status import request
 from orchestrator.client.submit import submit_job
-from orchestrator.controller.actor import LOOK_FOR_REQUESTS_AFTER_S, LOOP_EVERY_S
+from orchestrator.controller.leading import LOOK_FOR_REQUESTS_AFTER_S, LOOP_EVERY_S
 from orchestrator.fleet.actor import Orders
 from orchestrator.fleet.pool import WorkerPool
 from orchestrator.jobs.heartbeat import WorkerReport

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.client import ensure
 from orchestrator.client.ensure import ensure_orchestrator
+from orchestrator.cluster.code_version import package_version, release
 from orchestrator.cluster.patience import patience_s
 from orchestrator.errors import BadInputError, RayRefusedError, RayUnavailableError
 from orchestrator.lifecycle.steps import DriverStatus
@@ -45,9 +46,10 @@ class FakeRay:
         return "no room"
 
 
-def renew(store: MemoryStore, owner: str, session: str) -> None:
+def renew(store: MemoryStore, owner: str, session: str, version: str = "") -> None:
     """Write a lease as its holder does."""
-    store.put(keys.LEASE, json.dumps({"owner": owner, "session": session, "fence": 1}).encode())
+    said = {"owner": owner, "session": session, "fence": 1, "version": version}
+    store.put(keys.LEASE, json.dumps(said).encode())
 
 
 @pytest.fixture
@@ -164,3 +166,29 @@ def test_patience_is_one_setting(
         return
     with pytest.raises(BadInputError, match="DDPMCTL_PATIENCE_S"):
         patience_s()
+
+
+def test_an_orchestrator_of_another_version_is_told(use: Use) -> None:
+    """A job that it cannot read waited without a word of why at `submit`."""
+    store, told = MemoryStore(), list[str]()
+    use(FakeRay(store), "session_2")
+    renew(store, "a", "session_2", "0.0.1+abc")
+    assert not ensure_orchestrator(store, told.append)
+    renew(store, "a", "session_2", release())
+    assert not ensure_orchestrator(store, told.append)
+    (line,) = told
+    assert line.startswith(f"the orchestrator runs version 0.0.1, this is {package_version()}: ")
+
+
+@pytest.mark.parametrize("is_mine", [True, False])
+def test_code_that_is_shipped_replaces_other_code(
+    use: Use, monkeypatch: pytest.MonkeyPatch, is_mine: bool
+) -> None:
+    """Whoever mends his code and ships it saw what ran before, without a word."""
+    monkeypatch.setenv("DDPMCTL_SHIP_CODE", "1")
+    store = MemoryStore()
+    renew(store, "a", "session_2", release() if is_mine else "0.1.0+yesterday")
+    ray = FakeRay(store)
+    use(ray, "session_2")
+    assert ensure_orchestrator(store, lambda line: None) is not is_mine
+    assert len(ray.submitted) == (not is_mine)
