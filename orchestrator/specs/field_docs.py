@@ -90,11 +90,15 @@ def shown(value: Any) -> str:
 def meaning(model: Any, name: str) -> str:
     """Return what the docstrings of a model, or of what it is made from, say of a field."""
     for owner in inspect.getmro(structure_of(model)):
-        text = inspect.cleandoc(owner.__dict__.get("__doc__") or "")
-        if told := _attributes(text).get(name):
+        if told := own_meanings(owner).get(name):
             return re.sub(r"\bNone\b", "none", told)
     inner = structure_of(fields_of(model)[name])
     return inspect.cleandoc(inner.__doc__).splitlines()[0] if inner and inner.__doc__ else ""
+
+
+def own_meanings(owner: type) -> dict[str, str]:
+    """Return what a class's own docstring says of fields; what it is made from says the rest."""
+    return _attributes(inspect.cleandoc(owner.__dict__.get("__doc__") or ""))
 
 
 def _attributes(doc: str) -> dict[str, str]:

@@ -37,7 +37,6 @@ class PrepareJob(Job):
 
     Attributes:
         dataset: Where its images are, as every node sees them, and what they are to become.
-        resources: Its workers and what each of them gets.
     """
 
     kind: Literal["prepare"]

@@ -118,14 +118,7 @@ class DatasetSpec(SourceSpec):
     """The images to train on; one of source and job is given.
 
     Attributes:
-        source: `digits`, a path, an `s3://` URI, or the name of a data set in the store.
-        image_size: Edge, or height and width, of every image; none where all have one size.
-        fit: How an image of another shape gets that size: cut, laid on a background, distorted.
-        channels: What every image becomes; `auto` keeps what all of them have.
-        background: Colour below transparent and padded pixels.
-        value_range: Values that become -1 and 1; `auto` is all that a whole-number type can hold.
         labels: Where the classes of a conditional model, or of an evaluation's counts, are from.
-        skip_damaged: Go on without images that cannot be read, and record which.
         job: A preparation's id, or a name (its newest job), in place of a source; waits until that
             job has ended.
         holdout_fraction: Share of the images kept for evaluation.
@@ -182,7 +175,6 @@ class TrackingSpec(RunSpec):
     """What MLflow is told.
 
     Attributes:
-        experiment: MLflow experiment.
         registered_model: Name under which the trained model is registered; None is the job's name.
         log_every_steps: Steps between two metric lines.
         sample_every_steps: Steps between two sample grids; 0 for none.
@@ -201,7 +193,6 @@ class SampleTrackingSpec(RunSpec):
     """What MLflow is told of a sample set.
 
     Attributes:
-        experiment: MLflow experiment.
         num_sample_images: Images of the grid.
     """
 
@@ -346,18 +337,12 @@ class ModelRef(Closed):
 
 
 class InitRef(ModelRef):
-    """The trained model that a training starts from; exactly one of the first four.
+    """The trained model that a training starts from; one of job, registered, checkpoint, diffusers.
 
     Attributes:
-        job: A training's id, or a name (its newest job); waits until that job has ended.
-        registered: `name@alias` or `name/version` in MLflow's registry.
-        checkpoint: s3:// URI of a checkpoint's commit object.
-        diffusers: A folder with a UNet2DModel and its scheduler; `submit` takes it into the store
-            and fills `checkpoint` in.
         weights: `ema`, the moving average, a further one as `ema-0.999` (training.ema_decays),
             `model`, the raw weights, or `all`, with `job`: averages, optimizer, steps taken and
             decisions, so that the training goes on as if it had not ended (`ddpmctl extend`).
-        step: With `job`, the checkpoint of that step; None for the newest whole one.
     """
 
     weights: Annotated[str, StringConstraints(pattern=r"^(ema(-0\.\d{1,17})?|model|all)$")] = "ema"

@@ -1,14 +1,17 @@
 """What is written from the models of job files says what the models say."""
 
 import copy
+import inspect
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from pydantic import BaseModel
 
 from orchestrator.specs.document import load_document, parse_document
-from orchestrator.specs.field_docs import field_docs
+from orchestrator.specs.field_docs import field_docs, own_meanings
 from orchestrator.specs.fields import all_locations
 from orchestrator.specs.files import PipelineFile, SweepFile
 from orchestrator.specs.kinds import JOB_KINDS
@@ -38,6 +41,26 @@ def test_every_field_has_a_meaning(model: Any) -> None:
     docs = {doc.key: doc for doc in field_docs(model)}
     assert {".".join(place) for place in all_locations(model)} == docs.keys()
     assert [key for key, doc in docs.items() if not doc.meaning] == []
+
+
+def models_below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """Yield all models of job files that are made from one."""
+    for below in model.__subclasses__():
+        if below.__module__.startswith("orchestrator.specs."):
+            yield below
+        yield from models_below(below)
+
+
+def test_what_a_field_means_is_said_once() -> None:
+    """Said again where a model is made from another, one of the two texts grows old."""
+    twice = [
+        f"{model.__name__}.{name} as in {above.__name__}"
+        for model in models_below(BaseModel)
+        for above in inspect.getmro(model)[1:]
+        for name, told in own_meanings(above).items()
+        if own_meanings(model).get(name) == told
+    ]
+    assert twice == []
 
 
 @pytest.mark.parametrize(

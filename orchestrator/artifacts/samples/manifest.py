@@ -18,10 +18,10 @@ from orchestrator.artifacts.samples.decisions import SET_DECISIONS
 from orchestrator.artifacts.samples.labels import LabelRule
 from orchestrator.artifacts.samples.proof import SetProof
 from orchestrator.artifacts.samples.shards import (
+    ManifestEntry,
     Pixels,
     SampleShards,
     SetOrigin,
-    ShardCommit,
     origin_of,
 )
 from orchestrator.errors import ConditionFailedError, ShardDamagedError, StoredFormError
@@ -36,25 +36,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _READ_WITHIN_S = 3600.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ManifestEntry:
-    """What a manifest says of a shard; the fields are those of `ShardCommit`."""
-
-    index: int
-    start: int
-    stop: int
-    data_key: str
-    size_bytes: int
-    sha256: str
-    pixel_sha256: str
-    attempt: int
-
-    @classmethod
-    def of(cls, commit: ShardCommit) -> Self:
-        """Return what is said of a committed shard."""
-        return cls(**{name: getattr(commit, name) for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, kw_only=True)

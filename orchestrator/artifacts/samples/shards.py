@@ -12,7 +12,7 @@ import json
 import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -57,8 +57,8 @@ class SetOrigin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardCommit:
-    """What makes a shard exist.
+class ManifestEntry:
+    """What a manifest says of a shard.
 
     Attributes:
         index: Its number in the plan.
@@ -68,14 +68,7 @@ class ShardCommit:
         size_bytes: Of that object.
         sha256: Of that object.
         pixel_sha256: Of the decoded uint8 NHWC pixels in the order of the images.
-        image_shape: (H, W, C).
-        format: How the images are packed.
-        origin: What fixed its bits.
         attempt: The attempt that drew it.
-        worker: The worker that drew it.
-        seconds: Worker-seconds that it took.
-        frames_key: Where the film of its first images lies, or "".
-        labels_sha256: Hash of the labels, as `hash_labels` gives it; "" of a set without.
     """
 
     index: int
@@ -85,10 +78,31 @@ class ShardCommit:
     size_bytes: int
     sha256: str
     pixel_sha256: str
+    attempt: int
+
+    @classmethod
+    def of(cls, commit: "ManifestEntry") -> "ManifestEntry":
+        """Return what is said of a committed shard, and no more."""
+        return ManifestEntry(**{f.name: getattr(commit, f.name) for f in fields(ManifestEntry)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardCommit(ManifestEntry):
+    """What makes a shard exist.
+
+    Attributes:
+        image_shape: (H, W, C).
+        format: How the images are packed.
+        origin: What fixed its bits.
+        worker: The worker that drew it.
+        seconds: Worker-seconds that it took.
+        frames_key: Where the film of its first images lies, or "".
+        labels_sha256: Hash of the labels, as `hash_labels` gives it; "" of a set without.
+    """
+
     image_shape: tuple[int, int, int]
     format: Format
     origin: SetOrigin
-    attempt: int
     worker: str
     seconds: float
     frames_key: str = ""
