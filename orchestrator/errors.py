@@ -198,8 +198,18 @@ class WorkersLostError(OrchestratorError):
     """Workers die, or cannot be placed, and nothing gets done any more."""
 
 
+def one_line(text: str) -> str:
+    """Return text as a terminal can show it: names of files may hold newlines and any bytes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class DatasetError(BadInputError):
     """An image, array or archive cannot be used; the message names the file."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class RayUnavailableError(OrchestratorError):

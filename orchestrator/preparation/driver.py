@@ -16,11 +16,11 @@ import ray
 from orchestrator.artifacts.datasets.cutting import Plan
 from orchestrator.artifacts.datasets.finishing import abandon
 from orchestrator.artifacts.datasets.ingest import Progress, complete, ingest_as_asked
+from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.reading import Reading, decoder_versions
 from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.artifacts.datasets.shared_listing import share_listing
-from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.attempts.attempt import Attempt, register_driver
 from orchestrator.attempts.entry import run_driver
 from orchestrator.cluster.cache import cache_folder

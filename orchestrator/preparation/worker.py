@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from orchestrator.artifacts.datasets.cutting import Plan
 from orchestrator.artifacts.datasets.decoding import Damage
 from orchestrator.artifacts.datasets.ingest import open_any, scratch_folder
+from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.reading import Reading, decoder_versions
 from orchestrator.artifacts.datasets.shared_listing import shared_source
-from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.errors import BadInputError, DatasetError
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch

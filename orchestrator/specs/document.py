@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchestrator.errors import BadInputError
+from orchestrator.errors import BadInputError, one_line
 from orchestrator.specs.set_values import check_whole, is_written_as_yaml, typed_or_text
 from orchestrator.specs.variables import Variables
 from orchestrator.specs.yaml_nodes import Location, plain_mapping
@@ -51,8 +51,7 @@ class Document:
 
     def fault(self, location: Location, message: str) -> BadInputError:
         """Return the error that says what is wrong at a place, in one line whatever was written."""
-        line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
-        return BadInputError(f"{self.where(location)}: {line}")
+        return BadInputError(f"{self.where(location)}: {one_line(message)}")
 
     def part(self, location: Location) -> "Document":
         """Return a copy of the mapping at a place, as a document that still names the lines."""

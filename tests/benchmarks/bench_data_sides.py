@@ -29,9 +29,9 @@ from orchestrator.artifacts.datasets.chunks import read_manifest
 from orchestrator.artifacts.datasets.ingest import complete, ingest
 from orchestrator.artifacts.datasets.left_out import Survey
 from orchestrator.artifacts.datasets.node_cache import fetch
+from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.reading import Reading
-from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.store.objects import StoredObject, open_store
 from tests.support.fakes import MemoryStore
 

@@ -84,8 +84,9 @@ class MemoryStore:
         """Yield what is below a prefix and above `after`."""
         for key in sorted(self.objects):
             if key.startswith(prefix) and key > after:
-                stored = self.objects[key]
-                yield ObjectInfo(key, len(stored.body), stored.etag, stored.modified_at)
+                stored = self.objects.get(key)
+                if stored is not None:  # another thread has just deleted it
+                    yield ObjectInfo(key, len(stored.body), stored.etag, stored.modified_at)
 
     def list_folders(self, prefix: str) -> list[str]:
         """Return the folders directly below a prefix."""

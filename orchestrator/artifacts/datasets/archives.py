@@ -7,28 +7,38 @@ file first, which also reads it to its end and so proves its checksum.
 import bz2
 import gzip
 import lzma
+import stat
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from orchestrator.artifacts.datasets.entries import Collector, Entry, Listing
+from orchestrator.artifacts.datasets.entries import Collector, Entry, Listing, archive_of
+from orchestrator.artifacts.datasets.left_out import Survey
 from orchestrator.artifacts.datasets.pictures import HEAD_BYTES
-from orchestrator.artifacts.datasets.places import LocalPlace, Place
+from orchestrator.artifacts.datasets.places import WHOLE, LocalPlace, Place
 from orchestrator.errors import DatasetError
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 XZ_MAGIC = b"\xfd7zXZ\0"
 BZIP2_MAGIC = b"BZh"
+TAR_SUFFIXES = (
+    ".tar",
+    *(f".tar.{packer}" for packer in ("gz", "zst", "xz", "bz2")),
+    *(".tgz", ".tzst", ".txz", ".tbz", ".tbz2"),
+)
 PACKED = (GZIP_MAGIC, ZSTD_MAGIC, XZ_MAGIC, BZIP2_MAGIC)
 _TAR_BLOCK_BYTES = 512
 _COPY_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30
+_MOST_PARTS = 8  # pictures of a sample
+_UNIX = 3  # of the systems that a zip may be from
 DAMAGE = (
     EOFError,
     OSError,
@@ -91,20 +101,54 @@ def unpack_to(file: IO[bytes], path: Path, name: str) -> None:
     """Unpack a file into a scratch file, to its end. Raises: DatasetError."""
     with damage_translated(name), unpacked(file, name) as plain, path.open("wb") as scratch:
         while piece := plain.read(_COPY_BYTES):
-            scratch.write(piece)
+            try:
+                scratch.write(piece)
+            except OSError as error:
+                raise DatasetError(
+                    f"{name} cannot be unpacked to {path.parent}: {error.strerror}; give the tar "
+                    "unpacked, or more room there"
+                ) from error
 
 
-class TarPlace(LocalPlace):
-    """The unpacked scratch copy of one archive, under the archive's own name."""
+class UnpackedPlace:
+    """A place some of whose archives lie unpacked in a scratch folder, under their own names."""
 
-    def __init__(self, scratch: Path, name: str) -> None:
-        super().__init__(scratch.parent)
-        self.name, self.origin = name, ""
-        self._archive = scratch.name
+    def __init__(self, place: Place, scratch: Path, copies: dict[str, str]) -> None:
+        self.name, self.origin = place.name, ""
+        self._place = place
+        self._scratch = LocalPlace(scratch)
+        self._copies = copies
+
+    def read(self, path: str, first_byte: int = 0, size_bytes: int = WHOLE) -> bytes:
+        """Return a range of a file. Raises: DatasetError."""
+        if path in self._copies:
+            return self._scratch.read(self._copies[path], first_byte, size_bytes)
+        return self._place.read(path, first_byte, size_bytes)
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open a file for reading at any place in it. Raises: DatasetError."""
+        if path in self._copies:
+            return self._scratch.open(self._copies[path])
+        return self._place.open(path)
 
     def full_name(self, path: str) -> str:
-        """Return what messages call it."""
-        return self.name if path == self._archive else f"{self.name}: {path}"
+        """Return what messages call a file."""
+        return self._place.full_name(path)
+
+
+def unpacked_place(place: Place, tars: Sequence[Entry], scratch: Path) -> Place:
+    """Return a place where all of these tars lie unpacked; the same place where none is packed.
+
+    Raises:
+        DatasetError: One is damaged, or the scratch folder is full.
+    """
+    copies: dict[str, str] = {}
+    for tar in tars:
+        if place.read(tar.path, 0, len(XZ_MAGIC)).startswith(PACKED):
+            copies[tar.path] = f"{len(copies):06d}.tar"
+            with place.open(tar.path) as file:
+                unpack_to(file, scratch / copies[tar.path], place.full_name(tar.path))
+    return UnpackedPlace(place, scratch, copies) if copies else place
 
 
 def list_tar(found: Collector, place: Place, path: str, stamp: str) -> None:
@@ -122,10 +166,9 @@ def list_tar(found: Collector, place: Place, path: str, stamp: str) -> None:
     ):
         for member in _members(tar, name):
             first = member.offset_data
-            if member.name in seen:
-                raise DatasetError(f"{name} holds {member.name} twice")
-            seen.add(member.name)
-            entry = Entry(member.name, path, first, member.size, stamp=stamp)
+            member_name = _tidy(member.name)
+            _check_once(member_name, seen, name)
+            entry = Entry(member_name, path, first, member.size, stamp=stamp)
             found.add(entry, member.size, lambda at=first: place.read(path, at, HEAD_BYTES))  # type: ignore[misc]
 
 
@@ -139,7 +182,8 @@ def _members(tar: tarfile.TarFile, name: str) -> Iterator[tarfile.TarInfo]:
             continue
         if not member.isreg() or member.issparse():
             raise DatasetError(
-                f"{name}: {member.name} is a link, a device or sparse; only plain files are read"
+                f"{name}: {member.name} is a link, a device or sparse; only plain files are read: "
+                "pack it again with `tar --dereference --hard-dereference`"
             )
         yield member
     _check_end(tar.fileobj, end, name)
@@ -159,6 +203,26 @@ def _check_end(file: Any, end: int, name: str) -> None:
             )
 
 
+def _tidy(name: str) -> str:
+    """Return a member's name without "./" before it, as `tar c .` writes it."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name; some programs of Windows part folders by backslashes."""
+    name = info.filename
+    return _tidy(name if "/" in name else name.replace("\\", "/"))
+
+
+def _check_once(member: str, seen: set[str], name: str) -> None:
+    """Raise DatasetError where an archive holds a name twice: which of the two is meant?"""
+    if member in seen:
+        raise DatasetError(f"{name} holds {member} twice; pack it again with the one that is meant")
+    seen.add(member)
+
+
 def list_zip(found: Collector, place: Place, path: str, stamp: str) -> None:
     """Add the files of a zip to what was found.
 
@@ -172,9 +236,7 @@ def list_zip(found: Collector, place: Place, path: str, stamp: str) -> None:
             if info.is_dir():
                 continue
             _check_zip_member(info, name)
-            if info.filename in seen:
-                raise DatasetError(f"{name} holds {info.filename} twice")
-            seen.add(info.filename)
+            _check_once(_zip_name(info), seen, name)
             entry = _zip_entry(info, file, path, stamp, name)
             found.add(entry, info.file_size, lambda info=info: archive.open(info).read(HEAD_BYTES))  # type: ignore[misc]
 
@@ -182,6 +244,11 @@ def list_zip(found: Collector, place: Place, path: str, stamp: str) -> None:
 def _check_zip_member(info: zipfile.ZipInfo, name: str) -> None:
     if info.flag_bits & 1:
         raise DatasetError(f"{name} is encrypted; save it without a password")
+    if info.create_system == _UNIX and stat.S_ISLNK(info.external_attr >> 16):
+        raise DatasetError(
+            f"{name}: {info.filename} is a link; only plain files are read: pack it again with "
+            "what the links lead to"
+        )
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DatasetError(
             f"{name}: {info.filename} is packed by method {info.compress_type}; "
@@ -197,13 +264,33 @@ def _zip_entry(info: zipfile.ZipInfo, file: IO[bytes], path: str, stamp: str, na
     name_bytes, extra_bytes = struct.unpack_from("<HH", header, 26)
     first = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
     packed = info.compress_type == zipfile.ZIP_DEFLATED
-    return Entry(info.filename, path, first, info.compress_size, packed, info.CRC, stamp)
+    return Entry(_zip_name(info), path, first, info.compress_size, packed, info.CRC, stamp)
 
 
-def list_shards(place: Place, shards: list[Entry], whole: Listing) -> Listing:
+def list_shards(place: Place, shards: list[Entry], survey: Survey) -> Listing:
     """List the files of several tars as one source: a WebDataset, or a sample set's shards."""
     found = Collector(place)
-    found.survey = whole.survey
+    found.survey = survey
     for shard in shards:
         list_tar(found, place, shard.path, shard.stamp)
     return found.listing()
+
+
+def check_one_picture_each(listing: Listing, name: str) -> None:
+    """Raise DatasetError where the samples of a WebDataset hold several pictures: image and mask.
+
+    A sample is what has the same path up to the first dot; what follows says which part it is.
+    """
+    parts, samples = Counter[str](), set[tuple[str, str]]()
+    for entry in listing.pictures:
+        folder, _, file = entry.name.rpartition("/")
+        key, _, part = file.partition(".")
+        parts[part.lower()] += 1
+        samples.add((archive_of(entry), f"{folder}/{key}"))
+    is_webdataset = len(parts) <= _MOST_PARTS and min(parts.values(), default=0) > 1
+    if len(samples) < len(listing.pictures) and is_webdataset:
+        told = ", ".join(f"{part} {count}" for part, count in sorted(parts.items()))
+        raise DatasetError(
+            f"{name} holds several pictures of each sample ({told}); pack again the one kind that "
+            "is to be trained on"
+        )

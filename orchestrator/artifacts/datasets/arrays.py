@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import IO, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
 
 BLOCK_BYTES = 8 << 20
+MAX_LABEL_BYTES = 4 << 30
 MAX_CHANNELS = 64
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
@@ -38,7 +40,7 @@ _LABELS_OF = {  # the array of images, and that of labels which belongs to it be
     "X": "y",
     "data": "labels",
 }
-_LABEL_NAMES = ("y", "labels", "y_train", "label", "targets", "classes", "arr_1", "train_labels")
+LABEL_NAMES = ("y", "labels", "y_train", "label", "targets", "classes", "arr_1", "train_labels")
 _HELD_OUT = ("x_test", "y_test", "test_", "val_")
 
 
@@ -122,12 +124,24 @@ class ArrayFile:
                         f"{counted(self.num_images, 'image')} are whole"
                     )
                 images = np.frombuffer(data, dtype).reshape(count, *self._shape)
+                check_finite(images, self.name, first)
                 yield Block(first, images.astype(dtype.newbyteorder("="), copy=False), self.name)
             if stop == self.num_images and file.read(1):
                 raise DatasetError(
                     f"{self.name} goes on after its {counted(self.num_images, 'image')}, "
                     "so its header is wrong"
                 )
+
+
+def check_finite(images: NDArray[Any], name: str, first: int) -> None:
+    """Raise DatasetError where an image holds a value that is no number, or is infinite."""
+    if images.dtype.kind != "f" or np.isfinite(images).all():
+        return
+    are_good = np.isfinite(images.reshape(len(images), -1)).all(axis=1)
+    raise DatasetError(
+        f"{name}: image {first + int(np.argmin(are_good))} holds values that are not finite "
+        "numbers; take such images out, or give the values a number"
+    )
 
 
 @contextmanager
@@ -143,7 +157,7 @@ def open_array(place: Place, path: str, member: str | None = None) -> Iterator[I
 
 
 def read_vector(place: Place, path: str, member: str | None = None) -> NDArray[Any]:
-    """Return an array of one value for each image; one of (N, 1) is taken as (N,).
+    """Return an array of one value for each image, or of one for each image and class.
 
     Raises:
         DatasetError: It is damaged or of another shape.
@@ -151,13 +165,13 @@ def read_vector(place: Place, path: str, member: str | None = None) -> NDArray[A
     name = place.full_name(path) + (f": {member}" if member else "")
     with open_array(place, path, member) as file:
         header = read_header(file, name)
-        shape = header.shape[:1] if header.shape[1:] == (1,) else header.shape
-        if len(shape) != 1 or shape[0] > 1 << 31:
+        size_bytes = math.prod(header.shape) * header.dtype.itemsize
+        if len(header.shape) not in (1, 2) or not 0 <= size_bytes <= MAX_LABEL_BYTES:
             raise DatasetError(f"{name} has the shape {header.shape}; labels are (N,)")
-        data = _read_exactly(file, shape[0] * header.dtype.itemsize)
-    if len(data) < shape[0] * header.dtype.itemsize:
+        data = _read_exactly(file, size_bytes)
+    if len(data) < size_bytes:
         raise DatasetError(f"{name} is cut off")
-    values = np.frombuffer(data, header.dtype)
+    values = np.frombuffer(data, header.dtype).reshape(header.shape)
     return values.astype(header.dtype.newbyteorder("="))
 
 
@@ -165,7 +179,12 @@ def npz_arrays(archive: zipfile.ZipFile, name: str) -> list[str]:
     """Return the names of the arrays of a .npz. Raises: DatasetError."""
     if any(entry.flag_bits & 1 for entry in archive.infolist()):
         raise DatasetError(f"{name} is encrypted; save it without a password")
-    return [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
+    names = [PurePosixPath(entry) for entry in archive.namelist() if entry.endswith(".npy")]
+    return [
+        str(entry).removesuffix(".npy")
+        for entry in names
+        if not any(part.startswith(("__MACOSX", ".")) for part in entry.parts)
+    ]
 
 
 def choose_images(arrays: Sequence[str], name: str) -> str:
@@ -173,7 +192,7 @@ def choose_images(arrays: Sequence[str], name: str) -> str:
     for wanted in _LABELS_OF:
         if wanted in arrays:
             return wanted
-    rest = [a for a in arrays if a not in _LABEL_NAMES and not a.startswith(_HELD_OUT)]
+    rest = [a for a in arrays if a not in LABEL_NAMES and not a.startswith(_HELD_OUT)]
     if len(rest) != 1:
         found = ", ".join(arrays) or "none"
         raise DatasetError(
@@ -184,7 +203,7 @@ def choose_images(arrays: Sequence[str], name: str) -> str:
 
 def choose_labels(arrays: Sequence[str], images: str) -> str | None:
     """Return which array of a .npz holds the labels of the images; None where none does."""
-    wanted = (_LABELS_OF.get(images, ""), *_LABEL_NAMES)
+    wanted = (_LABELS_OF.get(images, ""), *LABEL_NAMES)
     return next((name for name in wanted if name in arrays and name != images), None)
 
 
@@ -201,7 +220,8 @@ def read_header(file: IO[bytes], name: str) -> Header:
     shape, is_fortran, dtype = reader(file)
     if dtype.hasobject:
         raise DatasetError(
-            f"{name} holds pickled objects, which are never read; save a uint8 array"
+            f"{name} holds pickled objects, which are never read; save images as uint8, and labels "
+            "by labels.astype(int) or labels.astype(str)"
         )
     if is_fortran and len(shape) > 1:
         raise DatasetError(f"{name} is in Fortran order; save np.ascontiguousarray(images)")
@@ -222,12 +242,17 @@ def _check_images(header: Header, name: str) -> None:
             f"{name} is an array of the shape {header.shape} (labels have 1 dimension); "
             "images have 3 or 4"
         )
-    if header.dtype.newbyteorder("=").name in KEPT_DTYPES:
+    check_dtype(header.dtype, name)
+
+
+def check_dtype(dtype: np.dtype[Any], name: str) -> None:
+    """Raise DatasetError for values of a type that a set cannot keep."""
+    if dtype.newbyteorder("=").name in KEPT_DTYPES:
         return
     advice = f"save them as one of {', '.join(KEPT_DTYPES)}"
-    if header.dtype.kind == "f":
+    if dtype.kind == "f":
         advice = "save them as float32"
-    raise DatasetError(f"{name} holds {header.dtype} values; {advice}")
+    raise DatasetError(f"{name} holds {dtype} values; {advice}")
 
 
 def image_shape(shape: tuple[int, ...], name: str) -> tuple[int, int, int, int]:
@@ -242,20 +267,28 @@ def image_shape(shape: tuple[int, ...], name: str) -> tuple[int, int, int, int]:
     num_images, height, width, channels = full
     if min(full) < 1:
         raise DatasetError(f"{name} has the shape {shape}, so it holds no images")
-    looks_swapped = height <= 4 < min(width, channels)
+    looks_swapped = _looks_swapped(height, width, channels)
     if len(shape) == 3 and width <= 4 < min(num_images, height):
         raise DatasetError(
             f"{name} has the shape {shape}: one image of {width} channels, or {num_images} of "
             f"{height} x {width}? Save it as (N, H, W, C)"
         )
     if channels > MAX_CHANNELS or looks_swapped:
+        too_many = f": {channels} channels, {MAX_CHANNELS} at most"
         hint = ""
-        if height < min(width, channels):
+        if looks_swapped or height < min(width, channels):
             hint = "; it looks like (N, C, H, W): save images.transpose(0, 2, 3, 1)"
         raise DatasetError(
-            f"{name} has the shape {shape}: {channels} channels, {MAX_CHANNELS} at most{hint}"
+            f"{name} has the shape {shape}{too_many if channels > MAX_CHANNELS else ''}{hint}"
         )
     return num_images, height, width, channels
+
+
+def _looks_swapped(height: int, width: int, channels: int) -> bool:
+    """Tell whether (C, H, W) stands where (H, W, C) should: squares one behind the other."""
+    if height <= 4 < min(width, channels):
+        return True
+    return width == channels and (height < width or channels > 4) and channels not in (1, 3, height)
 
 
 def _read_exactly(file: IO[bytes], size_bytes: int) -> bytes:

@@ -5,20 +5,24 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from orchestrator.artifacts.datasets.archives import damage_translated
+from orchestrator.artifacts.datasets.array_pictures import decode_array, is_array_picture
 from orchestrator.artifacts.datasets.arrays import Block
 from orchestrator.artifacts.datasets.fitting import fitted
+from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.pictures import (
     MAX_PIXELS,
     MAX_PIXELS_SCALED,
     decode_picture,
-    quiet_decoders,
 )
+from orchestrator.artifacts.datasets.quiet import quiet_decoders
 from orchestrator.artifacts.datasets.reading import Reading
-from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
 
@@ -89,10 +93,18 @@ def _decode_one(
     try:
         with damage_translated(name):
             data = load()
-        pixels = fitted(decode_picture(data, name, notes, max_pixels), reading, name)
+        pixels = fitted(_pixels(data, name, notes, max_pixels), reading, name)
     except DatasetError as error:
         return Damage(index, str(error))
     return Block(index, pixels[np.newaxis], name)
+
+
+def _pixels(
+    data: bytes, name: str, notes: Counter[str], max_pixels: int
+) -> Image.Image | NDArray[Any]:
+    if is_array_picture(data):
+        return decode_array(data, name)
+    return decode_picture(data, name, notes, max_pixels)
 
 
 def _fitted_block(block: Block, reading: Reading) -> Block:

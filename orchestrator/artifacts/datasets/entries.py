@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.artifacts.datasets.left_out import (
     DANGLING,
+    EMPTY,
     HIDDEN,
     LOOP,
     MACOSX,
@@ -141,7 +142,7 @@ def list_folder(folder: Path) -> Listing:
     """List a local folder; links are followed, but never in a circle."""
     place = LocalPlace(folder)
     found = Collector(place)
-    for name, status in _walk(folder, "", found.survey, (_identity(folder.stat()),)):
+    for name, status in _walk(folder, found.survey):
         entry = Entry(name, name, stamp=f"{status.st_size} {status.st_mtime_ns}")
         found.add(entry, status.st_size, lambda name=name: place.read(name, 0, HEAD_BYTES))  # type: ignore[misc]
     return found.listing()
@@ -151,34 +152,69 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _walk(
-    folder: Path, prefix: str, survey: Survey, above: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(folder: Path, survey: Survey) -> Iterator[tuple[str, os.stat_result]]:
     """Yield (path, status) of the plain files below a folder, whatever links lead there."""
-    try:
-        items = sorted(os.scandir(folder), key=lambda item: os.fsencode(item.name))
-    except OSError:
-        survey.leave_out(UNREADABLE, prefix or str(folder))
-        return
-    for item in items:
-        name = f"{prefix}{item.name}"
-        try:
-            status = item.stat()
-        except OSError:
-            survey.leave_out(DANGLING if item.is_symlink() else UNREADABLE, name)
+    top = _Folder(str(folder), "", frozenset({_identity(folder.stat())}))
+    waiting = [top]  # not by recursion: folders may lie deeper than Python's stack
+    while waiting:
+        here = waiting.pop()
+        items = _items(here, survey)
+        if not items:
             continue
-        is_folder = stat.S_ISDIR(status.st_mode)
-        if is_folder and _identity(status) in above:
-            survey.leave_out(LOOP, name)
-        elif is_folder:
-            survey.links_followed += item.is_symlink()
-            below = (*above, _identity(status))
-            yield from _walk(Path(item.path), f"{name}/", survey, below)
-        elif stat.S_ISREG(status.st_mode):
-            survey.links_followed += item.is_symlink()
-            yield name, status
-        else:
-            survey.leave_out(NO_FILE, name)
+        below = []
+        for item in items:
+            name = f"{here.prefix}{item.name}"
+            status = _status(item, name, survey)
+            if status is None:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                below += _entered(item, name, status, here, survey)
+            elif stat.S_ISREG(status.st_mode):
+                survey.links_followed += item.is_symlink()
+                yield name, status
+            else:
+                survey.leave_out(NO_FILE, name)
+        waiting += reversed(below)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that is to be looked at: where, what its files are called, which it lies in."""
+
+    path: str
+    prefix: str
+    above: frozenset[tuple[int, int]]
+
+
+def _items(folder: _Folder, survey: Survey) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder.path) as found:
+            items = sorted(found, key=lambda item: os.fsencode(item.name))
+    except OSError:
+        survey.leave_out(UNREADABLE, folder.prefix or folder.path)
+        return []
+    if not items and folder.prefix:
+        survey.leave_out(EMPTY, folder.prefix.rstrip("/"))
+    return items
+
+
+def _status(item: "os.DirEntry[str]", name: str, survey: Survey) -> os.stat_result | None:
+    try:
+        return item.stat()
+    except OSError:
+        survey.leave_out(DANGLING if item.is_symlink() else UNREADABLE, name)
+        return None
+
+
+def _entered(
+    item: "os.DirEntry[str]", name: str, status: os.stat_result, here: _Folder, survey: Survey
+) -> list[_Folder]:
+    """Return the folder to look at, or none where it leads back to one above it."""
+    if _identity(status) in here.above:
+        survey.leave_out(LOOP, name)
+        return []
+    survey.links_followed += item.is_symlink()
+    return [_Folder(item.path, f"{name}/", here.above | {_identity(status)})]
 
 
 def list_prefix(place: StorePlace) -> Listing:

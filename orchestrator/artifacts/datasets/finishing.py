@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import reduce
 from operator import add
@@ -61,16 +62,32 @@ def finish(
     ref = DatasetRef(sha256, num_images, height, width, channels, name, plan.dtype, value_range)
     details = {"statistics": whole.to_json(), **_details(preparation, units, damages)}
     _put_once(store, ref, chunks, details)
-    if plan.units_per_chunk > 1:
-        _drop_chunks(preparation, preparation.paths.units)  # each stands in a joined one, too
     outcome = {
         "sha256": ref.sha256,
         "damaged": [damage.index for damage in damages],
         "line": _told(preparation, units, num_images),
     }
+    # Before anything goes: who misses a part then finds that all is done.
     store.put(preparation.paths.result, json.dumps(outcome).encode())
-    _forget(preparation)
+    clear(preparation, ref, chunks)
     return ref
+
+
+def clear(preparation: Preparation, ref: DatasetRef, chunks: Sequence[Chunk] = ()) -> None:
+    """Remove all that is left of a preparation but the set which came of it."""
+    withdraw(preparation, ref, chunks)
+    _forget(preparation)
+
+
+def withdraw(preparation: Preparation, ref: DatasetRef, chunks: Sequence[Chunk] = ()) -> None:
+    """Remove all chunks of a preparation that the set which came of it does not name."""
+    store, paths = preparation.store, preparation.paths
+    standing = {chunk.key for chunk in read_manifest(store, ref.images).chunks}
+    _drop_chunks(preparation, paths.units, standing)
+    _drop_chunks(preparation, paths.joined, standing)
+    for key in preparation.own_chunks | {chunk.key for chunk in chunks}:
+        if key not in standing:
+            store.delete(key)
 
 
 def _check_all_there(preparation: Preparation, num_found: int) -> None:
@@ -87,14 +104,18 @@ def abandon(preparation: Preparation) -> None:
     """Remove a preparation that can't become a set."""
     for folder in (preparation.paths.units, preparation.paths.joined):
         _drop_chunks(preparation, folder)
+    for key in preparation.own_chunks:
+        preparation.store.delete(key)
     _forget(preparation)
 
 
-def _drop_chunks(preparation: Preparation, folder: str) -> None:
+def _drop_chunks(
+    preparation: Preparation, folder: str, spared: Collection[str] = frozenset()
+) -> None:
     """Remove the chunks that the commits of a folder name."""
     for info in preparation.store.list_objects(folder):
         commit = preparation.find(info.key)
-        if commit is not None and commit.chunk is not None:
+        if commit is not None and commit.chunk is not None and commit.chunk.key not in spared:
             preparation.store.delete(commit.chunk.key)
 
 
@@ -155,15 +176,10 @@ def _hash_again(
 def _put_once(
     store: ObjectStore, ref: DatasetRef, chunks: Sequence[Chunk], details: Mapping[str, Any]
 ) -> None:
-    """Put the manifest unless the set is there; then the chunks that it does not name go."""
-    try:
+    """Put the manifest unless the set is there."""
+    with suppress(ConditionFailedError):
         body = encode_manifest(ref, chunks, details)
         store.put(manifest_key(ref.sha256), body, if_absent=True)
-    except ConditionFailedError:
-        standing = {chunk.key for chunk in read_manifest(store, ref.sha256).chunks}
-        for chunk in chunks:
-            if chunk.key not in standing:
-                store.delete(chunk.key)
 
 
 def _told(preparation: Preparation, units: Sequence[UnitCommit], num_images: int) -> str:

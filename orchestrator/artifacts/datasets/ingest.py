@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.artifacts.datasets.chunks import PixelHash
 from orchestrator.artifacts.datasets.cutting import UnitCommit
-from orchestrator.artifacts.datasets.finishing import abandon, finish
+from orchestrator.artifacts.datasets.finishing import abandon, clear, finish, withdraw
 from orchestrator.artifacts.datasets.label_choice import find_labels
 from orchestrator.artifacts.datasets.labels import (
     ClassLabels,
@@ -24,10 +24,11 @@ from orchestrator.artifacts.datasets.labels import (
     with_labels,
 )
 from orchestrator.artifacts.datasets.node_cache import cache_usable
+from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.preparing import Preparation, preparation_name
 from orchestrator.artifacts.datasets.reading import Reading, label_mode, reading_of
 from orchestrator.artifacts.datasets.refs import NAMED_SHA256, DatasetRef, describe, find_known
-from orchestrator.artifacts.datasets.sources import Source, open_source
+from orchestrator.artifacts.datasets.sources import open_source
 from orchestrator.artifacts.datasets.stored import stored_source
 from orchestrator.errors import DatasetError, ObjectNotFoundError
 from orchestrator.specs.sections import SourceSpec
@@ -89,7 +90,7 @@ def ingest(  # noqa: PLR0913  # the options of the verb
             return known
     with scratch_folder(cache) as folder:
         opened = open_any(source, store, folder, open_place)
-        ref = _prepared(opened, reading, store) or prepare(opened, reading, store, progress)
+        ref = _found(opened, reading, store) or prepare(opened, reading, store, progress)
         outcome = _outcome(opened, reading, store)
         say(outcome["line"])
         classes = find_labels(opened, labels, open_place, are_needed=needs_labels)
@@ -172,6 +173,14 @@ def _prepared(source: Source, reading: Reading, store: ObjectStore) -> DatasetRe
         return None
 
 
+def _found(source: Source, reading: Reading, store: ObjectStore) -> DatasetRef | None:
+    """Return what came of the same preparation before, and remove what its broken end left."""
+    ref = _prepared(source, reading, store)
+    if ref is not None and store.exists(PreparationPaths(preparation_name(source, reading)).plan):
+        clear(Preparation(source, reading, store), ref)
+    return ref
+
+
 def prepare_here(
     source: Source, reading: Reading, store: ObjectStore, progress: Progress = _unseen
 ) -> DatasetRef:
@@ -207,6 +216,7 @@ def complete(
         # Another process that prepared the same is done, and its parts are gone.
         ref = _prepared(preparation.source, preparation.reading, preparation.store)
         if ref is not None:
+            withdraw(preparation, ref)
             return ref
         abandon(preparation)
         raise

@@ -6,8 +6,8 @@ from pathlib import Path
 from orchestrator.artifacts.datasets.label_files import labels_from_file
 from orchestrator.artifacts.datasets.label_sources import labels_from_folders
 from orchestrator.artifacts.datasets.labels import ClassLabels
+from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace
-from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.errors import DatasetError
 from orchestrator.store.objects import ObjectStore
 

@@ -1,23 +1,22 @@
 """Reads the labels of images from a file of their own: a CSV, an array, or one label a line."""
 
-import codecs
-import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from orchestrator.artifacts.datasets.archives import PACKED, damage_translated, unpacked
 from orchestrator.artifacts.datasets.arrays import is_array, read_vector
-from orchestrator.artifacts.datasets.label_sources import named_or_numbered
-from orchestrator.artifacts.datasets.labels import ClassLabels, labels_from_numbers
+from orchestrator.artifacts.datasets.label_rows import LABEL_HEADERS, named_rows, rows_of
+from orchestrator.artifacts.datasets.label_values import labels_from_array, named_or_numbered
+from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.artifacts.datasets.places import Place
 from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
 
-_HEADERS = frozenset({"label", "labels", "class", "classes", "target", "targets", "y"})
 _NAMED = 3
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MAX_BYTES = 1 << 30
 
 
 def labels_from_file(
@@ -27,8 +26,9 @@ def labels_from_file(
 
     Args:
         place: Where it lies.
-        path: A CSV of name,label, also with semicolons or tabs; or .npy or IDX, or a CSV of labels
-            alone: one for each image.
+        path: A CSV of name,label, also with semicolons or tabs, of more columns where their heads
+            say which are meant; or .npy or IDX, or a CSV of labels alone: one for each image. Any
+            of them may be packed.
         names: Paths of the pictures within their source; None where they have no names.
         num_images: All images.
 
@@ -36,32 +36,58 @@ def labels_from_file(
         DatasetError: It cannot be read, gives an image no class, or not one alone.
     """
     source = place.full_name(path)
-    head = place.read(path, 0, 8)
-    if is_array(head) or path.endswith(".gz"):
-        return labels_from_numbers(read_vector(place, path), source)
-    rows = _rows(place.read(path), source)
-    if all(len(row) == 1 for row in rows):
+    body = _body(place, path)
+    if is_array(body[:8]):
+        return labels_from_array(read_vector(place, path), source)
+    rows = rows_of(body, source)
+    pairs = named_rows(rows, _all_names(names or ()), source)
+    if pairs is None:
         values = _values_alone([row[0].strip() for row in rows], num_images, source)
         return named_or_numbered(values, [f"row {n}" for n in range(num_images)], source)
     if names is None:
         raise DatasetError(
             f"{source} names files, but the images are an array; give one label a row"
         )
-    label_of = _labels_by_name(rows, source)
+    label_of = _labels_by_name(pairs, names, source)
     keys = list(_looked_up(label_of, names, source))
+    unused = _unused(label_of, keys)
     found = [None if key is None else label_of[key] for key in keys]
+    if not any(found) and unused:
+        raise DatasetError(
+            f"{source} names none of the images: it has {unused[0]}, and they are called {names[0]}"
+        )
     labels = named_or_numbered(found, names, source)
-    return replace(labels, notes=_unused(label_of, keys, source))
+    return replace(labels, notes=_told(unused, source))
 
 
-def _unused(
-    label_of: Mapping[str, str], keys: Sequence[str | None], source: str
-) -> tuple[str, ...]:
-    """Return a line on the rows that name no image, but for a header."""
+def _body(place: Place, path: str) -> bytes:
+    """Return a file's bytes, unpacked. Raises: DatasetError."""
+    name = place.full_name(path)
+    data = place.read(path)
+    if not data.startswith(PACKED):
+        return data
+    with damage_translated(name), unpacked(io.BytesIO(data), name) as plain:
+        data = plain.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise DatasetError(f"{name} has more than {_MAX_BYTES} bytes; labels are smaller")
+    return data
+
+
+def _all_names(names: Sequence[str]) -> set[str]:
+    """Return what images may be called: by path, by file name, or that without ending."""
+    paths = [PurePosixPath(name) for name in names]
+    return {name for path in paths for name in (str(path), path.name, path.stem)}
+
+
+def _unused(label_of: Mapping[str, str], keys: Sequence[str | None]) -> list[str]:
+    """Return the names that are no image's, but for a header."""
     used = set(keys)
     unused = [name for name in label_of if name not in used]
-    if unused and label_of[unused[0]].lower() in _HEADERS:
-        unused = unused[1:]
+    return unused[1:] if unused and label_of[unused[0]].lower() in LABEL_HEADERS else unused
+
+
+def _told(unused: Sequence[str], source: str) -> tuple[str, ...]:
+    """Return a line on the rows that name no image."""
     if not unused:
         return ()
     more = ", ..." if len(unused) > _NAMED else ""
@@ -69,22 +95,11 @@ def _unused(
     return (f"{rows} name no image: {', '.join(unused[:_NAMED])}{more}",)
 
 
-def _rows(body: bytes, source: str) -> list[list[str]]:
-    try:
-        text = body.decode("utf-16" if body.startswith(_UTF_16) else "utf-8-sig")
-        first = text.lstrip().partition("\n")[0]
-        delimiter = next((sign for sign in ",\t;" if sign in first), ",")
-        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{source} is no CSV of name,label in UTF-8: {error}") from error
-    return [row for row in rows if row]
-
-
 def _values_alone(values: Sequence[str], num_images: int, source: str) -> Sequence[str]:
     """Return the labels of a file that has nothing else, without its header."""
     if len(values) == num_images + 1:
         others_are_numbers = all(value.isdigit() for value in values[1:])
-        if values[0].lower() in _HEADERS or (others_are_numbers and not values[0].isdigit()):
+        if values[0].lower() in LABEL_HEADERS or (others_are_numbers and not values[0].isdigit()):
             return values[1:]
     if len(values) != num_images:
         raise DatasetError(
@@ -93,12 +108,16 @@ def _values_alone(values: Sequence[str], num_images: int, source: str) -> Sequen
     return values
 
 
-def _labels_by_name(rows: Sequence[Sequence[str]], source: str) -> dict[str, str]:
+def _labels_by_name(
+    rows: Sequence[Sequence[str]], names: Sequence[str], source: str
+) -> dict[str, str]:
+    has_backslashes = any("\\" in name for name in names)
     label_of: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
-        if len(row) < 2:
-            raise DatasetError(f"{source}, row {number}: expected name,label")
-        name, label = row[0].strip().removeprefix("./"), row[1].strip()
+        name, label = row[0].strip(), row[1].strip()
+        if not has_backslashes:  # as Windows writes paths
+            name = name.replace("\\", "/")
+        name = name.removeprefix("./")
         if label_of.setdefault(name, label) != label:
             raise DatasetError(
                 f"{source}, row {number}: {name} has the class {label}, and {label_of[name]} above"

@@ -16,6 +16,7 @@ from orchestrator.artifacts.datasets.entries import (
     entry_name,
     read_entry,
 )
+from orchestrator.artifacts.datasets.label_values import check_all_named, named_or_numbered
 from orchestrator.artifacts.datasets.labels import (
     ClassLabels,
     labels_from_names,
@@ -27,7 +28,6 @@ from orchestrator.errors import DatasetError
 
 LabelFinder = Callable[[], ClassLabels | None]  # None: there could be labels, and there are none
 _LIST = "dataset.json"
-_NAMED = 3
 
 
 def labels_beside(listing: Listing) -> dict[str, LabelFinder]:
@@ -70,14 +70,6 @@ def labels_from_folders(names: Sequence[str], source: str) -> ClassLabels:
     return labels_from_names(classes)
 
 
-def check_all_named(names: Sequence[str], classes: Sequence[str], what: str) -> None:
-    """Raise DatasetError where an image has no class."""
-    missing = [name for name, label in zip(names, classes, strict=True) if label == ""]
-    if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        raise DatasetError(f"{what} gives no class to {', '.join(missing[:_NAMED])}{more}")
-
-
 def _from_list(
     names: Sequence[str], folder: PurePosixPath, body: bytes, source: str
 ) -> ClassLabels | None:
@@ -112,17 +104,6 @@ def _keys(name: str) -> Iterator[str]:
 
 def _text(place: Place, entry: Entry) -> str:
     return read_entry(place, entry).decode("utf-8", "replace").strip()
-
-
-def named_or_numbered(
-    values: Sequence[str | None], names: Sequence[str], source: str
-) -> ClassLabels:
-    """Take labels as numbers where all are numbers, else as names. Raises: DatasetError."""
-    if all(value is None or value.lstrip("-").isdigit() for value in values):
-        return _numbered([None if v is None else int(v) for v in values], names, source)
-    classes = [value or "" for value in values]
-    check_all_named(names, classes, source)
-    return labels_from_names(classes)
 
 
 def _numbered(values: Sequence[Any], names: Sequence[str], source: str) -> ClassLabels:

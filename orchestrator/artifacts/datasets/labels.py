@@ -29,7 +29,12 @@ from numpy.typing import NDArray
 
 from orchestrator.artifacts.datasets.refs import FORMAT_VERSION, DatasetRef, manifest_key
 from orchestrator.counts import counted
-from orchestrator.errors import ConditionFailedError, DatasetError, ObjectNotFoundError
+from orchestrator.errors import (
+    ConditionFailedError,
+    DatasetError,
+    ObjectNotFoundError,
+    one_line,
+)
 from orchestrator.store.keys import dataset_folder
 from orchestrator.store.objects import ObjectStore
 
@@ -69,8 +74,9 @@ def labels_from_names(names: Sequence[str]) -> ClassLabels:
     """Number the classes in the order of their names' bytes, which need not be UTF-8."""
     classes = sorted(set(names), key=os.fsencode)
     number_of = {name: number for number, name in enumerate(classes)}
-    shown = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in classes)
-    return ClassLabels(np.array([number_of[name] for name in names], np.int64), tuple(shown))
+    texts = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in classes)
+    shown = tuple(map(one_line, texts))
+    return ClassLabels(np.array([number_of[name] for name in names], np.int64), shown)
 
 
 def labels_from_numbers(numbers: NDArray[np.generic], source: str) -> ClassLabels:
@@ -83,14 +89,20 @@ def labels_from_numbers(numbers: NDArray[np.generic], source: str) -> ClassLabel
     Raises:
         DatasetError: They are no class numbers.
     """
-    if numbers.dtype.kind == "b" or (
-        numbers.dtype.kind == "f" and np.isfinite(numbers).all() and not (numbers % 1).any()
-    ):
+    if numbers.dtype.kind == "f":
+        are_whole = np.isfinite(numbers) & (np.floor(numbers) == numbers)
+        if not are_whole.all():
+            first = int(np.argmin(are_whole))
+            raise DatasetError(
+                f"{source} holds labels that are no whole numbers: {numbers[first]} for image "
+                f"{first}"
+            )
+    if numbers.dtype.kind in "bf":
         numbers = numbers.astype(np.int64)
     if not np.issubdtype(numbers.dtype, np.integer) or numbers.ndim != 1:
         raise DatasetError(
             f"{source} holds labels as {numbers.dtype} {numbers.shape}; "
-            "save one whole number from 0 for each image"
+            "save one whole number from 0, or one name, for each image"
         )
     values = numbers.astype(np.int64)
     if values.size and (values.min() < 0 or values.max() >= max(len(values), 1 << 16)):

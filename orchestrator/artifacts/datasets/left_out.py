@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from orchestrator.counts import counted
+from orchestrator.errors import one_line
 
 HIDDEN = "hidden"
 MACOSX = "__MACOSX"
@@ -15,6 +16,9 @@ DANGLING = "dangling link"
 LOOP = "link in a loop"
 NO_FILE = "no plain file"
 UNREADABLE = "unreadable folder"
+EMPTY = "empty folder"
+ARRAY = "array"
+COLUMN = "column"
 _NAMED = 2  # of what is left out for a reason, so many are named
 _BY_SUFFIX = frozenset({NO_IMAGE})
 
@@ -44,10 +48,19 @@ class Survey:
 
     def leave_out(self, reason: str, name: str) -> None:
         """Count something that is not taken."""
-        self._counts[reason, PurePosixPath(name).suffix.lower() or "no suffix"] += 1
+        suffix = one_line(PurePosixPath(name).suffix.lower())
+        self._counts[reason, suffix or "no suffix"] += 1
         named = self._names.setdefault(reason, [])
         if len(named) < _NAMED:
-            named.append(name)
+            named.append(one_line(name))
+
+    def take_back(self, reason: str, name: str) -> None:
+        """Count something as taken after all that was left out."""
+        suffix = one_line(PurePosixPath(name).suffix.lower()) or "no suffix"
+        self._counts -= Counter({(reason, suffix): 1})
+        named = self._names.get(reason, [])
+        if one_line(name) in named:
+            named.remove(one_line(name))
 
     def note_parts(self, names: Iterable[str]) -> None:
         """Note that a source has parts as train and test, by its files' folders or beginnings."""

@@ -4,16 +4,10 @@ What a viewer shows is what comes out: the orientation of EXIF is applied, colou
 than sRGB are converted to it, 16 bits stay 16 bits. What cannot be read so is refused by name.
 """
 
-import functools
-import hashlib
 import io
-import logging
 import struct
-import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,7 +16,6 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageCms,
     ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
@@ -31,6 +24,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from orchestrator.artifacts.datasets.colours import from_cmyk, in_srgb
+from orchestrator.artifacts.datasets.kinds import kind_of
 from orchestrator.artifacts.datasets.wide_pictures import decode_wide_png, decode_wide_tiff
 from orchestrator.artifacts.images import check_png_chunks
 from orchestrator.errors import DatasetError
@@ -38,7 +33,7 @@ from orchestrator.errors import DatasetError
 MAX_PIXELS = 1 << 24
 MAX_PIXELS_SCALED = 1 << 27
 ANIMATION = "only the first frame of an animation"
-PROFILE = "unusable colour profile taken for sRGB"
+NO_EXIF = "unusable EXIF passed over"
 WIDE_PROFILE = "colour profile of more than 8 bits a value taken for sRGB"
 # Named by their modules, so that they are registered.
 FORMATS = (
@@ -51,11 +46,12 @@ FORMATS = (
 )
 _NAMES = "PNG, JPEG, WebP, BMP, TIFF or GIF"
 HEAD_BYTES = 32
+_LOOKED_AT = 1024
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLAIN = {"L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "La": "LA", "RGBa": "RGBA"}
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1  # of a TIFF's tags
-_NEARLY_EQUAL = 2  # of 255: a profile that moves no colour further than this is that of sRGB
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 258, 262, 277, 339  # of a TIFF's tags
+_UNSIGNED = 1
 # What Pillow's decoders raise on damaged files, fuzzed ones among them.
 _DAMAGE = (
     ArithmeticError,
@@ -85,20 +81,6 @@ def is_picture(head: bytes) -> bool:
 def is_tiff(head: bytes) -> bool:
     """Tell by the first bytes whether a file is a TIFF, which may hold many pictures."""
     return head.startswith(_TIFF)
-
-
-@contextmanager
-def quiet_decoders() -> Iterator[None]:
-    """Keep Pillow's own words off the terminal while pictures are decoded, in any thread."""
-    pillow = logging.getLogger("PIL")
-    level = pillow.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pillow.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            pillow.setLevel(level)
 
 
 def decode_picture(
@@ -131,7 +113,9 @@ def decode_picture(
     except UnidentifiedImageError as error:
         if data.startswith(_TIFF):  # floats in several channels, and other things of science
             return decode_wide_tiff(data, name)
-        raise DatasetError(f"{name} is not a readable {_NAMES}") from error
+        kind = kind_of(data[:_LOOKED_AT])
+        told = f": it is {kind}" if kind else ""
+        raise DatasetError(f"{name} is not a readable {_NAMES}{told}") from error
     except (*_DAMAGE, MemoryError) as error:
         raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
 
@@ -181,22 +165,29 @@ def _is_wide(image: Image.Image) -> bool:
         value if isinstance(value, tuple) else (value,)
         for value in (tags.get(_BITS_PER_SAMPLE, 1), tags.get(_SAMPLE_FORMAT, _UNSIGNED))
     )
-    return max(bits) > 8 or set(forms) != {_UNSIGNED}
+    if max(bits) > 8 or set(forms) != {_UNSIGNED}:
+        return True
+    # Channels that nobody says the meaning of: Pillow drops those that it does not know.
+    is_grey_or_rgb = tags.get(_PHOTOMETRIC) in (0, 1, 2)
+    return is_grey_or_rgb and tags.get(_SAMPLES, 1) != len(image.getbands())
 
 
 def _plain(image: Image.Image, name: str, notes: Counter[str]) -> Image.Image | NDArray[Any]:
     profile = image.info.get("icc_profile")
     image.load()
-    turned = ImageOps.exif_transpose(image)
+    turned = _upright(image, notes)
     if turned.mode.startswith("I;16"):
-        return np.asarray(turned).astype(np.uint16)[..., np.newaxis]
-    if turned.mode in ("P", "PA"):
+        return _sixteen_bits(turned)
+    clear = turned.info.get("transparency")
+    if clear is not None and turned.mode in ("1", "L", "RGB"):
+        plain = turned.convert("RGBA" if turned.mode == "RGB" else "LA")
+    elif turned.mode in ("P", "PA"):
         has_alpha = turned.mode == "PA" or "transparency" in turned.info
         plain = turned.convert("RGBA" if has_alpha else "RGB")
     elif turned.mode == "YCbCr":
         plain = turned.convert("RGB")
     elif turned.mode == "CMYK":
-        return _from_cmyk(turned, profile, name)
+        return from_cmyk(turned, profile, name)
     elif turned.mode in _PLAIN:
         plain = (
             turned if turned.mode == _PLAIN[turned.mode] else turned.convert(_PLAIN[turned.mode])
@@ -206,12 +197,33 @@ def _plain(image: Image.Image, name: str, notes: Counter[str]) -> Image.Image | 
             f"{name} has the pixel format {turned.mode}; "
             "convert it to 8-bit grey, grey with alpha, RGB or RGBA first"
         )
-    return _in_srgb(plain, profile, notes) if profile else plain
+    return in_srgb(plain, profile, notes) if profile else plain
+
+
+def _upright(image: Image.Image, notes: Counter[str]) -> Image.Image:
+    """Return an image as its EXIF says it is held; viewers pass over EXIF that is damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DAMAGE:
+        notes[NO_EXIF] += 1
+        return image
+
+
+def _sixteen_bits(image: Image.Image) -> NDArray[Any]:
+    """Return (H, W, 1) uint16 of a grey image, or (H, W, 2) where one level of it is clear."""
+    grey = np.asarray(image).astype(np.uint16)
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return grey[..., np.newaxis]
+    return np.dstack([grey, np.where(grey == clear, 0, 65535).astype(np.uint16)])
 
 
 def _turned(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
     """Apply the orientation that a picture's EXIF tells to pixels that another library read."""
-    orientation = image.getexif().get(0x0112, 1)
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except _DAMAGE:
+        return pixels
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -219,72 +231,3 @@ def _turned(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _from_cmyk(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    if not profile:
-        raise DatasetError(
-            f"{name} is CMYK without a colour profile, so nobody can say what its colours are; "
-            "convert it to RGB first"
-        )
-    try:
-        converted = ImageCms.profileToProfile(
-            image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-    except (ImageCms.PyCMSError, OSError) as error:
-        raise DatasetError(
-            f"{name} is CMYK with a colour profile that cannot be used; convert it to RGB first"
-        ) from error
-    if converted is None:
-        raise DatasetError(f"{name} is CMYK and cannot be converted; convert it to RGB first")
-    return converted
-
-
-def _in_srgb(image: Image.Image, profile: bytes, notes: Counter[str]) -> Image.Image:
-    """Return an 8-bit image with its colours in sRGB; alpha stays as it is."""
-    space = "L" if image.mode in ("L", "LA") else "RGB"
-    key = hashlib.sha256(profile).digest()
-    try:
-        transform = _transform(key, profile, space)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        notes[PROFILE] += 1
-        return image
-    if transform is None:
-        return image
-    colours = image.convert(space) if image.mode != space else image
-    moved = ImageCms.applyTransform(colours, transform)
-    if moved is None:
-        return image
-    if space == "L":
-        moved = moved.getchannel(0)
-    if image.mode in ("LA", "RGBA"):
-        moved.putalpha(image.getchannel("A"))
-    return moved
-
-
-@functools.lru_cache(maxsize=64)
-def _transform(_key: bytes, profile: bytes, space: str) -> "ImageCms.ImageCmsTransform | None":
-    """Return what brings a profile's colours to sRGB; None for a profile that is that of sRGB."""
-    transform = ImageCms.buildTransform(
-        ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-        ImageCms.createProfile("sRGB"),
-        space,
-        "RGB",
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
-    probe = _probe(space)
-    moved = ImageCms.applyTransform(probe, transform)
-    if moved is None:
-        return transform
-    before = np.asarray(probe.convert("RGB")).astype(int)
-    is_srgb = int(np.abs(np.asarray(moved).astype(int) - before).max()) <= _NEARLY_EQUAL
-    return None if is_srgb else transform
-
-
-def _probe(space: str) -> Image.Image:
-    """Return an image with colours from all over the space."""
-    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
-    if space == "L":
-        return Image.fromarray(levels[np.newaxis])
-    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
-    return Image.fromarray(np.ascontiguousarray(cube))

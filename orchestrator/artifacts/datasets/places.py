@@ -3,8 +3,10 @@
 Both are read by range, so an archive in a bucket is read where it lies and never copied whole.
 """
 
+import errno
 import io
 import os
+import stat
 from collections import OrderedDict
 from pathlib import Path
 from typing import IO, Protocol, cast
@@ -48,26 +50,38 @@ class LocalPlace:
 
     def read(self, path: str, first_byte: int = 0, size_bytes: int = WHOLE) -> bytes:
         """Return a range of a file. Raises: DatasetError."""
-        try:
-            with (self.root / path).open("rb") as file:
+        with self._opened(path) as file:
+            try:
                 file.seek(first_byte)
                 return file.read(size_bytes)
-        except OSError as error:
-            raise self._unreadable(path, error) from error
+            except OSError as error:
+                raise self._unreadable(path, error) from error
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading at any place in it. Raises: DatasetError."""
-        try:
-            return (self.root / path).open("rb", buffering=_BUFFER_BYTES)
-        except OSError as error:
-            raise self._unreadable(path, error) from error
+        return self._opened(path, _BUFFER_BYTES)
 
     def full_name(self, path: str) -> str:
         """Return what messages call a file."""
         return os.path.join(self.name, path)  # noqa: PTH118 - for people, not for the disk
 
+    def _opened(self, path: str, buffer_bytes: int = -1) -> IO[bytes]:
+        try:
+            return open(self.root / path, "rb", buffering=buffer_bytes, opener=_no_pipe)
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+
     def _unreadable(self, path: str, error: OSError) -> DatasetError:
         return DatasetError(f"{self.full_name(path)} cannot be read: {error.strerror or error}")
+
+
+def _no_pipe(path: str, flags: int) -> int:
+    """Open a file without waiting for whoever writes to it: a pipe would be waited for for ever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ESPIPE, "it is a pipe, which can be read once alone")
+    return descriptor
 
 
 class StorePlace:

@@ -15,6 +15,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import reduce
 from operator import add
 from typing import Any
@@ -26,8 +27,8 @@ from orchestrator.artifacts.datasets.arrays import Block
 from orchestrator.artifacts.datasets.chunks import CHUNK_BYTES, Chunk, encode_chunk, read_chunk
 from orchestrator.artifacts.datasets.cutting import Plan, UnitCommit
 from orchestrator.artifacts.datasets.decoding import Damage, decoded, list_damage
+from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.reading import Reading
-from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.artifacts.datasets.statistics import Statistics
 from orchestrator.counts import counted
 from orchestrator.errors import ConditionFailedError, DatasetError, ObjectNotFoundError
@@ -73,6 +74,7 @@ class Preparation:
         self.reading = reading
         self.store = store
         self.paths = PreparationPaths(preparation_name(source, reading))
+        self.own_chunks: set[str] = set()  # keys that this process has written
         self._num_threads = num_threads
         self.on_read: Callable[[int], None] = _unseen  # told how far in the source a unit is read
         self.plan = plan or self._planned(num_units)
@@ -82,11 +84,17 @@ class Preparation:
             return Plan.from_json(self.store.get(self.paths.plan).body)
         except ObjectNotFoundError:
             plan = _plan(self.source, self.reading, num_units)
-        try:
-            self.store.put(self.paths.plan, plan.to_json(), if_absent=True)
-        except ConditionFailedError:
-            return Plan.from_json(self.store.get(self.paths.plan).body)
-        return plan
+        return Plan.from_json(self._put_or_read(self.paths.plan, plan.to_json()))
+
+    def _put_or_read(self, key: str, body: bytes) -> bytes:
+        """Put an object if it is absent, and return what stands there."""
+        while True:
+            try:
+                self.store.put(key, body, if_absent=True)
+                return body
+            except ConditionFailedError:
+                with suppress(ObjectNotFoundError):  # another process was done, and forgot it all
+                    return self.store.get(key).body
 
     def committed(self) -> set[int]:
         """Return the units that are done."""
@@ -214,15 +222,16 @@ class Preparation:
     def _put(self, name: str, images: Images) -> Chunk:
         body = encode_chunk(images)
         key = f"{self.paths.chunks}{name}-{uuid.uuid4().hex[:12]}.npy"
+        self.own_chunks.add(key)
         self.store.put(key, body)
         return Chunk(key, len(images), len(body), hashlib.sha256(body).hexdigest())
 
     def _commit(self, key: str, own: UnitCommit) -> UnitCommit:
-        try:
-            self.store.put(key, own.to_json(), if_absent=True)
+        body = own.to_json()
+        found = self._put_or_read(key, body)
+        if found == body:
             return own
-        except ConditionFailedError:
-            standing = UnitCommit.from_json(self.store.get(key).body)
+        standing = UnitCommit.from_json(found)
         if own.chunk is not None and (
             standing.chunk is None or standing.chunk.key != own.chunk.key
         ):

@@ -10,6 +10,8 @@ from orchestrator.specs.sections import LabelFile, SourceSpec
 
 Fit = Literal["crop", "pad", "stretch"]
 Channels = Literal["auto", "grey", "rgb", "rgba"]
+# Raised where the same file gives other pixels than before: what was prepared is read again.
+_DECODING = "2"
 _DECODERS = ("pillow", "numpy", "tifffile", "imagecodecs", "pyarrow", "zstandard")
 
 
@@ -68,7 +70,7 @@ def label_mode(dataset: SourceSpec) -> str:
 
 def decoder_versions() -> dict[str, str]:
     """Return the versions of the libraries that turn files into pixels."""
-    found = {}
+    found = {"ddpmctl-decoding": _DECODING}
     for name in _DECODERS:
         try:
             found[name] = version(name)

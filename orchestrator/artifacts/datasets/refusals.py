@@ -4,6 +4,7 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from orchestrator.artifacts.datasets.entries import Listing
+from orchestrator.artifacts.datasets.kinds import kind_of
 from orchestrator.errors import DatasetError
 
 _PICKLE = "is a Python pickle, which can run code when it is read; save its images by np.savez"
@@ -47,6 +48,14 @@ _KINDS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
 
 def refuse_kind(head: bytes, name: str) -> None:
     """Raise DatasetError for a file that is known by its first bytes and is no source."""
+    refuse_source(head, name)
+    kind = kind_of(head)
+    if kind is not None:
+        raise DatasetError(f"{name} is {kind}")
+
+
+def refuse_source(head: bytes, name: str) -> None:
+    """Raise DatasetError for a file of data that is known by its first bytes and is not read."""
     for magic, told in _HEADS.items():
         if head.startswith(magic):
             raise DatasetError(f"{name} {told}")
@@ -60,7 +69,7 @@ def refuse_listing(listing: Listing, name: str) -> NoReturn:
         entry = listing.others[other]
         size = _HEAD_BYTES if entry.size_bytes < 0 else min(_HEAD_BYTES, entry.size_bytes)
         head = listing.place.read(entry.path, entry.first_byte, size) if size else b""
-        refuse_kind(head, listing.place.full_name(other))
+        refuse_source(head, listing.place.full_name(other))
     for other in sorted(listing.others):
         suffix = PurePosixPath(other).suffix.lower()
         if suffix in _SUFFIXES:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from orchestrator.artifacts.datasets.entries import Entry
 from orchestrator.artifacts.datasets.left_out import Survey
+from orchestrator.artifacts.datasets.opened import Source, encoded_pictures
 from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace
-from orchestrator.artifacts.datasets.sources import Source, encoded_pictures
 from orchestrator.errors import ObjectNotFoundError
 from orchestrator.store.keys import PreparationPaths
 from orchestrator.store.objects import ObjectStore

@@ -1,52 +1,47 @@
 """Opens data sets wherever they are: a known name, a path, or an s3:// URI; told by content."""
 
-import hashlib
-import json
-import re
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
 from orchestrator.artifacts.datasets.archives import (
     PACKED,
-    TarPlace,
+    TAR_SUFFIXES,
+    check_one_picture_each,
     damage_translated,
     list_shards,
     list_tar,
-    list_zip,
-    unpack_to,
     unpacked,
+    unpacked_place,
+)
+from orchestrator.artifacts.datasets.array_sources import (
+    ARRAY_SUFFIXES,
+    open_array_file,
+    open_array_folder,
+    open_zip,
 )
 from orchestrator.artifacts.datasets.arrays import (
     EMPTY_ZIP_MAGIC,
     ZIP_MAGIC,
-    ArrayFile,
     Block,
-    choose_images,
-    choose_labels,
     is_array,
-    npz_arrays,
-    read_vector,
 )
 from orchestrator.artifacts.datasets.entries import (
     Collector,
     Entry,
     Listing,
-    entry_name,
     list_folder,
     list_prefix,
-    read_entry,
 )
-from orchestrator.artifacts.datasets.label_sources import LabelFinder, labels_beside
+from orchestrator.artifacts.datasets.label_sources import LabelFinder
 from orchestrator.artifacts.datasets.labels import labels_from_numbers
-from orchestrator.artifacts.datasets.left_out import Survey
+from orchestrator.artifacts.datasets.left_out import COLUMN, NO_IMAGE, Survey
+from orchestrator.artifacts.datasets.opened import Source, hash_of, pictures_of
 from orchestrator.artifacts.datasets.pictures import is_picture, is_tiff
 from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace
 from orchestrator.artifacts.datasets.refs import DIGITS
-from orchestrator.artifacts.datasets.refusals import refuse_kind, refuse_listing
+from orchestrator.artifacts.datasets.refusals import refuse_kind, refuse_listing, refuse_source
 from orchestrator.artifacts.datasets.tables import PARQUET_MAGIC, ParquetImages
 from orchestrator.artifacts.datasets.wide_pictures import count_tiff_pages, tiff_pages
 from orchestrator.errors import DatasetError
@@ -55,36 +50,6 @@ from orchestrator.store.objects import ObjectStore
 _DIGITS_FILE = Path(__file__).parent / "data/digits.csv.gz"  # the NOTICE is beside it
 _HEAD_BYTES = 512
 _TAR_MAGIC_AT = 257
-_IDX_IMAGES = re.compile(r"images([-.])idx\d")
-
-Encoded = Iterator[tuple[str, Callable[[], bytes]]]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A source that is open: any part of it can be read, in any order, as often as wanted.
-
-    Attributes:
-        name: What messages call it.
-        num_images: All of them, damaged ones among them.
-        survey: What was left out.
-        encoded: Yields (name, what returns the bytes) of encoded pictures from one to another.
-        blocks: Yields the images of an array from one to another. One of the two is there.
-        labels: What finds labels, by kind, the surest first.
-        names: Paths of the pictures within the source; None where they have no names.
-        listing: Where the pictures lie; None where they are no files of their own.
-        stamp: Changes when the source does.
-    """
-
-    name: str
-    num_images: int
-    survey: Survey
-    encoded: Callable[[int, int], Encoded] | None = None
-    blocks: Callable[[int, int], Iterator[Block]] | None = None
-    labels: dict[str, LabelFinder] = field(default_factory=dict)
-    names: Sequence[str] | None = None
-    listing: Listing | None = None
-    stamp: str = ""
 
 
 def open_source(source: str, scratch: Path, open_bucket: Callable[[str], ObjectStore]) -> Source:
@@ -103,9 +68,10 @@ def open_source(source: str, scratch: Path, open_bucket: Callable[[str], ObjectS
     if not source.startswith("s3://"):
         path = Path(source)
         if path.is_dir():
-            return _open_listing(list_folder(path))
+            return _open_listing(list_folder(path), scratch)
         if not path.is_file():
-            raise DatasetError(f"data set {source}: there is no such file or folder")
+            told = "it is no plain file" if path.exists() else "there is no such file or folder"
+            raise DatasetError(f"data set {source}: {told}")
         status = path.stat()
         place, stamp = LocalPlace(path.parent), f"{status.st_size} {status.st_mtime_ns}"
         return _open_file(place, path.name, stamp, scratch)
@@ -117,56 +83,46 @@ def open_source(source: str, scratch: Path, open_bucket: Callable[[str], ObjectS
         info = next((i for i in bucket.list_objects(name) if i.key == name), None)
         if info is not None:
             return _open_file(StorePlace(bucket), name, info.etag, scratch)
-    return _open_listing(list_prefix(StorePlace(open_bucket(source))))
+    return _open_listing(list_prefix(StorePlace(open_bucket(source))), scratch)
 
 
-def _open_listing(listing: Listing) -> Source:
-    """Open a folder or a prefix: its pictures, else its tars, else its Parquet files."""
-    if not listing.pictures:
-        tars = [e for n, e in sorted(listing.others.items()) if n.lower().endswith(".tar")]
-        tables = [e for n, e in sorted(listing.others.items()) if n.lower().endswith(".parquet")]
-        if tars:
-            shards = list_shards(listing.place, tars, Listing(listing.place, [], {}, Survey()))
-            return _pictures(shards, listing.place.name)
-        if tables:
-            stamp = _hash(entry.stamp for entry in tables)
-            source = _table(ParquetImages(listing.place, [e.path for e in tables]), stamp)
-            source.survey.note_parts(entry.name for entry in tables)
-            return source
-        refuse_listing(listing, listing.place.name)
-    return _pictures(listing, listing.place.name)
+def _open_listing(listing: Listing, scratch: Path) -> Source:
+    """Open a folder or a prefix: its pictures, else its tars, Parquet files or arrays."""
+    if listing.pictures:
+        return pictures_of(listing, listing.place.name)
+    files = [entry for _, entry in sorted(listing.others.items())]
+    for suffixes, open_files in (
+        (TAR_SUFFIXES, _open_shards),
+        ((".parquet",), _open_tables),
+        (ARRAY_SUFFIXES, _open_arrays),
+    ):
+        found = [entry for entry in files if entry.name.lower().endswith(suffixes)]
+        if found:
+            for entry in found:
+                listing.survey.take_back(NO_IMAGE, entry.name)
+            return open_files(listing, found, scratch)
+    return refuse_listing(listing, listing.place.name)
 
 
-def _pictures(listing: Listing, name: str) -> Source:
-    if not listing.pictures:
-        refuse_listing(listing, name)
-    listing.survey.note_parts(entry.name for entry in listing.pictures)
-    return Source(
-        name,
-        len(listing.pictures),
-        listing.survey,
-        encoded=lambda start, stop: encoded_pictures(listing.place, listing.pictures[start:stop]),
-        labels=labels_beside(listing),
-        names=[entry.name for entry in listing.pictures],
-        listing=listing,
-        stamp=_hash(entry.to_json() for entry in listing.pictures),
-    )
+def _open_shards(listing: Listing, tars: list[Entry], scratch: Path) -> Source:
+    place = unpacked_place(listing.place, tars, scratch)
+    shards = list_shards(place, tars, listing.survey)
+    check_one_picture_each(shards, listing.place.name)
+    return pictures_of(shards, listing.place.name)
 
 
-def encoded_pictures(place: Place, entries: Iterable[Entry]) -> Encoded:
-    """Yield (name, what returns the bytes) of pictures."""
-    for entry in entries:
-        yield entry_name(place, entry), lambda entry=entry: read_entry(place, entry)  # type: ignore[misc]
+def _open_tables(listing: Listing, tables: list[Entry], scratch: Path) -> Source:
+    del scratch
+    stamp = hash_of(entry.stamp for entry in tables)
+    table = ParquetImages(listing.place, [entry.path for entry in tables])
+    source = _table(table, stamp, listing.survey)
+    source.survey.note_parts(entry.name for entry in tables)
+    return source
 
 
-def _hash(values: Iterable[object]) -> str:
-    """Return the hash of a list as JSON, without holding either."""
-    digest, before = hashlib.sha256(b"["), ""
-    for value in values:
-        digest.update(f"{before}{json.dumps(value)}".encode())
-        before = ", "
-    digest.update(b"]")
-    return digest.hexdigest()
+def _open_arrays(listing: Listing, arrays: list[Entry], scratch: Path) -> Source:
+    del scratch
+    return open_array_folder(listing, arrays)
 
 
 def _open_file(place: Place, path: str, stamp: str, scratch: Path) -> Source:
@@ -175,30 +131,39 @@ def _open_file(place: Place, path: str, stamp: str, scratch: Path) -> Source:
     if head.startswith(PACKED):
         return _open_packed(place, path, stamp, scratch)
     if is_array(head):
-        return _array(place, path, stamp)
+        return open_array_file(place, path, stamp)
     if head.startswith((ZIP_MAGIC, EMPTY_ZIP_MAGIC)):
-        return _open_zip(place, path, stamp)
+        return open_zip(place, path, stamp)
     if head.startswith(PARQUET_MAGIC):
-        return _table(ParquetImages(place, [path]), stamp)
+        return _table(ParquetImages(place, [path]), stamp, Survey())
     if is_picture(head):
         return _open_picture(place, path, stamp, is_tiff(head))
-    refuse_kind(head, name)
+    refuse_source(head, name)
     found = Collector(place)
     if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] != b"ustar":
-        _check_old_tar(place, path)
+        _check_old_tar(place, path, head)
     list_tar(found, place, path, stamp)
-    return _pictures(found.listing(), name)
+    return _samples(found.listing(), name)
 
 
-def _check_old_tar(place: Place, path: str) -> None:
+def _samples(listing: Listing, name: str) -> Source:
+    """Open the pictures of a tar. Raises: DatasetError, there are several of a sample."""
+    check_one_picture_each(listing, name)
+    return pictures_of(listing, name)
+
+
+def _check_old_tar(place: Place, path: str, head: bytes) -> None:
     """Raise DatasetError unless a file without the mark of a tar is one of the old kind."""
     try:
         list_tar(Collector(place), place, path, "")
     except DatasetError as error:
+        refuse_kind(head, place.full_name(path))
         raise DatasetError(
             f"{place.full_name(path)} cannot be read: it is no picture, no array (.npy, .npz, "
             "IDX), no archive (tar, zip) and no Parquet file"
         ) from error
+    if not any(head):  # as an empty tar begins
+        refuse_kind(head, place.full_name(path))
 
 
 def _open_packed(place: Place, path: str, stamp: str, scratch: Path) -> Source:
@@ -206,17 +171,14 @@ def _open_packed(place: Place, path: str, stamp: str, scratch: Path) -> Source:
     with damage_translated(name), place.open(path) as file, unpacked(file, name) as plain:
         head = plain.read(_HEAD_BYTES)
     if is_array(head):
-        return _array(place, path, stamp)
+        return open_array_file(place, path, stamp)
     refuse_kind(head, name)
     if is_picture(head) or head.startswith((ZIP_MAGIC, PARQUET_MAGIC)):
         raise DatasetError(f"{name} is one packed file, no tar; unpack it first")
-    copy = scratch / "unpacked.tar"
-    with place.open(path) as file:
-        unpack_to(file, copy, name)
-    unpacked_place = TarPlace(copy, name)
-    found = Collector(unpacked_place)
-    list_tar(found, unpacked_place, copy.name, stamp)
-    return _pictures(found.listing(), name)
+    copy = unpacked_place(place, [Entry(path, path, stamp=stamp)], scratch)
+    found = Collector(copy)
+    list_tar(found, copy, path, stamp)
+    return _samples(found.listing(), name)
 
 
 def _open_picture(place: Place, path: str, stamp: str, is_stack: bool) -> Source:
@@ -227,7 +189,7 @@ def _open_picture(place: Place, path: str, stamp: str, is_stack: bool) -> Source
         if num_pages > 1:
             return _stack(place, path, num_pages, stamp)
     listing = Listing(place, [Entry(path, path, stamp=stamp)], {}, Survey())
-    return _pictures(listing, name)
+    return pictures_of(listing, name)
 
 
 def _stack(place: Place, path: str, num_pages: int, stamp: str) -> Source:
@@ -241,59 +203,12 @@ def _stack(place: Place, path: str, num_pages: int, stamp: str) -> Source:
     return Source(place.full_name(path), num_pages, Survey(), blocks=blocks, stamp=stamp)
 
 
-def _open_zip(place: Place, path: str, stamp: str) -> Source:
-    name = place.full_name(path)
-    with damage_translated(name), place.open(path) as file, zipfile.ZipFile(file) as archive:
-        arrays = npz_arrays(archive, name)
-    if not arrays:
-        found = Collector(place)
-        list_zip(found, place, path, stamp)
-        return _pictures(found.listing(), name)
-    member = choose_images(arrays, name)
-    source = _array(place, path, stamp, member)
-    labels = choose_labels(arrays, member)
-    for array in arrays:
-        if array not in (member, labels):
-            source.survey.leave_out("array", array)
-    if labels is not None:
-        source.labels["array"] = lambda: labels_from_numbers(
-            read_vector(place, path, labels), f"{name}: {labels}"
-        )
-    return source
-
-
-def _array(place: Place, path: str, stamp: str, member: str | None = None) -> Source:
-    file = ArrayFile(place, path, member)
-    labels: dict[str, LabelFinder] = {}
-    beside = _idx_labels(place, path)
-    if beside is not None:
-        labels["array"] = lambda: labels_from_numbers(
-            read_vector(place, beside), place.full_name(beside)
-        )
-    return Source(
-        file.name, file.num_images, Survey(), blocks=file.blocks, labels=labels, stamp=stamp
-    )
-
-
-def _idx_labels(place: Place, path: str) -> str | None:
-    """Return the IDX file of labels beside one of images, packed or not; None where none is."""
-    name, changed = _IDX_IMAGES.subn(r"labels\1idx1", PurePosixPath(path).name)
-    others = (name, f"{name}.gz", name.removesuffix(".gz")) if changed else ()
-    beside = [str(PurePosixPath(path).with_name(other)) for other in others]
-    return next((other for other in beside if _is_there(place, other)), None)
-
-
-def _is_there(place: Place, path: str) -> bool:
-    try:
-        return bool(place.read(path, 0, 1))
-    except DatasetError:
-        return False
-
-
-def _table(table: ParquetImages, stamp: str) -> Source:
+def _table(table: ParquetImages, stamp: str, survey: Survey) -> Source:
+    for column in table.left_out:
+        survey.leave_out(COLUMN, column)
     labels: dict[str, LabelFinder] = {"column": table.labels} if table.has_labels else {}
     return Source(
-        table.name, table.num_images, Survey(), encoded=table.encoded, labels=labels, stamp=stamp
+        table.name, table.num_images, survey, encoded=table.encoded, labels=labels, stamp=stamp
     )
 
 

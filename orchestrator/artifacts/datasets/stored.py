@@ -6,8 +6,8 @@ from orchestrator.artifacts.datasets.arrays import Block
 from orchestrator.artifacts.datasets.chunks import Manifest, read_chunk, read_manifest
 from orchestrator.artifacts.datasets.labels import read_labels
 from orchestrator.artifacts.datasets.left_out import Survey
+from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.refs import DatasetRef
-from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.store.objects import ObjectStore
 
 

@@ -5,13 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from orchestrator.artifacts.datasets.labels import (
-    ClassLabels,
-    labels_from_names,
-    labels_from_numbers,
-)
+from orchestrator.artifacts.datasets.label_values import labels_from_values
+from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.artifacts.datasets.places import Place
 from orchestrator.errors import DatasetError
 
@@ -56,6 +51,12 @@ class ParquetImages:
             _check_columns(schema, [self._column, *found[:1]], self._schema, place.full_name(path))
 
     @property
+    def left_out(self) -> list[str]:
+        """Other columns with pictures."""
+        taken = (self._column, self._label_column)
+        return [name for name in _fitting(self._schema) if name not in taken]
+
+    @property
     def has_labels(self) -> bool:
         """Whether there is a column of labels."""
         return self._label_column is not None
@@ -97,13 +98,9 @@ class ParquetImages:
             with _opened(self._place, path) as table:
                 values += table.read(columns=[column]).column(0).to_pylist()
         source = f"{self.name}: column {column}"
-        if any(value is None for value in values):
-            raise DatasetError(f"{source} has no label in row {values.index(None)}")
-        if all(isinstance(value, str) for value in values):
-            return labels_from_names(values)
-        labels = labels_from_numbers(np.array(values), source)
+        labels = labels_from_values(values, source)
         names = _hub_names(self._schema, column)
-        if len(names) <= int(labels.values.max(initial=-1)):
+        if not all(name.isdigit() for name in labels.names) or len(names) < len(labels.names):
             return labels
         return ClassLabels(labels.values, names)
 
@@ -122,17 +119,21 @@ def _opened(place: Place, path: str) -> Iterator["pq.ParquetFile"]:
             raise DatasetError(f"{name} cannot be read as Parquet: {told}") from error
 
 
-def _image_column(schema: Any, name: str) -> str:
-    """Return the column of encoded images: binary, or a struct that has `bytes`."""
+def _fitting(schema: Any) -> list[str]:
+    """Return the columns that may hold encoded images."""
     import pyarrow as pa
 
-    fitting = [
+    return [
         field.name
         for field in schema
-        if pa.types.is_binary(field.type)
-        or pa.types.is_large_binary(field.type)
+        if _holds_bytes(field.type)
         or (pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
     ]
+
+
+def _image_column(schema: Any, name: str) -> str:
+    """Return the column of encoded images: binary, or a struct that has `bytes`."""
+    fitting = _fitting(schema)
     for wanted in _IMAGES:
         if wanted in fitting:
             return wanted
@@ -143,6 +144,21 @@ def _image_column(schema: Any, name: str) -> str:
             f"its columns: {found}"
         )
     return str(fitting[0])
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Tell whether a column holds strings of bytes, stored in whatever way."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    tests = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_fixed_size_binary,
+        pa.types.is_binary_view,
+    )
+    return any(test(kind) for test in tests)
 
 
 def _check_columns(schema: Any, columns: Sequence[str], first: Any, name: str) -> None:

@@ -360,7 +360,7 @@ def test_odd_file_of_a_folder_is_refused_by_name(
     ("name", "data", "message"),
     [
         ("labels-idx1-ubyte", b"\0\0\x08\x01\0\0\0\x01\x07", "labels have 1"),
-        ("empty.npy", b"", "cannot be read"),
+        ("empty.npy", b"", "is empty"),
         ("notes.txt", b"hello", "cannot be read"),
         ("v9.npy", b"\x93NUMPY\x09\0", "version"),
     ],

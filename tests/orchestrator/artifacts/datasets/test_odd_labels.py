@@ -72,6 +72,13 @@ def _tar(path: Path, members: Mapping[str, bytes]) -> None:
         "a.png;cat\nb.png;dog\n",
         "a.png\tcat\nb.png\tdog\n",
         " ./a.png , cat \n\n b , dog \n",
+        "a.png cat\nb.png dog\n",
+        "a.png,cat\rb.png,dog\r",
+        "label,filename\ncat,a.png\ndog,b.png\n",
+        ",name,label\n0,a.png,cat\n1,b.png,dog\n",
+        "filename,width,height,class\na.png,8,8,cat\nb.png,8,8,dog\n",
+        "a.png,cat,\nb.png,dog,\n",
+        ".\\a.png,cat\n.\\b.png,dog\n",
         "cat\ndog\n",
         "Label\ncat\ndog\n",
     ],
@@ -96,7 +103,12 @@ def test_csv_as_spreadsheets_write_it_gives_each_image_its_class(
         ("cat\ndog\nemu\n", "has 3 rows for 2 images"),
         ("", "has 0 rows for 2 images"),
         ("a.png,cat\n", "gives no class to b.png"),
-        ("id,name,label\n1,a.png,cat\n2,b.png,dog\n", "gives no class to a.png, b.png"),
+        ("id,name,label\n1,a.png,cat\n2,b.png,dog\n", "which one is the class is not clear"),
+        ("image,MEL,NV\na,1.0,0.0\nb,0.0,1.0\n", "which one is the class is not clear"),
+        ("a.png,cat\nb.png\n", "row 2: expected name,label"),
+        ("/data/a.png,cat\n/data/b.png,dog\n", "has /data/a.png, and they are called a.png"),
+        ('{"a.png": 1, "b.png": 2}', "is JSON"),
+        ("a.png,1\nb.png,nan\n", "gives no class to b.png"),
         ("a.png,-1\nb.png,0\n", "number the classes from 0"),
         ("a.png,99999999999\nb.png,0\n", "number the classes from 0"),
     ],
@@ -268,3 +280,53 @@ def test_rows_that_name_no_image_are_counted_and_named(tmp_path: Path) -> None:
         "2 classes: cat 1, dog 1",
         f"2 rows of {tmp_path / 'l.csv'} name no image: c.png, d",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (np.array(["cat", "dog", "cat", "cat", "dog", "cat"]), ("cat", "dog")),
+        (np.array([b"cat", b"dog", b"cat", b"cat", b"dog", b"cat"]), ("cat", "dog")),
+        (np.array([["cat"], ["dog"], ["cat"], ["cat"], ["dog"], ["cat"]]), ("cat", "dog")),
+        (np.eye(2, dtype=np.float32)[[0, 1, 0, 0, 1, 0]], ("0", "1")),
+        (np.eye(2, dtype=bool)[[0, 1, 0, 0, 1, 0]], ("0", "1")),
+        (np.array([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]), ("0", "1")),
+        (np.array(["0", "1.0", "0", "0", "1", "0"]), ("0", "1")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["npz", "file", "parquet"])
+def test_labels_of_an_array_are_names_numbers_or_one_column_a_class(
+    kind: str, values: np.ndarray, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """They are kept as a library wrote them: text, one-hot rows, floats."""
+    labels, source = "auto", tmp_path / "x.npz"
+    if kind == "npz":
+        np.savez(source, images=IMAGES, labels=values)
+    elif kind == "file":
+        np.savez(source, images=IMAGES)
+        np.save(tmp_path / "y.npy", values)
+        labels = f"file:{tmp_path / 'y.npy'}"
+    else:
+        source = tmp_path / "x.parquet"
+        pictures = pa.array([encode_png(image) for image in IMAGES])
+        pq.write_table(pa.table({"image": pictures, "label": values.tolist()}), source)
+    found = _labelled(source, tmp_path, labels)
+    assert found == [(_first(k), names[c]) for k, c in enumerate([0, 1, 0, 0, 1, 0])]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (np.array([0, 1, 2, 3, 4, 0.5]), "no whole numbers: 0.5 for image 5"),
+        (np.array([0, np.nan, 2, 3, 4, 5]), "no whole numbers: nan for image 1"),
+        (np.full((6, 2), 0.5), "2 values an image, and not a single 1"),
+        (np.array([None] * 6, object), r"pickled objects.*astype\(str\)"),
+    ],
+)
+def test_labels_that_are_no_classes_say_where(
+    values: np.ndarray, told: str, tmp_path: Path
+) -> None:
+    """Soft labels and gaps look like classes from afar."""
+    np.savez(tmp_path / "x.npz", images=IMAGES, labels=values)
+    with pytest.raises(DatasetError, match=told):
+        _labelled(tmp_path / "x.npz", tmp_path)

@@ -21,7 +21,8 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from orchestrator.artifacts.datasets.ingest import ingest
 from orchestrator.artifacts.datasets.node_cache import fetch
-from orchestrator.artifacts.datasets.pictures import WIDE_PROFILE, decode_picture, quiet_decoders
+from orchestrator.artifacts.datasets.pictures import WIDE_PROFILE, decode_picture
+from orchestrator.artifacts.datasets.quiet import quiet_decoders
 from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError

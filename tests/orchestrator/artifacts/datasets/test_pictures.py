@@ -12,14 +12,14 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
+from orchestrator.artifacts.datasets.colours import PROFILE
 from orchestrator.artifacts.datasets.fitting import fitted
 from orchestrator.artifacts.datasets.pictures import (
     ANIMATION,
-    PROFILE,
     decode_picture,
     is_picture,
-    quiet_decoders,
 )
+from orchestrator.artifacts.datasets.quiet import quiet_decoders
 from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.errors import DatasetError
 

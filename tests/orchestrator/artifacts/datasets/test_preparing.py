@@ -17,11 +17,11 @@ from orchestrator.artifacts.datasets.ingest import (
     open_any,
 )
 from orchestrator.artifacts.datasets.node_cache import LIMIT_VARIABLE, fetch, make_room
+from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.proof import verify_dataset
 from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
-from orchestrator.artifacts.datasets.sources import Source
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError, StoreUnavailableError
 from orchestrator.store.objects import ObjectStore

@@ -402,7 +402,7 @@ def test_archive_that_is_no_source_says_what_to_do(
         ({"data.mdb": bytes(64), "lock.mdb": b""}, "is an LMDB database"),
         ({"data_batch_1": b"\x80\x02}" + bytes(64)}, "data_batch_1 is a Python pickle"),
         ({"a.h5": bytes(64)}, "is an HDF5 file"),
-        ({"train.npz": b"x"}, r"give one of its files itself, such as train\.npz"),
+        ({"train.zip": b"x"}, r"give one of its files itself, such as train\.zip"),
         ({"a.txt": b"x"}, r"holds no PNG.*1 no image \(\.txt 1\)"),
     ],
 )
@@ -504,7 +504,7 @@ def test_values_that_are_no_numbers_are_named(
     values = np.zeros((3, 4, 4), np.float32)
     values[1, 2, 2] = np.nan
     np.save(tmp_path / "x.npy", values)
-    with pytest.raises(DatasetError, match=r"x\.npy holds values that are not finite"):
+    with pytest.raises(DatasetError, match=r"x\.npy: image 1 holds values that are not finite"):
         ingest(str(tmp_path / "x.npy"), store, cache, reading=Reading(value_range=(-1.0, 1.0)))
 
 
