@@ -1,4 +1,4 @@
-"""What still needs a job: sample sets, registered models, and the group that it belongs to."""
+"""What still needs a job: whoever reads its model, set or images, and the group it belongs to."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.jobs.tracked_run import tracked_run
-from orchestrator.specs.kinds import JOB_KINDS, reads_model
+from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
 from orchestrator.store.objects import ObjectStore
@@ -44,9 +44,9 @@ def references_to(
     told = [job_id for job_id in job_ids if _has_run(store, job_id)]
     registered = [f"the registered model {name}" for job_id in told for name in versions(job_id)]
     jobs = list_jobs(store, everything=True)
-    others = [job for job in jobs if reads_model(job.kind) and job.job_id not in going]
+    others = [job for job in jobs if job.kind in JOB_KINDS and job.job_id not in going]
     with ThreadPoolExecutor(_THREADS) as pool:
-        uses = pool.map(lambda other: _reads_model_of(store, other.job_id, going), others)
+        uses = pool.map(lambda other: _reads_from(store, other, going), others)
         users = [other for other, used in zip(others, uses, strict=True) if used]
     named = [f"the {JOB_KINDS[user.kind].noun} {user.job_id}" for user in users]
     return registered + named + _family(jobs, going)
@@ -69,19 +69,29 @@ def _family(jobs: Sequence[IndexEntry], going: frozenset[str]) -> list[str]:
     return [f"the {job.kind} {job.job_id}" for job in kept]
 
 
-def _reads_model_of(store: ObjectStore, user_id: str, job_ids: frozenset[str]) -> bool:
-    records = RecordStore(store)
+def _reads_from(store: ObjectStore, user: IndexEntry, job_ids: frozenset[str]) -> bool:
+    """Tell whether a job reads the model, the data set or the images of one of these jobs."""
+    records, user_id = RecordStore(store), user.job_id
     try:
         record = records.read(user_id).record
-        if record.model is not None:
-            return record.model.job_id in job_ids
+        if record.model is not None and record.model.job_id in job_ids:
+            return True
         spec = read_spec(records, user_id)
     except JobNotFoundError:
         return False
     except BadInputError as error:
         logger.warning("job=%s cannot be read and is taken to refer to it: %s", user_id, error)
         return True
-    return spec.model_input is not None and _means(store, spec.model_input, job_ids)
+    model = spec.model_input if record.model is None else None
+    if model is not None and _means(store, model, job_ids):
+        return True
+    asked = spec.dataset_input
+    # Once it was found which set that is, the set is held and not the job that made it.
+    waits_for_set = asked is not None and asked.job is not None and asked.sha256 is None
+    if waits_for_set and asked is not None and _is_one_of(store, str(asked.job), job_ids):
+        return True
+    sets = () if record.state.has_ended else spec.image_jobs
+    return any(_is_one_of(store, name, job_ids) for name in sets)
 
 
 def _means(store: ObjectStore, ref: ModelRef, job_ids: frozenset[str]) -> bool:
@@ -91,7 +101,12 @@ def _means(store: ObjectStore, ref: ModelRef, job_ids: frozenset[str]) -> bool:
         return ref.checkpoint.startswith(folders)
     if ref.job is None:
         return False  # what is registered was looked up already
+    return _is_one_of(store, ref.job, job_ids)
+
+
+def _is_one_of(store: ObjectStore, job: str, job_ids: frozenset[str]) -> bool:
+    """Tell whether a job, given by id or name, is one of these."""
     try:
-        return exact_job_id(store, ref.job) in job_ids
+        return exact_job_id(store, job) in job_ids
     except (JobNotFoundError, BadInputError):  # what means nothing holds nothing
         return False

@@ -13,7 +13,8 @@ from orchestrator.artifacts.datasets.refs import (
 )
 from orchestrator.client.deletion import Removed, remove_objects
 from orchestrator.client.status import list_jobs
-from orchestrator.errors import DatasetError, JobNotFoundError, OrchestratorError
+from orchestrator.errors import BadInputError, DatasetError, JobNotFoundError, OrchestratorError
+from orchestrator.jobs.prepared_sets import find_prepared, with_prepared
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.specs.kinds import Input, reads
@@ -59,7 +60,15 @@ def _pinned_by(store: ObjectStore, job_id: str) -> str | None:
         spec = read_spec(RecordStore(store), job_id)
     except JobNotFoundError:
         return None
-    return spec.dataset_input.sha256 if spec.dataset_input is not None else None
+    asked = spec.dataset_input
+    if asked is None or asked.job is None or asked.sha256 is not None:
+        return asked.sha256 if asked is not None else None
+    try:  # the orchestrator has not looked yet
+        _, prepared = find_prepared(store, asked.job)
+    except BadInputError:  # what means nothing holds nothing
+        return None
+    pinned = spec if prepared is None else with_prepared(spec, prepared)
+    return pinned.dataset_input.sha256 if pinned.dataset_input is not None else None
 
 
 def delete_dataset(store: ObjectStore, ref: DatasetRef) -> Removed:

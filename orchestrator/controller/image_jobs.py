@@ -1,7 +1,6 @@
 """Whether the images that a job reads are there: sample sets, and data sets that are prepared."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 
 from orchestrator.artifacts.datasets.fit import check_fit
 from orchestrator.artifacts.datasets.refs import describe
@@ -9,6 +8,7 @@ from orchestrator.errors import BadInputError, ConditionFailedError, JobNotFound
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.prepared_sets import (
     PREPARED_SET,
+    PreparedSet,
     find_prepared,
     read_prepared,
     with_prepared,
@@ -20,14 +20,18 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
 
-def settle_dataset(store: ObjectStore, job_id: str, spec: Job, preparation: str) -> str | None:
-    """Fix once which data set a job reads that names a preparation.
+def settle_dataset(
+    store: ObjectStore, job_id: str, spec: Job, preparation: str, smoke_of: str = ""
+) -> str | None:
+    """Fix once which data set a job reads that names a preparation; its smoke test reads the same.
 
     Args:
         store: Where the jobs are.
         job_id: The job that reads.
         spec: What is asked of it.
         preparation: The id or name of the other one.
+        smoke_of: The job that this one is a smoke test of, for which it is decided then; "" for
+            none.
 
     Returns:
         The id of the preparation as long as that goes on; None when the set is fixed.
@@ -37,15 +41,28 @@ def settle_dataset(store: ObjectStore, job_id: str, spec: Job, preparation: str)
     """
     if read_prepared(store, job_id) is not None:
         return None
-    other_id, prepared = find_prepared(store, preparation)
+    decided_for = smoke_of or job_id
+    prepared = read_prepared(store, decided_for)
     if prepared is None:
-        return other_id
+        other_id, prepared = find_prepared(store, preparation)
+        if prepared is None:
+            return other_id
     pinned = with_prepared(spec, prepared)
     if pinned.dataset_input is not None:
         check_fit(pinned, describe(store, str(pinned.dataset_input.sha256)))
-    with suppress(ConditionFailedError):  # an orchestrator before this one did it
-        store.put(JobPaths(job_id).dataset, PREPARED_SET.encode(prepared), if_absent=True)
+    prepared = _decide(store, decided_for, prepared)
+    if smoke_of:
+        _decide(store, job_id, prepared)
     return None
+
+
+def _decide(store: ObjectStore, job_id: str, prepared: PreparedSet) -> PreparedSet:
+    """Write down which set a job reads, unless that was decided; return what stands."""
+    try:
+        store.put(JobPaths(job_id).dataset, PREPARED_SET.encode(prepared), if_absent=True)
+    except ConditionFailedError:  # its smoke test, or an orchestrator before this one, did it
+        return read_prepared(store, job_id) or prepared
+    return prepared
 
 
 def unfinished_set(store: ObjectStore, jobs: Iterable[str]) -> str | None:

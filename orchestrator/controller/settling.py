@@ -65,7 +65,9 @@ class Settler:
         if job.record.state is not JobState.QUEUED or job.waits_for_job in self._live:
             return  # it still lives: nothing to read
         try:
-            found = settle_dataset(self._store, job.record.job_id, job.spec, asked.job)
+            found = settle_dataset(
+                self._store, job.record.job_id, job.spec, asked.job, job.origin.smoke_of
+            )
         except BadInputError as error:
             self._fail(job, Reason.BAD_INPUT, str(error))
             return

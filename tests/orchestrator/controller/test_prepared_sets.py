@@ -9,11 +9,14 @@ from ddpm.config import TrainingConfig, UNetConfig
 from orchestrator.artifacts.datasets.ingest import ingest
 from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.attempts.attempt import Attempt
+from orchestrator.client.deletion import find_deletable
 from orchestrator.client.prepare import prepared
+from orchestrator.client.references import references_to
 from orchestrator.client.stored_datasets import references_to_dataset
 from orchestrator.client.submit import submit_job
-from orchestrator.errors import BadInputError
-from orchestrator.jobs.prepared_sets import PREPARED_SET, PreparedSet
+from orchestrator.controller.image_jobs import settle_dataset
+from orchestrator.errors import BadInputError, OrchestratorError
+from orchestrator.jobs.prepared_sets import PREPARED_SET, PreparedSet, read_prepared
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState
@@ -23,6 +26,7 @@ from orchestrator.specs.job import TrainJob
 from orchestrator.specs.prepare import PrepareJob
 from orchestrator.specs.sections import DatasetSpec, SourceSpec
 from orchestrator.store.keys import JobPaths
+from tests.orchestrator.controller.test_image_jobs import evaluation, sample_job
 from tests.support.world import World
 
 PIPELINE = """
@@ -199,3 +203,49 @@ def test_a_step_that_reads_wrongly_is_told_with_its_line(
     file.write_text(PIPELINE.replace(right, wrong))
     with pytest.raises(BadInputError, match=told):
         load_submission(file)
+
+
+def test_a_preparation_and_its_set_stay_while_a_queued_job_names_them(tmp_path: Path) -> None:
+    """It would fail hours later; once it is found which set is read, that alone is held."""
+    world = World()
+    submit_job(world.store, prepare_job(), "data")
+    world.step()
+    world.begin("data")
+    world.step()
+    ref = end_preparation(world, tmp_path)
+    assert references_to(world.store, ["data"]) == []
+    submit_job(world.store, reader(), "reader")
+    images = replace(ref, sha256=ref.images)
+    assert references_to(world.store, ["data"]) == ["the training reader"]
+    with pytest.raises(OrchestratorError, match="the training reader refers to job data"):
+        find_deletable(world.store, "data")
+    assert "job reader" in references_to_dataset(world.store, images)
+    world.step(3)
+    assert references_to(world.store, ["data"]) == []
+    assert "job reader" in references_to_dataset(world.store, images)
+
+
+def test_a_set_of_samples_stays_while_a_queued_evaluation_names_it() -> None:
+    """Deleting it failed the evaluation."""
+    world = World()
+    drawn = submit_job(world.store, sample_job("t")).job_id
+    asked = submit_job(world.store, evaluation(drawn, "t")).job_id
+    assert references_to(world.store, [drawn]) == [f"the evaluation {asked}"]
+
+
+@pytest.mark.parametrize("first", ["reader-smoke", "reader"])
+def test_a_job_and_its_smoke_test_read_the_same_set(
+    first: str, world: World, tmp_path: Path
+) -> None:
+    """A later preparation may take the name between the two."""
+    ref = end_preparation(world, tmp_path)
+    world.store.delete(JobPaths("reader").dataset)  # as before the orchestrator looked
+    names = {"reader-smoke": "reader", "reader": ""}
+    assert settle_dataset(world.store, first, reader(), "data", names[first]) is None
+    other = PreparedSet(sha256="0" * 64, source="elsewhere")
+    world.store.put(JobPaths("data").dataset, PREPARED_SET.encode(other))
+    for job, smoke_of in names.items():
+        assert settle_dataset(world.store, job, reader(), "data", smoke_of) is None
+        found = read_prepared(world.store, job)
+        assert found is not None
+        assert found.sha256 == ref.images
