@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-hosts check format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-setup clean
+.PHONY: setup demo test test-hosts nemesis-doubles check format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-setup clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,11 @@ test: setup
 # Faults on hosts made of namespaces (docs/hosts.md): root on Linux, and some 40 minutes.
 test-hosts: setup
 	$(BIN)/python -m pytest -m hosts tests/hosts
+
+# Random faults against the orchestrator's loop with time, Ray and processes simulated (docs/nemesis.md);
+# some 2,000 faults a minute on one core. Writes nemesis.json.
+nemesis-doubles: setup
+	$(BIN)/python -m tests.nemesis --doubles $(or $(FAULTS),10000) --seed $(or $(SEED),1)
 
 # The quick look: format, types, layers, fast tests.
 check: setup

@@ -6,8 +6,9 @@ match nothing any more.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -21,7 +22,7 @@ from orchestrator.errors import (
 )
 from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.jobs.index import read_heartbeat
-from orchestrator.jobs.marks import Mark, drop_orphan
+from orchestrator.jobs.marks import Mark, drop_mark, drop_orphan
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import read_submitted
 from orchestrator.jobs.troubles import Troubles
@@ -78,6 +79,10 @@ class Adopter:
         met, self._num_unknown = self._num_unknown > 0, 0
         return met
 
+    def round(self, job_ids: Collection[str]) -> AbstractContextManager[None]:
+        """Adopt of these what can be; who is not among them has been, or has ended."""
+        return self._troubles.round(frozenset(job_ids).__contains__)
+
     def adopt(
         self,
         job_ids: Iterable[str],
@@ -124,6 +129,9 @@ class Adopter:
             asked, current = read_submitted(self._records, job_id), self._records.read(job_id)
         except JobNotFoundError:
             drop_orphan(self._records.store, Mark.QUEUE, job_id)
+            return None
+        if current.record.deleted_at is not None:  # whoever deletes it may have put its mark last
+            drop_mark(self._records.store, Mark.QUEUE, job_id)
             return None
         try:
             current = self._records.write(current, current.record)

@@ -48,16 +48,21 @@ class CurveControl:
     def follow(self, live: Mapping[str, LiveJob]) -> None:
         """Take what follows for each training with evaluations, and for those that have ended."""
         self._unseen -= live.keys()
-        for job_id, job in list(live.items()):
-            if _is_followed(job):
-                went = self._troubles.serve(job_id, partial(self._follow, job, live))
-            elif job.origin.trained_by and job.record.state.has_ended:
-                self._renew()
-                went = self._troubles.serve(job_id, partial(self._take_account, job))
-            else:
-                continue
-            if went and job.record.state.has_ended:
-                self._settled.add(job_id)
+        with self._troubles.round():
+            for job in list(live.values()):
+                self._serve(job, live)
+
+    def _serve(self, job: LiveJob, live: Mapping[str, LiveJob]) -> None:
+        job_id = job.record.job_id
+        if _is_followed(job):
+            went = self._troubles.serve(job_id, partial(self._follow, job, live))
+        elif job.origin.trained_by and job.record.state.has_ended:
+            self._renew()
+            went = self._troubles.serve(job_id, partial(self._take_account, job))
+        else:
+            return
+        if went and job.record.state.has_ended:
+            self._settled.add(job_id)
 
     def holds(self, job: LiveJob) -> bool:
         """Tell whether a job that has ended has to stay in the loop's hands for now."""

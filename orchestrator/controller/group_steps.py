@@ -94,9 +94,10 @@ class GroupControl:
 
     def follow(self, jobs: Mapping[str, Seen]) -> None:
         """Take what follows for each group; `jobs` are those that have not ended, by id."""
-        for job_id, group in self._live.items():
-            went = self._troubles.serve(job_id, partial(self._went, group, jobs))
-            group.is_stale |= not went
+        with self._troubles.round():
+            for job_id, group in self._live.items():
+                went = self._troubles.serve(job_id, partial(self._went, group, jobs))
+                group.is_stale |= not went
 
     def _went(self, group: LiveGroup, jobs: Mapping[str, Seen]) -> bool:
         try:

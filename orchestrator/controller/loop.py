@@ -30,7 +30,9 @@ from orchestrator.controller.lending import Lender, may_grow
 from orchestrator.controller.measures import Measures
 from orchestrator.controller.node_board import NodeBoard
 from orchestrator.controller.requests import handle_request
+from orchestrator.controller.rounds import START, Rounds
 from orchestrator.controller.settling import Settler
+from orchestrator.controller.smoke_gate import goes_too
 from orchestrator.errors import ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests, request_keys
@@ -60,18 +62,6 @@ from orchestrator.store.objects import ObjectStore
 
 ADOPTED_A_LOOP = 128
 DROP_REQUEST_AFTER = timedelta(minutes=10)
-# What may go wrong for one job by itself: a round that goes well forgets its own trouble alone.
-ROUNDS = (
-    "request",
-    "attempt",
-    "drain",
-    "pause",
-    "queue",
-    "start",
-    "preemption",
-    "lending",
-    "index",
-)
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +81,7 @@ class Controller:
         self._lease = lease
         self._records = RecordStore(store, lease.guard, lease.fence)
         self._control = AttemptControl(store, cluster, self._records)
-        self._troubles = {what: Troubles(store, what) for what in ROUNDS}
+        self._rounds = Rounds(store)
         self._adopter = Adopter(self._records, Troubles(store, "adoption"))
         self._groups = GroupControl(store, self._records)
         self._curves = CurveControl(store, self._records, lease.renew)
@@ -108,6 +98,7 @@ class Controller:
         self._positions: dict[str, int] = {}
         self._outlooks: Mapping[str, str] = {}
         self._requests_seen: set[str] = set()
+        self._deleted: list[Request] = []
         self._shown = b""
 
     def take_over(self) -> None:
@@ -118,9 +109,14 @@ class Controller:
 
     def step(self) -> None:
         """Look once at everything and take what follows."""
+        with self._rounds.step(self._is_starting):
+            self._step()
+
+    def _step(self) -> None:
         self._lease.renew()
         unseen = [job for job in self._records.queued_ids() if self._known(job) is None]
-        self._adopt(unseen, ADOPTED_A_LOOP)
+        with self._adopter.round(unseen):
+            self._adopt(unseen, ADOPTED_A_LOOP)
         self._requests_seen = set()
         for request in read_requests(self._store):
             self._lease.renew()
@@ -145,6 +141,10 @@ class Controller:
         self.measures.look(list(self._jobs.values()), nodes, self._store.now())
         self._write_index()
 
+    def _is_starting(self, job_id: str) -> bool:
+        job = self._jobs.get(job_id)
+        return job is not None and job.record.state is JobState.STARTING
+
     def is_asked(self) -> bool:
         """Tell whether requests have come since the last step; they need not wait for the next."""
         return not self._requests_seen.issuperset(request_keys(self._store))
@@ -166,7 +166,7 @@ class Controller:
 
     def _guarded(self, what: str, job: LiveJob, action: Callable[[LiveJob], None]) -> bool:
         """Act on one job so that its trouble does not hold up the others; tell whether it went."""
-        went = self._troubles[what].serve(job.record.job_id, lambda: self._went(job, action))
+        went = self._rounds.serve(what, job.record.job_id, lambda: self._went(job, action))
         job.is_stale |= not went
         return went is True
 
@@ -188,14 +188,14 @@ class Controller:
 
     def _answer(self, request: Request) -> None:
         """Handle a request; one that cannot be handled is dropped after a while."""
-        if self._troubles["request"].serve(request.job_id, lambda: self._handled(request)):
+        if self._rounds.serve("request", request.job_id, lambda: self._handled(request)):
             return
         if job := self._known(request.job_id):
             job.is_stale = True
         if self._store.now() - request.at > DROP_REQUEST_AFTER:
             logger.error("job=%s: its request %s is dropped", request.job_id, request.key)
             drop = partial(self._store.delete, request.key)
-            self._troubles["request"].serve(request.job_id, drop)
+            self._rounds.serve("request", request.job_id, drop)
 
     def _handled(self, request: Request) -> bool:
         self._handle(request)
@@ -204,7 +204,8 @@ class Controller:
     def _handle(self, request: Request) -> None:
         if request.verb is Verb.DELETE:  # whoever asks deletes; here it is only dropped
             self._index.forget(request.job_id)
-            self._store.delete(request.key)
+            self._forget(request.job_id)
+            self._deleted.append(request)  # dropped once the index is written without it
             return
         job = self._known(request.job_id)
         try:
@@ -227,7 +228,7 @@ class Controller:
         self._store.delete(request.key)
 
     def _cancel_smoke_of(self, asked: Request) -> None:
-        """Ask that a job's smoke test is cancelled with it, unless others wait for that too.
+        """Ask that a job's smoke test is cancelled with it.
 
         The job may be let go of already: whoever handled its cancel died, or was refused this.
         """
@@ -237,14 +238,9 @@ class Controller:
             smoke_id = self._records.stored_spec(asked.job_id).origin.waits_for_smoke
         except JobNotFoundError:  # somebody deletes it
             return
-        smoke = self._jobs.get(smoke_id)
-        if smoke is None or smoke.record.state.has_ended:
-            return
-        others = [o for o in self._jobs.values() if o.record.job_id != asked.job_id]
-        waiting = [o for o in others if o.origin.waits_for_smoke == smoke_id]
-        if not any(other.record.state is JobState.QUEUED for other in waiting):
-            again = replace(asked, job_id=smoke.record.job_id, attempt=smoke.record.attempt)
-            post_request(self._store, again)
+        if goes_too(smoke_id, asked.job_id, self._jobs):
+            attempt = self._jobs[smoke_id].record.attempt
+            post_request(self._store, replace(asked, job_id=smoke_id, attempt=attempt))
 
     def _follow(self, job: LiveJob) -> None:
         if not job.record.state.has_processes:
@@ -295,7 +291,7 @@ class Controller:
             job = self._jobs[action.job_id]
             if isinstance(action, Start):
                 start = partial(self._start, to=action.placement, nodes=seen)
-                self._guarded("start", job, start)
+                self._guarded(START, job, start)
             else:
                 self._guarded("preemption", job, partial(self._preempt, by=action.for_job))
 
@@ -378,16 +374,23 @@ class Controller:
         self._lease.guard()
         entries = [self._entry(job) for job in known if not job.record.state.has_ended]
         self._index.write(entries, self._store.now())
+        for request in self._deleted:
+            drop = partial(self._store.delete, request.key)
+            self._rounds.serve("request", request.job_id, drop)
+        self._deleted.clear()
         for job in ended:
             if isinstance(job, LiveJob) and self._curves.holds(job):
                 continue
-            self._troubles["index"].serve(job.record.job_id, partial(self._let_go, job))
+            self._rounds.serve("index", job.record.job_id, partial(self._let_go, job))
 
     def _let_go(self, job: LiveJob | LiveGroup) -> None:
         drop_mark(self._store, Mark.QUEUE, job.record.job_id)
-        self._jobs.pop(job.record.job_id, None)
-        self._groups.let_go(job.record.job_id)
-        self._curves.let_go(job.record.job_id)
+        self._forget(job.record.job_id)
+
+    def _forget(self, job_id: str) -> None:
+        self._jobs.pop(job_id, None)
+        self._groups.let_go(job_id)
+        self._curves.let_go(job_id)
 
     def _entry(self, job: LiveJob | LiveGroup) -> IndexEntry:
         is_queued = job.record.state is JobState.QUEUED

@@ -57,10 +57,10 @@ def notify_all(store: ObjectStore, troubles: Troubles | None = None) -> None:
     troubles = troubles or Troubles(store, WHAT)
     ended = list(marked_jobs(store, Mark.NOTIFY))
     live = live_attempts(store) if ended else {}
-    for marked in ended:
-        if marked.job_id in live:
-            continue
-        troubles.serve(marked.job_id, partial(_serve, store, marked))
+    with troubles.round():
+        for marked in ended:
+            if marked.job_id not in live:
+                troubles.serve(marked.job_id, partial(_serve, store, marked))
 
 
 def _serve(store: ObjectStore, marked: Marked) -> None:

@@ -1,7 +1,9 @@
 """Whether a job's smoke test lets it start."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.controller.adoption import LiveJob
 from orchestrator.errors import JobNotFoundError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
@@ -50,3 +52,19 @@ def read_gate(records: RecordStore, smoke_id: str, *, wants_gpu: bool = False) -
         return smoke_gate(records.read(smoke_id).record, wants_gpu=wants_gpu)
     except JobNotFoundError:
         return smoke_gate(None)
+
+
+def goes_too(smoke_id: str, cancelled: str, live: Mapping[str, LiveJob]) -> bool:
+    """Tell whether a smoke test is cancelled with a job that waits for it: no other one does.
+
+    Args:
+        smoke_id: The smoke test; "" for none.
+        cancelled: The job.
+        live: All that have not ended, by id.
+    """
+    smoke = live.get(smoke_id)
+    if smoke is None or smoke.record.state.has_ended:
+        return False
+    others = [other for other in live.values() if other.record.job_id != cancelled]
+    waiting = [other for other in others if other.origin.waits_for_smoke == smoke_id]
+    return not any(other.record.state is JobState.QUEUED for other in waiting)

@@ -6,8 +6,8 @@ succeeds again.
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -79,6 +79,23 @@ class Troubles:
         self._what = what
         self._is_shared = is_shared or (lambda error: concerns_all(store, error))
         self._known: dict[str, str] | None = None
+        self._served: set[str] = set()
+
+    @contextmanager
+    def round(self, is_kept: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
+        """Go once over all jobs that there are; who had no turn has nothing that waits any more.
+
+        A job may have moved on, or whoever served it last died before its trouble was forgotten.
+        A round that is broken off forgets nothing.
+
+        Args:
+            is_kept: Whether a job's trouble is told although it had no turn.
+        """
+        self._served.clear()
+        yield
+        for job_id in self._known_troubles().keys() - self._served:
+            if not is_kept(job_id):
+                self.clear(job_id)
 
     def serve(self, job_id: str, turn: Callable[[], _T]) -> _T | None:
         """Do one job's turn and return what it does; None if something of that job went wrong.
@@ -86,6 +103,7 @@ class Troubles:
         Raises:
             Exception: What concerns all jobs.
         """
+        self._served.add(job_id)
         try:
             done = turn()
         except Exception as error:
@@ -118,7 +136,7 @@ class Troubles:
             RecordStore(self._store).append_event(job_id, event)
 
     def clear(self, job_id: str) -> None:
-        """Forget a trouble whose job's turn went well."""
+        """Forget a trouble whose job's turn went well, or comes no more."""
         if job_id not in self._known_troubles():
             return
         try:

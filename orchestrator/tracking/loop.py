@@ -75,10 +75,10 @@ def carry_all(store: ObjectStore, carrier: TrackingCarrier, troubles: Troubles) 
         StoreError: The store does not.
     """
     live = live_attempts(store)
-    for marked in marked_jobs(store, Mark.TRACKING):
-        if live.get(marked.job_id) == 0:
-            continue  # it waits for its first attempt and has nothing to say
-        troubles.serve(marked.job_id, partial(_carry, store, carrier, marked))
+    with troubles.round():
+        for marked in marked_jobs(store, Mark.TRACKING):
+            if live.get(marked.job_id) != 0:  # else it waits for its first attempt, with no word
+                troubles.serve(marked.job_id, partial(_carry, store, carrier, marked))
 
 
 def _carry(store: ObjectStore, carrier: TrackingCarrier, marked: Marked) -> None:

@@ -1,6 +1,8 @@
 """`delete` removes a whole job and nothing that is needed; `gc` what crashes left behind."""
 
+import itertools
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -284,3 +286,52 @@ def test_garbage_is_what_an_interrupted_deletion_left(store: MemoryStore) -> Non
     assert collect_garbage(store, dry_run=True).jobs.objects == left > 0
     assert collect_garbage(store).jobs.objects == left
     assert keys_of(store, "old") == []
+
+
+def test_a_deleted_job_is_listed_no_more_though_the_orchestrator_died(store: MemoryStore) -> None:
+    """It had dropped the request before it wrote the index without the job: listed for ever."""
+    cluster = FakeCluster()
+    _orchestrator(store, cluster).step()
+    delete_job(store, "old")
+    for fail_at in itertools.count(1):
+        faulty = FaultyStore(store, fail_at, dead=True)
+        with suppress(StoreUnavailableError):
+            _orchestrator(faulty, cluster).step()
+        if not list(store.list_objects(keys.INBOX)):
+            break
+    _orchestrator(store, cluster).step()
+    assert "old" not in {job.job_id for job in list_jobs(store)}
+
+
+def test_a_deleted_job_that_was_not_let_go_of_is_listed_no_more(store: MemoryStore) -> None:
+    """Its mark in the queue could not be dropped, so the loop held it, and listed it again."""
+
+    class Sticky(MemoryStore):
+        def delete(self, key: str) -> None:
+            if key == Mark.QUEUE.key("old") and self.refuses:
+                raise StoreUnavailableError("this one")
+            super().delete(key)
+
+        refuses = True
+
+    sticky = Sticky()
+    sticky.objects = store.objects
+    sticky.put(Mark.QUEUE.key("old"), b"{}")
+    controller = _orchestrator(sticky, FakeCluster())
+    controller.step()
+    sticky.refuses = False
+    delete_job(sticky, "old")
+    sticky.put(Mark.QUEUE.key("old"), b"{}")  # a mark that came last brings nothing back
+    for _ in range(3):
+        controller.step()
+        assert "old" not in {job.job_id for job in list_jobs(sticky)}
+
+
+def _orchestrator(store: MemoryStore | FaultyStore, cluster: FakeCluster) -> Controller:
+    """Return an orchestrator that has just taken over."""
+    store.delete(keys.LEASE)
+    lease = Lease(store, "test", term_s=1e9)
+    assert lease.acquire()
+    controller = Controller(store, cluster, lease)
+    controller.take_over()
+    return controller

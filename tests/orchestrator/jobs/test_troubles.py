@@ -14,9 +14,11 @@ from orchestrator.client.garbage import collect_garbage
 from orchestrator.client.status import job_status, list_jobs
 from orchestrator.client.submit import submit_job
 from orchestrator.controller.notifications import notify_all
+from orchestrator.controller.rounds import ROUNDS
 from orchestrator.errors import (
     LeaseLostError,
     OrchestratorError,
+    RayUnavailableError,
     StoreError,
     StoreUnavailableError,
     TrackingError,
@@ -24,11 +26,12 @@ from orchestrator.errors import (
 from orchestrator.jobs.inbox import Request, Verb, post_request
 from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore
-from orchestrator.jobs.troubles import Troubles, read_troubles
+from orchestrator.jobs.troubles import TROUBLE, Trouble, Troubles, read_troubles
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.store import keys
+from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectInfo, StoredObject
 from orchestrator.tracking.carrier import TrackingCarrier
 from orchestrator.tracking.loop import carry_all, tracking_troubles
@@ -259,3 +262,66 @@ def test_a_trouble_outlives_the_process_that_met_it() -> None:
     assert json.loads(store.get(keys.trouble("j", "x")).body)["format_version"] == 1
     Troubles(store, "x").serve("j", lambda: True)
     assert read_troubles(store, "j") == []
+
+
+def test_what_kept_ray_from_taking_an_attempt_is_past_once_it_is_up() -> None:
+    """Its job had no turn to start again, so the trouble stood beside it after it SUCCEEDED."""
+    world = CursedWorld()
+    world.cluster.curse = RayUnavailableError("the answer is lost")
+    world.step()
+    world.cluster.curse = None
+    world.step()
+    assert [one.what for one in read_troubles(world.store, BAD)] == ["start"]  # it is STARTING
+    world.begin(BAD)
+    world.step(2)
+    assert world.state(BAD) == "RUNNING"
+    assert read_troubles(world.store) == []
+
+
+@pytest.mark.parametrize("what", [*ROUNDS, "adoption", "group", "curve"])
+def test_the_loop_forgets_what_waits_for_a_job_that_has_no_turn_any_more(what: str) -> None:
+    """Whoever served it last had died after that, and before its trouble was forgotten."""
+    world = CursedWorld()
+    put_trouble(world.store, "ended-long-ago", what)
+    world.controller = world.new_controller()
+    world.step()
+    assert read_troubles(world.store) == []
+
+
+@pytest.mark.parametrize("what", ["tracking", "notification"])
+def test_other_rounds_forget_what_waits_for_a_job_without_a_mark(what: str) -> None:
+    """The mark was dropped, and the process died before the trouble was."""
+    world = CursedWorld()
+    put_trouble(world.store, "ended-long-ago", what)
+    carrier = TrackingCarrier(world.store, MemoryTracking())
+    carry_all(world.store, carrier, tracking_troubles(world.store, carrier))
+    notify_all(world.store)
+    assert read_troubles(world.store) == []
+
+
+def put_trouble(store: MemoryStore, job_id: str, what: str) -> None:
+    """Write down that something waits."""
+    trouble = Trouble(job_id=job_id, what=what, why="it was so", since=store.now())
+    store.put(keys.trouble(job_id, what), TROUBLE.encode(trouble))
+
+
+def test_a_round_that_was_broken_off_forgets_nothing() -> None:
+    """Those after the one that broke it had no turn, and their trouble stands."""
+    store = MemoryStore()
+    put_trouble(store, "j", "x")
+    troubles = Troubles(store, "x")
+    with pytest.raises(LeaseLostError), troubles.round():
+        raise LeaseLostError("another one leads")
+    assert [one.job_id for one in read_troubles(store)] == ["j"]
+    with troubles.round(is_kept=lambda job_id: job_id == "j"):
+        pass
+    assert [one.job_id for one in read_troubles(store)] == ["j"]
+
+
+def test_a_job_that_cannot_be_adopted_keeps_its_trouble_between_two_looks() -> None:
+    """It is looked at once a minute; it must not look well in the rounds between."""
+    world = CursedWorld()
+    world.store.put(JobPaths(BAD).spec, b"no JSON")
+    for _ in range(3):
+        world.step()
+        assert [one.what for one in read_troubles(world.store, BAD)] == ["adoption"]

@@ -1,0 +1,57 @@
+"""Random faults against the product: `make nemesis`, or `python -m tests.nemesis --doubles N`."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.nemesis.doubles.lives import FAULTS_A_LIFE, Tally, live
+from tests.nemesis.report import spread, table
+
+
+def against_doubles(num_faults: int, seed: int) -> dict[str, Any]:
+    """Have so many faults strike simulated lives, one seed after the other."""
+    tally = Tally()
+    while (struck := tally.faults.total()) < num_faults:
+        live(seed, min(FAULTS_A_LIFE, num_faults - struck), tally)
+        for line in tally.violations.get(seed, []):
+            print(f"seed {seed}: {line}", flush=True)
+        seed += 1
+    told = asdict(tally) | {"untrue": spread(tally.untrue_s)}
+    del told["untrue_s"]
+    return told
+
+
+def tell_of_doubles(told: dict[str, Any]) -> None:
+    """Print what simulated lives came to."""
+    print(table(told["faults"]))
+    print(f"jobs {told['jobs']}, attempts {told['attempts']}, verbs {told['verbs']}")
+    print(f"{told['simulated_s']:.0f} simulated seconds in {told['took_s']:.0f} s")
+    print(f"units done again {told['redone']}")
+    print(
+        "a state that was not so any more stood for {median_s} s, {worst_s} at worst".format(
+            **told["untrue"]
+        )
+    )
+    print(f"violations {sum(map(len, told['violations'].values()))}")
+
+
+def main() -> int:
+    """Run, print, write; 1 if anything was lost or untrue."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--doubles", type=int, required=True, help="faults against the loop's doubles"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("nemesis.json"))
+    asked = parser.parse_args()
+    told = against_doubles(asked.doubles, asked.seed)
+    tell_of_doubles(told)
+    asked.out.write_text(json.dumps({"seed": asked.seed, "doubles": told}, indent=1))
+    return 1 if told["violations"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
