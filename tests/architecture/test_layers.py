@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -122,10 +123,20 @@ PUBLIC_FACE = "orchestrator/api/__init__.py"  # `from orchestrator.api import Cl
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
 
-FILES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
-TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in FILES}
-NODES = {name: list(ast.walk(tree)) for name, tree in TREES.items()}
-MODULES = [name for name in TREES if not name.endswith("__init__.py")]
+PATHS = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
+FILES = [path.relative_to(ROOT).as_posix() for path in PATHS]
+MODULES = [name for name in FILES if not name.endswith("__init__.py")]
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    """Return the syntax tree of a file; read by the first test that asks, not by who collects."""
+    return ast.parse((ROOT / name).read_text("utf-8"))
+
+
+@cache
+def _nodes(name: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(_tree(name)))
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
@@ -141,15 +152,17 @@ def _imported(tree: ast.AST) -> Iterator[str]:
 
 
 def _own_imports(name: str) -> set[str]:
-    return {part for part in _imported(TREES[name]) if part.split(".")[0] in OURS}
+    return {part for part in _imported(_tree(name)) if part.split(".")[0] in OURS}
 
 
-FUNCTIONS = [
-    (name, node)
-    for name in MODULES
-    for node in NODES[name]
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-]
+@cache
+def _functions() -> tuple[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef], ...]:
+    return tuple(
+        (name, node)
+        for name in MODULES
+        for node in _nodes(name)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
 
 
 def _room_of(module: str) -> str:
@@ -212,8 +225,8 @@ def test_pure_rooms_know_no_clock_and_no_chance() -> None:
     for name in MODULES:
         if not name.startswith(tuple(f"orchestrator/{room}/" for room in PURE)):
             continue
-        assert not {part.split(".")[0] for part in _imported(TREES[name])} & IMPURE, name
-        calls = {ast.unparse(n.func) for n in NODES[name] if isinstance(n, ast.Call)}
+        assert not {part.split(".")[0] for part in _imported(_tree(name))} & IMPURE, name
+        calls = {ast.unparse(n.func) for n in _nodes(name) if isinstance(n, ast.Call)}
         assert not {call for call in calls if call.endswith((".now", ".today", ".utcnow"))}, name
 
 
@@ -224,13 +237,13 @@ def _named_modules(name: str) -> set[str]:
     """Return the modules of ours that a file's strings name, outside of docstrings."""
     docs = {
         id(node.body[0].value)
-        for node in NODES[name]
+        for node in _nodes(name)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and isinstance(node.body[0], ast.Expr)
     }
     texts = [
         node.value
-        for node in NODES[name]
+        for node in _nodes(name)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
     ]
     packages = tuple(f"{package}.{room}" for package in OURS for room in (*ROOMS, *DDPM_ROOMS))
@@ -271,7 +284,7 @@ def test_modules_are_loaded_late_only_where_the_table_says_so() -> None:
     late = {
         _dotted(name)
         for name in MODULES
-        for node in NODES[name]
+        for node in _nodes(name)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module"
     }
     assert late <= STARTED_BY_NAME.keys()
@@ -282,7 +295,7 @@ def test_privates_of_ray_stand_in_one_module() -> None:
     private = {
         name
         for name in MODULES
-        for part in _imported(TREES[name])
+        for part in _imported(_tree(name))
         if part.startswith("ray.") and any(word.startswith("_") for word in part.split("."))
     }
     assert private == {"orchestrator/cluster/ray_private.py", "orchestrator/stack/ray_start.py"}
@@ -290,9 +303,9 @@ def test_privates_of_ray_stand_in_one_module() -> None:
 
 def test_mathematics_knows_nothing_of_the_outside() -> None:
     """The library runs without Ray, MLflow, S3, pydantic and click."""
-    for name in (name for name in TREES if name.startswith("ddpm/")):
-        assert {part.split(".")[0] for part in _imported(TREES[name])} <= DDPM_MAY_IMPORT, name
-        attributes = {node.attr for node in NODES[name] if isinstance(node, ast.Attribute)}
+    for name in (name for name in FILES if name.startswith("ddpm/")):
+        assert {part.split(".")[0] for part in _imported(_tree(name))} <= DDPM_MAY_IMPORT, name
+        attributes = {node.attr for node in _nodes(name) if isinstance(node, ast.Attribute)}
         assert not attributes & {"environ", "getenv"}, name
 
 
@@ -327,7 +340,7 @@ def test_functions_import_none_of_our_modules() -> None:
     """Such an import hides an arrow of the design."""
     hidden = {
         f"{name}: {function.name}: {part}"
-        for name, function in FUNCTIONS
+        for name, function in _functions()
         for part in _imported(function)
         if part.split(".")[0] in OURS
     }
@@ -336,11 +349,11 @@ def test_functions_import_none_of_our_modules() -> None:
 
 def test_package_files_hold_only_a_docstring() -> None:
     """Importing one module must not import others; the face to programs names what it offers."""
-    for name in TREES.keys() - set(MODULES):
-        assert ast.get_docstring(TREES[name]), name
+    for name in set(FILES) - set(MODULES):
+        assert ast.get_docstring(_tree(name)), name
         if name != PUBLIC_FACE:
-            assert len(TREES[name].body) == 1, name
-    *imports, names = TREES[PUBLIC_FACE].body[1:]
+            assert len(_tree(name).body) == 1, name
+    *imports, names = _tree(PUBLIC_FACE).body[1:]
     assert all(isinstance(node, ast.ImportFrom) for node in imports)
     assert ast.unparse(names).startswith("__all__ = ")
     assert {_room_of(part) for part in _own_imports(PUBLIC_FACE)} == {"api"}
@@ -353,11 +366,11 @@ def test_modules_are_named_after_what_they_hold() -> None:
 
 def test_files_and_functions_are_short() -> None:
     """A reader keeps one idea in mind at a time."""
-    lengths = {name: len((ROOT / name).read_text("utf-8").splitlines()) for name in TREES}
+    lengths = {name: len((ROOT / name).read_text("utf-8").splitlines()) for name in FILES}
     assert {name for name, lines in lengths.items() if lines > MAX_FILE_LINES} == set()
     long = {
         f"{name}: {function.name}"
-        for name, function in FUNCTIONS
+        for name, function in _functions()
         if (function.end_lineno or 0) - function.lineno >= MAX_FUNCTION_LINES
     }
     assert long == set()
@@ -375,7 +388,7 @@ def test_nothing_swallows_every_exception() -> None:
     """Caught, a programming error costs days: for tops of processes, and of a job's turn, only."""
     swallowing = {
         f"{name}: {function.name}"
-        for name, function in FUNCTIONS
+        for name, function in _functions()
         if any(_swallows_all(node) for node in ast.walk(function))
     }
     assert swallowing == MAY_CATCH_ALL
@@ -384,14 +397,14 @@ def test_nothing_swallows_every_exception() -> None:
 def test_nothing_reads_pickles() -> None:
     """A pickle runs whatever its author wrote into it."""
     for name in MODULES:
-        assert not {part.split(".")[0] for part in _imported(TREES[name])} & PICKLES, name
+        assert not {part.split(".")[0] for part in _imported(_tree(name))} & PICKLES, name
         safe = {
             id(node.func)  # with `weights_only` it builds tensors, and refuses all else
-            for node in NODES[name]
+            for node in _nodes(name)
             if isinstance(node, ast.Call)
             and any(ast.unparse(keyword) == "weights_only=True" for keyword in node.keywords)
         }
-        for node in NODES[name]:
+        for node in _nodes(name):
             if isinstance(node, ast.Attribute):
                 assert ast.unparse(node) != "torch.load" or id(node) in safe, name
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ddpm.compute import ComputeDecision
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from ddpm.kernels.amx.kernels import kernels_obstacle
 from ddpm.network.unet import UNet
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.noise import sample_noise
@@ -19,6 +18,7 @@ from ddpm.process.sampling import draw
 from ddpm.training.data import ImageDataset, to_float
 from ddpm.training.loop import TrainState, train_steps
 from orchestrator.sampling.network import build_denoiser
+from tests.support.amx import AMX_OBSTACLE
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ DIFFUSION = DiffusionConfig(num_timesteps=100)
 FLOAT32, BF16 = ComputeDecision(), ComputeDecision(precision="bf16")
 AMX = pytest.param(
     ComputeDecision(precision="bf16", kernels="amx"),
-    marks=pytest.mark.skipif(kernels_obstacle() is not None, reason="no AMX kernels here"),
+    marks=pytest.mark.skipif(AMX_OBSTACLE is not None, reason="no AMX kernels here"),
 )
 
 

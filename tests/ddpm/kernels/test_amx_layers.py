@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from ddpm.kernels.amx.attention import attend
 from ddpm.kernels.amx.geometry import ConvolutionKind, output_size
-from ddpm.kernels.amx.kernels import kernels_obstacle
 from ddpm.kernels.amx.layer import Layer
 from ddpm.kernels.amx.maps import (
     CHANNELS,
@@ -19,11 +18,10 @@ from ddpm.kernels.amx.maps import (
     tiles_of_pixels,
 )
 from ddpm.network.dropout import Dropout, set_dropout_keys
+from tests.support.amx import AMX_OBSTACLE
 from tests.support.tiles import draw, images_of_maps, maps_of_images, relative_error
 
-pytestmark = pytest.mark.skipif(
-    kernels_obstacle() is not None, reason=f"no AMX kernels: {kernels_obstacle()}"
-)
+pytestmark = pytest.mark.skipif(AMX_OBSTACLE is not None, reason=f"no AMX kernels: {AMX_OBSTACLE}")
 KINDS: tuple[ConvolutionKind, ...] = ("same", "down", "up", "point")
 
 

@@ -14,18 +14,16 @@ from torch import Tensor, nn
 
 from ddpm.compute import ComputeDecision, decide_compute
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
-from ddpm.kernels.amx.kernels import kernels_obstacle
 from ddpm.kernels.amx.network import TiledUNet, fits_tiles
 from ddpm.network.dropout import set_dropout_keys
 from ddpm.network.unet import UNet
 from ddpm.training.checkpoint import load_state, save_state
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
+from tests.support.amx import AMX_OBSTACLE
 from tests.support.tiles import draw, relative_error
 
-pytestmark = pytest.mark.skipif(
-    kernels_obstacle() is not None, reason=f"no AMX kernels: {kernels_obstacle()}"
-)
+pytestmark = pytest.mark.skipif(AMX_OBSTACLE is not None, reason=f"no AMX kernels: {AMX_OBSTACLE}")
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = UNetConfig(
     channels=32,

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm.config import UNetConfig
-from ddpm.kernels.amx.kernels import kernels_obstacle
 from ddpm.kernels.amx.network import TiledUNet
 from ddpm.kernels.amx.program import Program, _Life, _placed, call_function, empty
 from ddpm.network.unet import UNet
+from tests.support.amx import AMX_OBSTACLE
 from tests.support.tiles import draw
 
 LIVES = st.lists(
@@ -83,7 +83,7 @@ def _doubles(source: torch.Tensor, target: torch.Tensor) -> Callable[[], object]
     return lambda: torch.mul(source, 2.0, out=target)
 
 
-@pytest.mark.skipif(kernels_obstacle() is not None, reason=f"no AMX kernels: {kernels_obstacle()}")
+@pytest.mark.skipif(AMX_OBSTACLE is not None, reason=f"no AMX kernels: {AMX_OBSTACLE}")
 @torch.no_grad()
 def test_replayed_network_predicts_what_the_called_one_does() -> None:
     """For other images, timesteps and batches than it was recorded with; 2x2 maps among them."""
