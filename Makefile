@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Another index for torch, such as https://download.pytorch.org/whl/cpu or .../whl/cu130.
 TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Images for containers often set it: every process would then compile all of ours again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo test test-hosts nemesis-doubles check format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-setup clean
 

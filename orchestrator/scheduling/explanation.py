@@ -1,7 +1,8 @@
 """Why a queued job waits: what it asks for, what is free, who is ahead, and whether it ever can."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from orchestrator.counts import counted, plural
 from orchestrator.errors import JobNotFoundError
@@ -12,6 +13,7 @@ from orchestrator.scheduling.matching import why_unsuited
 from orchestrator.scheduling.placement import UNITS
 from orchestrator.scheduling.promised import promised_nodes
 from orchestrator.scheduling.snapshot import (
+    Action,
     NodeCapacity,
     Preempt,
     QueuedJob,
@@ -138,6 +140,19 @@ def explain(snapshot: Snapshot, job_id: str, now: float) -> Explanation:
     )
 
 
+def why_they_wait(snapshot: Snapshot, job_ids: Collection[str], now: float) -> dict[str, str]:
+    """Return what `explain` gives as verdict and reason of each, by id; all is decided once.
+
+    Args:
+        snapshot: Nodes, jobs and quotas as they are.
+        job_ids: Who is asked about; who is not in the queue is left out.
+        now: Seconds since the epoch.
+    """
+    plan, asked = _Plan(snapshot, now), set(job_ids)
+    views = (_View(snapshot, job, now, plan) for job in snapshot.queue if job.job_id in asked)
+    return {view.job.job_id: "{}. {}".format(*view.verdict()) for view in views}
+
+
 def asks_for(job: QueuedJob) -> str:
     """Return what a job asks for, in words."""
     low, high = job.num_workers_min, job.num_workers_max
@@ -157,13 +172,32 @@ def _type_text(job: QueuedJob) -> str:
     return f" ({types})" if types else ""
 
 
+class _Plan:
+    """What is decided at the next turn, for whoever asks first and for all others."""
+
+    def __init__(self, snapshot: Snapshot, now: float) -> None:
+        self._snapshot = snapshot
+        self._now = now
+
+    @cached_property
+    def actions(self) -> Sequence[Action]:
+        return decide(self._snapshot, self._now)
+
+    @cached_property
+    def decided(self) -> Snapshot:
+        return self._snapshot.after(self.actions, self._now)
+
+
 class _View:
     """The cluster as one waiting job sees it."""
 
-    def __init__(self, snapshot: Snapshot, job: QueuedJob, now: float) -> None:
+    def __init__(
+        self, snapshot: Snapshot, job: QueuedJob, now: float, plan: _Plan | None = None
+    ) -> None:
         self.snapshot = snapshot
         self.job = job
         self.now = now
+        self.plan = plan or _Plan(snapshot, now)
         self.nodes = NodeLedger(snapshot.nodes, snapshot.running)
         self.quotas = QuotaLedger(snapshot.quotas, snapshot.running)
         self.ask = self._best_of(asks_of(job, self.nodes))
@@ -182,7 +216,7 @@ class _View:
             return Verdict.NOT_NOW, not_yet
         if starts_nodes := self._waits_for_nodes():
             return Verdict.WAITS_FOR_NODES, starts_nodes
-        actions = decide(self.snapshot, self.now)
+        actions = self.plan.actions
         if any(isinstance(a, Start) and a.job_id == self.job.job_id for a in actions):
             return Verdict.STARTS_NEXT, "it fits and starts at the next turn"
         victims = [
@@ -193,7 +227,7 @@ class _View:
                 Verdict.STARTS_NEXT,
                 f"it takes the place of {_named(victims)}, of lower priority",
             )
-        return self._why_not_now(self.snapshot.after(actions, self.now))
+        return self._why_not_now(self.plan.decided)
 
     def holders(self) -> tuple[Holder, ...]:
         """Return who holds what it waits for, the most first."""

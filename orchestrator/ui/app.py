@@ -1,7 +1,7 @@
 """The web application: which address shows what, to whom."""
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -25,7 +25,7 @@ from orchestrator.ui.access import COOKIE_AGE_S, Access, is_loopback
 from orchestrator.ui.elements import Markup, el, joined
 from orchestrator.ui.job_page import action_forms, job_now, pictures, settings
 from orchestrator.ui.jobs_page import jobs_now, search_form
-from orchestrator.ui.layout import SCRIPT, STYLE, page
+from orchestrator.ui.layout import SCRIPT, STYLE, Part, page
 from orchestrator.ui.looks import Looks
 from orchestrator.ui.set_page import set_page
 
@@ -40,6 +40,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _MAX_FORM_BYTES = 4096
+_OFTEN_S, _SLOWLY_S = 3, 30  # a plot or a picture costs more than a line
 _Next = Callable[[Request], Awaitable[Response]]
 
 
@@ -125,7 +126,7 @@ class _Guard:
 
 def _trouble(status: int, error: OrchestratorError) -> Response:
     told = el("p", str(error), class_="warn")
-    return HTMLResponse(page("That did not work", told, is_live=False), status)
+    return HTMLResponse(page("That did not work", told), status)
 
 
 class _Pages:
@@ -139,26 +140,30 @@ class _Pages:
 
     def jobs(self, request: Request) -> Response:
         """Show all jobs."""
-        now = jobs_now(self._looks.overview(), request.query_params, self._looks.reasons())
-        return _shown(request, "Jobs", now, search_form(request.query_params))
+
+        def now() -> Markup:
+            return jobs_now(self._looks.overview(), request.query_params, self._looks.why)
+
+        return _shown(request, "Jobs", [_Live("now", now)], search_form(request.query_params))
 
     def job(self, request: Request) -> Response:
         """Show one job."""
         job_id = self._looks.job_id(request.path_params["job"])
-        view = self._looks.view(job_id)
-        now = job_now(view)
-        if request.query_params.get("part") == "now":
-            return HTMLResponse(now)
-        forms = action_forms(view.status, self._access.csrf(job_id)) if self._actions else None
-        of_set = el("p", el("a", "the images of its set, by number", href=f"/jobs/{job_id}/set"))
-        rest = [
-            forms,
-            of_set if leaves(view.status.kind, Output.SAMPLES) else None,
-            self._plots(job_id),
-            pictures(job_id, self._looks.pictures(job_id)),
-            settings(self._looks.settings(job_id)),
+        live = [
+            _Live("now", lambda: job_now(self._looks.view(job_id))),
+            _Live("actions", lambda: self._actions_of(job_id)),
+            _Live("plots", lambda: self._plots(job_id), _SLOWLY_S),
+            _Live("pictures", lambda: pictures(job_id, self._looks.pictures(job_id)), _SLOWLY_S),
         ]
-        return HTMLResponse(page(job_id, now, joined(*rest)))
+        return _shown(request, job_id, live, settings(self._looks.settings(job_id)))
+
+    def _actions_of(self, job_id: str) -> Markup:
+        status = self._looks.status(job_id)
+        of_set = el("p", el("a", "the images of its set, by number", href=f"/jobs/{job_id}/set"))
+        return joined(
+            action_forms(status, self._access.csrf(job_id)) if self._actions else None,
+            of_set if leaves(status.kind, Output.SAMPLES) else None,
+        )
 
     def _plots(self, job_id: str) -> Markup | None:
         with self._drawing:
@@ -177,7 +182,7 @@ class _Pages:
         text = request.query_params.get("from", "0")
         start = int(text) if text.isdecimal() and len(text) < 12 else -1
         body = set_page(self._looks.samples(job_id), job_id, start)
-        return HTMLResponse(page(f"The set of {job_id}", body, is_live=False))
+        return HTMLResponse(page(f"The set of {job_id}", body))
 
     def image(self, request: Request) -> Response:
         """Show one image of a set."""
@@ -198,10 +203,22 @@ class _Pages:
         return RedirectResponse(f"/jobs/{job}", 303)
 
 
-def _shown(request: Request, title: str, now: Markup, *rest: Markup) -> Response:
-    if request.query_params.get("part") == "now":
-        return HTMLResponse(now)
-    return HTMLResponse(page(title, now, *rest))
+@dataclass(frozen=True)
+class _Live:
+    """A part that the page asks for again and again: its name, its content, how often."""
+
+    name: str
+    now: Callable[[], Markup | None]
+    every_s: int = _OFTEN_S
+
+
+def _shown(request: Request, title: str, live: Sequence[_Live], *rest: Markup) -> Response:
+    """Return a page, or the one part of it that is asked for."""
+    for one in live:
+        if request.query_params.get("part") == one.name:
+            return HTMLResponse(one.now() or "")
+    parts = [Part(one.name, one.now(), one.every_s) for one in live]
+    return HTMLResponse(page(title, *parts, *rest))
 
 
 async def _mark_of(request: Request) -> str:

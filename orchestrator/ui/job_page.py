@@ -203,7 +203,8 @@ def _of_kind(job_id: str, kind: str, keys: Sequence[str]) -> Markup:
     older = None
     if rest:
         summary = el("summary", f"{len(rest)} older ones")
-        older = el("details", summary, el("div", *_figures(job_id, rest), class_="pictures"))
+        inner = el("div", *_figures(job_id, rest), class_="pictures")
+        older = el("details", summary, inner, id=f"older-{kind}")
     return joined(el("h3", kind), el("div", *_figures(job_id, first), class_="pictures"), older)
 
 
@@ -226,7 +227,7 @@ def action_forms(status: JobStatus, csrf: str) -> Markup | None:
     verb = "retry" if status.state in (JobState.FAILED, JobState.CANCELLED) else "cancel"
     if status.state is JobState.SUCCEEDED:
         return None
-    button = el("button", f"{verb} {status.job_id}")
+    button = el("button", f"{verb} {status.job_id}", id=verb)
     form = el(
         "form",
         el("input", type="hidden", name="csrf", value=csrf),
@@ -234,4 +235,4 @@ def action_forms(status: JobStatus, csrf: str) -> Markup | None:
         method="post",
         action=f"/jobs/{status.job_id}/{verb}",
     )
-    return el("details", el("summary", f"{verb} it"), form, id="actions")
+    return el("details", el("summary", f"{verb} it"), form, id=f"{verb}-it")

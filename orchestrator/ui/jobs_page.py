@@ -1,6 +1,7 @@
 """The page of all jobs: who acts, the nodes, the queue with positions and reasons, what ended."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import urlencode
 
 from orchestrator.client.describe import duration_text, progress_text, state_text
 from orchestrator.client.overview import Overview
@@ -10,6 +11,7 @@ from orchestrator.lifecycle.state import JobState
 from orchestrator.ui.elements import Markup, el, joined, row, table
 
 _SHOWN_ENDED = 50
+_SHOWN_WAITING = 100
 _AT_WORK = (JobState.STARTING, JobState.RUNNING, JobState.STOPPING)
 
 
@@ -31,14 +33,17 @@ def bar(done: float, total: float | None, label: str) -> Markup:
 
 
 def jobs_now(
-    overview: Overview, query: Mapping[str, str], reasons: Mapping[str, str] | None = None
+    overview: Overview,
+    query: Mapping[str, str],
+    why: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {},
 ) -> Markup:
     """Return what there is.
 
     Args:
         overview: What there is.
-        query: `name` leaves jobs out whose name and id do not hold it; `all` shows all ended ones.
-        reasons: Why jobs of the queue wait, by id; what else is told of them stands in for that.
+        query: `name` leaves jobs out whose name and id do not hold it; `all` shows all of them.
+        why: Returns why jobs of the queue wait, by id; what else is told of a job stands in for a
+            reason that it does not know.
     """
     name = query.get("name", "")
     jobs = [job for job in overview.jobs if name in job.job_id or name in job.name]
@@ -47,17 +52,25 @@ def jobs_now(
     working = [job for job in jobs if job.state in _AT_WORK]
     ended = [job for job in jobs if job.state.has_ended]
     shown = ended if "all" in query else ended[:_SHOWN_ENDED]
-    more = el("p", el("a", f"all {len(ended)} ended jobs", href="/?all=1"))
+    first = waiting if "all" in query else waiting[:_SHOWN_WAITING]
+    all_of_them = "/?" + urlencode({"name": name, "all": "1"} if name else {"all": "1"})
     return joined(
         _who_acts(overview),
         _at_work(working, overview),
-        _queue(waiting, overview, reasons or {}),
+        _queue(first, overview, why([job.job_id for job in first])),
+        _more("waiting", len(first), len(waiting), all_of_them),
         _ended(shown, overview),
-        more if len(shown) < len(ended) else None,
+        _more("ended", len(shown), len(ended), all_of_them),
         None if jobs else el("p", "No jobs."),
         _nodes(overview.nodes),
         _quotas(overview.quotas),
     )
+
+
+def _more(what: str, num_shown: int, num_there: int, address: str) -> Markup | None:
+    if num_shown == num_there:
+        return None
+    return el("p", el("a", f"all {num_there} {what} jobs", href=address))
 
 
 def search_form(query: Mapping[str, str]) -> Markup:

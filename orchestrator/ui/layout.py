@@ -1,5 +1,7 @@
 """What every page has: its head, its way back, its style and its few lines of script."""
 
+from dataclasses import dataclass
+
 from orchestrator.ui.elements import Markup, el, joined
 
 STYLE = """
@@ -39,27 +41,40 @@ nav a { margin-right: 1rem; } #note { color: var(--bad); min-height: 1.5em; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { font-weight: 600; } }
 """
 
-# Shows the live part anew, keeps the focus where it was, and knows a few keys.
+# Shows the live parts anew, keeps the focus and what is open as they were, and knows a few keys.
 SCRIPT = """"use strict";
 const note = text => { document.getElementById("note").textContent = text; };
-async function refresh() {
-  const live = document.querySelector("[data-live]");
-  if (!live || document.hidden) return;
+const shown = new Map();
+const state = () => (document.querySelector("#now .state") || {}).textContent;
+async function refresh(live) {
+  if (document.hidden) return;
   try {
     const address = new URL(location.href);
-    address.searchParams.set("part", "now");
+    address.searchParams.set("part", live.id);
     const answer = await fetch(address, {credentials: "same-origin"});
     if (!answer.ok) throw new Error(String(answer.status));
-    const body = new DOMParser().parseFromString(await answer.text(), "text/html").body;
-    const focus = document.activeElement && document.activeElement.id;
-    const open = [...live.querySelectorAll("details[open]")].map(each => each.id);
-    if (!open.length) live.replaceChildren(...body.childNodes);
-    if (focus && document.getElementById(focus))
-      document.getElementById(focus).focus({preventScroll: true});
+    const text = await answer.text();
+    if (text !== shown.get(live.id)) show(live, text);
+    shown.set(live.id, text);
     note("");
   } catch (error) { note("No answer; what is shown here may be old."); }
 }
-setInterval(refresh, 3000);
+function show(live, text) {
+  const body = new DOMParser().parseFromString(text, "text/html").body;
+  const focus = document.activeElement && document.activeElement.id;
+  const open = [...live.querySelectorAll("details[open]")].map(each => each.id);
+  const before = state();
+  live.replaceChildren(...body.childNodes);
+  for (const id of open) {
+    const again = id && document.getElementById(id);
+    if (again) again.open = true;
+  }
+  if (focus && document.getElementById(focus))
+    document.getElementById(focus).focus({preventScroll: true});
+  if (state() !== before) parts.filter(each => each !== live).forEach(refresh);
+}
+const parts = [...document.querySelectorAll("[data-every]")];
+parts.forEach(live => setInterval(refresh, 1000 * live.dataset.every, live));
 addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, select, textarea")) return;
@@ -77,15 +92,35 @@ addEventListener("keydown", event => {
 """
 
 
-def page(title: str, now: Markup, *rest: Markup, is_live: bool = True) -> str:
+@dataclass(frozen=True)
+class Part:
+    """A part of a page that is shown anew again and again.
+
+    Attributes:
+        name: Its id, and what is asked for with `part=`.
+        body: What it holds now.
+        every_s: Seconds between two looks.
+    """
+
+    name: str
+    body: Markup | None
+    every_s: int
+
+
+def page(title: str, *parts: Part | Markup | None) -> str:
     """Return a whole page.
 
     Args:
         title: Its heading.
-        now: The part that is shown anew again and again.
-        rest: What stays as it was when the page was loaded.
-        is_live: Whether there is such a part.
+        parts: What it holds, from top to bottom; what is no `Part` stays as it was when the page
+            was loaded.
     """
+    shown = [
+        el("div", part.body, id=part.name, data_every=part.every_s)
+        if isinstance(part, Part)
+        else part
+        for part in parts
+    ]
     head = el(
         "head",
         el("meta", charset="utf-8"),
@@ -100,7 +135,7 @@ def page(title: str, now: Markup, *rest: Markup, is_live: bool = True) -> str:
         "body",
         el("header", el("nav", el("a", "all jobs", href="/", data_home=True)), el("h1", title)),
         el("p", id="note", role="status"),
-        el("main", el("div", now, id="now", data_live=is_live), *rest),
+        el("main", *shown),
         el("footer", el("p", el("small", keys))),
     )
     return "<!doctype html>" + el("html", joined(head, body), lang="en")

@@ -1,7 +1,7 @@
 """What the pages ask the store."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.artifacts.images import encode_png, image_grid
 from orchestrator.artifacts.samples.verify import SampleSet
@@ -17,14 +17,13 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.lifecycle.state import GROUP_KINDS, JobState
 from orchestrator.scheduling.explanation import Explanation, explain
-from orchestrator.scheduling.snapshot import in_line
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.ui.job_page import JobView
+from orchestrator.ui.reasons import Reasons
 from orchestrator.ui.set_page import SetImages
 
 _LOG_LINES = 30
-_EXPLAINED, _LONG_QUEUE = 10, 100
 _MOST_POINTS = 600
 _PLOTS = {
     "loss": ("loss by step", "loss"),
@@ -45,6 +44,7 @@ class Looks:
         self._store = store
         self._links = links
         self._images = SetImages(store)
+        self._reasons = Reasons()
 
     def job_id(self, job: str) -> str:
         """Return the id of a job. Raises: JobNotFoundError, BadInputError."""
@@ -54,26 +54,25 @@ class Looks:
         """Return what there is."""
         return read_overview(self._store)
 
-    def reasons(self) -> dict[str, str]:
-        """Return why the first jobs of the queue wait, by id; of a long queue, nothing.
-
-        Each is asked of all that holds capacity, which takes too long to do again and again then.
-        """
+    def why(self, job_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return why jobs wait, by id; without those that the orchestrator has not seen yet."""
+        if not job_ids:
+            return {}
         try:
             snapshot = read_snapshot(self._store)
         except StoreError:
             raise
         except OrchestratorError:
             return {}  # no orchestrator ever looked
-        if len(snapshot.queue) > _LONG_QUEUE:
-            return {}
-        now = self._store.now().timestamp()
-        told = (explain(snapshot, j.job_id, now) for j in in_line(snapshot.queue)[:_EXPLAINED])
-        return {one.job_id: f"{one.verdict}. {one.reason}" for one in told}
+        return self._reasons.told(snapshot, job_ids, self._store.now().timestamp())
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return what a job is."""
+        return job_status(self._store, job_id)
 
     def view(self, job_id: str) -> JobView:
         """Return what is known of a job."""
-        status = job_status(self._store, job_id)
+        status = self.status(job_id)
         return JobView(
             status=status,
             events=RecordStore(self._store).events(job_id),

@@ -2,30 +2,21 @@
 
 import ctypes
 import shutil
-import subprocess
 
 import pytest
 
 from ddpm.errors import KernelError
 from ddpm.kernels.amx import structs
-from ddpm.kernels.amx.kernels import FLAGS, SOURCE_FOLDER, check_sizes
+from ddpm.kernels.amx.kernels import check_sizes
+from tests.support.amx import kernels_compiled_in_a_hurry
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """The kernels, compiled in a hurry: the last -O counts."""
-    path = tmp_path_factory.mktemp("kernels") / "kernels.so"
-    sources = sorted(map(str, SOURCE_FOLDER.glob("*.cpp")))
-    done = subprocess.run(
-        ["g++", *FLAGS, "-O0", *sources, "-o", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(path))
+    return ctypes.CDLL(str(kernels_compiled_in_a_hurry()))
 
 
 def test_kernels_compile_and_their_structs_are_as_long_as_the_mirrors_here(

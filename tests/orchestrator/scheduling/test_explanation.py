@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 
 from orchestrator.errors import JobNotFoundError
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.explanation import explain
+from orchestrator.scheduling.explanation import explain, why_they_wait
 from orchestrator.scheduling.snapshot import Start
 from orchestrator.scheduling.verdict import Verdict
 from tests.support.scheduling import Cluster, clusters, job, node
@@ -28,6 +28,19 @@ def test_verdict_agrees_with_the_decision(cluster: Cluster) -> None:
             assert queued.job_id not in started
         assert len(told.ahead) == told.position - 1
         assert told.reason
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(cluster=clusters())
+def test_all_at_once_are_told_what_each_alone_is_told(cluster: Cluster) -> None:
+    """A page that shows many jobs must not contradict `explain` of one of them."""
+    asked = [queued.job_id for queued in cluster.snapshot.queue]
+    at_once = why_they_wait(cluster.snapshot, asked, cluster.now)
+    one_by_one = [explain(cluster.snapshot, job_id, cluster.now) for job_id in asked]
+    assert at_once == {told.job_id: f"{told.verdict}. {told.reason}" for told in one_by_one}
+    assert why_they_wait(cluster.snapshot, [*asked[:1], "gone"], cluster.now).keys() == set(
+        asked[:1]
+    )
 
 
 def test_never_when_no_node_is_large_enough() -> None:

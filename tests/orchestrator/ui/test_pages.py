@@ -84,6 +84,19 @@ def test_a_jobs_page_tells_its_life_and_shows_its_curves_and_pictures(app: Any) 
     assert "number 1 in line" in waits or "number 2 in line" in waits
 
 
+def test_each_live_part_is_given_alone(app: Any) -> None:
+    """Curves and pictures that come while somebody looks appear without a reload."""
+    whole = ask(app, "/jobs/works-1").text
+    live = {a["id"]: a["data-every"] for _, a in Reader(whole).tags if a.get("data-every")}
+    assert live == {"now": "3", "actions": "3", "plots": "30", "pictures": "30"}
+    parts = {name: ask(app, f"/jobs/works-1?part={name}").text for name in live}
+    assert "<svg" in parts["plots"]
+    assert "<img" in parts["pictures"]
+    assert "Timeline" in parts["now"]
+    assert not any("<html" in part or "Settings" in part for part in parts.values())
+    assert sum(len(Reader(part).all("img")) for part in parts.values()) == 2
+
+
 def test_a_set_is_browsed_by_index_and_each_image_is_the_right_one(app: Any) -> None:
     """Image 137 on the page is image 137 of the set."""
     for number in (0, 49, 50, 137, 229):
