@@ -1,6 +1,5 @@
 """What holds for the whole test session."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -21,9 +20,6 @@ os.environ["RAY_AUTH_MODE"] = "token"
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-# What collecting makes stays to the end: a quarter of its time went into looking for garbage there.
-gc.disable()
-
 if "PYTEST_XDIST_WORKER" in os.environ:  # its neighbours need the other cores
     torch.set_num_threads(1)
 
@@ -32,9 +28,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests against real servers first, while this process has met no other Ray."""
     integration = Path(__file__).parent / "integration"
     items.sort(key=lambda item: integration not in item.path.parents)
-
-
-def pytest_collection_finish() -> None:
-    """Look for garbage again, but not among what was there before the first test."""
-    gc.freeze()
-    gc.enable()
