@@ -9,6 +9,7 @@ from ddpm.config import ConfigError, SamplingConfig
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.artifacts.samples.labels import make_rule
+from orchestrator.client.registered import checkpoint_now
 from orchestrator.client.status import list_jobs, orchestrator_is_alive
 from orchestrator.counts import counted
 from orchestrator.errors import (
@@ -33,6 +34,7 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
 
 _JOB, _STEP, _CHECKPOINT = ("model", "job"), ("model", "step"), ("model", "checkpoint")
+_REGISTERED = ("model", "registered")
 _FIELD = "model"
 
 
@@ -70,7 +72,8 @@ def _on_shapes(store: ObjectStore, spec: TrainJob, ref: ModelRef) -> Iterator[Re
     except (BadInputError, StoreError):  # its images are gone, or lie in another store
         return
     if theirs not in (None, ours):
-        told = f"{ref.job or ref.checkpoint} has images of (C, H, W) {theirs}, and this training "
+        named = ref.job or ref.checkpoint or ref.registered
+        told = f"{named} has images of (C, H, W) {theirs}, and this training "
         places: tuple[Location, ...] = (("init",), ("dataset", "source"))
         yield Remark(places, f"init: {told}{ours}: they must be equal")
 
@@ -113,12 +116,12 @@ def remarks_on_model(
         if ref.job is not None:
             yield Remark((_JOB,), _no_such_job(store, ref.job))
         elif found is not None:  # a checkpoint needs no job beside it: it may have been copied
-            yield from _on_bare_checkpoint(found, str(ref.checkpoint))
+            yield from _on_bare_checkpoint(found)
     except BadInputError as error:
-        yield Remark((_JOB, _CHECKPOINT), f"model: {error}")
+        yield Remark((_JOB, _CHECKPOINT, _REGISTERED), f"model: {error}")
     except StoreError as error:  # perhaps another store, which the cluster can reach
-        told = f"model.checkpoint could not be looked at from here: {error}"
-        yield Remark((_CHECKPOINT,), told, is_fatal=False)
+        told = f"model's checkpoint could not be looked at from here: {error}"
+        yield Remark((_CHECKPOINT, _REGISTERED), told, is_fatal=False)
 
 
 def training_of(store: ObjectStore, ref: ModelRef) -> Job | None:
@@ -133,20 +136,25 @@ def training_of(store: ObjectStore, ref: ModelRef) -> Job | None:
 def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
     if ref.job is not None:
         return _Found(store, exact_job_id(store, ref.job), _JOB, ref.step)
-    if ref.checkpoint is None:
+    uri = ref.checkpoint or (checkpoint_now(ref.registered) if ref.registered else "")
+    if not uri:
         return None
-    prefix, _, rest = ref.checkpoint.rpartition("/jobs/")
+    prefix, _, rest = uri.rpartition("/jobs/")
     job_id, _, name = rest.partition("/checkpoints/step-")
     other = store if prefix == store.uri else open_store(prefix)
-    return _Found(other, job_id, _CHECKPOINT, int(name.removesuffix(".json")))
+    place = _REGISTERED if ref.registered else _CHECKPOINT
+    return _Found(other, job_id, place, int(name.removesuffix(".json")))
 
 
-def _on_bare_checkpoint(found: _Found, uri: str) -> Iterator[Remark]:
+def _on_bare_checkpoint(found: _Found) -> Iterator[Remark]:
+    uri = f"{found.store.uri}/{JobPaths(found.job_id).checkpoint(found.step or 0)}"
     steps = CheckpointStore(found.store, JobPaths(found.job_id)).steps()
     if found.step not in steps:
         there = ", ".join(map(str, steps)) or "none"
-        told = f"model.checkpoint: there is no {uri}; steps that are there: {there}"
-        yield Remark((_CHECKPOINT,), told)
+        told = (
+            f"{'.'.join(map(str, found.place))}: there is no {uri}; steps that are there: {there}"
+        )
+        yield Remark((found.place,), told)
 
 
 def _no_such_job(store: ObjectStore, name: str) -> str:
@@ -198,7 +206,7 @@ def _classes_of(store: ObjectStore, spec: TrainJob) -> tuple[int, tuple[str, ...
 
 def _on_checkpoints(found: _Found, spec: TrainJob, state: str, has_ended: bool) -> Iterator[Remark]:
     steps = CheckpointStore(found.store, JobPaths(found.job_id)).steps() if has_ended else []
-    place = found.place if found.place == _CHECKPOINT else _STEP
+    place = _STEP if found.place == _JOB else found.place
     total = spec.training.num_steps
     if not has_ended:
         if found.step is not None and found.step > total:

@@ -171,11 +171,26 @@ def _fitted(
     ref = job.model_input
     if ref is None:
         return job
+    if _means_later(file, step, ref):
+        return job
     source = coming.get(str(ref.job)) or training_of(store, ref)
+    named = str(ref.job or ref.checkpoint or ref.registered)
+    # A name in the registry may mean another model tomorrow, so nothing is filled in by it.
+    gives = file.parts[step].gives if ref.registered is None else _given
     try:
-        return fitted(job, source, str(ref.job or ref.checkpoint), file.parts[step].gives)
+        return fitted(job, source, named, gives)
     except FieldsError as error:
         raise file.fault(step, error.places, str(error)) from error
+
+
+def _means_later(file: JobFile, step: str, ref: ModelRef) -> bool:
+    """Tell whether a name in the registry is read after other steps, which may register it."""
+    children = file.spec.children if isinstance(file.spec, GroupJob) else ()
+    return ref.registered is not None and any(c.step == step and c.needs for c in children)
+
+
+def _given(*_: object) -> bool:
+    return True
 
 
 def _with_jobs(spec: Job | GroupJob, jobs: dict[str, Job]) -> Job | GroupJob:
@@ -198,6 +213,7 @@ class _Looks:
     def __init__(self, store: ObjectStore, file: JobFile, coming: Collection[str]) -> None:
         self._coming = coming
         self._store = store
+        self._file = file
         self._images: dict[str, ImagesSeen] = {}
         self._models: dict[tuple[ModelRef, str], list[Remark]] = {}
         self._of_steps: frozenset[str] = frozenset()
@@ -219,7 +235,8 @@ class _Looks:
         if images is not None:
             yield from self._on_dataset(step, job, images, gives)
         ref = job.model_input
-        if ref is not None and ref.job not in self._coming and step not in self._of_steps:
+        is_known = ref is not None and not _means_later(self._file, step, ref)
+        if ref and is_known and ref.job not in self._coming and step not in self._of_steps:
             if reads(job.kind, Input.INIT):
                 yield from remarks_on_init(self._store, job, ref)
             else:

@@ -6,18 +6,18 @@ until the checkpoints that it decides on are kept or let go; so an orchestrator 
 two steps makes none twice and forgets none.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.controller.adoption import LiveJob
 from orchestrator.errors import JobNotFoundError
-from orchestrator.jobs.curve import BEST, best_point, curve_steps, read_curve
+from orchestrator.jobs.curve import BEST, CurvePoint, best_point, curve_steps, read_curve
 from orchestrator.jobs.inbox import Request, Verb, post_request
 from orchestrator.jobs.records import Event, RecordStore
 from orchestrator.jobs.submissions import create_job, read_spec
 from orchestrator.jobs.troubles import Troubles
-from orchestrator.lifecycle.curves import is_called_off, steps_to_begin
+from orchestrator.lifecycle.curves import is_called_off, is_evaluated, steps_to_begin
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.job import TrainJob
 from orchestrator.specs.measuring import MetricsSpec
@@ -44,6 +44,7 @@ class CurveControl:
         self._begun: dict[str, set[int]] = {}
         self._unseen: set[str] = set()  # made, and not in the loop's hands yet
         self._settled: set[str] = set()
+        self._held: set[str] = set()  # asked again, and its checkpoint kept for it once more
 
     def follow(self, live: Mapping[str, LiveJob]) -> None:
         """Take what follows for each training with evaluations, and for those that have ended."""
@@ -59,6 +60,8 @@ class CurveControl:
         elif job.origin.trained_by and job.record.state.has_ended:
             self._renew()
             went = self._troubles.serve(job_id, partial(self._take_account, job))
+        elif job.origin.trained_by and job.record.retried_at and job_id not in self._held:
+            went = self._troubles.serve(job_id, partial(self._hold_again, job))
         else:
             return
         if went and job.record.state.has_ended:
@@ -74,11 +77,12 @@ class CurveControl:
         self._settled.discard(job_id)
         self._looked.pop(job_id, None)
         self._begun.pop(job_id, None)
+        self._held.discard(job_id)
 
     def _follow(self, job: LiveJob, live: Mapping[str, LiveJob]) -> bool:
         """Make what is due, or end what was made; tell whether nothing is left to do for now."""
         if is_called_off(job.record):
-            return self._call_off(job, live)
+            return self._call_off(job, live) and self._forget(job)
         seen = (job.record.state, float(job.said.committed) if job.said else 0.0)
         asked = metrics_of(job.spec)
         if asked is not None and self._looked.get(job.record.job_id) != seen:
@@ -102,6 +106,7 @@ class CurveControl:
         job_id = job.record.job_id
         ids, owner = evaluation_at(job_id, spec.name, step), job.record.owner
         made = jobs_at(self._store.uri, job_id, spec, metrics, step, owner)
+        CheckpointStore(self._store, JobPaths(job_id)).refer(step, ids.sample_id)
         for child_id, child in made.items():
             if self._store.exists(JobPaths(child_id).spec):
                 continue
@@ -130,27 +135,73 @@ class CurveControl:
             post_request(self._store, request)
         return asked and not self._unseen
 
-    def _take_account(self, job: LiveJob) -> bool:
-        """Let go of the checkpoint that an evaluation was about, unless it is the best so far."""
-        training = job.origin.trained_by
+    def _forget(self, job: LiveJob) -> bool:
+        """Let go of what a training that was called off kept for evaluations that nobody makes."""
+        asked = metrics_of(job.spec)
+        if asked is None or not job.record.state.has_ended:
+            return True
+        spec, metrics = asked
+        job_id, total = job.record.job_id, spec.training.num_steps
+        checkpoints = CheckpointStore(self._store, JobPaths(job_id))
+        for step in checkpoints.steps():
+            ids = evaluation_at(job_id, spec.name, step)
+            is_due = is_evaluated(step, metrics.every_steps, total)
+            if is_due and not self._store.exists(JobPaths(ids.sample_id).spec):
+                checkpoints.let_go(step, ids.sample_id)
+        checkpoints.retain(spec.checkpoints.keep)
+        return True
+
+    def _hold_again(self, job: LiveJob) -> bool:
+        """Keep the checkpoint of an evaluation that was asked for again, if it is still there."""
+        training, step = job.origin.trained_by, job.origin.at_step
+        spec = self._training_of(job)
+        if spec is not None:
+            ids = evaluation_at(training, spec.name, step)
+            checkpoints = CheckpointStore(self._store, JobPaths(training))
+            checkpoints.refer(step, ids.sample_id)
+            if step not in checkpoints.steps():
+                checkpoints.let_go(step, ids.sample_id)
+        self._held.add(job.record.job_id)
+        return True
+
+    def _training_of(self, job: LiveJob) -> TrainJob | None:
+        """Return the training that a job draws from or compares; None where it is gone."""
         try:
-            asked = metrics_of(read_spec(self._records, training))
+            asked = metrics_of(read_spec(self._records, job.origin.trained_by))
         except JobNotFoundError:
+            return None
+        return asked[0] if asked else None
+
+    def _take_account(self, job: LiveJob) -> bool:
+        """Let go of the checkpoint that an evaluation was about, unless it is the best so far.
+
+        Whichever of the two jobs ends last does: one may be cancelled while the other is at work.
+        """
+        training, spec = job.origin.trained_by, self._training_of(job)
+        if spec is None:
             return True
-        if asked is None:
-            return True
-        spec, _ = asked
         ids = evaluation_at(training, spec.name, job.origin.at_step)
-        if job.record.job_id != ids.evaluate_id:
-            return True  # the comparison goes on
+        if not all(map(self._has_ended, (ids.sample_id, ids.evaluate_id))):
+            return True
         checkpoints = CheckpointStore(self._store, JobPaths(training))
         measure = spec.checkpoints.keep_best
-        best = best_point(read_curve(self._store, training), measure) if measure else None
+        best = self._best(training, measure, checkpoints.steps()) if measure else None
         if best is not None:
             checkpoints.prefer(best.step, BEST)
         checkpoints.let_go(ids.step, ids.sample_id)
         checkpoints.retain(spec.checkpoints.keep)
         return True
+
+    def _best(self, training: str, measure: str, standing: Collection[int]) -> CurvePoint | None:
+        """Return the best of the checkpoints that are there; one may have gone before its point."""
+        points = (point for point in read_curve(self._store, training) if point.step in standing)
+        return best_point(points, measure)
+
+    def _has_ended(self, job_id: str) -> bool:
+        try:
+            return self._records.read(job_id).record.state.has_ended
+        except JobNotFoundError:  # deleted
+            return True
 
 
 def _is_followed(job: LiveJob) -> bool:

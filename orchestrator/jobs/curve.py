@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from orchestrator.errors import ConditionFailedError
+from orchestrator.errors import ConditionFailedError, JobNotFoundError
+from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.curves import best_step
 from orchestrator.store.codec import Codec
 from orchestrator.store.keys import JobPaths
@@ -93,6 +94,23 @@ def read_curve(store: ObjectStore, training: str) -> list[CurvePoint]:
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda key: CURVE_POINT.value(store, key), keys))
     return [point for point in found if point is not None]
+
+
+def is_settled(store: ObjectStore, training: str, step: int, evaluate_id: str) -> bool:
+    """Tell whether nobody will evaluate the checkpoint of a step any more.
+
+    Args:
+        store: Where the training is.
+        training: Its id.
+        step: Of the checkpoint.
+        evaluate_id: The job that compares it, which may be gone, or still to be made.
+    """
+    if store.exists(JobPaths(training).curve_point(step)):
+        return True
+    try:
+        return RecordStore(store).read(evaluate_id).record.state.has_ended
+    except JobNotFoundError:
+        return False
 
 
 def best_point(points: Iterable[CurvePoint], measure: str) -> CurvePoint | None:

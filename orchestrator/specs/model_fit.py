@@ -86,7 +86,7 @@ def _likelihood(spec: LikelihoodJob, trained: TrainJob, named: str, gives: Gives
     del named, gives
     if trained.model.family != "ddpm":
         raise FieldsError(
-            (("model",), ("model", "job"), ("model", "checkpoint")),
+            (("model",), *(("model", key) for key in ("job", "checkpoint", "registered"))),
             f"the model is a {trained.model.family}: a likelihood job bounds a DDPM's alone (a "
             "VAE's training logs its own bound at its end)",
         )

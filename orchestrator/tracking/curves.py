@@ -1,7 +1,8 @@
 """What a training's run in MLflow is told of its checkpoints: the curve, and which is the best.
 
-Told when an evaluation, or the training itself, has ended. A point goes out with the time stamp
-that it was put with, so that one that is sent again changes nothing.
+Told when an evaluation has ended, and once more of all points when the training itself has: its
+run may not have been there before. A point goes out with the time stamp that it was put with, so
+that one that is sent again changes nothing.
 """
 
 import logging
@@ -75,7 +76,7 @@ def _tell(
     values = [
         MetricValue(f"{PREFIX}{name}", value, point.at_ms, point.step)
         for point in points
-        if point.job_id == job_id
+        if job_id in (point.job_id, training)
         for name, value in point.values.items()
     ]
     if values:
@@ -124,7 +125,8 @@ def _register_best(
 ) -> None:
     checkpoints: Any = asked.spec.get("checkpoints") or {}
     measure, run_id = checkpoints.get("keep_best"), _run_of(store, server, training)
-    best = best_point(points, measure) if measure else None
+    kept = (point for point in points if point.source)  # else it was gone when it was compared
+    best = best_point(kept, measure) if measure else None
     if best is None or not run_id:
         return
     tracking: Any = asked.spec.get("tracking") or {}

@@ -34,6 +34,7 @@ from orchestrator.attempts.compute import kernel_folder, set_up_process, threads
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.cluster.code_version import code_version, git_commit
+from orchestrator.jobs.curve import is_settled
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.descent import ancestors
 from orchestrator.lifecycle.curves import is_evaluated
@@ -332,10 +333,13 @@ class TrainingWorker:
         metrics.flush()
         if self._is_evaluated(self._saving_step):
             # However long the orchestrator takes to see it, the checkpoint is there to be drawn
-            # from: what evaluates it lets go of it.
-            job_id, name = self._attempt.record.job_id, self._spec.name
-            by = evaluation_at(job_id, name, self._saving_step).sample_id
-            self._checkpoints.refer(self._saving_step, by)
+            # from: what evaluates it lets go of it. An attempt may come by a step again whose
+            # evaluation has ended: nobody would let go of it then.
+            job_id = self._attempt.record.job_id
+            at = evaluation_at(job_id, self._spec.name, self._saving_step)
+            self._checkpoints.refer(at.step, at.sample_id)
+            if is_settled(self._attempt.store, job_id, at.step, at.evaluate_id):
+                self._checkpoints.let_go(at.step, at.sample_id)
 
     def _after_commit(self, commit: CheckpointCommit) -> None:
         self._board.say(committed=commit.step)

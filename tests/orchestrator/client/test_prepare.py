@@ -1,5 +1,6 @@
 """What the store and the cluster tell of a job file before it is queued."""
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from ddpm.config import SamplingConfig
 from orchestrator.artifacts.checkpoints.resolve import resolve_model
+from orchestrator.client import registered
 from orchestrator.client.model_checks import remarks_on_model, remarks_on_room
 from orchestrator.client.prepare import check_sources, prepared
 from orchestrator.client.submit import submit_job
@@ -299,6 +301,77 @@ def test_a_likelihood_of_a_vae_is_refused_before_it_is_queued(tmp_path: Path) ->
     pipeline += _step(LIKELIHOOD.replace("job: t", "step: train"))
     with pytest.raises(BadInputError, match="the model is a vae: a likelihood job"):
         load(tmp_path, pipeline)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What MLflow knows, by name; empty at first."""
+    known: dict[str, str] = {}
+
+    def ask(name: str) -> str:
+        if name not in known:
+            raise BadInputError(f"model.registered: MLflow knows no {name}")
+        return known[name]
+
+    monkeypatch.setattr(registered, "registered_checkpoint", ask)
+    return known
+
+
+def test_a_registered_models_steps_are_looked_at_before_anything_is_queued(
+    tmp_path: Path, registry: dict[str, str]
+) -> None:
+    """A worker on the cluster was the first to say that a VAE cannot draw in 1,000 steps."""
+    store = MemoryStore()
+    submit_job(store, prepared(load(tmp_path, VAE), tmp_path, store).spec, "t")
+    drawn = OPEN_SAMPLE.replace("{job: t}", "{registered: faces@best}")
+    assert prepared(load(tmp_path, drawn), tmp_path, store).warnings == ()  # nothing of that name
+    key = JobPaths("t").checkpoint(10)
+    store.put(key, b"")
+    registry["faces@best"] = f"{store.uri}/{key}"
+    message = told(tmp_path, store, drawn)
+    assert message.startswith(
+        "/job.yaml:3: sampling.num_steps is 1000, but the model of faces@best"
+    )
+    assert "has 1 timestep; ask for 1 at most" in message
+    one = drawn.replace("microbatch_size: 8", "microbatch_size: 8, num_steps: 1")
+    prepared(load(tmp_path, one), tmp_path, store)
+    bound = LIKELIHOOD.replace("{job: t}", "{registered: faces@best}")
+    assert "a likelihood job bounds a DDPM's" in told(tmp_path, store, bound)
+
+
+def test_a_name_that_an_earlier_step_may_register_is_not_looked_up(
+    tmp_path: Path, registry: dict[str, str]
+) -> None:
+    """What it means now says nothing of what it will mean."""
+    store = MemoryStore()
+    submit_job(store, prepared(load(tmp_path, VAE), tmp_path, store).spec, "t")
+    registry["faces@best"] = f"{store.uri}/{JobPaths('t').checkpoint(10)}"
+    drawn = OPEN_SAMPLE.replace("{job: t}", "{registered: faces@best}")
+    text = (
+        f"kind: pipeline\nname: p\nsteps:\n  train:\n{_step(TRAIN)}\n  draw:\n    after: [train]\n"
+    )
+    (_, job) = (
+        job for _, job in prepared(load(tmp_path, text + _step(drawn)), tmp_path, store).jobs()
+    )
+    assert isinstance(job, SampleJob)
+    assert job.sampling.num_steps == 1000
+
+
+def test_a_registry_that_does_not_answer_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MLflow's client tries again for minutes; the orchestrator asks later anyway."""
+    asked, is_over = threading.Event(), threading.Event()
+
+    def ask(_: str) -> str:
+        asked.set()
+        is_over.wait(60)
+        return "s3://late"
+
+    monkeypatch.setattr(registered, "registered_checkpoint", ask)
+    assert registered.checkpoint_now("faces@best", patience_s=0.01) == ""
+    is_over.set()
+    assert asked.wait(60)
 
 
 def _step(text: str) -> str:

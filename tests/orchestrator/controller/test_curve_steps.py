@@ -18,7 +18,7 @@ from orchestrator.controller.curve_steps import CurveControl
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
 from orchestrator.errors import OrchestratorError, StoreUnavailableError
-from orchestrator.jobs.curve import BEST, CurvePoint, put_point
+from orchestrator.jobs.curve import BEST, CurvePoint, is_settled, put_point
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.prices import set_price
@@ -266,6 +266,105 @@ def test_what_fails_lets_go_of_its_checkpoint(world: World, tmp_path: Path) -> N
     world.step(3)
     assert kept(world) == [6]
     assert world.state("t") == "RUNNING"
+
+
+def references(world: World) -> list[str]:
+    """Return who holds which checkpoint of the training."""
+    folder = JobPaths("t").references
+    return [info.key.removeprefix(folder) for info in world.store.list_objects(folder)]
+
+
+def test_cancelling_the_comparison_alone_lets_the_drawing_end(world: World, tmp_path: Path) -> None:
+    """A worker that has yet to fetch the checkpoint would find it gone, and its job fail."""
+    begin(world)
+    for step in (4, 6):
+        commit(world, step, tmp_path)
+    world.step(3)
+    world.begin("t-at-4-samples", 300)
+    world.step()
+    request(world.store, "t-at-4", Verb.CANCEL)
+    world.step(3)
+    assert (world.state("t-at-4"), world.state("t-at-4-samples")) == ("CANCELLED", "RUNNING")
+    assert kept(world) == [4, 6]
+    world.end("t-at-4-samples", Outcome(succeeded=True, progress=50), 300)
+    world.step(4)
+    assert world.state("t-at-4-samples") == "SUCCEEDED"
+    assert kept(world) == [6]
+    assert references(world) == []
+
+
+def test_an_evaluation_that_is_asked_for_again_holds_its_checkpoint_again(
+    world: World, tmp_path: Path
+) -> None:
+    """It was let go of, and the next checkpoint would have it deleted before it is drawn from."""
+    begin(world)
+    commit(world, 4, tmp_path)
+    world.step(3)
+    for job_id in ("t-at-4", "t-at-4-samples"):
+        request(world.store, job_id, Verb.CANCEL)
+    world.step()
+    world.end("t-at-4-samples", Outcome(stopped=True))
+    world.step(4)
+    assert world.state("t-at-4-samples") == "CANCELLED"
+    assert references(world) == []
+    for job_id in ("t-at-4", "t-at-4-samples"):
+        request(world.store, job_id, Verb.RETRY)
+    world.step(2)
+    commit(world, 6, tmp_path)
+    assert kept(world) == [4, 6]
+    evaluate(world, 4, 0.2, 500)
+    assert references(world) == [f"step-{4:09d}-{BEST}"]
+
+
+def test_the_best_is_one_that_is_still_there(world: World, tmp_path: Path) -> None:
+    """A comparison that was asked for again may come after its checkpoint has gone."""
+    begin(world)
+    for step in (4, 8):
+        commit(world, step, tmp_path)
+    world.step(2)
+    evaluate(world, 4, 0.2, 200)
+    point = CurvePoint(step=2, at_ms=2, job_id="t-at-2", values={"kid-pixels": 0.001})
+    put_point(world.store, "t", point)
+    evaluate(world, 8, 0.3, 300)
+    commit(world, 10, tmp_path)
+    assert kept(world) == [4, 10]
+    assert f"step-{4:09d}-{BEST}" in references(world)
+
+
+def test_a_cancelled_training_keeps_no_checkpoint_for_an_evaluation_that_nobody_makes(
+    world: World, tmp_path: Path
+) -> None:
+    """It saves once more as it stops, and would hold that checkpoint for ever."""
+    begin(world)
+    world.step()
+    request(world.store, "t", Verb.CANCEL)
+    world.step()
+    commit(world, 8, tmp_path)
+    world.end("t", Outcome(stopped=True, progress=8))
+    world.step(4)
+    assert world.state("t") == "CANCELLED"
+    assert made(world) == []
+    assert kept(world) == [8]
+    assert references(world) == []
+
+
+def test_nobody_evaluates_a_checkpoint_again_that_was_evaluated(
+    world: World, tmp_path: Path
+) -> None:
+    """An attempt that comes by a step again asks, before it keeps that checkpoint for anybody."""
+    begin(world)
+    commit(world, 4, tmp_path)
+    ids = evaluation_at("t", "t", 4)
+    assert not is_settled(world.store, "t", 4, ids.evaluate_id)
+    world.step(2)
+    assert not is_settled(world.store, "t", 4, ids.evaluate_id)
+    evaluate(world, 4, 0.2, 200)
+    assert is_settled(world.store, "t", 4, ids.evaluate_id)
+    world.store.delete(JobPaths("t").curve_point(4))
+    assert is_settled(world.store, "t", 4, ids.evaluate_id)
+    world.store.delete(JobPaths(ids.evaluate_id).record)
+    world.store.delete(JobPaths(ids.evaluate_id).spec)
+    assert not is_settled(world.store, "t", 4, ids.evaluate_id)
 
 
 def test_deleting_the_training_ends_its_evaluations_and_takes_them_along(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConditionFailedError, StoreUnavailableError, TrackingError
-from orchestrator.jobs.curve import CurvePoint, put_point
+from orchestrator.jobs.curve import CurvePoint, put_point, read_curve
 from orchestrator.jobs.records import RECORD
 from orchestrator.lifecycle.state import JobState
 from orchestrator.store.keys import JobPaths
@@ -114,6 +114,31 @@ def test_each_value_stands_once_on_the_trainings_run_whatever_fails(side: str, a
     assert number > 10
 
 
+def test_evaluations_that_end_before_the_trainings_run_is_there_are_told_later(
+    store: MemoryStore,
+) -> None:
+    """MLflow may have been away until the end, and then evaluations may be told first."""
+    server = MemoryTracking()
+    carried(store, server, "t-at-4", "t-at-8", "t-at-10")
+    assert "t" not in server.jobs.values()
+    carried(store, server, "t")
+    assert curve(server) == sorted(KIDS.items())
+    carried(store, server, "t")
+    assert curve(server) == sorted(KIDS.items())
+
+
+def test_a_checkpoint_that_was_gone_when_it_was_compared_is_never_registered(
+    store: MemoryStore,
+) -> None:
+    """A model version without files would be what people draw from."""
+    point = read_curve(store, "t")[1]
+    store.delete(JobPaths("t").curve_point(8))
+    put_point(store, "t", replace(point, source=""))
+    server = MemoryTracking()
+    carried(store, server, "t", "t-at-4", "t-at-8", "t-at-10")
+    assert server.models == [("digits", "t", 10)]
+
+
 def test_the_best_is_registered_when_no_evaluation_is_to_come(store: MemoryStore) -> None:
     """A version of a best that is no more would point at a checkpoint that was let go of."""
     server = MemoryTracking()
@@ -152,10 +177,13 @@ def test_without_keep_best_there_is_a_curve_and_no_model(store: MemoryStore) -> 
 def test_a_run_that_somebody_deleted_holds_up_nothing(store: MemoryStore) -> None:
     """The evaluations have runs of their own."""
     server = MemoryTracking()
+    store.delete(JobPaths("t").curve_point(8))
     carried(store, server, "t")
+    told = curve(server)
     server.deleted.add(next(iter(server.jobs)))
+    found(store, 8, KIDS[8])
     carried(store, server, "t-at-8")
-    assert curve(server) == []
+    assert curve(server) == told == [(4, KIDS[4]), (10, KIDS[10])]
     assert server.statuses["run-2"][0] == "FINISHED"
 
 
