@@ -12,8 +12,9 @@ from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
 from orchestrator.client import seeds
 from orchestrator.client.corners import corner_text, corners_of, training_text
-from orchestrator.client.evaluations import Evaluated, Measured, differing, measures_of
+from orchestrator.client.evaluations import Evaluated, Measured, differing, measures_of, setting
 from orchestrator.client.results import read_evaluations
+from orchestrator.client.short_names import by_short_names, called
 from orchestrator.client.surroundings import surroundings
 
 AT_FLOOR = "*"
@@ -33,10 +34,15 @@ def compare_command(jobs: tuple[str, ...], over_seeds: bool, output: Output) -> 
     no result yet is named on standard error.
     """
     found = read_evaluations(surroundings(output.say).store, jobs)
-    rows = seeds.over_seeds(found.rows) if over_seeds else found.rows
+    together = seeds.over_seeds if over_seeds else list[Evaluated]
     if found.missing:
         output.say(found.missing_text)
-    output.result([dataclasses.asdict(row) for row in rows], comparison_table(rows))
+    table = comparison_table(together(by_short_names(found.rows)))
+    told = called(found.rows)
+    output.result(
+        [dataclasses.asdict(row) for row in together(found.rows)],
+        f"{table}\n{told}" if told else table,
+    )
 
 
 def comparison_table(rows: Sequence[Evaluated]) -> str:
@@ -79,7 +85,7 @@ def _of_many(rows: Sequence[Evaluated]) -> Table:
         table.add_column(heading, justify="right")
     for row in rows:
         cells = [_number(row.metric(measure)) for measure in measures]
-        told = [str(row.settings.get(key, "")) for key in settings]
+        told = [setting(row, key) for key in settings]
         more = (_rarest(row.classes), _authentic(row), _copying(row), _speed(row))
         table.add_row(row.samples, *told, *cells, *more)
     for row in {(row.reference, row.extractor): row for row in rows}.values():

@@ -109,6 +109,12 @@ def differing(rows: Iterable[Evaluated]) -> list[str]:
     return [key for key in keys if len({str(row.settings.get(key)) for row in all_rows}) > 1]
 
 
+def setting(row: Evaluated, key: str) -> str:
+    """Return how a set was drawn, for people; "" for what was not asked."""
+    found = row.settings.get(key)
+    return "" if found is None else str(found)
+
+
 def measures_of(rows: Iterable[Evaluated]) -> Iterator[str]:
     """Yield the measures that at least one row has."""
     all_rows = list(rows)

@@ -19,10 +19,15 @@ def over_seeds(rows: Iterable[Evaluated]) -> list[Evaluated]:
     Args:
         rows: Of any sets; the trainings of sets that are put together were asked the same, too.
     """
+    return [mean_of(members) for members in by_likeness(rows)]
+
+
+def by_likeness(rows: Iterable[Evaluated]) -> list[list[Evaluated]]:
+    """Return the sets that differ in seeds alone together, in the order of the first of each."""
     groups: dict[str, list[Evaluated]] = {}
     for row in rows:
         groups.setdefault(_likeness(row), []).append(row)
-    return [_together(members) for members in groups.values()]
+    return list(groups.values())
 
 
 def _likeness(row: Evaluated) -> str:
@@ -36,7 +41,8 @@ def _likeness(row: Evaluated) -> str:
     )
 
 
-def _together(rows: Sequence[Evaluated]) -> Evaluated:
+def mean_of(rows: Sequence[Evaluated]) -> Evaluated:
+    """Return sets that differ in seeds alone as one row; one alone as it is."""
     first = rows[0]
     if len(rows) == 1:
         return first
@@ -45,6 +51,7 @@ def _together(rows: Sequence[Evaluated]) -> Evaluated:
         first,
         samples=f"{first.samples} and {len(rows) - 1} more",
         num_sets=len(rows),
+        settings={key: value for key, value in first.settings.items() if key != "seed"},
         cost=None,
         training_s=_mean([row.training_s for row in rows]),
         metrics={name: _metric([row.metrics[name] for row in rows]) for name in names},

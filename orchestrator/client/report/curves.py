@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from orchestrator.client.evaluations import Evaluated, measures_of
 from orchestrator.client.report.plots import Band, Plot, Series
+from orchestrator.client.seeds import by_likeness, over_seeds
+from orchestrator.client.short_names import short_names
 
 
 def sampler_of(row: Evaluated) -> str:
@@ -15,11 +17,16 @@ def sampler_of(row: Evaluated) -> str:
     method = str(settings.get("method", "?"))
     if method == "ddim":
         return f"ddim eta {settings.get('eta', 0):g}"
-    return f"{method} {settings.get('variance') or 'variance left out'}"
+    spacing = str(settings.get("spacing", "linear"))
+    told = (method, settings.get("variance"), "" if spacing == "linear" else spacing)
+    return " ".join(str(word) for word in told if word)
 
 
 def pair_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
-    """Yield a plot for each pair of quality, coverage and speed."""
+    """Yield a plot for each pair of quality, coverage and speed.
+
+    Sets that differ in seeds alone have one colour, a point each.
+    """
     measures = set(measures_of(rows))
     for x, y in (("coverage", "kid"), ("coverage", "precision")):
         if {x, y} <= measures:
@@ -28,6 +35,14 @@ def pair_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
     for y in ("kid", "coverage"):
         if timed and y in measures:
             yield _against_speed(timed, y)
+
+
+def _named(rows: Sequence[Evaluated]) -> Iterator[tuple[str, list[Evaluated]]]:
+    """Yield the sets of each series with what the legend calls it."""
+    names = short_names(row.samples for row in rows)
+    for found in by_likeness(rows):
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield f"{names[found[0].samples]}{more}", found
 
 
 def _values(rows: Iterable[Evaluated], measure: str) -> list[float]:
@@ -58,7 +73,10 @@ def _pair(rows: Sequence[Evaluated], x: str, y: str) -> Plot:
         title=f"{y} against {x} of each set",
         x_label=x,
         y_label=y,
-        series=[Series(name=row.samples, x=_values([row], x), y=_values([row], y)) for row in rows],
+        series=[
+            Series(name=name, x=_values(found, x), y=_values(found, y))
+            for name, found in _named(rows)
+        ],
         bands=_bands(rows, x=x, y=y),
     )
 
@@ -70,12 +88,12 @@ def _against_speed(rows: Sequence[Evaluated], y: str) -> Plot:
         y_label=y,
         series=[
             Series(
-                name=row.samples,
-                x=[row.speed["mean_images_per_s"]],
-                y=_values([row], y),
-                errors=_errors([row], y),
+                name=name,
+                x=[row.speed["mean_images_per_s"] for row in found],
+                y=_values(found, y),
+                errors=_errors(found, y),
             )
-            for row in rows
+            for name, found in _named(rows)
         ],
         log_x=True,
         bands=_bands(rows, y=y),
@@ -83,11 +101,14 @@ def _against_speed(rows: Sequence[Evaluated], y: str) -> Plot:
 
 
 def step_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
-    """Yield quality against sampling steps, a line for each sampler; nothing for one number."""
+    """Yield quality against sampling steps, a line for each sampler; nothing for one number.
+
+    Sets that differ in seeds alone are one point, their mean with its deviation.
+    """
     if len({row.settings.get("num_steps") for row in rows if row.settings}) < 2:
         return
     by_sampler: dict[str, list[Evaluated]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: int(row.settings.get("num_steps", 0))):
+    for row in sorted(over_seeds(rows), key=lambda row: int(row.settings.get("num_steps", 0))):
         if row.settings:
             by_sampler[sampler_of(row)].append(row)
     for measure in ("kid", "precision", "coverage"):

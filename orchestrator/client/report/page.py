@@ -5,11 +5,14 @@ import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
+from orchestrator.client.corners import corner_text, corners_of, training_text
 from orchestrator.client.describe import money_text
-from orchestrator.client.evaluations import Evaluated, Measured, differing, measures_of
+from orchestrator.client.evaluations import Evaluated, Measured, differing, measures_of, setting
 from orchestrator.client.report.curves import pair_plots, step_plots
 from orchestrator.client.report.plots import Plot, svg_of
 from orchestrator.client.report.training_curves import training_plots
+from orchestrator.client.seeds import over_seeds
+from orchestrator.client.short_names import by_short_names, called
 from orchestrator.errors import ObjectNotFoundError
 from orchestrator.lifecycle.cost import Cost
 from orchestrator.store.keys import JobPaths
@@ -63,17 +66,19 @@ def report_page(
         missing: What has no result yet, in one line; "" where all have one.
     """
     trainings = list(dict.fromkeys(row.training for row in rows if row.training))
-    plots = [*pair_plots(rows), *step_plots(rows), *training_plots(store, trainings)]
+    shown = by_short_names(rows)
+    plots = [*pair_plots(shown), *step_plots(shown), *training_plots(store, trainings)]
     sections = {
-        "Numbers": "".join(_numbers(rows)),
-        "Settings that differ": _settings(rows),
-        "Classes": _classes(rows),
-        "Memorisation": _memorisation(rows),
+        "Means over seeds": "".join(_over_seeds(shown)),
+        "Numbers": "".join(_numbers(shown)),
+        "Settings that differ": _settings(shown),
+        "Classes": _classes(shown),
+        "Memorisation": _memorisation(shown),
         "Plots": _side(_figure(plot, number) for number, plot in enumerate(plots)),
         "Samples at equal seeds": _pictures(store, rows, "grid.png", "the first images of"),
         "From noise to image": _pictures(store, rows, "reverse-chain.png", "reverse chains of"),
         "Nearest to training images": _side(_nearest(store, rows)),
-        "Cost": _cost(rows) + _money(rows),
+        "Cost": _cost(shown) + _money(shown),
     }
     kept = {title: body for title, body in sections.items() if body}
     links = "".join(f'<a href="#{_anchor(title)}">{_text(title)}</a>' for title in kept)
@@ -89,8 +94,14 @@ def report_page(
         f"<title>{_text(_title(rows))}</title><style>{_STYLE}</style></head><body>"
         f"<header><h1>{_text(_title(rows))}</h1><p>Written by ddpmctl on "
         f'<time datetime="{at.isoformat()}">{at:%Y-%m-%d %H:%M} UTC</time>.</p>{_missing(missing)}'
+        f"{_called(rows)}"
         f'<nav aria-label="Sections">{links}</nav></header><main>{bodies}</main></body></html>'
     )
+
+
+def _called(rows: Sequence[Evaluated]) -> str:
+    told = called(rows)
+    return f"<p>{_text(told[0].upper() + told[1:])}.</p>" if told else ""
 
 
 def _missing(told: str) -> str:
@@ -125,12 +136,26 @@ def _table(caption: str, heads: Sequence[str], rows: Iterable[tuple[str, Sequenc
     )
 
 
-def _numbers(rows: Sequence[Evaluated]) -> Iterator[str]:
+def _over_seeds(rows: Sequence[Evaluated]) -> Iterator[str]:
+    """Yield the table of means and who loses which corner; nothing where no seeds differ."""
+    means = over_seeds(rows)
+    if len(means) == len(rows):
+        return
+    yield from _numbers(means, "means with standard deviations between sets of other seeds")
+    told = [corner_text(corner) for corner in corners_of(means)]
+    if told:
+        lines = [*told, training_text(means)]
+        yield "<p>The trilemma, each family by its set with the most steps:</p>"
+        yield f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
+
+
+def _numbers(rows: Sequence[Evaluated], told: str = "with standard errors") -> Iterator[str]:
     for extractor in dict.fromkeys(row.extractor for row in rows):
-        yield _of_extractor([row for row in rows if row.extractor == extractor], extractor)
+        of_it = [row for row in rows if row.extractor == extractor]
+        yield _of_extractor(of_it, f"By {extractor}, {told}")
 
 
-def _of_extractor(rows: Sequence[Evaluated], extractor: str) -> str:
+def _of_extractor(rows: Sequence[Evaluated], caption: str) -> str:
     measures = list(measures_of(rows))
     lines = [(row.samples, [_number(row.metric(m)) for m in measures]) for row in rows]
     lines += [
@@ -138,10 +163,7 @@ def _of_extractor(rows: Sequence[Evaluated], extractor: str) -> str:
         for reference, row in {row.reference: row for row in rows}.items()
     ]
     told = "".join(f"<dt>{m}</dt><dd>{_text(_MEANING[m])}</dd>" for m in measures)
-    return (
-        _table(f"By {extractor}, with standard errors", ["set", *measures], lines)
-        + f"<p>{_text(_how(rows))}</p><dl>{told}</dl>"
-    )
+    return _table(caption, ["set", *measures], lines) + f"<p>{_text(_how(rows))}</p><dl>{told}</dl>"
 
 
 def _how(rows: Sequence[Evaluated]) -> str:
@@ -176,7 +198,7 @@ def _settings(rows: Sequence[Evaluated]) -> str:
     lines = [
         (
             row.samples,
-            [*(_text(row.settings.get(k, "")) for k in keys), _text(row.training), str(row.step)],
+            [*(_text(setting(row, k)) for k in keys), _text(row.training), str(row.step)],
         )
         for row in rows
     ]

@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 _INK, _SOFT = "#010203", "#040506"  # stand for the page's own colours
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa7700", "#66aacc", "#aa3377", "#888888")
 _MARKS = "osD^vPX"
+_LINES = ("-", "--", ":", "-.")
+_INSIDE = 4  # so many names leave room for the points; more stand below the axes
+_COLUMNS = 2
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ddpmctl",
@@ -83,7 +86,9 @@ class Plot:
 def svg_of(plot: Plot, number: int) -> str:
     """Return a plot as an SVG element; `number` tells those of a page apart."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6.0, 3.8), layout="constrained")
+        named = len(plot.series) + bool(plot.bands)
+        below = -(-named // _COLUMNS) if named > _INSIDE else 0
+        figure = Figure(figsize=(6.0, 3.8 + 0.22 * below), layout="constrained")
         axes = figure.add_subplot()
         for index, series in enumerate(plot.series):
             _draw(axes, plot, series, index)
@@ -92,7 +97,9 @@ def svg_of(plot: Plot, number: int) -> str:
             axes.set_xscale("log")
         axes.set_xlabel(plot.x_label)
         axes.set_ylabel(plot.y_label)
-        if len(plot.series) > 1 or plot.bands:
+        if below:
+            figure.legend(loc="outside lower center", ncols=_COLUMNS, frameon=False, fontsize=8)
+        elif named > 1:
             axes.legend(frameon=False, fontsize=9)
         packed = io.StringIO()
         figure.savefig(packed, format="svg", transparent=True, metadata={"Date": None})
@@ -100,7 +107,8 @@ def svg_of(plot: Plot, number: int) -> str:
 
 
 def _draw(axes: Axes, plot: Plot, series: Series, index: int) -> None:
-    colour, mark = _COLOURS[index % len(_COLOURS)], _MARKS[index % len(_MARKS)]
+    again, place = divmod(index, len(_COLOURS))
+    colour, mark = _COLOURS[place], _MARKS[(place + again) % len(_MARKS)]
     axes.errorbar(
         list(series.x),
         list(series.y),
@@ -108,7 +116,7 @@ def _draw(axes: Axes, plot: Plot, series: Series, index: int) -> None:
         label=series.name,
         color=colour,
         marker="" if plot.is_line and len(series.x) > 40 else mark,
-        linestyle="-" if plot.is_line else "none",
+        linestyle=_LINES[again % len(_LINES)] if plot.is_line else "none",
         linewidth=1.4,
         markersize=6,
         capsize=2,

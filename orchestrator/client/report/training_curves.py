@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from orchestrator.client.metrics import read_metrics, training_seconds
 from orchestrator.client.report.plots import Band, Plot, Series
+from orchestrator.client.short_names import short_names
 from orchestrator.errors import JobNotFoundError, ObjectNotFoundError
 from orchestrator.jobs.curve import CurvePoint, read_curve
 from orchestrator.jobs.records import RecordStore
@@ -24,6 +26,13 @@ def training_plots(store: ObjectStore, job_ids: Iterable[str]) -> Iterator[Plot]
     A training that is gone has no curves, and takes nobody else's away.
     """
     ids = [job_id for job_id in job_ids if _is_there(store, job_id)]
+    names = short_names(ids)
+    for plot in _plots(store, ids):
+        yield replace(plot, series=[replace(s, name=names[s.name]) for s in plot.series])
+
+
+def _plots(store: ObjectStore, ids: list[str]) -> Iterator[Plot]:
+    """Yield the plots; their lines are called by the trainings' ids."""
     losses = [series for job_id in ids if (series := _loss(store, job_id)) is not None]
     if losses:
         yield Plot(

@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import re
+import warnings
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
-from orchestrator.client.evaluations import differing
+from orchestrator.client.evaluations import Evaluated, differing
+from orchestrator.client.report.curves import pair_plots, step_plots
 from orchestrator.client.report.page import report_page
+from orchestrator.client.report.plots import Plot, Series, svg_of
 from orchestrator.client.report.training_curves import training_plots
 from orchestrator.client.results import read_evaluations
 from orchestrator.errors import BadInputError
@@ -145,6 +148,57 @@ def test_a_training_shows_what_its_checkpoints_are_worth_by_step_and_by_time(
     assert by_step.bands["y"].middle == 0.002
     assert by_time.title == "kid of checkpoints against seconds of training"
     assert list(by_time.series[0].x) == [40.0, 120.0]
+
+
+def over_three_seeds(store: MemoryStore) -> list[Evaluated]:
+    """Return two methods' sets, each of three seeds, that one pipeline drew."""
+    (row,) = read_evaluations(store, ["e1"]).rows
+    return [
+        dataclasses.replace(
+            row,
+            samples=f"tri-{family}-s{seed}-20261128-1",
+            recipe=family,
+            settings={"family": family, "method": "ddpm", "num_steps": steps, "seed": seed},
+            metrics={
+                name: dataclasses.replace(found, value=seed / 100)
+                for name, found in row.metrics.items()
+            },
+        )
+        for family, steps in (("ddpm", 10), ("vae", 1))
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_sets_of_other_seeds_stand_together(store: MemoryStore) -> None:
+    """Whether a method is better is asked of its mean; names fit beside the numbers."""
+    rows = over_three_seeds(store)
+    page = report_page(store, rows, AT)
+    assert "Means over seeds" in page
+    assert "0.0100 ± 0.0100" in page  # of 0, 0.01 and 0.02
+    assert "quality (kid):" in page
+    assert "A set called X is the job tri-X-20261128-1." in page
+    kid = next(iter(pair_plots(rows)))
+    assert [(s.name, list(s.y)) for s in kid.series] == [
+        ("ddpm-s0 and 2 more", [0.0, 0.01, 0.02]),
+        ("vae-s0 and 2 more", [0.0, 0.01, 0.02]),
+    ]
+    by_steps = next(iter(step_plots(rows)))
+    assert [(s.name, list(s.x), list(s.y)) for s in by_steps.series] == [
+        ("vae", [1.0], [pytest.approx(0.01)]),
+        ("ddpm", [10.0], [pytest.approx(0.01)]),
+    ]
+    assert "Means over seeds" not in report_page(store, rows[:1], AT)
+
+
+def test_many_lines_leave_room_for_their_points_and_differ() -> None:
+    """27 names inside the axes left nothing of them."""
+    many = [Series(name=f"set {n}", x=[float(n)], y=[float(n)]) for n in range(27)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = svg_of(Plot(title="t", x_label="x", y_label="y", series=many), 0)
+    assert all(f">set {n}<" in text for n in range(27))
+    height = float(re.search(r'height="([\d.]+)pt"', text)[1])  # type: ignore[index]
+    assert height > 1.5 * 3.8 * 72
 
 
 def test_the_page_says_that_it_is_not_whole(store: MemoryStore) -> None:
