@@ -10,16 +10,24 @@ import shutil
 import sysconfig
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from ddpm.config import Precision, Prediction, check_precision
+from ddpm.config import (
+    DiffusionConfig,
+    NetworkConfig,
+    Precision,
+    Prediction,
+    UNetConfig,
+    check_precision,
+    network_name,
+)
 from ddpm.kernels.amx.kernels import kernels_obstacle
-from ddpm.kernels.amx.network import TiledUNet
+from ddpm.kernels.amx.network import TiledUNet, fits_tiles, tiles_obstacle
 from ddpm.memory import keep_memory
 from ddpm.network.unet import UNet
 
@@ -58,7 +66,7 @@ class ComputeDecision:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read a decision back; fields that this version does not know are ignored."""
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {one.name for one in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 
     @property
@@ -137,48 +145,74 @@ def overwrite_gradients(network: Callable[..., Tensor]) -> set[Tensor]:
     return network.overwrite_gradients() if isinstance(network, TiledUNet) else set()
 
 
-def decide_compute(  # noqa: PLR0913  # by keyword, each a fact of its own
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is to be computed, as far as the choice depends on it.
+
+    Attributes:
+        network: The network's numbers.
+        diffusion: What its output stands for. "mean" is divided by numbers down to 1e-4, and
+            bfloat16's rounding with it, so it is computed in float32.
+        images_per_pass: Images that one call of the network takes.
+        num_passes: Passes that a step of its training has.
+        is_recomputed: Whether these keep no activations for the gradient.
+        compile_hindrance: Why nothing of it is compiled, whatever the machine has; "" for no such
+            reason.
+    """
+
+    network: NetworkConfig = field(default_factory=UNetConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    images_per_pass: int = 1
+    num_passes: int = 1
+    is_recomputed: bool = False
+    compile_hindrance: str = ""
+
+    @property
+    def fits_tiles(self) -> bool:
+        """Whether network and batch are such as the AMX kernels are made for."""
+        return fits_tiles(self.network, self.images_per_pass)
+
+    @property
+    def tiles_obstacle(self) -> str:
+        """Why the kernels cannot compute it all the same; "" if they can."""
+        return tiles_obstacle(
+            self.diffusion, num_passes=self.num_passes, is_recomputed=self.is_recomputed
+        )
+
+
+def decide_compute(
+    work: Workload,
     *,
     precision: Precision,
     compile_request: bool | Literal["auto"],
     num_threads: int,
     worth_compiling: bool,
-    prediction: Prediction = "epsilon",
-    fits_tiles: bool = False,
-    tiles_obstacle: str = "",
-    compile_hindrance: str = "",
-    own_network: str = "",
     kernel_folder: Path | None = None,
     device_kind: DeviceKind | None = None,
 ) -> ComputeDecision:
     """Decide for this machine; call it once per job.
 
     Args:
+        work: What is to be computed.
         precision: What was asked for; "auto" takes bfloat16 where the hardware multiplies it.
         compile_request: What was asked for; "auto" takes the AMX kernels, or compiles what pays.
         num_threads: CPU threads of one worker.
         worth_compiling: Whether the job's work is longer than the compiling.
-        prediction: What the network's output stands for. "mean" is divided by numbers down to
-            1e-4, and bfloat16's rounding with it, so it is computed in float32.
-        fits_tiles: Whether network and batch are such as the AMX kernels are made for.
-        tiles_obstacle: Why the kernels cannot compute it all the same; "" if they can.
-        compile_hindrance: Why nothing is compiled, whatever the machine has; "" for no such reason.
-        own_network: The name of another package's network, which is computed as it is written; ""
-            for ours.
-        kernel_folder: Where these are kept, as for `ddpm.kernels.amx.kernels.load_kernels`.
+        kernel_folder: Where the kernels are kept, as for `ddpm.kernels.amx.kernels.load_kernels`.
         device_kind: None takes CUDA where there is a device.
 
     Raises:
         ConfigError: bfloat16 was asked for, and cannot be.
     """
+    prediction = work.diffusion.prediction
     check_precision(precision, prediction)
     device_kind = device_kind or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen, reasons = _choose_precision(precision, prediction, device_kind)
     decided = ComputeDecision(device_kind=device_kind, precision=chosen, num_threads=num_threads)
-    if own_network:
+    if own_network := network_name(work.network):
         return _of_own_network(decided, reasons, own_network, compile_request is True)
-    if compile_request == "auto" and fits_tiles and (device_kind, decided.precision) == _TILED:
-        obstacle = tiles_obstacle or kernels_obstacle(kernel_folder)
+    if compile_request == "auto" and work.fits_tiles and (device_kind, decided.precision) == _TILED:
+        obstacle = work.tiles_obstacle or kernels_obstacle(kernel_folder)
         if obstacle is None:
             told = "; ".join([*reasons, "network and batch fit the AMX kernels"])
             return replace(decided, kernels="amx", reason=told)
@@ -186,7 +220,7 @@ def decide_compute(  # noqa: PLR0913  # by keyword, each a fact of its own
     wanted = worth_compiling if compile_request == "auto" else compile_request
     if compile_request == "auto" and not wanted:
         reasons.append("eager, since the work is shorter than compiling it")
-    return _compiled(decided, reasons, compile_hindrance if wanted else None)
+    return _compiled(decided, reasons, work.compile_hindrance if wanted else None)
 
 
 def _compiled(

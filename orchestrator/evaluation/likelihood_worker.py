@@ -1,14 +1,15 @@
 """What a worker of a likelihood does: the bound of a shard's images under the model."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
-from ddpm.compute import ComputeDecision, decide_compute
-from ddpm.config import network_name
+from ddpm.compute import ComputeDecision, Workload, decide_compute
 from ddpm.errors import CheckpointFormatError
+from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.bound_sums import BoundSums, measure_bound
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.training.checkpoint import CheckpointInfo, load_model
@@ -52,69 +53,108 @@ class LikelihoodSetup:
     cpus: int
     uses_gpu: bool
 
-    def open(self, worker: str) -> "LikelihoodWorker":
-        """Return what the worker of this name works with."""
+    def open(self, worker: str, decisions: Decisions | None) -> "PreparedLikelihood":
+        """Load model and images. Raises: as of `PreparedLikelihood.load`."""
         del worker
-        return LikelihoodWorker(open_store(self.store_uri), self)
+        return PreparedLikelihood.load(open_store(self.store_uri), self, decisions)
 
 
-class LikelihoodWorker:
-    """Computes the bound of images under one model, in float32."""
+@dataclass(frozen=True, kw_only=True)
+class PreparedLikelihood:
+    """A model and its images, before the network is where it computes.
 
-    def __init__(self, store: ObjectStore, setup: LikelihoodSetup) -> None:
-        self._store = store
-        self._setup = setup
-        self._shards = BoundShards(store, JobPaths(setup.job_id))
-        self._abandon = threading.Event()
+    Attributes:
+        store: Where the bounds go.
+        setup: What is asked.
+        model: The network.
+        info: What its checkpoint says of it.
+        images: Those to bound.
+        proposal: How this machine would compute; nothing where that is decided.
+    """
 
-    def prepare(self, decisions: Decisions | None) -> Decisions:
+    store: ObjectStore
+    setup: LikelihoodSetup
+    model: GenerativeNetwork
+    info: CheckpointInfo
+    images: ImageDataset
+    proposal: Decisions
+
+    @classmethod
+    def load(
+        cls, store: ObjectStore, setup: LikelihoodSetup, decisions: Decisions | None
+    ) -> "PreparedLikelihood":
         """Load model and images, and propose how to compute.
 
         Raises:
             CheckpointError: The checkpoint is gone or damaged.
             BadInputError: The model does not take such images, or has fewer timesteps.
         """
-        setup = self._setup
-        local = fetch_model(self._store, setup.model)
+        local = fetch_model(store, setup.model)
         try:
-            self._model, self._info = load_model(local.folder, weights=setup.model.weights)
+            model, info = load_model(local.folder, weights=setup.model.weights)
         except CheckpointFormatError as error:
             raise CheckpointError(f"{setup.model.commit_key} does not fit: {error}") from error
-        self._images = open_split(self._store, setup.spec.dataset, setup.spec.split)
-        _check_fit(setup.spec, self._info, self._images)
-        if decisions is not None:
-            return Decisions()
+        images = open_split(store, setup.spec.dataset, setup.spec.split)
+        _check_fit(setup.spec, info, images)
+        proposal = Decisions() if decisions is not None else cls._proposal(setup, info)
+        return cls(
+            store=store, setup=setup, model=model, info=info, images=images, proposal=proposal
+        )
+
+    @staticmethod
+    def _proposal(setup: LikelihoodSetup, info: CheckpointInfo) -> Decisions:
+        work = Workload(network=info.unet_config, diffusion=info.diffusion_config)
         compute = decide_compute(
+            work,
             precision="float32",
             compile_request=False,
             num_threads=setup.cpus,
             worth_compiling=False,
-            prediction=self._info.diffusion_config.prediction,
-            own_network=network_name(self._info.unet_config),
             device_kind="cuda" if setup.uses_gpu else "cpu",
         )
         decided = {"compute": compute.to_json(), "model": asdict(setup.model)}
-        return Decisions({**decided, **network_decision(self._info.unet_config)})
+        return Decisions({**decided, **network_decision(info.unet_config)})
 
-    def begin(self, decisions: Decisions) -> list[str]:
+    def begin(self, decisions: Decisions) -> "LikelihoodWorker":
         """Put the network where it computes. Raises: BadInputError."""
         compute = ComputeDecision.from_json(BOUND_DECISIONS.of(decisions.values).compute)
-        if (compute.device_kind == "cuda") != self._setup.uses_gpu:
+        if (compute.device_kind == "cuda") != self.setup.uses_gpu:
             raise BadInputError(
                 f"the likelihood was begun on {compute.device_kind}, which this worker does not "
                 "have; go on with the same resources, or submit under a new --id"
             )
-        if change := network_change(decisions.values, self._info.unet_config):
+        if change := network_change(decisions.values, self.info.unet_config):
             raise BadInputError(f"the likelihood was begun with {change}; submit under a new --id")
         set_up_process(compute)
-        compute.place(self._model)
-        self._diffusion = GaussianDiffusion(self._info.diffusion_config).to(compute.device)
-        self._device = compute.device
-        return []
+        compute.place(self.model)
+        return LikelihoodWorker(self, compute.device)
+
+
+class LikelihoodWorker:
+    """Computes the bound of images under one model, in float32.
+
+    Args:
+        prepared: The model, and its images.
+        device: Where the model was put.
+
+    Attributes:
+        remarks: None.
+    """
+
+    remarks: Sequence[str] = ()
+
+    def __init__(self, prepared: PreparedLikelihood, device: torch.device) -> None:
+        self._spec = prepared.setup.spec
+        self._model = prepared.model
+        self._images = prepared.images
+        self._diffusion = GaussianDiffusion(prepared.info.diffusion_config).to(device)
+        self._device = device
+        self._shards = BoundShards(prepared.store, JobPaths(prepared.setup.job_id))
+        self._abandon = threading.Event()
 
     def compute(self, task: ShardTask, watch: Watch) -> BoundSums | None:
         """Return what a shard's images give; None if the worker was told to stop or drop it."""
-        spec, shard = self._setup.spec, task.shard
+        spec, shard = self._spec, task.shard
         watch.show(shard.index, 0, 1)
         if watch.is_stopped or watch.is_dropped(shard.index):
             return None

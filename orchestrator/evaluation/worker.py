@@ -1,16 +1,17 @@
 """What a worker of an evaluation does: reads a shard's images and commits their features."""
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from ddpm.metrics.blocks import Features
 from orchestrator.errors import BadInputError
-from orchestrator.evaluation.decisions import EVALUATION_DECISIONS
+from orchestrator.evaluation.decisions import EVALUATION_DECISIONS, EvaluationDecisions
 from orchestrator.evaluation.extractors import Extractor, extractor_sha256, open_extractor
 from orchestrator.evaluation.feature_shards import FeatureShards
-from orchestrator.evaluation.image_sets import ShardReader, open_reader
+from orchestrator.evaluation.image_sets import open_reader
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import JoinedPlan
@@ -32,41 +33,52 @@ class FeatureSetup:
     cpus: int
     uses_gpu: bool
 
-    def open(self, worker: str) -> "FeatureWorker":
-        """Return what the worker of this name works with."""
+    def open(self, worker: str, decisions: Decisions | None) -> "PreparedFeatures":
+        """Return what begins to compute. Raises: BadInputError, the driver decided nothing."""
         del worker
-        return FeatureWorker(open_store(self.store_uri), self)
+        if decisions is None:
+            raise BadInputError("an evaluation's sets are fixed before its workers start")
+        return PreparedFeatures(open_store(self.store_uri), self)
+
+
+@dataclass(frozen=True)
+class PreparedFeatures:
+    """What has nothing to propose: the driver has decided before."""
+
+    store: ObjectStore
+    setup: FeatureSetup
+    proposal: Decisions = field(default_factory=Decisions)
+
+    def begin(self, decisions: Decisions) -> "FeatureWorker":
+        """Load the extractor, and get hold of both sets."""
+        torch.set_num_threads(self.setup.cpus)
+        device = torch.device("cuda" if self.setup.uses_gpu else "cpu")
+        return FeatureWorker(self.store, EVALUATION_DECISIONS.of(decisions.values), device)
 
 
 class FeatureWorker:
-    """Computes features of the images of both sets."""
+    """Computes features of the images of both sets.
 
-    def __init__(self, store: ObjectStore, setup: FeatureSetup) -> None:
-        self._store = store
-        self._setup = setup
+    Args:
+        store: Where the sets are, and the features go.
+        decided: What is compared, and by which features.
+        device: Where they are computed.
+
+    Attributes:
+        remarks: None.
+    """
+
+    remarks: Sequence[str] = ()
+
+    def __init__(
+        self, store: ObjectStore, decided: EvaluationDecisions, device: torch.device
+    ) -> None:
         self._abandon = threading.Event()
-        self._readers: list[ShardReader] = []
-        self._shards: list[FeatureShards] = []
-
-    def prepare(self, decisions: Decisions | None) -> Decisions:
-        """Have nothing to propose: the driver has decided before."""
-        if decisions is None:
-            raise BadInputError("an evaluation's sets are fixed before its workers start")
-        return Decisions()
-
-    def begin(self, decisions: Decisions) -> list[str]:
-        """Load the extractor, and get hold of both sets."""
-        torch.set_num_threads(self._setup.cpus)
-        decided = EVALUATION_DECISIONS.of(decisions.values)
-        spec = decided.extractor
-        device = torch.device("cuda" if self._setup.uses_gpu else "cpu")
-        self._extract: Extractor = open_extractor(spec, device)
-        sets = decided.sets
-        self._plan = JoinedPlan(tuple(images.plan for images in sets))
-        for images in sets:
-            self._readers.append(open_reader(self._store, images))
-            self._shards.append(FeatureShards(self._store, extractor_sha256(spec), images.sha256))
-        return []
+        self._extract: Extractor = open_extractor(decided.extractor, device)
+        self._plan = JoinedPlan(tuple(images.plan for images in decided.sets))
+        self._readers = [open_reader(store, images) for images in decided.sets]
+        sha256 = extractor_sha256(decided.extractor)
+        self._shards = [FeatureShards(store, sha256, images.sha256) for images in decided.sets]
 
     def compute(self, task: ShardTask, watch: Watch) -> Features | None:
         """Return a shard's features; None if the worker was told to stop or to drop it."""

@@ -16,7 +16,14 @@ from typing import Any
 
 from orchestrator.attempts.attempt import register_process
 from orchestrator.attempts.log_shipper import LogShipper
-from orchestrator.fleet.work import ShardEvent, ShardTask, ShardWorker, Watch, WorkerSetup
+from orchestrator.fleet.work import (
+    PreparedWorker,
+    ShardEvent,
+    ShardTask,
+    ShardWorker,
+    Watch,
+    WorkerSetup,
+)
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.lifecycle.causes import raising_causes
 from orchestrator.store.keys import JobPaths
@@ -120,7 +127,8 @@ class WorkerActor:
     def __init__(self, setup: WorkerSetup, name: str, identity: Identity | None = None) -> None:
         self._node_id = _node_id()
         self._log = self._enter(identity) if identity else None
-        self._work: ShardWorker[Any] = setup.open(name)
+        self._setup, self._name = setup, name
+        self._prepared: PreparedWorker | None = None
         self._news = threading.Condition()
         self._watch = Watch()
         self._tasks: deque[ShardTask] = deque()
@@ -149,9 +157,9 @@ class WorkerActor:
     def prepare(self, decisions: Decisions | None) -> Hello:
         """Get ready to draw; say where, and what this machine proposes."""
         with raising_causes():
-            proposal = self._work.prepare(decisions)
+            self._prepared = self._setup.open(self._name, decisions)
         logger.info("pid %d on node %s is ready", os.getpid(), self._node_id)
-        return Hello(node_id=self._node_id, pid=os.getpid(), proposal=proposal)
+        return Hello(node_id=self._node_id, pid=os.getpid(), proposal=self._prepared.proposal)
 
     def exchange(self, orders: Orders) -> WorkerReport:
         """Take orders and wait for news.
@@ -180,8 +188,8 @@ class WorkerActor:
         self._tasks.extend(orders.tasks)
         if orders.stop:
             self._watch.stop()
-        if self._drawing is None and orders.decisions is not None:
-            self._drawing = self._drawer.submit(self._draw_all, orders.decisions)
+        if self._drawing is None and self._prepared and orders.decisions is not None:
+            self._drawing = self._drawer.submit(self._draw_all, self._prepared, orders.decisions)
             self._drawing.add_done_callback(self._notice_end)
         self._news.notify_all()
 
@@ -228,17 +236,18 @@ class WorkerActor:
             remarks=remarks,
         )
 
-    def _draw_all(self, decisions: Decisions) -> None:
-        remarks = self._work.begin(decisions)
+    def _draw_all(self, prepared: PreparedWorker, decisions: Decisions) -> None:
+        work = prepared.begin(decisions)
         with self._news:
-            self._remarks += remarks
+            self._remarks += work.remarks
             self._is_ready = True
             self._news.notify_all()
         while (task := self._next_task()) is not None:
-            result = self._work.compute(task, self._watch)
+            result = work.compute(task, self._watch)
             self._free_uploads.acquire()  # bounds what waits in memory for the store
             with self._news:
-                upload = self._uploader.submit(self._keep, task, result, self._end_task(task))
+                seconds = self._end_task(task)
+                upload = self._uploader.submit(self._keep, work, task, result, seconds)
                 self._uploads.add(upload)
                 self._news.notify_all()
             upload.add_done_callback(self._notice_end)
@@ -270,9 +279,9 @@ class WorkerActor:
         self._tasks.clear()
         self._news.notify_all()
 
-    def _keep(self, task: ShardTask, result: Any, seconds: float) -> None:
+    def _keep(self, work: ShardWorker[Any], task: ShardTask, result: Any, seconds: float) -> None:
         try:
-            event = self._work.keep(task, result)
+            event = work.keep(task, result)
         finally:
             self._free_uploads.release()
         with self._news:

@@ -5,6 +5,7 @@ shards to compute hands it a `WorkerSetup`, and a benchmark measures it with wor
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -81,11 +82,9 @@ class Watch:
 class ShardWorker(Protocol[ResultT]):
     """What a worker does with shards."""
 
-    def prepare(self, decisions: Decisions | None) -> Decisions:
-        """Get ready; return what this machine proposes to decide, if nothing is decided."""
-
-    def begin(self, decisions: Decisions) -> list[str]:
-        """Take what was decided; return what differs here without being in its way."""
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What differs here from what was decided, without being in its way."""
 
     def compute(self, task: ShardTask, watch: Watch) -> ResultT:
         """Compute a shard; called by one thread."""
@@ -94,8 +93,24 @@ class ShardWorker(Protocol[ResultT]):
         """Bring the result to the store; called by other threads, several at once."""
 
 
+class PreparedWorker(Protocol):
+    """What has been loaded and does not know yet what was decided."""
+
+    @property
+    def proposal(self) -> Decisions:
+        """What this machine proposes to decide; nothing where all is decided."""
+
+    def begin(self, decisions: Decisions) -> ShardWorker[Any]:
+        """Return what computes shards as was decided."""
+
+
 class WorkerSetup(Protocol):
     """Opens a worker's own part in its process; travels there pickled."""
 
-    def open(self, worker: str) -> ShardWorker[Any]:
-        """Return what the worker of this name works with."""
+    def open(self, worker: str, decisions: Decisions | None) -> PreparedWorker:
+        """Load what the worker of this name works with.
+
+        Args:
+            worker: The name.
+            decisions: What was decided for the job; None where this is the first attempt.
+        """

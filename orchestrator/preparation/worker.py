@@ -3,10 +3,10 @@
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
@@ -48,9 +48,9 @@ class PrepareSetup:
     decoders: dict[str, str]
     cpus: int
 
-    def open(self, worker: str) -> "PrepareWorker":
-        """Return what the worker of this name works with."""
-        del worker
+    def open(self, worker: str, decisions: Decisions | None) -> "PrepareWorker":
+        """Return what prepares units. Raises: as of `PrepareWorker`."""
+        del worker, decisions
         return PrepareWorker(open_store(self.store_uri), self)
 
 
@@ -74,22 +74,30 @@ class _UnitGivenUpError(Exception):
 
 
 class PrepareWorker:
-    """Prepares units of one source."""
+    """Prepares units of one source, which it opens as the driver found it.
+
+    How the source is cut, the setup says: there is nothing to decide and to take.
+
+    Args:
+        store: Where the units go.
+        setup: What the driver found.
+
+    Attributes:
+        proposal: Nothing.
+        remarks: None.
+
+    Raises:
+        BadInputError: Other versions decode here, or this machine does not see the source.
+    """
+
+    proposal = Decisions()
+    remarks: Sequence[str] = ()
 
     def __init__(self, store: ObjectStore, setup: PrepareSetup) -> None:
         self._store = store
         self._setup = setup
         self._abandon = threading.Event()
         self._scratch = ExitStack()
-
-    def prepare(self, decisions: Decisions | None) -> Decisions:
-        """Open the source as the driver found it.
-
-        Raises:
-            BadInputError: Other versions decode here, or this machine does not see the source.
-        """
-        del decisions
-        setup = self._setup
         _check_decoders(setup.decoders)
         with _naming_host():
             source = outlast_outage(self._source, Backoff(), self._abandon)
@@ -98,7 +106,6 @@ class PrepareWorker:
         )
         if self._preparation.paths.preparation != setup.preparation:
             raise BadInputError(f"{source.name} was changed while it was read; submit again")
-        return Decisions()
 
     def _shared_source(self) -> Source | None:
         """Return the source that the driver listed. Raises: DatasetError, it is out of reach."""
@@ -112,10 +119,10 @@ class PrepareWorker:
         scratch = self._scratch.enter_context(scratch_folder(cache_folder("datasets")))
         return open_any(self._setup.source, self._store, scratch)
 
-    def begin(self, decisions: Decisions) -> list[str]:
-        """Have nothing to take: how a source is cut, the setup says."""
+    def begin(self, decisions: Decisions) -> Self:
+        """Return what prepares units: this."""
         del decisions
-        return []
+        return self
 
     def compute(self, task: ShardTask, watch: Watch) -> PreparedUnit | None:
         """Return a unit's images; None if the worker was told to stop or to drop it.

@@ -9,9 +9,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ddpm.compute import decide_compute
-from ddpm.config import SamplingConfig, network_name
-from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
+from ddpm.compute import Workload, decide_compute
+from ddpm.config import SamplingConfig
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.steps import settled
 from ddpm.settings.sampling import Method
@@ -77,15 +76,17 @@ class TrainedModel:
 def _drawn(
     model: GenerativeNetwork, info: CheckpointInfo, config: SamplingConfig, num_samples: int
 ) -> Pixels:
+    work = Workload(
+        network=info.unet_config,
+        diffusion=info.diffusion_config,
+        images_per_pass=config.images_per_pass,
+    )
     compute = decide_compute(
+        work,
         precision=config.precision,
-        prediction=info.diffusion_config.prediction,
         compile_request=config.compile,
         num_threads=len(os.sched_getaffinity(0)),
         worth_compiling=False,
-        fits_tiles=fits_tiles(info.unet_config, config.images_per_pass),
-        tiles_obstacle=tiles_obstacle(info.diffusion_config),
-        own_network=network_name(info.unet_config),
         kernel_folder=kernel_folder(),
     )
     config = settled(config, info.diffusion_config)

@@ -6,9 +6,9 @@ workers need at that moment.
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
 
-from orchestrator.fleet.work import ShardWorker
+from orchestrator.fleet.work import PreparedWorker
+from orchestrator.jobs.decisions import Decisions
 from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.job import SampleJob
 from orchestrator.store.objects import open_store
@@ -38,8 +38,9 @@ class StoreSetup:
     uses_gpu: bool
     num_workers: int = 1
 
-    def open(self, worker: str) -> ShardWorker[Any]:
-        """Return what a worker of this name draws with; loads torch, in the worker's process."""
-        module = importlib.import_module("orchestrator.sampling.worker")
-        opened: ShardWorker[Any] = module.SampleWorker(open_store(self.store_uri), self, worker)
-        return opened
+    def open(self, worker: str, decisions: Decisions | None) -> PreparedWorker:
+        """Load what a worker of this name draws with, and torch, in the worker's process."""
+        module = importlib.import_module("orchestrator.sampling.prepared")
+        store = open_store(self.store_uri)
+        prepared: PreparedWorker = module.PreparedSampler(store, self, worker, decisions)
+        return prepared

@@ -17,6 +17,7 @@ DEVICE = "ddpmctl.device"
 PRECISION = "ddpmctl.precision"
 COMPILED = "ddpmctl.compiled"
 KERNELS = "ddpmctl.kernels"
+NETWORK = "ddpmctl.network"  # of another package
 NUM_WORKERS = "ddpmctl.num_workers"
 INIT = "ddpmctl.init"
 DESCENT = "ddpmctl.descent"

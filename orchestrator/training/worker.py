@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.bits import BITS_VERSION, bits_version_of
-from ddpm.compute import ComputeDecision, decide_compute
-from ddpm.config import network_name
-from ddpm.kernels.amx.network import fits_tiles, tiles_obstacle
+from ddpm.compute import ComputeDecision, Workload, decide_compute
 from ddpm.training.checkpoint import StateSnapshot, load_state
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import StepMetrics, TrainState, train_steps
@@ -24,7 +22,7 @@ from orchestrator.artifacts.checkpoints.mlflow_files import write_mlflow_files
 from orchestrator.artifacts.checkpoints.own_code import (
     network_change,
     network_decision,
-    network_tag,
+    network_told,
     package_of,
 )
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
@@ -201,21 +199,21 @@ class TrainingWorker:
         placement, training = self._attempt.record.placement, self._spec.training
         is_unet = self._spec.model.family == "ddpm"
         assert placement is not None  # noqa: S101 - a started record has one
+        work = Workload(
+            network=self._spec.model,
+            diffusion=self._spec.diffusion,
+            images_per_pass=size,
+            num_passes=training.global_batch_size // self._world_size // size,
+            is_recomputed=training.activation_checkpointing,
+            compile_hindrance=_compile_hindrance(self._spec),
+        )
         return decide_compute(
+            work,
             precision=training.precision if is_unet else "float32",  # the others are small
-            prediction=self._spec.diffusion.prediction,
             compile_request=training.compile,
             num_threads=threads_of(placement.cpus_per_worker),
             worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
-            fits_tiles=fits_tiles(self._spec.model, size),
-            tiles_obstacle=tiles_obstacle(
-                self._spec.diffusion,
-                num_passes=training.global_batch_size // self._world_size // size,
-                is_recomputed=training.activation_checkpointing,
-            ),
-            compile_hindrance=_compile_hindrance(self._spec),
             kernel_folder=kernel_folder(),
-            own_network=network_name(self._spec.model),
             device_kind="cuda" if placement.gpus_per_worker else "cpu",
         )
 
@@ -369,7 +367,7 @@ class TrainingWorker:
                 tags.PRECISION: compute.precision,
                 tags.COMPILED: str(compute.compiled),
                 tags.KERNELS: compute.kernels,
-                **network_tag(self._spec.model),
+                **({tags.NETWORK: told} if (told := network_told(self._spec.model)) else {}),
             }
         )
 

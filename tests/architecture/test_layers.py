@@ -84,7 +84,7 @@ STARTED_BY_NAME = {
         "orchestrator.evaluation.likelihood_driver",
         "orchestrator.preparation.driver",
     ),
-    "orchestrator.sampling.setup": ("orchestrator.sampling.worker",),
+    "orchestrator.sampling.setup": ("orchestrator.sampling.prepared",),
     "orchestrator.stack.ray_head": ("orchestrator.stack.ray_start",),
     "orchestrator.training.entry": ("orchestrator.training.worker",),
     "pyproject.toml": ("orchestrator.cli.main", "orchestrator.stack.mlflow_gate"),

@@ -82,9 +82,10 @@ def features(folder: Path) -> Row:
             pixels = rng.integers(0, 256, (NUM_IMAGES, 32, 32, 3), np.uint8)
             put_set(cast(MemoryStore, store), f"set-{turn + 1}", pixels, SHARD)
             images = sample_set(store, f"set-{turn + 1}")
-            worker = FeatureWorker(store, FeatureSetup(store_uri=store.uri, cpus=1, uses_gpu=False))
             decided = {"of": asdict(images), "against": asdict(images)}
-            worker.begin(Decisions({**decided, "extractor": EFFLITE0.model_dump()}))
+            decisions = Decisions({**decided, "extractor": EFFLITE0.model_dump()})
+            setup = FeatureSetup(store_uri=store.uri, cpus=1, uses_gpu=False)
+            worker = setup.open("worker", decisions).begin(decisions)
 
             def work(images: ImageSet = images, worker: FeatureWorker = worker) -> None:
                 for shard in images.plan:

@@ -18,9 +18,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute
+from ddpm.compute import ComputeDecision, Workload, compile_obstacle, decide_compute
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig
-from ddpm.kernels.amx.network import fits_tiles
 from ddpm.network.unet import UNet
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.guidance import guided
@@ -113,11 +112,11 @@ def _compute(
 ) -> ComputeDecision:
     """Decide as a job with much work does, and set the process up for it."""
     decision = decide_compute(
+        Workload(network=setup.unet, images_per_pass=batch_size),
         precision="auto",
         compile_request=compile_request,
         num_threads=torch.get_num_threads(),
         worth_compiling=worth_compiling,
-        fits_tiles=fits_tiles(setup.unet, batch_size),
         device_kind=device_kind(),
     )
     set_up_process(decision)

@@ -25,9 +25,8 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from ddpm.compute import decide_compute
+from ddpm.compute import Workload, decide_compute
 from ddpm.kernels.amx.kernels import kernels_obstacle
-from ddpm.kernels.amx.network import fits_tiles
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
 from orchestrator.artifacts.datasets.node_cache import fetch
@@ -79,11 +78,11 @@ def training_spec(store: ObjectStore, cpus: int, checkpoint_every: int) -> Train
 def bare_loop(store: ObjectStore, spec: TrainJob, cpus: int) -> None:
     """Train in this process, and print each step and its time, in seconds since the epoch."""
     compute = decide_compute(
+        Workload(network=spec.model, images_per_pass=spec.training.global_batch_size),
         precision=spec.training.precision,
         compile_request=spec.training.compile,
         num_threads=cpus,
         worth_compiling=False,
-        fits_tiles=fits_tiles(spec.model, spec.training.global_batch_size),
         device_kind="cpu",
     )
     set_up_process(compute)

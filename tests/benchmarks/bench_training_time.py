@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm.compute import decide_compute
+from ddpm.compute import Workload, decide_compute
 from ddpm.config import DiffusionConfig, SamplingConfig
-from ddpm.kernels.amx.network import fits_tiles
 from ddpm.training.checkpoint import save_state
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
@@ -37,11 +36,11 @@ def new_state(folder: Path) -> TrainState:
     """Return the demo's training as it begins, computed as its job would decide."""
     batch = TRAINING.global_batch_size
     compute = decide_compute(
+        Workload(network=UNET, images_per_pass=batch),
         precision="auto",
         compile_request="auto",
         num_threads=1,
         worth_compiling=False,
-        fits_tiles=fits_tiles(UNET, batch),
         kernel_folder=folder,
         device_kind="cpu",
     )

@@ -1,6 +1,8 @@
 """A worker that draws nothing, so that a benchmark measures the fleet alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -34,13 +36,17 @@ class FakeSetup:
     job_id: str = ""
     shard_size: int = 100
 
-    def open(self, worker: str) -> "FakeWork":
+    def open(self, worker: str, decisions: Decisions | None) -> "FakeWork":
         """Return a worker."""
+        del decisions
         return FakeWork(self, worker)
 
 
 class FakeWork:
     """A network that costs nothing, so that only the fleet is measured."""
+
+    proposal = Decisions({"fake": True})
+    remarks: Sequence[str] = ()
 
     def __init__(self, setup: FakeSetup, worker: str) -> None:
         self._setup = setup
@@ -48,13 +54,10 @@ class FakeWork:
         self._store = open_store(setup.store_uri) if setup.store_uri else None
         self._pixels = np.full((setup.shard_size, 8, 8, 1), 128, np.uint8)
 
-    def prepare(self, decisions: Decisions | None) -> Decisions:
-        """Have nothing to decide."""
-        return Decisions({"fake": True})
-
-    def begin(self, decisions: Decisions) -> list[str]:
+    def begin(self, decisions: Decisions) -> Self:
         """Have nothing to build."""
-        return []
+        del decisions
+        return self
 
     def compute(self, task: ShardTask, watch: Watch) -> Result:
         """Draw nothing."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm.compute import ComputeDecision, compile_obstacle, decide_compute, has_fast_bf16
-from ddpm.config import ConfigError
+from ddpm.compute import ComputeDecision, Workload, compile_obstacle, decide_compute, has_fast_bf16
+from ddpm.config import ConfigError, DiffusionConfig
 
 
 def test_decision_survives_json_and_unknown_fields() -> None:
@@ -23,6 +23,7 @@ def test_decision_survives_json_and_unknown_fields() -> None:
 def test_precision_that_was_asked_for_is_taken(asked: str) -> None:
     """Whoever names a precision knows why; only "auto" looks at the machine."""
     decision = decide_compute(
+        Workload(),
         precision=asked,
         compile_request=False,
         num_threads=2,
@@ -35,6 +36,7 @@ def test_precision_that_was_asked_for_is_taken(asked: str) -> None:
 def test_auto_takes_bfloat16_only_where_the_hardware_multiplies_it() -> None:
     """Emulated bfloat16 is slower than float32 and less exact."""
     decision = decide_compute(
+        Workload(),
         precision="auto",
         compile_request="auto",
         num_threads=1,
@@ -53,6 +55,7 @@ def test_machine_without_a_compiler_runs_eager_and_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert compile_obstacle("cpu") == "there is no C++ compiler"
     decision = decide_compute(
+        Workload(),
         precision="float32",
         compile_request=True,
         num_threads=1,
@@ -103,9 +106,10 @@ def test_a_predicted_mean_is_computed_in_float32(monkeypatch: pytest.MonkeyPatch
         worth_compiling=False,
         device_kind="cpu",
     )
-    assert decide(precision="auto").precision == "bf16"
-    decision = decide(precision="auto", prediction="mean")
+    assert decide(Workload(), precision="auto").precision == "bf16"
+    mean = Workload(diffusion=DiffusionConfig(prediction="mean"))
+    decision = decide(mean, precision="auto")
     assert decision.precision == "float32"
     assert "predicts the mean" in decision.reason
     with pytest.raises(ConfigError, match="precision must be float32"):
-        decide(precision="bf16", prediction="mean")
+        decide(mean, precision="bf16")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm.compute import compile_obstacle, decide_compute
+from ddpm.compute import Workload, compile_obstacle, decide_compute
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.steps import settled
@@ -202,8 +202,8 @@ def trained(
 ) -> tuple[str, Path]:
     """Train a small network; return a digest of its state, and its checkpoint."""
     compute = decide_compute(
+        Workload(diffusion=diffusion),
         precision=training.precision,
-        prediction=diffusion.prediction,
         compile_request=training.compile,
         num_threads=1,
         worth_compiling=False,
@@ -226,6 +226,7 @@ def drawn(folder: Path, config: SamplingConfig, weights: str = "ema") -> DrawnSh
     """Draw with a checkpoint as a worker of a sample job does."""
     network, info = load_model(folder, weights=weights)
     compute = decide_compute(
+        Workload(),
         precision=config.precision,
         compile_request=config.compile,
         num_threads=1,
@@ -336,6 +337,7 @@ def test_compile_is_decided_once_and_recorded(section: str) -> None:
     configs = settings({}, {})
     asked, not_asked = (
         decide_compute(
+            Workload(),
             precision="float32",
             compile_request=replace(configs[section], compile=value).compile,
             num_threads=1,

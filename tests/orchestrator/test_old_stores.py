@@ -26,8 +26,8 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.partial_keys import newest_partials
+from orchestrator.sampling.prepared import PreparedSampler
 from orchestrator.sampling.setup import StoreSetup
-from orchestrator.sampling.worker import SampleWorker
 from orchestrator.specs.job import SampleJob
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
@@ -131,9 +131,7 @@ def test_a_half_drawn_old_shard_goes_on_to_the_bits_it_would_have_had(store: Mem
         cpus=1,
         uses_gpu=False,
     )
-    worker = SampleWorker(store, setup, "2-worker-0")
-    worker.prepare(decisions)
-    remarks = worker.begin(decisions)
+    worker = PreparedSampler(store, setup, "2-worker-0", decisions).begin(decisions)
     index, partial = max(newest_partials(store, paths, 2))
     shard, watch = plan_shards(spec.num_samples, spec.shard_size)[index], Watch()
     task = ShardTask(shard, partial)
@@ -144,5 +142,5 @@ def test_a_half_drawn_old_shard_goes_on_to_the_bits_it_would_have_had(store: Mem
     undisturbed = SampleShards(store, JobPaths("whole-images")).find(index)
     assert own is not None
     assert undisturbed is not None
-    if not remarks:  # the same torch on the same kind of machine
+    if not worker.remarks:  # the same torch on the same kind of machine
         assert own.pixel_sha256 == undisturbed.pixel_sha256

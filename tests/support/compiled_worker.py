@@ -30,6 +30,7 @@ from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.partial_keys import newest_partials
+from orchestrator.sampling.prepared import PreparedSampler
 from orchestrator.sampling.setup import StoreSetup
 from orchestrator.sampling.worker import SampleWorker
 from orchestrator.specs.job import SampleJob
@@ -115,16 +116,15 @@ def open_worker(store: FolderStore, job_id: str, attempt: int) -> SampleWorker:
         cpus=1,
         uses_gpu=False,
     )
-    worker, paths = SampleWorker(store, setup, f"{attempt}-worker-0"), JobPaths(job_id)
+    paths = JobPaths(job_id)
     decisions = read_decisions(store, paths)
-    proposal = worker.prepare(decisions)
+    prepared = PreparedSampler(store, setup, f"{attempt}-worker-0", decisions)
     if decisions is None:
-        decisions = proposal
+        decisions = prepared.proposal
         store.put(paths.decisions, decisions.encode())
     compute = SET_DECISIONS.of(decisions.values).compute
     assert compute["compiled"], compute["reason"]
-    worker.begin(decisions)
-    return worker
+    return prepared.begin(decisions)
 
 
 def main() -> None:

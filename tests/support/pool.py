@@ -3,10 +3,10 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from orchestrator.fleet.actor import Hello, Orders, WorkerActor, WorkerReport
 from orchestrator.fleet.fleet import Fleet, FleetHooks
@@ -31,9 +31,14 @@ class Desk:
     committed: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def open(self, worker: str) -> "FakeWork":
+    def open(self, worker: str, decisions: Decisions | None) -> "FakeWork":
         """Return what a worker works with."""
-        return FakeWork(self, worker)
+        return FakeWork(self, worker, proposal_of(worker, decisions))
+
+
+def proposal_of(worker: str, decisions: Decisions | None) -> Decisions:
+    """Propose the worker's own name, if nothing is decided."""
+    return Decisions() if decisions else Decisions({"decided_by": worker})
 
 
 @dataclass
@@ -42,15 +47,13 @@ class FakeWork:
 
     desk: Desk
     worker: str
+    proposal: Decisions
+    remarks: Sequence[str] = ()
 
-    def prepare(self, decisions: Decisions | None) -> Decisions:
-        """Propose the worker's own name."""
-        return Decisions() if decisions else Decisions({"decided_by": self.worker})
-
-    def begin(self, decisions: Decisions) -> list[str]:
+    def begin(self, decisions: Decisions) -> Self:
         """Remember what was decided."""
         self.desk.begun.append(decisions)
-        return []
+        return self
 
     def compute(self, task: ShardTask, watch: Watch) -> Result:
         """Do what the test wants, then return a shard as it was begun."""

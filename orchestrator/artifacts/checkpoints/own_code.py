@@ -43,10 +43,9 @@ def network_change(decisions: Mapping[str, object], model: NetworkConfig) -> str
     return f"{was}, and here it is {here}"
 
 
-def network_tag(model: NetworkConfig) -> dict[str, str]:
-    """Return the tag of MLflow's run that names another package's network; {} for ours."""
-    found = _identity(model)
-    return {"ddpmctl.network": str(found)} if found else {}
+def network_told(model: NetworkConfig) -> str:
+    """Return another package's network with its code, for people; "" for ours."""
+    return str(_identity(model) or "")
 
 
 def package_of(decisions: Mapping[str, object]) -> dict[str, str]:

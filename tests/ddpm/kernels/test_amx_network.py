@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm.compute import ComputeDecision, decide_compute
+from ddpm.compute import ComputeDecision, Workload, decide_compute
 from ddpm.config import DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.kernels.amx.network import TiledUNet, fits_tiles
 from ddpm.network.dropout import set_dropout_keys
@@ -186,12 +186,14 @@ def test_kernels_are_taken_where_they_fit_and_nothing_else_was_asked_for() -> No
     assert not fits_tiles(SMALL, 17)
     assert not fits_tiles(UNetConfig(channels=48), 16)
     asked = {"num_threads": 1, "worth_compiling": False, "device_kind": "cpu"}
-    decide = {"precision": "auto", "compile_request": "auto", "fits_tiles": True}
-    decision = decide_compute(**asked, **decide)
+    decide = {"precision": "auto", "compile_request": "auto"}
+    fits = Workload(network=SMALL, images_per_pass=16)
+    decision = decide_compute(fits, **asked, **decide)
     assert (decision.kernels, decision.compiled) == ("amx", False)
     assert "AMX kernels" in decision.reason
-    for other in ({"precision": "float32"}, {"compile_request": False}, {"fits_tiles": False}):
-        assert decide_compute(**asked, **(decide | other)).kernels == "torch"
+    for other in ({"precision": "float32"}, {"compile_request": False}):
+        assert decide_compute(fits, **asked, **(decide | other)).kernels == "torch"
+    assert decide_compute(replace(fits, images_per_pass=10), **asked, **decide).kernels == "torch"
 
 
 def test_compiled_kernels_are_kept_and_a_broken_compiler_is_an_obstacle(tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm.compute import ComputeDecision, decide_compute
+from ddpm.compute import ComputeDecision, Workload, decide_compute
 from ddpm.config import ConfigError, DiffusionConfig, OwnConfig, TrainingConfig
 from ddpm.errors import CheckpointFormatError, ForeignModelError
 from ddpm.exchange.configs import unet_there
-from ddpm.kernels.amx.network import fits_tiles
 from ddpm.network.own import NetworkShape, full_settings, identity_of, installed_networks
 from ddpm.network.own_trial import try_network
 from ddpm.training.checkpoint import load_model, load_state, save_state
@@ -214,11 +213,10 @@ def test_it_is_computed_as_it_is_written_unless_compiling_was_asked_for() -> Non
     asked: dict[str, Any] = {"precision": "float32", "num_threads": 1, "device_kind": "cpu"}
     config = own()
     decided = decide_compute(
+        Workload(network=config, images_per_pass=64),
         **asked,
         compile_request="auto",
         worth_compiling=True,
-        fits_tiles=fits_tiles(config, 64),
-        own_network=config.network,
     )
     assert (decided.kernels, decided.compiled, decided.channels_last) == ("torch", False, False)
     assert "dit is another package's" in decided.reason

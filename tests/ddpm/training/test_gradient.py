@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from ddpm.compute import ComputeDecision, decide_compute
-from ddpm.config import DiffusionConfig
-from ddpm.kernels.amx.network import tiles_obstacle
+from ddpm.compute import ComputeDecision, Workload, decide_compute
 from tests.support.small_training import small_state, train
 
 
@@ -39,15 +37,16 @@ def test_fewer_activations_are_kept_until_the_gradient() -> None:
 
 def test_what_is_computed_again_is_neither_compiled_nor_on_tiles() -> None:
     """The record says so; the job runs."""
-    obstacle = tiles_obstacle(DiffusionConfig(), is_recomputed=True)
     decided = decide_compute(
+        Workload(
+            images_per_pass=16,
+            is_recomputed=True,
+            compile_hindrance="stages are computed one by one",
+        ),
         precision="bf16",
         compile_request=True,
         num_threads=1,
         worth_compiling=True,
-        fits_tiles=True,
-        tiles_obstacle=obstacle,
-        compile_hindrance="stages are computed one by one",
         device_kind="cpu",
     )
     assert not decided.compiled

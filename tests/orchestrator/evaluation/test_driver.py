@@ -17,7 +17,7 @@ from orchestrator.errors import BadInputError, ShardDamagedError
 from orchestrator.evaluation.driver import Evaluation
 from orchestrator.evaluation.extractors import extractor_sha256
 from orchestrator.evaluation.feature_shards import FeatureShards
-from orchestrator.evaluation.worker import FeatureSetup, FeatureWorker
+from orchestrator.evaluation.worker import FeatureSetup, PreparedFeatures
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.curve import read_curve
 from orchestrator.jobs.records import RecordStore
@@ -62,9 +62,7 @@ class Evaluated:
     def compute(self, evaluation: Evaluation) -> None:
         """Do what a fleet of one worker does."""
         setup = FeatureSetup(store_uri="", cpus=1, uses_gpu=False)
-        worker = FeatureWorker(self.store, setup)
-        worker.prepare(evaluation.decisions)
-        worker.begin(evaluation.decisions)
+        worker = PreparedFeatures(self.store, setup).begin(evaluation.decisions)
         plan = JoinedPlan(tuple(images.plan for images in evaluation.sets))
         for shard in plan:
             number, own = plan.locate(shard.index)

@@ -22,6 +22,7 @@ from orchestrator.evaluation.likelihood_driver import Likelihood
 from orchestrator.evaluation.likelihood_worker import (
     LikelihoodSetup,
     LikelihoodWorker,
+    PreparedLikelihood,
     open_split,
 )
 from orchestrator.fleet.work import ShardTask, Watch
@@ -57,9 +58,8 @@ class Measured:
         setup = LikelihoodSetup(
             store_uri="", job_id=self.job_id, spec=self.spec, model=model, cpus=1, uses_gpu=False
         )
-        worker = LikelihoodWorker(self.store, setup)
-        worker.begin(self.attempt.decide_once(worker.prepare(None)))
-        return worker
+        prepared = PreparedLikelihood.load(self.store, setup, None)
+        return prepared.begin(self.attempt.decide_once(prepared.proposal))
 
     def run(self, metrics: MetricWriter) -> tuple[Outcome, list[int]]:
         """Compute what is missing; return what came of it, and the shards that were computed."""

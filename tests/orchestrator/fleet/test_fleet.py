@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Self
 
 import pytest
 
@@ -13,7 +14,7 @@ from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import UnfinishedShard
 from orchestrator.sampling.worker import Result
-from tests.support.pool import Desk, FakeWork, fleet_of
+from tests.support.pool import Desk, FakeWork, fleet_of, proposal_of
 
 
 def no_grace() -> float:
@@ -160,9 +161,9 @@ class HalvingWork(FakeWork):
 class HalvingDesk(Desk):
     """Opens such work."""
 
-    def open(self, worker: str) -> FakeWork:
+    def open(self, worker: str, decisions: Decisions | None) -> FakeWork:
         """Return what a worker works with."""
-        return HalvingWork(self, worker)
+        return HalvingWork(self, worker, proposal_of(worker, decisions))
 
 
 def test_stopped_fleet_hands_back_what_it_holds() -> None:
@@ -227,15 +228,15 @@ class SlowStarters(Desk):
         super().__init__()
         self.compiled = threading.Event()
 
-    def open(self, worker: str) -> FakeWork:
+    def open(self, worker: str, decisions: Decisions | None) -> FakeWork:
         """Return what a worker works with."""
-        return SlowStarter(self, worker)
+        return SlowStarter(self, worker, proposal_of(worker, decisions))
 
 
 class SlowStarter(FakeWork):
     """Compiles until the test is content."""
 
-    def begin(self, decisions: Decisions) -> list[str]:
+    def begin(self, decisions: Decisions) -> Self:
         """Wait, unless it is the first."""
         assert isinstance(self.desk, SlowStarters)
         if self.worker != "worker-0":
@@ -287,9 +288,9 @@ class Painter(FakeWork):
 class PainterDesk(Desk):
     """Opens such work."""
 
-    def open(self, worker: str) -> FakeWork:
+    def open(self, worker: str, decisions: Decisions | None) -> FakeWork:
         """Return what a worker works with."""
-        return Painter(self, worker)
+        return Painter(self, worker, proposal_of(worker, decisions))
 
 
 def test_every_reverse_step_is_counted() -> None:

@@ -20,7 +20,6 @@ from orchestrator.artifacts.images import encode_png
 from orchestrator.controller.committed import committed_units
 from orchestrator.errors import BadInputError
 from orchestrator.fleet.work import ShardTask, Watch
-from orchestrator.jobs.decisions import Decisions
 from orchestrator.preparation import worker as worker_module
 from orchestrator.preparation.driver import UnitPlan
 from orchestrator.preparation.worker import PrepareSetup, PrepareWorker
@@ -70,7 +69,8 @@ def worker_of(preparation: Preparation, source: Path, **changes: object) -> Prep
         decoders=decoder_versions(),
         cpus=2,
     )
-    return PrepareWorker(preparation.store, replace(setup, **changes))  # type: ignore[arg-type]
+    changed = replace(setup, **changes)  # type: ignore[arg-type]
+    return PrepareWorker(preparation.store, changed)
 
 
 def do(worker: PrepareWorker, preparation: Preparation, unit: int, watch: Watch) -> str:
@@ -91,7 +91,6 @@ def test_what_workers_prepare_is_what_one_process_would(source: Path, tmp_path: 
     ]
     workers = [worker_of(preparation, source) for _ in range(2)]
     for number, unit in enumerate((3, 1, 0, 4, 2)):
-        workers[number % 2].prepare(Decisions())
         assert do(workers[number % 2], preparation, unit, Watch()) == "committed"
     assert preparation.committed() == set(range(5))
     ref = complete(preparation)
@@ -109,7 +108,6 @@ def test_a_folder_that_goes_away_meanwhile_makes_no_picture_a_damaged_one(source
     """A mount that one node loses would leave pictures out of the set, and nobody would know."""
     preparation = begun(source, MemoryStore())
     worker = worker_of(preparation, source)
-    worker.prepare(Decisions())
     assert do(worker, preparation, 0, Watch()) == "committed"
     source.rename(source.with_name("elsewhere"))
     with pytest.raises(BadInputError, match="all nodes must see it"):
@@ -160,7 +158,6 @@ def test_a_worker_that_is_told_to_stop_gives_its_unit_back(source: Path) -> None
     """Nothing of a unit by half is committed."""
     preparation = begun(source, MemoryStore())
     worker = worker_of(preparation, source)
-    worker.prepare(Decisions())
     watch = Watch()
     watch.stop()
     assert do(worker, preparation, 0, watch) == "halved"
@@ -193,7 +190,7 @@ def test_a_node_that_would_read_something_else_is_refused(
     """With `skip_damaged` such a node would leave out every image that it was given."""
     preparation = begun(source, MemoryStore())
     with pytest.raises(BadInputError, match=told):
-        worker_of(preparation, source, **change(source)).prepare(Decisions())
+        worker_of(preparation, source, **change(source))
 
 
 def test_a_source_that_cannot_be_listed_is_opened_by_each_worker(
@@ -205,11 +202,10 @@ def test_a_source_that_cannot_be_listed_is_opened_by_each_worker(
     np.save(file, IMAGES)
     preparation = begun(file, store)
     worker = worker_of(preparation, file)
-    worker.prepare(Decisions())
     for unit in range(preparation.plan.num_units):
         assert do(worker, preparation, unit, Watch()) == "committed"
     alone = ingest(str(file), MemoryStore(), tmp_path / "cache", reading=READING)
     assert complete(preparation) == alone
     np.save(file, IMAGES[:-1])
     with pytest.raises(BadInputError, match="was changed while it was read"):
-        worker_of(preparation, file).prepare(Decisions())
+        worker_of(preparation, file)

@@ -21,8 +21,8 @@ from orchestrator.lifecycle.causes import reason_of
 from orchestrator.lifecycle.state import Reason
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.network import recorded_sampling
+from orchestrator.sampling.prepared import LoadedModel, PreparedSampler, propose
 from orchestrator.sampling.setup import StoreSetup
-from orchestrator.sampling.worker import SampleWorker
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from tests.support.compiled_worker import MODEL_JOB, put_model
@@ -37,8 +37,13 @@ def store(tmp_path: Path) -> MemoryStore:
     return store
 
 
-def worker_of(store: MemoryStore, **sampling: Any) -> SampleWorker:
-    """Return a worker that draws in float32."""
+def worker_of(store: MemoryStore, **sampling: Any) -> PreparedSampler:
+    """Return a worker that is to draw in float32."""
+    return PreparedSampler(store, setup_of(store, **sampling), "1-worker-0", None)
+
+
+def setup_of(store: MemoryStore, **sampling: Any) -> StoreSetup:
+    """Return what such a worker is told."""
     chosen = {
         "num_steps": 4, "microbatch_size": 2, "precision": "float32", "compile": False, **sampling
     }  # fmt: skip
@@ -50,7 +55,7 @@ def worker_of(store: MemoryStore, **sampling: Any) -> SampleWorker:
         sampling=SamplingConfig(**chosen),
         shard_size=2,
     )
-    setup = StoreSetup(
+    return StoreSetup(
         store_uri="",
         job_id="set",
         attempt=1,
@@ -59,7 +64,6 @@ def worker_of(store: MemoryStore, **sampling: Any) -> SampleWorker:
         cpus=1,
         uses_gpu=False,
     )
-    return SampleWorker(store, setup, "1-worker-0")
 
 
 def test_more_steps_than_the_model_has_are_told_before_anything_is_drawn(
@@ -67,7 +71,7 @@ def test_more_steps_than_the_model_has_are_told_before_anything_is_drawn(
 ) -> None:
     """No attempt after this one would fare better."""
     with pytest.raises(ConfigError, match="51") as caught:
-        worker_of(store, num_steps=51).prepare(None)
+        worker_of(store, num_steps=51)
     assert reason_of(caught.value) is Reason.BAD_INPUT
 
 
@@ -84,7 +88,7 @@ def test_worker_refuses_what_it_cannot_honour(
 ) -> None:
     """A set that was begun otherwise would not be one set any more."""
     worker = worker_of(store)
-    decisions: dict[str, Any] = deepcopy(dict(worker.prepare(None).values))
+    decisions: dict[str, Any] = deepcopy(dict(worker.proposal.values))
     inner = decisions
     for key in keys[:-1]:
         inner = inner[key]
@@ -96,16 +100,17 @@ def test_worker_refuses_what_it_cannot_honour(
 def test_other_hardware_is_remarked_and_not_in_the_way(store: MemoryStore) -> None:
     """The images may differ in their last bits then, and a reader should know."""
     worker = worker_of(store)
-    decisions = worker.prepare(None)
-    assert worker.begin(decisions) == []
-    (remark,) = worker.begin(Decisions({**decisions.values, "hardware": "a machine of long ago"}))
+    decisions = worker.proposal
+    assert worker.begin(decisions).remarks == []
+    other = Decisions({**decisions.values, "hardware": "a machine of long ago"})
+    (remark,) = worker.begin(other).remarks
     assert "a machine of long ago" in remark
 
 
 def test_a_worker_draws_and_commits(store: MemoryStore) -> None:
     """From the checkpoint in the store to images in the store, in one process."""
-    worker = worker_of(store)
-    worker.begin(worker.prepare(None))
+    prepared = worker_of(store)
+    worker = prepared.begin(prepared.proposal)
     task, watch = ShardTask(plan_shards(4, 2)[1]), Watch()
     drawn = worker.compute(task, watch)
     assert isinstance(drawn, DrawnShard)
@@ -124,8 +129,8 @@ def test_other_families_are_drawn_by_the_same_fleet(family: Family, tmp_path: Pa
     put_model(store, tmp_path, family)
     task, pixels = ShardTask(plan_shards(4, 2)[1]), []
     for _ in range(2):
-        worker, watch = worker_of(store, num_steps=1), Watch()
-        worker.begin(worker.prepare(None))
+        prepared, watch = worker_of(store, num_steps=1), Watch()
+        worker = prepared.begin(prepared.proposal)
         drawn = worker.compute(task, watch)
         assert isinstance(drawn, DrawnShard)
         assert watch.steps_drawn == 1
@@ -133,21 +138,22 @@ def test_other_families_are_drawn_by_the_same_fleet(family: Family, tmp_path: Pa
         pixels.append(drawn.pixels)
     assert np.array_equal(pixels[0], pixels[1])
     with pytest.raises(ConfigError, match="num_steps must be at most 1"):
-        worker_of(store, num_steps=4).prepare(None)
+        worker_of(store, num_steps=4)
 
 
 def test_weighing_the_work_leaves_the_weights_as_they_are(store: MemoryStore) -> None:
     """Another worker's proposal may be the one that is taken, with another precision."""
-    worker = worker_of(store, precision="bf16", compile="auto")
-    worker.prepare(None)
-    assert {p.dtype for p in worker._model.parameters()} == {torch.float32}
+    setup = setup_of(store, precision="bf16", compile="auto")
+    loaded = LoadedModel.load(store, setup)
+    assert propose(setup, loaded).values
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
 
 
 def test_a_set_records_the_variance_that_it_is_drawn_with(store: MemoryStore) -> None:
     """A later version may have another default; this set keeps its own."""
 
     def variance(**sampling: Any) -> object:
-        proposal = worker_of(store, **sampling).prepare(None)
+        proposal = worker_of(store, **sampling).proposal
         return SET_DECISIONS.of(proposal.values).sampling["variance"]
 
     assert variance() == "fixed_small"
@@ -157,12 +163,12 @@ def test_a_set_records_the_variance_that_it_is_drawn_with(store: MemoryStore) ->
 
 def test_a_set_of_an_earlier_version_keeps_the_variance_of_its_time(store: MemoryStore) -> None:
     """It left the variance open and took the model's; a repaired shard must fit its neighbours."""
-    worker = worker_of(store)
-    decided = SET_DECISIONS.of(worker.prepare(None).values)
+    setup = setup_of(store)
+    decided = SET_DECISIONS.of(worker_of(store).proposal.values)
     old = dict(decided.sampling)
     for field in ("keep_epsilon",):
         del old[field]
     old["variance"] = None
-    _, info = load_model(fetch_model(store, worker._setup.model).folder)
+    _, info = load_model(fetch_model(store, setup.model).folder)
     assert recorded_sampling(replace(decided, sampling=old), info).variance == "fixed_large"
     assert recorded_sampling(decided, info).variance == "fixed_small"
