@@ -1,16 +1,20 @@
-"""How good images are against how often a method asks the network: all methods, on the digits.
+"""How good images are against how often a method asks the network, for all methods.
 
-Trains the demo's network once (or takes the checkpoint of a folder), draws the same number of
-images with each method, number of steps and seed, and compares them with all real digits: kernel
-distance, precision and coverage. `make bench-samplers` writes bench-samplers.json and
-docs/samplers.svg.
+Trains the demo's network on the digits (or takes the checkpoint of a folder, and images of an IDX
+file, such as MNIST's), draws the same number of images with each method, number of steps and seed,
+of a network with classes equally many of each, and compares them with real ones: kernel distance,
+precision and coverage. `make bench-samplers` writes bench-samplers.json and docs/samplers.svg.
+A run that is cut short goes on: what was measured stands in bench-samplers.jsonl until all was.
 """
 
+import argparse
+import functools
+import gzip
 import json
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +23,20 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from ddpm.compute import ComputeDecision
+from ddpm.compute import ComputeDecision, decide_compute
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
+from ddpm.kernels.amx.network import fits_tiles
 from ddpm.metrics.blocks import normalised
 from ddpm.metrics.kernel import kernel_distance
 from ddpm.metrics.neighbours import neighbourhoods
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.sampling import draw
+from ddpm.process.steps import settled
 from ddpm.training.checkpoint import load_model, save_state
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
+from orchestrator.artifacts.samples.labels import make_rule
+from orchestrator.sampling.network import Drawing, build_denoiser
 
 NUM_IMAGES, SEEDS, K = 512, (0, 1, 2), 5
 NUM_TRAINING_STEPS = 1000
@@ -58,6 +66,7 @@ METHODS: dict[str, dict[str, Any]] = {
 STEPS = (5, 10, 20, 50)
 HEUN_STEPS = (3, 5, 10, 25)
 LONG = 1000  # of ddpm, once
+MOST_REAL = 5000  # of a larger set, that many are compared with
 MEASURES = ("KID", "precision", "coverage")
 Row = dict[str, Any]
 Pixels = NDArray[np.float32]
@@ -87,9 +96,18 @@ def train(folder: Path) -> None:
     save_state(state, folder)
 
 
-def samplers() -> Iterator[tuple[str, SamplingConfig]]:
+def idx_images(path: Path) -> NDArray[np.uint8]:
+    """Return the first images of an IDX file, packed or not: (N, H, W, 1) uint8."""
+    body = path.read_bytes()
+    body = gzip.decompress(body) if path.suffix == ".gz" else body
+    num, height, width = np.frombuffer(body, ">i4", 3, 4)
+    pixels = np.frombuffer(body, np.uint8, offset=16).reshape(num, height, width, 1)
+    return pixels[:MOST_REAL]
+
+
+def samplers(seeds: Sequence[int] = SEEDS) -> Iterator[tuple[str, SamplingConfig]]:
     """Yield each method with each number of steps and each seed, the longest chain last."""
-    for seed in SEEDS:
+    for seed in seeds:
         for name, settings in METHODS.items():
             for steps in HEUN_STEPS if name == "heun" else STEPS:
                 yield name, SamplingConfig(num_steps=steps, seed=seed, **settings)
@@ -98,7 +116,7 @@ def samplers() -> Iterator[tuple[str, SamplingConfig]]:
 
 
 def measured(pixels: Pixels, real: Pixels) -> dict[str, float]:
-    """Return the measures of images against real ones, both (N, 64) float32 in [-1, 1].
+    """Return the measures of images against real ones, both (N, H * W) float32 in [-1, 1].
 
     Precision and coverage are of equal numbers: the first real ones of a fixed shuffle.
     """
@@ -111,27 +129,54 @@ def measured(pixels: Pixels, real: Pixels) -> dict[str, float]:
     }
 
 
-def drawn(folder: Path, config: SamplingConfig) -> Pixels:
-    """Draw images with the averaged weights: (NUM_IMAGES, 64) float32, rounded to 256 levels."""
+@functools.cache
+def drawing_of(folder: Path, config: SamplingConfig, is_fast: bool) -> Drawing:
+    """Return the averaged weights as a worker of a job holds them; not fast: in float32, eager."""
     network, info = load_model(folder)
-    diffusion = GaussianDiffusion(info.diffusion_config)
-    parts = []
-    for first in range(0, NUM_IMAGES, config.microbatch_size):
-        indices = torch.arange(first, min(first + config.microbatch_size, NUM_IMAGES))
+    compute = ComputeDecision()
+    if is_fast:
+        compute = decide_compute(
+            precision="auto",
+            compile_request="auto",
+            num_threads=torch.get_num_threads(),
+            worth_compiling=False,
+            fits_tiles=fits_tiles(info.unet_config, config.microbatch_size),
+            kernel_folder=folder,
+            device_kind="cpu",
+        )
+    classes = info.unet_config.known_classes
+    return Drawing(
+        network=build_denoiser(network, compute),
+        diffusion=GaussianDiffusion(info.diffusion_config),
+        config=settled(config, info.diffusion_config),
+        rule=make_rule(replace(config, labels="balanced") if classes else config, classes),
+        null_label=network.null_label,
+    )
+
+
+def drawn(
+    folder: Path, config: SamplingConfig, num_images: int = NUM_IMAGES, *, is_fast: bool = False
+) -> Pixels:
+    """Draw images with the averaged weights: (N, H * W) float32, rounded to 256 levels."""
+    drawing, shape = drawing_of(folder, config, is_fast), load_model(folder)[1].image_shape
+    parts, size = [], config.microbatch_size
+    for first in range(0, num_images, size):
+        indices = torch.arange(first, first + size)
         with torch.no_grad():
-            parts.append(draw(network, diffusion, config, indices, info.image_shape))
+            x = draw(drawing.denoiser(first), drawing.diffusion, drawing.config, indices, shape)
+        parts.append(x[: num_images - first])
     x = torch.cat(parts).clamp(-1.0, 1.0)
     levels = ((x + 1.0) * 127.5).round() / 127.5 - 1.0
     return levels.flatten(1).numpy()
 
 
-def floors(real: Pixels) -> list[dict[str, float]]:
-    """Return what real digits get against other real ones, over four splits."""
+def floors(real: Pixels, num_images: int = NUM_IMAGES) -> list[dict[str, float]]:
+    """Return what real images get against other real ones, over four splits."""
     rng = np.random.default_rng(1)
     found = []
     for _ in range(4):
         order = rng.permutation(len(real))
-        found.append(measured(real[order[:NUM_IMAGES]], real[order[NUM_IMAGES:]]))
+        found.append(measured(real[order[:num_images]], real[order[num_images:]]))
     return found
 
 
@@ -196,39 +241,63 @@ def plot(table: list[Row], floor: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def options() -> argparse.Namespace:
+    """Return what was asked for on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkpoint", type=Path, help="folder of a checkpoint's files")
+    parser.add_argument("--images", type=Path, help="IDX file of real images; none: the digits")
+    parser.add_argument("--num-images", type=int, default=NUM_IMAGES)
+    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--fast", action="store_true", help="compute as a job of `auto` does")
+    parser.add_argument("--for-s", type=float, default=1e9, help="begin nothing after that time")
+    parser.add_argument("--output", type=Path, default=Path("bench-samplers.json"))
+    parser.add_argument("--figure", type=Path, default=Path("docs/samplers.svg"))
+    return parser.parse_args()
+
+
+def rows_of(asked: argparse.Namespace, folder: Path, real: Pixels) -> list[Row]:
+    """Measure what stands in no file yet, as long as there is time; return all that does."""
+    path = asked.output.with_suffix(".jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    known = {(row["method"], row["evaluations"], row["seed"]) for row in rows}
+    until = time.monotonic() + asked.for_s
+    for method, config in samplers(range(asked.seeds)):
+        told = {"method": method, "evaluations": config.num_evaluations, "seed": config.seed}
+        if tuple(told.values()) in known or time.monotonic() > until:
+            continue
+        began_at = time.process_time()
+        pixels = drawn(folder, config, asked.num_images, is_fast=asked.fast)
+        row = {**told, "cpu_s": time.process_time() - began_at, **measured(pixels, real)}
+        rows.append(row)
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+    return rows
+
+
 def main() -> None:
-    """Measure everything and write both files; an argument names a folder with a checkpoint."""
+    """Measure everything and write both files."""
     torch.set_num_threads(1)
+    asked = options()
+    images = idx_images(asked.images) if asked.images else digits()
+    real = (images.reshape(len(images), -1) / np.float32(127.5) - 1.0).astype(np.float32)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(name)
+        folder = asked.checkpoint or Path(name)
         if not (folder / "state.json").exists():
             began_at = time.process_time()
             train(folder)
             print(f"trained in {time.process_time() - began_at:.0f} CPU s", flush=True)
-        real = (digits().reshape(-1, 64) / np.float32(127.5) - 1.0).astype(np.float32)
-        rows: list[Row] = []
-        for method, config in samplers():
-            began_at = time.process_time()
-            pixels = drawn(folder, config)
-            spent_s = time.process_time() - began_at
-            row = {
-                "method": method,
-                "evaluations": config.num_evaluations,
-                "seed": config.seed,
-                "cpu_s": spent_s,
-                **measured(pixels, real),
-            }
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+        rows = rows_of(asked, folder, real)
+    if len(rows) == len(list(samplers(range(asked.seeds)))):  # the next run measures anew
+        asked.output.with_suffix(".jsonl").unlink(missing_ok=True)
     result = {
-        "num_images": NUM_IMAGES,
+        "num_images": asked.num_images,
         "num_reference": len(real),
-        "training_steps": TRAINING.num_steps,
-        "floors": floors(real),
+        "floors": floors(real, asked.num_images),
         "rows": summed(rows),
     }
-    Path("bench-samplers.json").write_text(json.dumps(result, indent=1) + "\n")
-    plot(result["rows"], result["floors"], Path("docs/samplers.svg"))
+    asked.output.write_text(json.dumps(result, indent=1) + "\n")
+    plot(result["rows"], result["floors"], asked.figure)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Band:
 
     Attributes:
         middle: The floor.
-        spread: Its standard deviation.
+        spread: Its standard deviation; 0 where that is not known, and a line is drawn.
     """
 
     middle: float
@@ -127,8 +127,12 @@ def _draw_bands(axes: Axes, bands: Mapping[str, Band]) -> None:
     label: str | None = "real against real"
     for axis, band in bands.items():
         low, high = band.middle - band.spread, band.middle + band.spread
-        shade = axes.axvspan if axis == "x" else axes.axhspan
-        shade(low, high, color=_SOFT, alpha=0.5, linewidth=0, label=label)
+        if low == high:
+            line = axes.axvline if axis == "x" else axes.axhline
+            line(low, color=_SOFT, linestyle="--", linewidth=1.4, label=label)
+        else:
+            shade = axes.axvspan if axis == "x" else axes.axhspan
+            shade(low, high, color=_SOFT, alpha=0.5, linewidth=0, label=label)
         label = None
 
 

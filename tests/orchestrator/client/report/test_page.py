@@ -148,6 +148,9 @@ def test_a_training_shows_what_its_checkpoints_are_worth_by_step_and_by_time(
     assert by_step.bands["y"].middle == 0.002
     assert by_time.title == "kid of checkpoints against seconds of training"
     assert list(by_time.series[0].x) == [40.0, 120.0]
+    dashed = "stroke-dasharray"  # a floor whose spread nobody knows is a line, for a band has none
+    assert dashed in svg_of(by_step, 0)
+    assert dashed not in svg_of(loss, 0)
 
 
 def over_three_seeds(store: MemoryStore) -> list[Evaluated]:
