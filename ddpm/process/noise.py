@@ -156,11 +156,11 @@ def _box_muller_shape(word0: Tensor, _1: Tensor, _2: Tensor, _3: Tensor) -> Tens
 
 
 # `torch.library.custom_op` would do this in one line, but loads the compiler at the first call.
-# The operator lives as long as this name; its class has no types.
+# The operator lives as long as this name.
 _SCHEMA = "box_muller(Tensor word0, Tensor word1, Tensor word2, Tensor word3) -> Tensor"
-_LIBRARY = torch.library.Library("ddpm", "FRAGMENT")  # type: ignore[no-untyped-call]
-_LIBRARY.define(_SCHEMA)  # type: ignore[no-untyped-call]
-_LIBRARY.impl("box_muller", box_muller, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_LIBRARY = torch.library.Library("ddpm", "FRAGMENT")
+_LIBRARY.define(_SCHEMA)
+_LIBRARY.impl("box_muller", box_muller, "CompositeExplicitAutograd")
 torch.library.register_fake("ddpm::box_muller", _box_muller_shape, lib=_LIBRARY)
 
 

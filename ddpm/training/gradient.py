@@ -118,7 +118,7 @@ class LossGradient:
             output = self._forward(x_t, t, *self._told(labels, step, positions), **told)
         losses = self._diffusion.training_loss(output, x_start, x_t, t, noise)
         loss = losses.sum() / self._config.global_batch_size
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._keep_losses(losses.detach(), t)
 
     def _add_other(
@@ -131,7 +131,7 @@ class LossGradient:
         x_start, _ = self._x_start(images, step, positions)
         losses = self._losses(self._model, x_start, config.seed, step, positions)
         loss = losses.sum() / config.global_batch_size
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._parameters.extra[0] += loss.detach()
 
     def _told(
@@ -203,7 +203,7 @@ class _Replay:
         self._labels = None if labels is None else labels.clone()
         self._step = torch.full((1,), step, dtype=torch.int64, device=images.device)
         inputs = (self._step, self._images, self._positions, self._labels)
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_NUM_WARM_UPS):

@@ -236,7 +236,7 @@ def _start_copy_to_cpu(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None
         return numbers, None
     copied = torch.empty_like(numbers, device="cpu", pin_memory=True)
     copied.copy_(numbers, non_blocking=True)
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived = torch.cuda.Event()
     arrived.record()
     return copied, arrived
 

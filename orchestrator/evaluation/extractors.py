@@ -134,7 +134,7 @@ def _torchscript(spec: ExtractorSpec, device: torch.device) -> Extractor:
     published = INCEPTION_SHA256 if spec.name == "inception" else str(spec.sha256)
     _check_hash(path, published)
     try:
-        network = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
+        network = torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         raise BadInputError(f"extractor.file: {path} is no TorchScript file: {first}") from error

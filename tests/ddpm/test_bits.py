@@ -7,7 +7,7 @@ no entry, `python -m tests.ddpm.test_bits` on the version before the change prin
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from ddpm.bits import BITS_VERSION, bits_version_of
 from tests.support.golden import EVERYWHERE, TABLES, chain, schedule_of, training_step
 
 GOLDEN = Path(__file__).with_name("golden_bits.json")
-COMPUTED = {
+COMPUTED: dict[str, Callable[[], str]] = {
     "training step": training_step,
     "ddpm chain": lambda: chain("ddpm"),
     "ddim chain": lambda: chain("ddim"),

@@ -4,13 +4,14 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
 from ddpm.compute import ComputeDecision, Workload, compile_obstacle, decide_compute, has_fast_bf16
-from ddpm.config import ConfigError, DiffusionConfig
+from ddpm.config import ConfigError, DiffusionConfig, Precision
 
 
 def test_decision_survives_json_and_unknown_fields() -> None:
@@ -20,7 +21,7 @@ def test_decision_survives_json_and_unknown_fields() -> None:
 
 
 @pytest.mark.parametrize("asked", ["bf16", "float32"])
-def test_precision_that_was_asked_for_is_taken(asked: str) -> None:
+def test_precision_that_was_asked_for_is_taken(asked: Precision) -> None:
     """Whoever names a precision knows why; only "auto" looks at the machine."""
     decision = decide_compute(
         Workload(),
@@ -78,7 +79,9 @@ def test_model_is_placed_in_the_decided_memory_format() -> None:
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", torch.float32)]
 )
-def test_autocast_computes_in_the_decided_precision(precision: str, dtype: torch.dtype) -> None:
+def test_autocast_computes_in_the_decided_precision(
+    precision: Literal["bf16", "float32"], dtype: torch.dtype
+) -> None:
     """The weights stay float32 in training; only the products are rounded."""
     layer = nn.Linear(2, 2)
     with ComputeDecision(precision=precision).autocast():

@@ -34,7 +34,8 @@ def kernel_distance(drawn: Vectors, real: Vectors) -> float:
     size = drawn.shape[1]
 
     def kernel(a: Vectors, b: Vectors) -> Vectors:
-        return (a @ b.T / size + 1.0) ** 3
+        values: Vectors = (a @ b.T / size + 1.0) ** 3
+        return values
 
     def mean_apart(x: Vectors) -> float:
         own = kernel(x, x)
@@ -46,7 +47,8 @@ def kernel_distance(drawn: Vectors, real: Vectors) -> float:
 def distances(a: Vectors, b: Vectors) -> Vectors:
     """Return (len(a), len(b)) distances between vectors of length 1."""
     unit_a, unit_b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
-    return np.sqrt(np.maximum(2.0 - 2.0 * unit_a @ unit_b.T, 0.0))
+    apart: Vectors = np.sqrt(np.maximum(2.0 - 2.0 * unit_a @ unit_b.T, 0.0))
+    return apart
 
 
 def precision_and_coverage(drawn: Vectors, real: Vectors) -> tuple[float, float]:

@@ -39,6 +39,7 @@ from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, SampleResources, WorkerRange
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore, open_store
+from tests.support.records import record_of
 
 NUM_SAMPLES = 200
 NUM_STEPS = 20
@@ -68,15 +69,12 @@ class Fleets:
         paths, now = JobPaths(job_id), self.store.now()
         record = self.records.get(job_id)
         if record is None:
-            record = JobRecord(
-                job_id=job_id,
+            record = record_of(
+                job_id,
+                now,
                 kind="sample",
                 name=spec.name,
-                queue="default",
-                priority=50,
                 state=JobState.RUNNING,
-                submitted_at=now,
-                changed_at=now,
                 model=resolve_model(self.store, spec.model),
                 lending=Lending.MORE,
             )

@@ -18,7 +18,7 @@ import pytest
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import TrackingError
 from orchestrator.jobs.records import RECORD
-from orchestrator.lifecycle.state import JobRecord, JobState
+from orchestrator.lifecycle.state import JobState
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder, load_state
 from orchestrator.store.keys import JobPaths
@@ -27,6 +27,7 @@ from orchestrator.tracking.carrier import TrackingCarrier
 from orchestrator.tracking.mlflow_server import open_mlflow
 from orchestrator.tracking.writer import MetricWriter
 from tests.integration.nodes import kill_tree
+from tests.support.records import record_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = encode_png(np.full((8, 8, 3), 128, np.uint8))
@@ -37,6 +38,7 @@ import itertools, sys, time
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
+from tests.support.records import record_of
 writer = MetricWriter(open_store(sys.argv[1]), JobPaths(sys.argv[2]).attempt(1), every_s=0.1)
 for step in itertools.count(1):
     writer.log(step, {"loss": 1 / step})
@@ -55,17 +57,8 @@ class TrackedJob:
         self.job_id = f"tracked-{secrets.token_hex(4)}"
         self.paths = JobPaths(self.job_id)
         now = datetime.now(UTC)
-        self.record = JobRecord(
-            job_id=self.job_id,
-            kind="train",
-            name="tracked",
-            queue="default",
-            priority=50,
-            state=JobState.RUNNING,
-            submitted_at=now,
-            changed_at=now,
-            attempt=1,
-        )
+        running = JobState.RUNNING
+        self.record = record_of(self.job_id, now, name="tracked", state=running, attempt=1)
         spec = {
             "kind": "train",
             "name": "tracked",

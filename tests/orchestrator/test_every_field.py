@@ -74,17 +74,18 @@ class Case:
 
 
 # The last layer begins at 0, so it takes some steps until a label is seen in an image.
-LABELLED = {"model": {"num_classes": "auto"}, "training": {"num_steps": 12}}
-GUIDED = {**LABELLED, "sampling": {"guidance_scale": 8.0}}
-DDIM = {"sampling": {"method": "ddim"}}
-WHOLE = {"sampling": {"num_steps": 24}}
+Around = Mapping[str, Mapping[str, Any]]
+LABELLED: Around = {"model": {"num_classes": "auto"}, "training": {"num_steps": 12}}
+GUIDED: Around = {**LABELLED, "sampling": {"guidance_scale": 8.0}}
+DDIM: Around = {"sampling": {"method": "ddim"}}
+WHOLE: Around = {"sampling": {"num_steps": 24}}
 # Of one step, and with no size that a VAE's or a GAN's networks do not have.
-ONE_STEP = {
+ONE_STEP: Around = {
     "model": {"num_res_blocks": 2, "attention_resolutions": (16,)},
     "diffusion": {"num_timesteps": 1, "betas": "cosine", "prediction": "x_start"},
     "sampling": {"num_steps": 1},
 }
-VAE = {**ONE_STEP, "model": {**ONE_STEP["model"], "family": "vae"}}
+VAE: Around = {**ONE_STEP, "model": {**ONE_STEP["model"], "family": "vae"}}
 
 CASES: Mapping[str, Mapping[str, Case]] = {
     "model": {
@@ -158,7 +159,7 @@ SAME_WORDS = {
 DECIDED = {"training": {"compile"}, "sampling": {"compile"}}  # see the last test
 FLIPS = [(section, name) for section, cases in CASES.items() for name in cases]
 # Every value of a choice, as far as two of them could be one by mistake.
-CHOICES = [
+CHOICES: list[tuple[str, str, str, Around]] = [
     *(("model", "family", v, ONE_STEP) for v in ("vae", "gan")),
     *(("diffusion", "betas", v, {}) for v in ("cosine", "sigmoid", "scaled_linear")),
     *(("diffusion", "prediction", v, {}) for v in ("x_start", "mean", "v")),

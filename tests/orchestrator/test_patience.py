@@ -16,7 +16,6 @@ from orchestrator.client.ensure import Keeper
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.controller.leading import end_if_stuck
 from orchestrator.errors import RayUnavailableError
-from orchestrator.fleet import pool as pool_module
 from orchestrator.fleet.pool import PoolPlan, WorkerPool
 from orchestrator.fleet.workers import PoolWorker
 from tests.support.fakes import MemoryStore
@@ -82,9 +81,7 @@ def test_a_fleet_lacks_whom_it_was_given_asks_for_and_does_not_get(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A place whose worker just died, or one beyond its own, is not asked for in vain."""
-    monkeypatch.setattr(
-        pool_module.ray, "wait", lambda calls, timeout: ([c for c in calls if c], calls)
-    )
+    monkeypatch.setattr("ray.wait", lambda calls, timeout: ([c for c in calls if c], calls))
     pool = WorkerPool(Desk(), PoolPlan(nodes=("a", "a", "a"), max_workers=5, cpus=1.0))
     for slot, has_started in ((0, True), (1, False), (3, False)):
         pool.workers.append(

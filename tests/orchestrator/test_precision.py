@@ -53,6 +53,7 @@ def train(compute: ComputeDecision) -> tuple[UNet, list[float]]:
     )
     losses = [step.loss for step in train_steps(state, digits(), until_step=NUM_STEPS)]
     state.parameters.fill(state.parameters.values, state.parameters.contiguous_tensors(state.ema))
+    assert isinstance(state.model, UNet)
     return state.model.eval(), losses
 
 
@@ -68,7 +69,8 @@ def in_float64(model: UNet) -> Denoiser:
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         with torch.no_grad():
-            return exact(x_t, t)
+            predicted: Tensor = exact(x_t, t)
+            return predicted
 
     return denoise
 

@@ -1,5 +1,7 @@
 """Each half of a GAN's gradient is that of its own loss."""
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,7 +29,7 @@ def test_each_network_goes_down_its_own_loss() -> None:
         torch.testing.assert_close(found[f"decoder.{name}"], grad)
 
     fakes = model.decoder(latents).detach()
-    critic = dict(model.critic.named_parameters())
+    critic: Mapping[str, torch.Tensor] = dict(model.critic.named_parameters())
 
     def loss(step: float, direction: dict[str, torch.Tensor]) -> float:
         moved = {name: p + step * direction[name] for name, p in critic.items()}

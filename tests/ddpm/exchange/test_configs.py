@@ -65,7 +65,7 @@ def test_sizes_come_back_as_they_went(config: UNetConfig) -> None:
     model = UNet(config, (1, 8, 16))
     there = unet_there(model)
     check_groups(there, model)
-    back, shape = unet_here(there, config.num_classes or None)
+    back, shape = unet_here(there, config.known_classes or None)
     assert (back, shape) == (config, (1, 8, 16))
 
 

@@ -26,7 +26,7 @@ KINDS: tuple[ConvolutionKind, ...] = ("same", "down", "up", "point")
 
 
 def _plain_convolution(kind: ConvolutionKind, x: Tensor, module: nn.Conv2d) -> Tensor:
-    weight, bias = module.weight.double(), module.bias.double()
+    weight, bias = module.weight.double(), _bias(module).double()
     if kind == "up":
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
     if kind == "down":
@@ -40,8 +40,14 @@ def _convolution(kind: ConvolutionKind, in_channels: int, out_channels: int) -> 
     with torch.no_grad():
         weight = draw(*module.weight.shape, seed=1) / (in_channels * size**2) ** 0.5
         module.weight.copy_(weight.bfloat16())
-        module.bias.copy_(draw(out_channels, seed=2))
-    return module.to(memory_format=torch.channels_last)
+        _bias(module).copy_(draw(out_channels, seed=2))
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
+
+
+def _bias(module: nn.Conv2d) -> Tensor:
+    assert module.bias is not None
+    return module.bias
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,9 +76,9 @@ def test_convolutions_and_their_gradients_are_those_of_float64(
 
     grad = draw(*expected.shape, seed=3)
     padded = F.pad(grad, (0, 0, 0, 0, 0, -out_channels % CHANNELS))
-    wanted = (values, module.weight, module.bias)
+    wanted = (values, module.weight, _bias(module))
     ours = torch.autograd.grad(y, wanted, maps_of_images(padded).values)
-    exact = torch.autograd.grad(expected, (x64, module.weight, module.bias), grad.double())
+    exact = torch.autograd.grad(expected, (x64, module.weight, _bias(module)), grad.double())
     assert relative_error(images_of_maps(ours[0]), exact[0]) < 4e-3
     assert relative_error(ours[1], exact[1]) < 1e-5
     assert relative_error(ours[2], exact[2]) < 1e-5

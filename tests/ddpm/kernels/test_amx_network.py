@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,8 @@ def _threads(num_threads: int) -> Iterator[None]:
 
 def _trained(config: UNetConfig = SMALL, shape: tuple[int, int, int] = (3, 8, 8)) -> UNet:
     """Return a network in which no layer is zero."""
-    model = UNet(config, shape).to(memory_format=torch.channels_last)
+    model = UNet(config, shape)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         for index, parameter in enumerate(model.parameters()):
             if not parameter.any():
@@ -122,11 +124,14 @@ def test_gradients_are_written_over_earlier_ones_if_that_is_asked_for() -> None:
     overwritten = network.overwrite_gradients()
     assert overwritten
     for parameter in model.parameters():
+        assert parameter.grad is not None
         torch.nn.init.constant_(parameter.grad, 7.0 if parameter in overwritten else 0.0)
     buffers = [parameter.grad for parameter in model.parameters()]
     (network(x, t) * draw(*x.shape, seed=5)).sum().backward()
     assert all(p.grad is buffer for p, buffer in zip(model.parameters(), buffers, strict=True))
-    torch.testing.assert_close(torch.cat([buffer.flatten() for buffer in buffers]), expected)
+    torch.testing.assert_close(
+        torch.cat([buffer.flatten() for buffer in buffers if buffer is not None]), expected
+    )
 
 
 def test_gradient_is_added_to_one_that_is_there() -> None:
@@ -185,8 +190,8 @@ def test_kernels_are_taken_where_they_fit_and_nothing_else_was_asked_for() -> No
     assert not fits_tiles(SMALL, 10)
     assert not fits_tiles(SMALL, 17)
     assert not fits_tiles(UNetConfig(channels=48), 16)
-    asked = {"num_threads": 1, "worth_compiling": False, "device_kind": "cpu"}
-    decide = {"precision": "auto", "compile_request": "auto"}
+    asked: dict[str, Any] = {"num_threads": 1, "worth_compiling": False, "device_kind": "cpu"}
+    decide: dict[str, Any] = {"precision": "auto", "compile_request": "auto"}
     fits = Workload(network=SMALL, images_per_pass=16)
     decision = decide_compute(fits, **asked, **decide)
     assert (decision.kernels, decision.compiled) == ("amx", False)

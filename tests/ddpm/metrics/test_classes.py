@@ -29,6 +29,7 @@ def test_shares_agree_with_another_classifier_of_neighbours(
     expected = referee.predict(normalised(held_out[0]))
     shares = np.bincount(expected, minlength=10) / len(expected)
     np.testing.assert_allclose(found.shares, shares, atol=0.006)
+    assert found.accuracy is not None
     assert found.accuracy == pytest.approx(float((expected == held_out[1]).mean()), abs=0.006)
     assert found.accuracy > 0.94
     assert found.num_held_out == 797

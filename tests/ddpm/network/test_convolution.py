@@ -1,5 +1,6 @@
 """The convolution of small maps: torch's result, and gradients as exact as torch's."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import pytest
@@ -28,7 +29,12 @@ def _convolution_and_input(shape: tuple[int, ...]) -> tuple[Conv2d, Tensor, Tens
 
 def _exact_gradients(inputs: tuple[Tensor, ...], grad: Tensor) -> list[Tensor]:
     exact = tuple(tensor.detach().double().requires_grad_() for tensor in inputs)
-    return _gradients(F.conv2d(*exact, padding=1), exact, grad.double())
+    return _gradients(_convolved(exact), exact, grad.double())
+
+
+def _convolved(inputs: Sequence[Tensor]) -> Tensor:
+    x, weight, bias = inputs
+    return F.conv2d(x, weight, bias, padding=1)
 
 
 def _gradients(y: Tensor, inputs: tuple[Tensor, ...], grad: Tensor) -> list[Tensor]:
@@ -42,11 +48,11 @@ def test_gradients_are_as_exact_as_those_of_torch(
 ) -> None:
     """Against float64; a map must see nothing of the one beside it."""
     conv, x, grad = _convolution_and_input(shape)
-    conv.to(memory_format=memory_format)
+    conv.to(memory_format=memory_format)  # type: ignore[call-overload]
     x = x.detach().contiguous(memory_format=memory_format).requires_grad_()
     inputs = (x, *conv.parameters())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, of_torch = conv(x), F.conv2d(*inputs, padding=1)
+        y, of_torch = conv(x), _convolved(inputs)
     assert torch.equal(y, of_torch)
     all_exact = _exact_gradients(inputs, grad)
     ours, torchs = _gradients(y, inputs, grad), _gradients(of_torch, inputs, grad)

@@ -1,5 +1,7 @@
 """The fast forms of group norm and attention are the formulas, forwards and backwards."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,7 +36,7 @@ def test_group_norm_silu_is_that_of_torch_in_float64(
     exact.load_state_dict(norm.state_dict())
     expected = F.silu(exact(x64))
     gradients = torch.autograd.grad(expected, (x64, exact.weight, exact.bias), grad.double())
-    tolerance = {"rtol": 1e-4, "atol": 1e-5 * (1 + offset)}
+    tolerance: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5 * (1 + offset)}
     torch.testing.assert_close(y.double(), expected, **tolerance)
     for gradient, of_exact in zip(ours, gradients, strict=True):
         torch.testing.assert_close(gradient.double(), of_exact, **tolerance)
@@ -91,7 +93,7 @@ def test_form_for_compiled_networks_is_that_of_torch_in_float64(
     exact.load_state_dict(norm.state_dict())
     expected = F.silu(exact(x64)) if activated else exact(x64)
     of_exact = torch.autograd.grad(expected, (x64, exact.weight, exact.bias), grad.double())
-    tolerance = {"rtol": 1e-4, "atol": 1e-5 * (1 + offset)}
+    tolerance: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5 * (1 + offset)}
     torch.testing.assert_close(y.double(), expected, **tolerance)
     for gradient, exactly in zip(gradients, of_exact, strict=True):
         torch.testing.assert_close(gradient.double(), exactly, **tolerance)
@@ -115,7 +117,7 @@ def test_form_for_compiled_networks_is_exact_under_autocast(offset: float) -> No
     gradients = torch.autograd.grad(y, (x, norm.weight, norm.bias), grad)
     expected = F.silu(norm(x))
     of_exact = torch.autograd.grad(expected, (x, norm.weight, norm.bias), grad)
-    tolerance = {"rtol": 1e-4, "atol": 1e-4 * (1 + offset)}
+    tolerance: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4 * (1 + offset)}
     torch.testing.assert_close(y, expected, **tolerance)
     for gradient, exactly in zip(gradients, of_exact, strict=True):
         torch.testing.assert_close(gradient, exactly, **tolerance)

@@ -12,9 +12,9 @@ from ddpm.network.unet import (
     UNet,
     _repeated,
     _repeated_view,
-    num_groups,
     timestep_embedding,
 )
+from ddpm.settings.network import num_groups
 
 TINY = UNetConfig(channels=16, channel_multipliers=(1, 2), num_res_blocks=1, dropout=0.0)
 
@@ -99,6 +99,7 @@ def test_downsampling_looks_right_and_below() -> None:
     layer = Downsample(1)
     with torch.no_grad():
         layer.conv.weight.copy_(torch.arange(9.0).reshape(1, 1, 3, 3))
+        assert layer.conv.bias is not None
         layer.conv.bias.zero_()
     image = torch.zeros(1, 1, 4, 4)
     image[0, 0, 3, 3] = 1.0
@@ -143,7 +144,7 @@ def test_memory_format_and_batch_do_not_change_the_output() -> None:
     x_t, t = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(4)
     expected = model(x_t, t)
     torch.testing.assert_close(model(x_t[2:3], t[2:3]), expected[2:3], rtol=1e-4, atol=1e-5)
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.testing.assert_close(model(x_t, t), expected, rtol=1e-4, atol=1e-5)
 
 

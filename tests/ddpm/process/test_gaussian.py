@@ -130,7 +130,7 @@ def test_conversions_agree_on_one_noised_image() -> None:
     x_t = diffusion.q_sample(x_start, EVERY_T, noise)
     mean = diffusion.q_posterior_mean_variance(x_start, x_t, EVERY_T).mean
     # sqrt(1/alphas_cumprod) is 157 at t = 999 and multiplies float32's rounding
-    close = {"rtol": 0.0, "atol": 2e-4}
+    close: dict[str, Any] = {"rtol": 0.0, "atol": 2e-4}
     to_xstart = diffusion.predict_xstart_from_eps(x_t, EVERY_T, noise)
     torch.testing.assert_close(to_xstart, x_start, **close)
     early = slice(0, 4)  # later, dividing by posterior_mean_coef1 loses digits
@@ -187,7 +187,8 @@ def test_clipping_bounds_the_predicted_image_and_moves_the_mean() -> None:
 
 def _mean_matching(predicted: Array, true: Array, variance: Array) -> Array:
     """KL of two Gaussians with equal variance: ||mean - mean||^2 / (2 sigma^2), per pixel."""
-    return np.mean((predicted - true) ** 2 / (2.0 * variance), axis=(1, 2, 3))
+    divergence: Array = np.mean((predicted - true) ** 2 / (2.0 * variance), axis=(1, 2, 3))
+    return divergence
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
@@ -201,7 +202,8 @@ def test_mean_matching_divergence_is_the_weighted_loss(prediction: str, variance
     x_t = np.sqrt(cumprod) * x_start.numpy() + np.sqrt(1.0 - cumprod) * noise.numpy()
 
     def mean_of(noise: Array) -> Array:
-        return (x_t - beta / np.sqrt(1.0 - cumprod) * noise) / np.sqrt(1.0 - beta)
+        mean: Array = (x_t - beta / np.sqrt(1.0 - cumprod) * noise) / np.sqrt(1.0 - beta)
+        return mean
 
     sigma2 = beta if variance == "fixed_large" else beta * (1.0 - prev) / (1.0 - cumprod)
     expected = _mean_matching(mean_of(eps.numpy()), mean_of(noise.numpy()), sigma2)

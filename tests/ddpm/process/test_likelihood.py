@@ -13,10 +13,10 @@ from scipy import stats
 from torch import Tensor
 
 from ddpm.config import ConfigError, DiffusionConfig
+from ddpm.process.code_length import discretized_gaussian_log_likelihood
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.likelihood import (
     bits_per_dim,
-    discretized_gaussian_log_likelihood,
     evaluation_timesteps,
     mean_and_error,
     prior_bpd,

@@ -55,7 +55,8 @@ def _reference_philox(counter: list[int], key: list[int]) -> list[int]:
 def test_philox_gives_its_published_answers(counter: str, key: str, output: str) -> None:
     """A generator that is nearly Philox has none of the tests that Philox passed."""
     k0, k1 = (torch.tensor(word) for word in _words(key))
-    words = philox4x32(tuple(torch.tensor([word]) for word in _words(counter)), (k0, k1))
+    a, b, c, d = (torch.tensor([word]) for word in _words(counter))
+    words = philox4x32((a, b, c, d), (k0, k1))
     assert [int(word) for word in words] == _words(output)
 
 
@@ -63,8 +64,9 @@ def test_philox_equals_integer_arithmetic_on_random_counters() -> None:
     """Three vectors can't see a sign bit that goes wrong in one product of many."""
     draws = np.random.default_rng(0).integers(0, 2**32, size=(200, 6))
     for row in draws.tolist():
+        a, b, c, d = (torch.tensor([word]) for word in row[:4])
         words = philox4x32(
-            tuple(torch.tensor([word]) for word in row[:4]),
+            (a, b, c, d),
             (torch.tensor(row[4]), torch.tensor(row[5])),
         )
         assert [int(word) for word in words] == _reference_philox(row[:4], row[4:])

@@ -58,7 +58,8 @@ def gaussian_denoiser(
             "mean": diffusion.predict_mean_from_xstart(x_t, t, x_start.float()),
             "v": signal * eps - np.sqrt(noise_variance) * x_start,
         }
-        return answer[diffusion.config.prediction].float()
+        asked: Tensor = answer[diffusion.config.prediction]
+        return asked.float()
 
     return denoise
 

@@ -34,7 +34,8 @@ def best_network(diffusion: GaussianDiffusion) -> Denoiser:
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
         kept = cumprod[int(t[0])]
         gain = kept**0.5 * STD**2 / (kept * STD**2 + 1.0 - kept)
-        return (MEAN + gain * (x_t.double() - kept**0.5 * MEAN)).float()
+        expected: Tensor = MEAN + gain * (x_t.double() - kept**0.5 * MEAN)
+        return expected.float()
 
     return predict
 
@@ -45,7 +46,8 @@ def exact(x_end: Tensor, kept_end: float, kept: float) -> Tensor:
     Along it, an image keeps its distance from the mean in standard deviations.
     """
     deviation = (x_end.double() - kept_end**0.5 * MEAN) / (kept_end * STD**2 + 1 - kept_end) ** 0.5
-    return kept**0.5 * MEAN + deviation * (kept * STD**2 + 1 - kept) ** 0.5
+    moved: Tensor = kept**0.5 * MEAN + deviation * (kept * STD**2 + 1 - kept) ** 0.5
+    return moved
 
 
 def error_of(method: str, num_steps: int) -> float:
@@ -193,8 +195,8 @@ def test_a_learned_variance_lies_between_its_bounds() -> None:
         found = list(sample_chain(learned, diffusion, config, torch.arange(2), SHAPE))
         fixed = SamplingConfig(num_steps=10, clip_denoised=False, variance=variance)  # type: ignore[arg-type]
         plain = GaussianDiffusion(DiffusionConfig(num_timesteps=100))
-        wanted = sample_chain(lambda x, t: 0.3 * x, plain, fixed, torch.arange(2), SHAPE)
-        both[variance] = (found, list(wanted))
+        chain = sample_chain(lambda x, t: 0.3 * x, plain, fixed, torch.arange(2), SHAPE)
+        both[variance] = (found, list(chain))
     for found, wanted in both.values():
         # All but the last noisy step, whose small variance is that of the step before it.
         torch.testing.assert_close(found[8].x, wanted[8].x, rtol=1e-4, atol=1e-4)

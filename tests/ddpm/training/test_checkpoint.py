@@ -80,7 +80,7 @@ def test_state_comes_back_with_its_memory_format(trained: TrainState, folder: Pa
     assert (info.step, state.step, dict(info.fixed)) == (2, 2, {"num_workers": 2})
     assert torch.equal(state.parameters.values, trained.parameters.values)
     assert torch.equal(state.ema, trained.ema)
-    weight = state.model.down[0].stages[0].block.conv1.weight
+    weight = dict(state.model.named_parameters())["down.0.stages.0.block.conv1.weight"]
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
 

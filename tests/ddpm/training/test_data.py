@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ddpm.config import ConfigError
 from ddpm.errors import ImageDatasetError
@@ -14,9 +15,12 @@ from ddpm.training.data import BatchReader, ImageDataset, to_float
 from ddpm.training.order import BatchOrder, rank_positions
 
 
+def _pixels(num_images: int = 10) -> NDArray[np.uint8]:
+    return np.arange(num_images * 12, dtype=np.uint32).astype(np.uint8).reshape(-1, 2, 2, 3)
+
+
 def _dataset(num_images: int = 10) -> ImageDataset:
-    images = np.arange(num_images * 12, dtype=np.uint32).astype(np.uint8).reshape(-1, 2, 2, 3)
-    return ImageDataset(images, np.arange(num_images))
+    return ImageDataset(_pixels(num_images), np.arange(num_images))
 
 
 @given(num_images=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 2**63 - 1))
@@ -91,7 +95,7 @@ def test_pixels_map_to_minus_one_and_one() -> None:
 def test_file_is_mapped_not_read(tmp_path: Path) -> None:
     """A data set may be larger than the memory."""
     path = tmp_path / "images.npy"
-    np.save(path, _dataset().images)
+    np.save(path, _pixels())
     dataset = ImageDataset.open(path)
     assert isinstance(dataset.images, np.memmap)
     assert dataset.image_shape == (3, 2, 2)

@@ -13,6 +13,7 @@ from ddpm.config import (
     ONE_STEP,
     ConfigError,
     DiffusionConfig,
+    Family,
     SamplingConfig,
     TrainingConfig,
     UNetConfig,
@@ -29,10 +30,10 @@ IMAGES = ImageDataset(
     np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8), np.arange(10)
 )
 ALL = sorted(FAMILIES)
-LATENT = ["gan", "vae"]
+LATENT: list[Family] = ["gan", "vae"]
 
 
-def state_of(family: str, **training: Any) -> TrainState:
+def state_of(family: Family, **training: Any) -> TrainState:
     """Return a small state that took no step."""
     config = TrainingConfig(
         **{"num_steps": 6, "global_batch_size": 4, "learning_rate": 1e-2, **training}
@@ -65,7 +66,7 @@ def drawn(model: GenerativeNetwork, diffusion: DiffusionConfig, numbers: list[in
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_resumed_training_is_the_same_to_the_bit(family: str, tmp_path: Path) -> None:
+def test_resumed_training_is_the_same_to_the_bit(family: Family, tmp_path: Path) -> None:
     """The promise that any training has, whatever is trained."""
     whole, halved, resumed = state_of(family), state_of(family), state_of(family)
     losses = train(whole, 6)
@@ -78,7 +79,7 @@ def test_resumed_training_is_the_same_to_the_bit(family: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_an_image_depends_on_weights_seed_and_number_alone(family: str, tmp_path: Path) -> None:
+def test_an_image_depends_on_weights_seed_and_number_alone(family: Family, tmp_path: Path) -> None:
     """So that a fleet of any size draws one set."""
     state = state_of(family)
     train(state, 2)
@@ -91,7 +92,7 @@ def test_an_image_depends_on_weights_seed_and_number_alone(family: str, tmp_path
 
 
 @pytest.mark.parametrize("family", LATENT)
-def test_gradient_in_parts_is_that_of_the_whole(family: str) -> None:
+def test_gradient_in_parts_is_that_of_the_whole(family: Family) -> None:
     """Workers, and microbatches, share a batch; its size is what counts."""
     whole, parts = state_of(family), state_of(family, microbatch_size=1)
     train(whole, 1)
@@ -102,7 +103,7 @@ def test_gradient_in_parts_is_that_of_the_whole(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", LATENT)
-def test_weights_come_from_the_seed(family: str) -> None:
+def test_weights_come_from_the_seed(family: Family) -> None:
     """And torch's own generator is left as it was found."""
     before = torch.random.get_rng_state()
     first, same, other = (state_of(family, seed=seed).parameters.values for seed in (1, 1, 2))
@@ -113,7 +114,7 @@ def test_weights_come_from_the_seed(family: str) -> None:
 
 @pytest.mark.parametrize("family", LATENT)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 8)])
-def test_the_count_is_that_of_the_networks(family: str, shape: tuple[int, int, int]) -> None:
+def test_the_count_is_that_of_the_networks(family: Family, shape: tuple[int, int, int]) -> None:
     """A dry run must not promise another size than the job will have."""
     config = UNetConfig(family=family, channels=8, channel_multipliers=(1, 2, 3), latent_size=20)
     model = build_model(config, ONE_STEP, shape)

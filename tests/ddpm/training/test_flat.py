@@ -16,8 +16,8 @@ def _model() -> nn.Module:
 def test_values_gradients_and_memory_format_stay(memory_format: torch.memory_format) -> None:
     """The layers must compute with the very same numbers as before the move."""
     image = torch.ones(2, 3, 4, 4)
-    plain = _model().to(memory_format=memory_format)
-    moved = _model().to(memory_format=memory_format)
+    plain = _model().to(memory_format=memory_format)  # type: ignore[call-overload]
+    moved = _model().to(memory_format=memory_format)  # type: ignore[call-overload]
     flat = FlatParameters(moved, num_extra=2)
     plain(image).square().sum().backward()
     moved(image).square().sum().backward()
@@ -40,7 +40,8 @@ def test_changing_the_vector_changes_the_model() -> None:
 
 def test_vector_survives_the_way_through_named_tensors() -> None:
     """This is what a checkpoint does, whatever the memory formats of the two models."""
-    source = FlatParameters(_model().to(memory_format=torch.channels_last))
+    laid_out = _model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    source = FlatParameters(laid_out)
     target_model = _model()
     target = FlatParameters(target_model)
     target.values.zero_()

@@ -5,12 +5,14 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.distributed import FileStore  # type: ignore[attr-defined]  # torch exports it late
+from torch.multiprocessing.spawn import spawn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from ddpm.compute import ComputeDecision
@@ -83,7 +85,9 @@ def _killed_and_resumed(folder: Path, compute: ComputeDecision | None = None) ->
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_killed_run_ends_with_the_bits_of_one_never_killed(tmp_path: Path, precision: str) -> None:
+def test_killed_run_ends_with_the_bits_of_one_never_killed(
+    tmp_path: Path, precision: Literal["bf16", "float32"]
+) -> None:
     """A crash off a checkpoint's boundary must leave no trace, dropout included."""
     compute = ComputeDecision(precision=precision)
     whole = _state(compute=compute)
@@ -95,13 +99,13 @@ def test_killed_run_ends_with_the_bits_of_one_never_killed(tmp_path: Path, preci
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_workers_resume_to_the_same_bits(tmp_path: Path, world_size: int) -> None:
     """DDP's buckets were seen to break this at three workers; one flat all-reduce must not."""
-    mp.spawn(_resume_in_worker, (world_size, tmp_path), nprocs=world_size)
+    spawn(_resume_in_worker, (world_size, tmp_path), nprocs=world_size)
 
 
 def _resume_in_worker(rank: int, world_size: int, folder: Path) -> None:
     torch.set_num_threads(1)
     for name, resume in (("whole", False), ("resumed", True)):
-        store = dist.FileStore(str(folder / f"store-{name}"), world_size)
+        store = FileStore(str(folder / f"store-{name}"), world_size)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
         if resume:
             resumed = _killed_and_resumed(folder / f"rank-{rank}")
@@ -115,7 +119,7 @@ def _resume_in_worker(rank: int, world_size: int, folder: Path) -> None:
 @pytest.mark.slow
 def test_losses_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     """Every draw goes by the position in the global batch, so workers only share out the sums."""
-    mp.spawn(_train_in_worker, (3, tmp_path), nprocs=3)
+    spawn(_train_in_worker, (3, tmp_path), nprocs=3)
     alone = _train(_state(), 6)
     together = torch.load(tmp_path / "losses.pt", weights_only=True)
     expected = [[m.loss, m.grad_norm] for m in alone]
@@ -124,7 +128,7 @@ def test_losses_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
 
 def _train_in_worker(rank: int, world_size: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), world_size)
+    store = FileStore(str(folder / "store"), world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     metrics = _train(_state(), 6)
     if rank == 0:

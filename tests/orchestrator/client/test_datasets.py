@@ -1,6 +1,7 @@
 """A data set that is not there is told with its line, before anything is started."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,7 @@ def test_images_that_are_not_those_pinned_are_refused(tmp_path: Path) -> None:
     assert isinstance(job, TrainJob)
     pinned = with_dataset(job, tmp_path, store)
     assert with_dataset(pinned, tmp_path, store) == pinned
+    assert isinstance(pinned, TrainJob)
     np.save(tmp_path / "set.npy", np.ones((5, 8, 8, 1), np.uint8))
     with pytest.raises(DatasetError, match=f"pins {pinned.dataset.sha256}"):
         with_dataset(pinned, tmp_path, store)
@@ -83,7 +85,8 @@ def test_an_evaluation_knows_classes_where_the_images_have_some(tmp_path: Path) 
     """It counts samples by class; images without labels are compared all the same."""
     store, found = MemoryStore(), []
     pixels = np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8, 1)
-    for name, arrays in (("told", {"labels": np.array([0, 1, 1, 0])}), ("plain", {})):
+    told: dict[str, Any] = {"labels": np.array([0, 1, 1, 0])}
+    for name, arrays in (("told", told), ("plain", dict[str, Any]())):
         np.savez(tmp_path / f"{name}.npz", images=pixels, **arrays)
         spec = EvaluateJob(
             kind="evaluate",

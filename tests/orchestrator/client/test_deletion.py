@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,7 +172,8 @@ def test_a_job_stays_while_its_group_moves_it_and_a_group_while_it_has_jobs(
 ) -> None:
     """The group would make the job again, or could never be shown again."""
     records = RecordStore(store)
-    for job_id, changes in (("old", {"parent": "busy"}), ("busy", {"kind": "pipeline"})):
+    of_group: dict[str, Any] = {"parent": "busy"}
+    for job_id, changes in (("old", of_group), ("busy", {"kind": "pipeline"})):
         record = records.read(job_id).record
         store.put(JobPaths(job_id).record, RECORD.encode(replace(record, **changes)))
     assert references_to(store, ["old"]) == ["the pipeline busy"]

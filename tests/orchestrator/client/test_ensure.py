@@ -11,6 +11,7 @@ from orchestrator.client.ensure import ensure_orchestrator
 from orchestrator.cluster.code_version import package_version, release
 from orchestrator.cluster.patience import patience_s
 from orchestrator.errors import BadInputError, RayRefusedError, RayUnavailableError
+from orchestrator.jobs.lease_view import read_lease
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.store import keys
 from tests.support.fakes import MemoryStore
@@ -98,7 +99,7 @@ def test_the_orchestrator_of_another_cluster_is_one(
     renew(store, "elsewhere", "session_1")
     ray = FakeRay(store)
     use(ray, "session_2")
-    read = ensure.read_lease
+    read = read_lease
 
     def read_while_it_renews(where: MemoryStore) -> Any:
         found = read(where)

@@ -237,7 +237,10 @@ def test_a_folder_of_diffusers_becomes_a_checkpoint_that_the_job_starts_from(
     text = TRAIN.replace("name: t\n", f"name: u\ninit: {{diffusers: {folder}}}\n")
     specs = [prepared(load(tmp_path, text), tmp_path, store).spec for _ in range(2)]
     assert specs[0] == specs[1]
+    assert isinstance(specs[0], TrainJob)
     init = specs[0].init
+    assert init is not None
+    assert init.checkpoint is not None
     assert init.checkpoint.startswith(f"{store.uri}/jobs/imported-")
     model = resolve_model(store, init)
     assert (model.step, model.weights) == (0, "ema")

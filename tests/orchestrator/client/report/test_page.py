@@ -186,10 +186,9 @@ def test_sets_of_other_seeds_stand_together(store: MemoryStore) -> None:
         ("vae-s0 and 2 more", [0.0, 0.01, 0.02]),
     ]
     by_steps = next(iter(step_plots(rows)))
-    assert [(s.name, list(s.x), list(s.y)) for s in by_steps.series] == [
-        ("vae", [1.0], [pytest.approx(0.01)]),
-        ("ddpm", [10.0], [pytest.approx(0.01)]),
-    ]
+    shown = [(s.name, list(s.x)) for s in by_steps.series]
+    assert shown == [("vae", [1.0]), ("ddpm", [10.0])]
+    assert [y for s in by_steps.series for y in s.y] == pytest.approx([0.01, 0.01])
     assert "Means over seeds" not in report_page(store, rows[:1], AT)
 
 
