@@ -102,8 +102,7 @@ class GroupControl:
     def _went(self, group: LiveGroup, jobs: Mapping[str, Seen]) -> bool:
         try:
             if group.is_stale:
-                group.current = self._records.read(group.record.job_id)
-                self._records.tell_last_move(group.record)
+                group.current = self._records.read_told(group.record.job_id)
                 group.is_stale, group.may_lack_events = False, True
             self._follow(group, jobs)
         except ConditionFailedError:

@@ -181,8 +181,7 @@ class Controller:
     def _refresh(self, job: LiveJob | LiveGroup) -> VersionedRecord:
         """Read a record anew of which nobody knows whether its last write was done."""
         if job.is_stale:
-            job.current = self._records.read(job.record.job_id)
-            self._records.tell_last_move(job.record)
+            job.current = self._records.read_told(job.record.job_id)
             job.is_stale = False
         return job.current
 
@@ -209,7 +208,7 @@ class Controller:
             return
         job = self._known(request.job_id)
         try:
-            current = self._refresh(job) if job else self._records.read(request.job_id)
+            current = self._refresh(job) if job else self._records.read_told(request.job_id)
         except JobNotFoundError:
             self._store.delete(request.key)
             return

@@ -179,11 +179,23 @@ class RecordStore:
         self.append_event(record.job_id, event_of_move(record))
         return moved
 
+    def read_told(self, job_id: str) -> VersionedRecord:
+        """Return the record of a job that is about to be moved, with its last move told.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            BadInputError: Its record is none, or its spec is one of a later version.
+        """
+        current = self.read(job_id)
+        if current.record.deleted_at is None:
+            self.tell_last_move(current.record)
+        return current
+
     def tell_last_move(self, record: JobRecord) -> None:
         """Write the event of the move that a record shows, unless it is there.
 
-        Whoever moved the record may have died before the event; nobody moves it again before
-        somebody has adopted it, so that at most this one is missing.
+        Whoever moved the record may have died before the event; nobody moves it again before this
+        was called, so that at most this one is missing.
         """
         keys = [info.key for info in self.store.list_objects(JobPaths(record.job_id).events)]
         for key in reversed(keys):

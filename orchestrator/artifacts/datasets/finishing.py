@@ -73,19 +73,29 @@ def finish(
     return ref
 
 
-def clear(preparation: Preparation, ref: DatasetRef, chunks: Sequence[Chunk] = ()) -> None:
+def clear(preparation: Preparation, ref: DatasetRef, chunks: Sequence[Chunk] | None = None) -> None:
     """Remove all that is left of a preparation but the set which came of it."""
     withdraw(preparation, ref, chunks)
     _forget(preparation)
 
 
-def withdraw(preparation: Preparation, ref: DatasetRef, chunks: Sequence[Chunk] = ()) -> None:
-    """Remove all chunks of a preparation that the set which came of it does not name."""
+def withdraw(
+    preparation: Preparation, ref: DatasetRef, chunks: Sequence[Chunk] | None = None
+) -> None:
+    """Remove all chunks of a preparation that the set which came of it does not name.
+
+    Args:
+        preparation: What was prepared.
+        ref: The set.
+        chunks: Those that the commits name; None where nobody has read the commits.
+    """
     store, paths = preparation.store, preparation.paths
     standing = {chunk.key for chunk in read_manifest(store, ref.images).chunks}
-    _drop_chunks(preparation, paths.units, standing)
-    _drop_chunks(preparation, paths.joined, standing)
-    for key in preparation.own_chunks | {chunk.key for chunk in chunks}:
+    if chunks is None or preparation.plan.units_per_chunk > 1:
+        _drop_chunks(preparation, paths.units, standing)
+    if chunks is None:
+        _drop_chunks(preparation, paths.joined, standing)
+    for key in preparation.own_chunks | {chunk.key for chunk in chunks or ()}:
         if key not in standing:
             store.delete(key)
 
