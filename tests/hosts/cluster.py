@@ -1,20 +1,16 @@
 """A cluster on hosts, started from infra/compose.yaml: they share nothing but the network."""
 
-import json
-import os
 import secrets
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from tests.hosts.infra_parts import CERTIFICATES, DATA, TOKEN_FILE, Part, read_part
 from tests.hosts.namespaces import LOOPBACK_NAME_ADDRESS, Host, Network, Process
+from tests.hosts.user import CLI, START_TIMEOUT_S, User, wait_until, with_programs
 
-STORE, MLFLOW, HEAD, CLI = "store", "mlflow", "ray-head", "cli"
+STORE, MLFLOW, HEAD = "store", "mlflow", "ray-head"
 WORKERS = ("worker-1", "worker-2", "worker-3")
-DDPMCTL = str(Path(sys.executable).parent / "ddpmctl")
 _SECRETS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -42,34 +38,36 @@ s3 = boto3.client("s3", endpoint_url="http://127.0.0.1:8333", region_name="us-ea
 s3.put_object(Bucket="ddpmctl", Key="ready", Body=b"ready")
 s3.get_object(Bucket="ddpmctl", Key="ready")["Body"].read()
 """
+# A node that ended without a word counts as living until Ray has missed it several times.
 _NODES = """
-import time
+import socket, time
 from ray._raylet import GcsClient
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 deadline = time.monotonic() + {timeout_s}
-seen = -1
-while seen != {number}:
-    assert time.monotonic() < deadline, f"{{seen}} nodes live, not {number}"
+seen, silent = -1, []
+
+def answers(node):
+    place = (node.node_manager_address, node.node_manager_port)
+    try:
+        socket.create_connection(place, timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+while seen != {number} or silent:
+    assert time.monotonic() < deadline, f"{{seen}} nodes live, not {number}; silent: {{silent}}"
     time.sleep(0.2)
     try:
         nodes = GcsClient(address="127.0.0.1:6379").get_all_node_info(timeout=5).values()
     except Exception:  # the head is still starting
         continue
-    seen = sum(node.state == GcsNodeInfo.ALIVE for node in nodes)
+    alive = [node for node in nodes if node.state == GcsNodeInfo.ALIVE]
+    seen, silent = len(alive), [n.node_manager_address for n in alive if not answers(n)]
 """
-_START_TIMEOUT_S = 120.0
 _LOOK_AGAIN_S = 10.0
 
 
-class Answer(NamedTuple):
-    """What a verb came to."""
-
-    exit_code: int
-    value: Any
-    stderr: str
-
-
-class Cluster:
+class Cluster(User):
     """The parts, each on a host of its own, and a host that has only the command line.
 
     Args:
@@ -79,6 +77,7 @@ class Cluster:
 
     def __init__(self, folder: Path, *, loopback_names: bool = True) -> None:
         self.head_settings: Mapping[str, str] = {}
+        self.head_options: tuple[str, ...] = _HEAD_OPTIONS
         self.network = Network((STORE, MLFLOW, HEAD, *WORKERS, CLI), folder)
         self.parts: dict[str, Process] = {}
         self._own_address = LOOPBACK_NAME_ADDRESS if loopback_names else ""
@@ -132,7 +131,7 @@ class Cluster:
     def start_head(self) -> None:
         """Start Ray's head as its service does; return when it can be joined."""
         part = self._part(HEAD, self.head_settings)
-        self._start(HEAD, (*part.command, *_HEAD_OPTIONS), part.environment)
+        self._start(HEAD, (*part.command, *self.head_options), part.environment)
         self.wait_for_nodes(1)
 
     def start_worker(self, name: str, **settings: str) -> None:
@@ -180,13 +179,13 @@ class Cluster:
         wait_until(lambda: not self.parts[name].is_alive)
 
     def wait_for_nodes(self, number: int) -> None:
-        """Wait until Ray counts so many living nodes."""
-        why_not = self._why_not(number, _START_TIMEOUT_S)
+        """Wait until Ray counts so many living nodes, and each of them answers."""
+        why_not = self._why_not(number, START_TIMEOUT_S)
         assert not why_not, why_not
 
     def _why_not(self, number: int, timeout_s: float) -> str:
         """Return "" once Ray counts so many living nodes, or what it says after the time."""
-        environment = self._environment(self._part(HEAD).environment)
+        environment = with_programs(self._part(HEAD).environment)
         code = _NODES.format(number=number, timeout_s=timeout_s)
         done = self.network.hosts[HEAD].run((sys.executable, "-c", code), environment)
         return "" if done.returncode == 0 else done.stderr
@@ -196,26 +195,9 @@ class Cluster:
         done = self.network.hosts[CLI].run(("ray", *words), self.environment())
         return done.stdout + done.stderr
 
-    def ddpmctl(
-        self, *words: str, stdin: str = "", timeout_s: float = 300.0, **settings: str
-    ) -> Answer:
-        """Run a verb with `-o json` on the host that has only the command line."""
-        host = self.network.hosts[CLI]
-        command = (DDPMCTL, *words, "-o", "json")
-        environment = {**self.environment(), **settings}
-        done = host.run(command, environment, stdin=stdin, timeout_s=timeout_s)
-        value = json.loads(done.stdout) if done.stdout.strip() else None
-        return Answer(done.returncode, value, done.stderr)
-
-    def submit(self, text: str, *options: str, **settings: str) -> str:
-        """Submit a job file and return the job's id."""
-        answer = self.ddpmctl("submit", "-", *options, stdin=text, **settings)
-        assert answer.exit_code == 0, answer
-        return str(answer.value["job_id"])
-
     def environment(self) -> dict[str, str]:
         """Return what a user of the cluster has set, as infra/README.md says."""
-        return self._environment(
+        return with_programs(
             {
                 "DDPMCTL_STORE": "s3://ddpmctl/store",
                 "AWS_ENDPOINT_URL_S3": f"http://{STORE}:8333",
@@ -230,16 +212,9 @@ class Cluster:
             }
         )
 
-    def python(self, name: str, code: str) -> str:
-        """Run code on a host with what a user of the cluster has set; return what it prints."""
-        command = (sys.executable, "-c", code)
-        done = self.network.hosts[name].run(command, self.environment())
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     def _can(self, name: str, code: str, environment: Mapping[str, str]) -> bool:
         command = (sys.executable, "-c", code)
-        return not self.network.hosts[name].run(command, self._environment(environment)).returncode
+        return not self.network.hosts[name].run(command, with_programs(environment)).returncode
 
     def _part(self, name: str, settings: Mapping[str, str] | None = None) -> Part:
         part = read_part(name, self._secrets)
@@ -247,25 +222,4 @@ class Cluster:
 
     def _start(self, name: str, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
         host = self.network.hosts[name]
-        self.parts[name] = host.start(command, self._environment(environment), name)
-
-    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
-        programs = (str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")
-        own = {
-            "PATH": ":".join(programs),
-            "LANG": os.environ.get("LANG", "C.UTF-8"),
-            "HOME": "/tmp/home",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        return {**own, **settings}
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float = _START_TIMEOUT_S) -> None:
-    """Wait for something to become so; asking takes at most half of the time."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        asked_at = time.monotonic()
-        if holds():
-            return
-        assert time.monotonic() < deadline, "it never became so"
-        time.sleep(max(0.2, time.monotonic() - asked_at))
+        self.parts[name] = host.start(command, with_programs(environment), name)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.hosts.cluster import CLI, Cluster
+from tests.hosts.user import CLI, User
 
 _OPEN = """
 import json, time
@@ -30,32 +30,32 @@ print(json.dumps(read_lease(store).holder.host))
 """
 
 
-def wait_for_step(cluster: Cluster, job_id: str, step: int) -> None:
+def wait_for_step(user: User, job_id: str, step: int) -> None:
     """Return as soon as a training has committed a checkpoint at a step or later."""
-    cluster.python(CLI, _OPEN + _STEP.format(job=job_id, step=step))
+    user.python(CLI, _OPEN + _STEP.format(job=job_id, step=step))
 
 
-def final_weights(cluster: Cluster, job_id: str) -> dict[str, str]:
+def final_weights(user: User, job_id: str) -> dict[str, str]:
     """Return the SHA-256 of each file of the newest checkpoint, by its name."""
-    found: dict[str, str] = _ask(cluster, _WEIGHTS.format(job=job_id))
+    found: dict[str, str] = _ask(user, _WEIGHTS.format(job=job_id))
     return found
 
 
-def leader(cluster: Cluster) -> str:
+def leader(user: User) -> str:
     """Return the host that the orchestrator runs on."""
-    return str(_ask(cluster, _LEADER))
+    return str(_ask(user, _LEADER))
 
 
-def status(cluster: Cluster, job_id: str) -> dict[str, Any]:
+def status(user: User, job_id: str) -> dict[str, Any]:
     """Return what `status` shows."""
-    value: dict[str, Any] = cluster.ddpmctl("status", job_id).value
+    value: dict[str, Any] = user.ddpmctl("status", job_id).value
     return value
 
 
-def ended(cluster: Cluster, job_id: str) -> dict[str, Any]:
+def ended(user: User, job_id: str) -> dict[str, Any]:
     """Wait for a job to end, which must be well; return what `status` shows of it."""
-    answer = cluster.ddpmctl("wait", job_id, timeout_s=500.0)
-    assert answer.exit_code == 0, (answer, cluster.ddpmctl("events", job_id).value)
+    answer = user.ddpmctl("wait", job_id, timeout_s=500.0)
+    assert answer.exit_code == 0, (answer, user.ddpmctl("events", job_id).value)
     return dict(answer.value)
 
 
@@ -64,5 +64,5 @@ def reasons(shown: dict[str, Any]) -> list[str | None]:
     return [attempt["reason"] for attempt in shown["attempts"]]
 
 
-def _ask(cluster: Cluster, code: str) -> Any:
-    return json.loads(cluster.python(CLI, _OPEN + code))
+def _ask(user: User, code: str) -> Any:
+    return json.loads(user.python(CLI, _OPEN + code))

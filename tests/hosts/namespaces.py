@@ -5,6 +5,7 @@ all that runs in the host, as a power cut does; so does our own death, since the
 then. Nothing is left: namespaces, links and mounts go with their last process.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -45,6 +46,17 @@ ip link set lo up
 trap '' CHLD
 echo ready
 exec cat
+"""
+
+_GET = """
+import json, sys, urllib.error, urllib.request
+asked = urllib.request.Request(sys.argv[1], headers=json.loads(sys.argv[2]))
+try:
+    print(urllib.request.urlopen(asked, timeout=5).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+except OSError:
+    print(0)
 """
 
 
@@ -129,6 +141,11 @@ class Host:
         self.pid = _only_child(self._unshared.pid)
         Path(stage).rmdir()  # its mount has moved to the host's /tmp
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not been killed."""
+        return self._unshared.poll() is None
+
     def start(self, command: Sequence[str], environment: Mapping[str, str], log: str) -> Process:
         """Start a process in the host; its output goes into a file outside of it.
 
@@ -176,7 +193,7 @@ class Host:
 
     def kill(self) -> None:
         """End the host at once with all that runs in it."""
-        if psutil.pid_exists(self.pid) and self._unshared.poll() is None:
+        if psutil.pid_exists(self.pid) and self.is_alive:
             psutil.Process(self.pid).kill()
         _close(self._unshared)
         for process in self._started:
@@ -193,10 +210,14 @@ class Network:
     Args:
         names: Of all hosts that there may ever be; each has one address for good.
         folder: Takes what processes of hosts say.
+        aliases: More names for some of them.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, names: Sequence[str], folder: Path, aliases: Mapping[str, str] | None = None
+    ) -> None:
         self._names = tuple(names)
+        self._aliases = dict(aliases or {})
         self._folder = folder
         self.hosts: dict[str, Host] = {}
         self._switch = _unshare(("--net",), ("sh", "-c", "echo ready; exec cat"), os.environ)
@@ -242,6 +263,11 @@ class Network:
         shape = ("root", "tbf", "rate", rate, "burst", "32kbit", "latency", "400ms")
         self._in_switch("tc", "qdisc", "add", "dev", f"port{self._names.index(name)}", *shape)
 
+    def status(self, url: str, **headers: str) -> int:
+        """Return what a GET from outside of all hosts is answered with, 0 for no answer."""
+        done = self._in_switch(sys.executable, "-c", _GET, url, json.dumps(headers))
+        return int(done.stdout)
+
     def close(self) -> None:
         """End all hosts and the network."""
         for host in self.hosts.values():
@@ -252,14 +278,16 @@ class Network:
 
     def _hosts_file(self, name: str, told: str, own_address: str) -> str:
         lines = ["127.0.0.1 localhost", f"{own_address or self.address(name)} {told}"]
-        lines += [f"{self.address(one)} {one}" for one in self._names if one != told]
+        for one in self._names:
+            others = (name for name in (one, self._aliases.get(one, "")) if name != told)
+            lines += [f"{self.address(one)} {other}" for other in others if other]
         return "\n".join(lines) + "\n"
 
     def _ip(self, *words: str) -> None:
         self._in_switch("ip", *words)
 
-    def _in_switch(self, *words: str) -> None:
-        subprocess.run(
+    def _in_switch(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(
             ["nsenter", f"--target={self._switch.pid}", "--net", "--", *words],
             check=True,
             capture_output=True,

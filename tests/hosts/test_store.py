@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.cluster import CLI, STORE, Cluster, wait_until
+from tests.hosts.cluster import STORE, Cluster
+from tests.hosts.user import CLI, wait_until
 
 _WRITER = """
 import itertools, logging, threading

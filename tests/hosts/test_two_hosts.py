@@ -5,8 +5,9 @@ What each host calls itself means 127.0.1.1 to it, as Debian and Ubuntu have it.
 
 import pytest
 
-from tests.hosts.cluster import HEAD, Cluster, wait_until
+from tests.hosts.cluster import HEAD, Cluster
 from tests.hosts.jobs import ended, final_weights, leader, reasons, status, wait_for_step
+from tests.hosts.user import wait_until
 from tests.integration.commands import train_text
 
 _STEPS, _EVERY = 60, 10
