@@ -25,6 +25,16 @@ step = max(CheckpointStore(store, paths).steps())
 files = decode_commit(store.get(paths.checkpoint(step))).files
 print(json.dumps({{f.name: f.sha256 for f in files if f.name.endswith(".safetensors")}}))
 """
+_SHARDS = """
+from orchestrator.artifacts.samples.shards import SampleShards
+indices = SampleShards(store, JobPaths({job!r})).indices
+while len(indices()) < {number}:
+    time.sleep(0.05)
+"""
+_SET = """
+from orchestrator.artifacts.samples.manifest import read_manifest
+print(json.dumps(read_manifest(store, JobPaths({job!r})).set_sha256))
+"""
 _LEADER = """
 print(json.dumps(read_lease(store).holder.host))
 """
@@ -33,6 +43,16 @@ print(json.dumps(read_lease(store).holder.host))
 def wait_for_step(user: User, job_id: str, step: int) -> None:
     """Return as soon as a training has committed a checkpoint at a step or later."""
     user.python(CLI, _OPEN + _STEP.format(job=job_id, step=step))
+
+
+def wait_for_shards(user: User, job_id: str, number: int) -> None:
+    """Return as soon as a sample job has committed so many shards."""
+    user.python(CLI, _OPEN + _SHARDS.format(job=job_id, number=number))
+
+
+def set_sha256(user: User, job_id: str) -> str:
+    """Return the hash of all images of a set."""
+    return str(_ask(user, _SET.format(job=job_id)))
 
 
 def final_weights(user: User, job_id: str) -> dict[str, str]:

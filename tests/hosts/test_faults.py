@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.hosts.cluster import HEAD, STORE, WORKERS, Cluster
-from tests.hosts.jobs import ended, final_weights, reasons, status, wait_for_step
+from tests.hosts.jobs import (
+    ended,
+    final_weights,
+    reasons,
+    set_sha256,
+    status,
+    wait_for_shards,
+    wait_for_step,
+)
 from tests.hosts.user import wait_until
 from tests.integration.commands import SAMPLE, train_text
 
@@ -188,6 +196,28 @@ def test_a_node_that_is_asked_to_end(cluster: Cluster, undisturbed: dict[str, st
     told = [event["message"] for event in cluster.ddpmctl("events", job_id).value]
     assert f"goes on from step {saved}" in told
     assert final_weights(cluster, job_id) == undisturbed
+
+
+def test_a_fleet_with_a_node_that_is_asked_to_end(cluster: Cluster) -> None:
+    """Its worker there saves what it has and leaves; the others draw the rest, the same set."""
+    model = cluster.submit(train_text("drawn-from", steps=20, every=20))
+    ended(cluster, model)
+    text = SAMPLE.format(name="fleet", model=model).replace("num_samples: 20", "num_samples: 4096")
+    text = text.replace("shard_size: 8", "shard_size: 64").replace("num_steps: 5", "num_steps: 50")
+    alone = cluster.submit(text)
+    ended(cluster, alone)
+    wide = text.replace("num_workers: 1", "num_workers: {min: 1, max: 3}")
+    job_id = cluster.submit(wide)
+    wait_for_shards(cluster, job_id, 3)
+    node = cluster.parts[_host_of(cluster, job_id)]
+    node.ask_to_end()
+    wait_until(lambda: not node.is_alive)
+    shown = ended(cluster, job_id)
+    assert reasons(shown) == [None]
+    told = [event["message"] for event in cluster.ddpmctl("events", job_id).value]
+    assert any("is being drained: 1 worker to save and leave" in message for message in told)
+    assert set_sha256(cluster, job_id) == set_sha256(cluster, alone)
+    assert cluster.ddpmctl("samples", "verify", job_id).exit_code == 0
 
 
 def test_hosts_of_one_name(cluster: Cluster, undisturbed: dict[str, str]) -> None:
