@@ -5,6 +5,7 @@ command, the environment and the volumes that the rendered objects and the opera
 image is this machine. Who uses the cluster reaches it through forwarded ports alone.
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,8 +106,10 @@ class Pods(User):
         first = self.applied.container("StatefulSet", STORE, init=True)
         self._end(store, first)
         self._start(STORE, self.applied.container("StatefulSet", STORE))
+        self._wait_for_probe(STORE, self.applied.probe("StatefulSet", STORE))
         self._boot(MLFLOW, f"{MLFLOW}-7d9c-xk2lp")
         self._start(MLFLOW, self.applied.container("Deployment", MLFLOW))
+        self._wait_for_probe(MLFLOW, self.applied.probe("Deployment", MLFLOW))
         user = self.network.host(CLI)
         user.write(_TOKEN_FILE, self._secrets["ddpmctl-ray-token"]["auth_token"])
 
@@ -184,6 +187,10 @@ class Pods(User):
         environment = _images(container)
         self.started[host] = self.network.hosts[host].start(command, environment, host)
 
+    def _wait_for_probe(self, name: str, probe: Container) -> None:
+        host, command = self.network.hosts[name], _inside(probe.command)
+        wait_until(lambda: host.run(command, _images(probe)).returncode == 0)
+
     def _end(self, host: Host, container: Container) -> str:
         """Run a container to its end, which must be well; return what it says."""
         done = host.run((*_FIRST, *_NO_RIGHTS, *_inside(container.command)), _images(container))
@@ -207,9 +214,9 @@ def _inside(command: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _images(container: Container) -> dict[str, str]:
-    environment = {"HOME": _IMAGES_HOME, **container.environment}
+    environment = {"HOME": _IMAGES_HOME, "USER": "ddpmctl", **container.environment}
     return with_programs({name: _own_folder(value) for name, value in environment.items()})
 
 
 def _own_folder(text: str) -> str:
-    return text.replace("=/data", f"={_DATA}").replace("/data/", f"{_DATA}/")
+    return re.sub(r"(?<!\w)/data\b", _DATA, text)

@@ -86,6 +86,13 @@ class Applied:
         command = (*told.get("command", ()), *told.get("args", ()))
         return Container(tuple(command), self._environment(told, {}))
 
+    def probe(self, kind: str, name: str) -> Container:
+        """Return what a kubelet runs in that container until it ends well: then it has started."""
+        pod = self._objects[kind, name]["spec"]["template"]["spec"]
+        told: Object = pod["containers"][0]
+        asked = told.get("startupProbe") or told["readinessProbe"]
+        return Container(tuple(asked["exec"]["command"]), self._environment(told, {}))
+
     def head(self, cluster: str) -> RayPod:
         """Return the head's pod of a RayCluster, as the operator makes it."""
         spec = self._spec(cluster)
