@@ -22,6 +22,7 @@ _MOST = 2
 _IDLE_S = 15
 # ray.autoscaler._private.fake_multi_node.node_provider.FAKE_HEAD_NODE_ID
 _HEAD_ID = "f" * 51 + "00000"
+_PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 _TYPES = [{"name": "small", "cpus": 1, "max_count": _MOST}]
 _SETTINGS = {
     "RAY_FAKE_CLUSTER": "1",
@@ -39,7 +40,9 @@ def _config(gcs_address: str) -> dict[str, Any]:
         "max_workers": _MOST,
         "idle_timeout_minutes": _IDLE_S / 60,
         "provider": {
-            "type": "fake_multinode",
+            # By its class: the defaults that go with its short name are not in Ray's wheel.
+            "type": "external",
+            "module": _PROVIDER,
             "gcs_address": gcs_address,
             "head_node_id": _HEAD_ID,
             "launch_multiple": True,
@@ -47,6 +50,16 @@ def _config(gcs_address: str) -> dict[str, Any]:
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
         },
+        # What a launcher over ssh would run; the autoscaler wants to be told that it is nothing.
+        "auth": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
         "head_node_type": "ray.head.default",
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
