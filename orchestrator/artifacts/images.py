@@ -16,6 +16,7 @@ MAX_PIXELS = 1 << 24
 _READABLE_EDGE = 48
 _PADDING = 2
 MAX_PNG_CHANNELS = 4
+_COLOUR_TYPE_AT, _PALETTE = 25, 3
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MODE_CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 
@@ -76,7 +77,7 @@ def _decoded(data: bytes, name: str) -> NDArray[np.uint8]:
 def check_png_chunks(data: bytes, name: str) -> None:
     """Raise DatasetError unless a PNG is whole: Pillow looks at neither sums nor the end."""
     start = len(_PNG_SIGNATURE)
-    kind = b""
+    kind, has_palette = b"", False
     while kind != b"IEND":
         if len(data) < start + 12:
             raise DatasetError(f"{name} is damaged: it is cut off after {len(data)} bytes")
@@ -84,7 +85,10 @@ def check_png_chunks(data: bytes, name: str) -> None:
         end = start + 8 + size_bytes
         if zlib.crc32(data[start + 4 : end]).to_bytes(4) != data[end : end + 4]:
             raise DatasetError(f"{name} is damaged: the checksum at byte {end} does not fit")
+        has_palette = has_palette or kind == b"PLTE"
         start = end + 4
+    if data[_COLOUR_TYPE_AT] == _PALETTE and not has_palette:
+        raise DatasetError(f"{name} is damaged: its palette is missing")
 
 
 def _check_size(image: Image.Image, name: str) -> None:

@@ -10,6 +10,7 @@ import lzma
 import stat
 import struct
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections import Counter
@@ -44,6 +45,10 @@ DAMAGE = (
     OSError,
     ValueError,
     NotImplementedError,  # a zip of an unknown compression
+    OverflowError,
+    RecursionError,  # the head of a .npy is read as Python's literals are
+    SyntaxError,
+    tokenize.TokenError,
     struct.error,
     lzma.LZMAError,
     tarfile.TarError,

@@ -26,7 +26,11 @@ from PIL import (
 
 from orchestrator.artifacts.datasets.colours import from_cmyk, in_srgb
 from orchestrator.artifacts.datasets.kinds import kind_of
-from orchestrator.artifacts.datasets.wide_pictures import decode_wide_png, decode_wide_tiff
+from orchestrator.artifacts.datasets.wide_pictures import (
+    count_tiff_pages,
+    decode_wide_png,
+    decode_wide_tiff,
+)
 from orchestrator.artifacts.images import check_png_chunks
 from orchestrator.errors import DatasetError
 
@@ -51,7 +55,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLAIN = {"L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "La": "LA", "RGBa": "RGBA"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 258, 262, 277, 339  # of a TIFF's tags
-_UNSIGNED = 1
+_UNSIGNED, _IMAGE_DEPTH = 1, 32997
 # What Pillow's decoders raise on damaged files, fuzzed ones among them.
 _DAMAGE = (
     ArithmeticError,
@@ -136,10 +140,12 @@ def _decoded(
             )
         num_frames = getattr(image, "n_frames", 1)
         if num_frames > 1 and image.format == "TIFF":
-            raise DatasetError(
-                f"{name} is a stack of {num_frames} pages; give the stack itself as the source"
-            )
-        if num_frames > 1 and image.format != "MPO":  # a JPEG with more views of it behind
+            num_pages = count_tiff_pages(io.BytesIO(data), name)
+            if num_pages > 1:
+                raise DatasetError(
+                    f"{name} is a stack of {num_pages} pages; give the stack itself as the source"
+                )
+        elif num_frames > 1 and image.format != "MPO":  # a JPEG with more views of it behind
             notes[ANIMATION] += 1
         pixels = _wide(image, data, name)
         if pixels is None:
@@ -166,6 +172,8 @@ def _is_wide(image: Image.Image) -> bool:
         for value in (tags.get(_BITS_PER_SAMPLE, 1), tags.get(_SAMPLE_FORMAT, _UNSIGNED))
     )
     if max(bits) > 8 or set(forms) != {_UNSIGNED}:
+        return True
+    if tags.get(_IMAGE_DEPTH, 1) != 1:
         return True
     # Channels that nobody says the meaning of: Pillow drops those that it does not know.
     is_grey_or_rgb = tags.get(_PHOTOMETRIC) in (0, 1, 2)

@@ -1,7 +1,9 @@
 """Pictures that Pillow would cut to 8 bits: 16-bit colour PNG, and the TIFFs of science."""
 
 import io
+import logging
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,20 @@ from orchestrator.errors import DatasetError
 _EXTRA = "pip install 'ddpmctl[images]'"
 KEPT_DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
 _MAX_CHANNELS = 64
+_NO_IMAGE = 1 | 4  # of what a page may be: a smaller copy of another one, a mask
+# What the libraries raise on damaged files, fuzzed ones among them.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 _PLAIN_TIFF = frozenset({"MINISBLACK", "RGB"})
 
 
@@ -30,7 +46,7 @@ def decode_wide_png(data: bytes, name: str) -> NDArray[Any]:
         ) from error
     try:
         pixels: NDArray[Any] = imagecodecs.png_decode(data)
-    except (RuntimeError, ValueError) as error:
+    except _DAMAGE as error:
         raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
@@ -42,6 +58,8 @@ def decode_wide_tiff(data: bytes, name: str) -> NDArray[Any]:
         DatasetError: It is damaged, holds several pages, or another type of values.
     """
     pages = list(tiff_pages(io.BytesIO(data), name))
+    if not pages:
+        raise DatasetError(f"{name} is damaged: it holds no page")
     if len(pages) != 1:
         raise DatasetError(
             f"{name} is a stack of {len(pages)} pages; give the stack itself as the source"
@@ -59,12 +77,18 @@ def tiff_pages(file: Any, name: str) -> Iterator[NDArray[Any]]:
         import tifffile
     except ImportError as error:
         raise DatasetError(f"{name} is a TIFF that Pillow reads only in part: {_EXTRA}") from error
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its words would stand between ours
     try:
         with tifffile.TiffFile(file) as tiff:
-            for page in tiff.pages:
+            for page in _main_pages(tiff):
                 yield _as_seen(_channels_last(page.asarray(), page.axes, name), page, name)
-    except (tifffile.TiffFileError, ValueError, OSError, struct.error, LookupError) as error:
+    except (tifffile.TiffFileError, *_DAMAGE) as error:
         raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
+
+
+def _main_pages(tiff: Any) -> list[Any]:
+    """Return the pages of a TIFF without its smaller copies and masks, as maps and slides have."""
+    return [page for page in tiff.pages if not int(getattr(page, "subfiletype", 0)) & _NO_IMAGE]
 
 
 def _as_seen(pixels: NDArray[Any], page: Any, name: str) -> NDArray[Any]:
@@ -87,14 +111,19 @@ def count_tiff_pages(file: Any, name: str) -> int:
         import tifffile
     except ImportError as error:
         raise DatasetError(f"{name} is a stack of TIFF pages: {_EXTRA}") from error
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its words would stand between ours
     try:
         with tifffile.TiffFile(file) as tiff:
-            return len(tiff.pages)
-    except (tifffile.TiffFileError, ValueError, OSError, struct.error, LookupError) as error:
+            return len(_main_pages(tiff))
+    except (tifffile.TiffFileError, *_DAMAGE) as error:
         raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
 
 
 def _channels_last(pixels: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
+    if not pixels.size:
+        raise DatasetError(f"{name} is damaged: it has a page without pixels")
+    if "Z" in axes:
+        raise DatasetError(f"{name} is a volume in one page; save its slices as pages")
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
     elif pixels.ndim == 3 and axes.startswith("S"):

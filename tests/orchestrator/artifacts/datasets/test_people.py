@@ -358,3 +358,94 @@ def test_empty_class_folder_is_told(tmp_path: Path) -> None:
     folder = _folder(tmp_path, {"cat/a.png": PNGS[0], "dog/a.png": PNGS[1]})
     (folder / "emu").mkdir()
     assert "1 empty folder (emu)" in _taken(folder, tmp_path)[1]
+
+
+def _tiff(*pages: tuple[NDArray[Any], dict[str, Any]]) -> bytes:
+    packed = io.BytesIO()
+    with tifffile.TiffWriter(packed) as tiff:
+        for pixels, options in pages:
+            tiff.write(pixels, **options)
+    return packed.getvalue()
+
+
+def test_smaller_copies_within_a_tiff_are_no_pages(tmp_path: Path) -> None:
+    """Maps and slides carry them; such a picture was refused as a stack."""
+    whole = {"photometric": "rgb"}
+    data = _tiff((IMAGES[0], whole), (IMAGES[0, ::2, ::2], {**whole, "subfiletype": 1}))
+    folder = _folder(tmp_path, {"a.tif": data})
+    for source in (folder, folder / "a.tif"):
+        np.testing.assert_array_equal(_taken(source, tmp_path)[0], IMAGES[:1])
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (
+            _tiff(
+                (
+                    IMAGES[..., 0],
+                    {"photometric": "minisblack", "volumetric": True, "tile": (16, 16, 16)},
+                )
+            ),
+            "is a volume in one page",
+        ),
+        (b"II*\0" + bytes(4), "holds no page"),
+        (b"II*\0\x08\0\0\0" + b"\xff\xff" + bytes(30), "is damaged"),
+    ],
+)
+def test_tiff_that_is_no_picture_says_why_and_nothing_else(
+    data: bytes, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a volume the first slice was taken; of damage a library wrote between our lines."""
+    folder = _folder(tmp_path, {"a.tif": data})
+    assert told in _refusal(folder, tmp_path)
+    assert caplog.text == ""
+
+
+def test_palette_that_is_missing_is_damage(tmp_path: Path) -> None:
+    """Such a picture became black."""
+    data = _png(b"\0\0\1\2\3", (4, 1, 8, 3), b"")
+    assert "palette is missing" in _refusal(_folder(tmp_path, {"a.png": data}), tmp_path)
+
+
+@pytest.mark.parametrize("head", [b"{'descr': '|u1', (((((\n", b"(" * 90 + b"\n", b"{'a': 1}L\n"])
+def test_head_of_an_array_that_is_no_literal_is_damage(head: bytes, tmp_path: Path) -> None:
+    """Python's own errors came through."""
+    body = b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head
+    (tmp_path / "x.npy").write_bytes(body)
+    assert "x.npy cannot be read" in _refusal(tmp_path / "x.npy", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "tar", "tar.gz", "zip", "parquet", "idx", "tif"])
+def test_damage_anywhere_ends_in_one_line_or_changes_pixels_alone(
+    kind: str, tmp_path: Path
+) -> None:
+    """No damage of a container is a traceback, or drops an image in silence."""
+    grey = IMAGES[..., :1]
+    plain = _tar(tmp_path / "t", {f"{k}.png": png for k, png in enumerate(PNGS)}).read_bytes()
+    pictures = {f"{k}.png": png for k, png in enumerate(PNGS)}
+    if kind == "parquet":
+        pq.write_table(pa.table({"image": PNGS}), tmp_path / "p")
+    bodies: dict[str, Callable[[], bytes]] = {
+        "npz": lambda: _npz(images=IMAGES),
+        "npy": lambda: _npy(IMAGES),
+        "tar": lambda: plain,
+        "tar.gz": lambda: zlib.compress(plain, wbits=31),
+        "zip": lambda: _zip(tmp_path / "z", pictures).read_bytes(),
+        "parquet": lambda: (tmp_path / "p").read_bytes(),
+        "idx": lambda: b"\0\0\x08\x03" + struct.pack(">3I", 6, 8, 8) + grey.tobytes(),
+        "tif": lambda: _tiff(*((image, {"photometric": "rgb"}) for image in IMAGES)),
+    }
+    whole, noise = bodies[kind](), np.random.default_rng(3)
+    path, told = tmp_path / f"x.{kind}", list[str]()
+    for _ in range(40):
+        body = bytearray(whole)
+        for place in noise.integers(0, min(len(body), 400), 3):
+            body[place] = noise.integers(256)
+        path.write_bytes(body if noise.random() < 0.8 else body[: noise.integers(1, len(body))])
+        try:
+            ingest(str(path), MemoryStore(), tmp_path / "cache")
+        except DatasetError as error:
+            told.append(str(error))
+    assert told
+    assert all(line.isprintable() and str(path) in line for line in told)
