@@ -57,7 +57,8 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not integration and not gpu"
+	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile quick \
+	  -m "not slow and not integration and not gpu and not hosts"
 
 format: setup
 	$(BIN)/ruff format .

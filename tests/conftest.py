@@ -18,6 +18,8 @@ os.environ["RAY_AUTH_MODE"] = "token"
 
 # How long a test takes says nothing on a machine that others share.
 hypothesis.settings.register_profile("untimed", deadline=None)
+# `make check` asks for fewer examples of what is drawn at random, see tests/support/examples.py.
+hypothesis.settings.register_profile("quick", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # its neighbours need the other cores

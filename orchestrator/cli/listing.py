@@ -117,15 +117,24 @@ def list_command(
         datetime.now(UTC) - since if since else None,
         user_name() if mine else None,
     )
-    jobs = list_jobs(surroundings(output.say).store, everything=everything)
-    jobs = [job for job in jobs if wanted.takes(job)][:limit]
+    there = list_jobs(surroundings(output.say).store, everything=everything)
+    jobs = [job for job in there if wanted.takes(job)][:limit]
     if output.form == "name":
         output.text("\n".join(job.job_id for job in jobs) or None)
         return
-    told = "no jobs" if wanted.is_all else "no such jobs"
     shows_all = everything or not wanted.is_all
-    text = job_table(jobs, shows_all, output.form == "wide") if jobs else told
+    text = job_table(jobs, shows_all, output.form == "wide") if jobs else none_of(there, wanted)
     output.result(jobs, text)
+
+
+def none_of(there: Sequence[ListedJob], wanted: Wanted) -> str:
+    """Say that nothing was found, and what there is where no job has the kind or the queue."""
+    asked = {"kind": wanted.kinds, "queue": {wanted.queue} if wanted.queue else set()}
+    for what, names in asked.items():
+        known = {getattr(job, what) for job in there}
+        if names and known and not names & known:
+            return f"no such jobs; there are jobs of {what} {', '.join(sorted(known))}"
+    return "no such jobs" if not wanted.is_all else "no jobs"
 
 
 def job_table(jobs: Sequence[ListedJob], everything: bool = False, wide: bool = False) -> str:

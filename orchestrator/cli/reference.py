@@ -74,7 +74,7 @@ def _place(key: str, known: set[str]) -> str:
     place = next(iter(ends), None) or place_of(last, frozenset(known))
     if place is not None:
         return place
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else "`ddpmctl explain-field` lists those at the top"
     raise BadInputError(f"no job file has a field {key}; {hint}")
 

@@ -150,7 +150,7 @@ def why_they_wait(snapshot: Snapshot, job_ids: Collection[str], now: float) -> d
     """
     plan, asked = _Plan(snapshot, now), set(job_ids)
     views = (_View(snapshot, job, now, plan) for job in snapshot.queue if job.job_id in asked)
-    return {view.job.job_id: "{}. {}".format(*view.verdict()) for view in views}
+    return {view.job.job_id: "{}: {}".format(*view.verdict()) for view in views}
 
 
 def asks_for(job: QueuedJob) -> str:

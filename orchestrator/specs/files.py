@@ -342,7 +342,7 @@ class _Pipeline:
 
     def _unknown(self, name: str) -> str:
         known = [step for step in self._steps if ("steps", step) in self._document.lines]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"no step is called {name}; {hint}"
 

@@ -110,7 +110,7 @@ def _hint(location: Location, model: type[BaseModel]) -> str:
     if place := place_of(name, frozenset(places)):
         return f"that is {place} here"
     known = list(fields_of(type_at(location[:-1], model)))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
 
 

@@ -2,6 +2,7 @@
 
 import html
 
+_SHORT, _LONG = 24, 40  # letters: what stands on one line, and what needs some room for several
 _VOID = frozenset({"img", "input", "link", "meta", "br"})
 
 
@@ -52,5 +53,13 @@ def table(caption: str, heads: tuple[str, ...], rows: list[Markup]) -> Markup:
 
 def row(first: object, *cells: object, **attributes: object) -> Markup:
     """Return a row of a table with its heading."""
-    rest = (el("td", cell) for cell in cells)
+    rest = (el("td", cell, class_=_width(cell)) for cell in cells)
     return el("tr", el("th", first, scope="row"), *rest, **attributes)
+
+
+def _width(cell: object) -> str | None:
+    """Return the class of a cell by the length of its words: none is squeezed on a phone."""
+    if isinstance(cell, Markup):
+        return None
+    length = len(str(cell))
+    return "short" if length <= _SHORT else "long" if length > _LONG else None

@@ -103,7 +103,7 @@ def _why(told: Explanation | None, at: datetime) -> Markup | None:
     return el(
         "section",
         el("h2", "Why it waits"),
-        el("p", f"{told.verdict}. {told.reason}{starts}"),
+        el("p", f"{told.verdict}: {told.reason}.{starts}"),
         el("p", f"It asks for {told.asks_for}, and is number {told.position} in line."),
         el("p", "Ahead of it: ", *ahead) if ahead else None,
     )

@@ -1,5 +1,6 @@
 """The main job, as a user runs it, against a real Ray, a real store and a real MLflow."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -11,7 +12,9 @@ from typing import Any
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
+from ruamel.yaml import YAML
 
+from orchestrator.api import Client
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.samples.verify import verify_samples
 from orchestrator.jobs.lease_view import read_lease
@@ -95,13 +98,25 @@ def predicted(uri: str, **asked: object) -> Any:
 def test_a_job_file_trains_and_another_one_samples(
     store: ObjectStore, stack_info: StackInfo, tmp_path: Path
 ) -> None:
-    """The demo's path: two workers, MLflow's run and registry, and a whole set of images."""
+    """The demo's path: two workers, MLflow's run and registry, and a whole set of images.
+
+    One job comes from the command line and one from a program, which meets the same queue.
+    """
     training = submit(tmp_path, train_text("main", steps=30, workers=2, samples=15))
-    sampling = submit(tmp_path, SAMPLE.format(name="main-samples", model="main"))
-    assert ddpmctl("status", sampling).value["reason"] in (None, "WAITING_FOR_MODEL")
+    program = Client()
+    drawn = program.submit(YAML(typ="safe").load(SAMPLE.format(name="main-samples", model="main")))
+    sampling = drawn.id
+    assert drawn.status().reason in (None, "WAITING_FOR_MODEL")
+    assert {job.job_id for job in program.jobs()} >= {training, sampling}
+    with pytest.raises(TimeoutError, match="it goes on"):
+        drawn.wait(timeout_s=0.1)
     assert ddpmctl("wait", training).exit_code == 0
-    assert ddpmctl("wait", sampling).exit_code == 0
+    assert asyncio.run(drawn.wait_async()).state == "SUCCEEDED"
+    assert program.job("main").wait().state == "SUCCEEDED"
     assert verify_samples(store, sampling).is_whole
+    images = program.samples("main-samples").images(0, 20)
+    assert images.shape == (20, 8, 8, 1)
+    assert images.min() < images.max()
     wait_until(lambda: not store.exists(f"tracking/{training}"))
     client = MlflowClient(stack_info.environment["MLFLOW_TRACKING_URI"])
     run_id = ddpmctl("status", training).value["run_id"]
@@ -119,6 +134,8 @@ def test_a_job_file_trains_and_another_one_samples(
         "bpd_se": run.data.metrics["holdout/bpd_se"],
     }
     assert steps == [5, 10, 15, 20, 25, 30]
+    measured = program.job(training).metrics()["loss"].dropna()
+    assert measured.to_dict() == {metric.step: metric.value for metric in history}
     artifacts = {a.path for folder in ("samples", "film") for a in
                  client.list_artifacts(run_id, folder)}  # fmt: skip
     assert "samples/step-000015.png" in artifacts

@@ -163,6 +163,7 @@ def _losses(state: TrainState, until_step: int) -> list[float]:
     return [metrics.loss for metrics in train_steps(state, dataset, until_step=until_step)]
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_changed_weights_and_follows_that_of_float32() -> None:
     """Weights are packed anew in each step; 40 steps on, losses still agree."""
     losses, expected = _losses(_training(AMX), 40), _losses(_training(ComputeDecision()), 40)
@@ -201,6 +202,7 @@ def test_kernels_are_taken_where_they_fit_and_nothing_else_was_asked_for() -> No
     assert decide_compute(replace(fits, images_per_pass=10), **asked, **decide).kernels == "torch"
 
 
+@pytest.mark.slow
 def test_compiled_kernels_are_kept_and_a_broken_compiler_is_an_obstacle(tmp_path: Path) -> None:
     """Workers of a machine compile once; a job on one that cannot says why and goes on without."""
     program = (

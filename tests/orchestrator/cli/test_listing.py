@@ -8,7 +8,7 @@ import click
 import pytest
 
 from orchestrator.cli import terminal
-from orchestrator.cli.listing import Duration, Wanted, job_table
+from orchestrator.cli.listing import Duration, Wanted, job_table, none_of
 from orchestrator.client.describe import child_text, progress_text
 from orchestrator.client.status import ListedJob
 from orchestrator.jobs.progress import ChildEntry
@@ -98,6 +98,18 @@ def test_states_have_colours_and_plain_text_stays_as_wide(monkeypatch: pytest.Mo
 def test_filters_take_what_they_say(wanted: Wanted, shown: int) -> None:
     """Each alone; together all must hold."""
     assert len([one for one in JOBS if wanted.takes(one)]) == shown
+
+
+def test_a_kind_or_a_queue_that_no_job_has_is_told_from_one_that_has_none_now() -> None:
+    """A slip of the pen must not look like an empty queue."""
+    kinds = ", ".join(sorted({one.kind for one in JOBS}))
+    assert none_of(JOBS, Wanted(kinds=frozenset({"trian"}))) == (
+        f"no such jobs; there are jobs of kind {kinds}"
+    )
+    assert none_of(JOBS, Wanted(queue="defualt")).endswith("of queue default")
+    assert none_of(JOBS, Wanted(queue="default", owner="me")) == "no such jobs"
+    assert none_of([], Wanted(queue="default")) == "no such jobs"
+    assert none_of([], Wanted()) == "no jobs"
 
 
 def test_durations_are_written_with_a_unit() -> None:

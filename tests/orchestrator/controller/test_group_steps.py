@@ -280,6 +280,7 @@ def test_an_orchestrator_that_dies_between_two_children_is_followed_by_one_that_
     assert [world.record(job).attempt for job in created(world)] == [1, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_an_orchestrator_that_dies_at_any_call_leaves_a_group_that_goes_on(
     after: bool, tmp_path: Path

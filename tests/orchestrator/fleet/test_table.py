@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from orchestrator.errors import BadInputError
 from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.units import Shard, plan_shards
+from tests.support.examples import examples
 
 WORKERS = ("a", "b", "c")
 
@@ -216,4 +217,4 @@ class Fleet(RuleBasedStateMachine):
 
 
 TestFleet = Fleet.TestCase
-TestFleet.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestFleet.settings = settings(max_examples=examples(40), stateful_step_count=40, deadline=None)

@@ -296,6 +296,7 @@ def test_an_undisturbed_life_has_all_its_moves() -> None:
 GROUPS_TOO = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in LIVES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS_TOO)
 def test_a_fault_at_any_write_leaves_histories_without_gaps_or_doubles(name: str) -> None:
     """Of eight moves seven were lost for good, and one whose answer was lost was told twice.

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.snapshot import Preempt, QueuedJob, Snapshot
+from tests.support.examples import examples
 from tests.support.scheduling import Cluster, clusters, queued_jobs, starts, victims
 
-thorough = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def fits_empty(queued: QueuedJob, snapshot: Snapshot) -> bool:

@@ -11,6 +11,7 @@ from orchestrator.scheduling.explanation import explain
 from orchestrator.scheduling.promised import promised_nodes
 from orchestrator.scheduling.snapshot import NodeType, Snapshot, started_job
 from orchestrator.scheduling.verdict import Verdict
+from tests.support.examples import examples
 from tests.support.scheduling import Cluster, clusters, gang, job, node
 
 NOW = 1000.0
@@ -97,7 +98,7 @@ def test_a_job_that_waits_for_another_asks_for_nothing_yet() -> None:
     assert demand(Snapshot(queue=[waiting], nodes=[HEAD], node_types=[GPU])) == ()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(clusters(), st.integers(0, 3))
 def test_a_wish_is_the_same_once_it_is_granted(cluster: Cluster, max_count: int) -> None:
     """Else the cluster would grow and shrink for ever; and who is asked for never starves."""

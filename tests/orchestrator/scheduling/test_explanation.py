@@ -10,10 +10,11 @@ from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.explanation import explain, why_they_wait
 from orchestrator.scheduling.snapshot import Start
 from orchestrator.scheduling.verdict import Verdict
+from tests.support.examples import examples
 from tests.support.scheduling import Cluster, clusters, job, node
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cluster=clusters())
 def test_verdict_agrees_with_the_decision(cluster: Cluster) -> None:
     """An explanation that the scheduler contradicts is worse than none."""
@@ -30,14 +31,14 @@ def test_verdict_agrees_with_the_decision(cluster: Cluster) -> None:
         assert told.reason
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cluster=clusters())
 def test_all_at_once_are_told_what_each_alone_is_told(cluster: Cluster) -> None:
     """A page that shows many jobs must not contradict `explain` of one of them."""
     asked = [queued.job_id for queued in cluster.snapshot.queue]
     at_once = why_they_wait(cluster.snapshot, asked, cluster.now)
     one_by_one = [explain(cluster.snapshot, job_id, cluster.now) for job_id in asked]
-    assert at_once == {told.job_id: f"{told.verdict}. {told.reason}" for told in one_by_one}
+    assert at_once == {told.job_id: f"{told.verdict}: {told.reason}" for told in one_by_one}
     assert why_they_wait(cluster.snapshot, [*asked[:1], "gone"], cluster.now).keys() == set(
         asked[:1]
     )

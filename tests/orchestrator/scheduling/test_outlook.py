@@ -9,6 +9,7 @@ from orchestrator.scheduling.explanation import explain
 from orchestrator.scheduling.outlook import outlooks
 from orchestrator.scheduling.snapshot import NodeType, Snapshot
 from orchestrator.scheduling.verdict import Verdict
+from tests.support.examples import examples
 from tests.support.scheduling import Cluster, clusters, gang, job, node
 
 TYPE = NodeType(name="gpu", cpus=8, gpus=4, memory_gb=64, accelerator="H100", max_count=2)
@@ -34,7 +35,7 @@ def test_without_any_node_nothing_is_said() -> None:
     assert outlooks(Snapshot(queue=[job("a1")])) == {}
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cluster=clusters(), grows=st.integers(0, 2))
 def test_it_is_what_explain_says(cluster: Cluster, grows: int) -> None:
     """Two answers to one question would be worse than none."""

@@ -58,7 +58,7 @@ def test_the_first_page_tells_the_queue_with_places_and_reasons_and_the_nodes(ap
     for told in (
         "works-1",
         "waits-1",
-        "never. ",
+        "never: ",
         "the orchestrator acts",
         "CPUs held",
     ):

@@ -19,10 +19,10 @@ def test_each_of_many_waiting_jobs_has_its_reason() -> None:
     world.step(3)
     app = app_of(world)
     text = ask(app, "/?part=now").text
-    assert text.count("never. ") == 100
+    assert text.count("never: ") == 100
     assert "all 112 waiting jobs" in text
     (more,) = [a["href"] for a in Reader(text).all("a") if "all=1" in str(a["href"])]
-    assert ask(app, str(more)).text.count("never. ") == 112
+    assert ask(app, str(more)).text.count("never: ") == 112
     only = ask(app, "/?name=waits&part=now").text
     assert "/?name=waits&amp;all=1" in only
 
@@ -33,13 +33,13 @@ def test_reasons_that_take_long_are_kept_for_ten_times_as_long() -> None:
     reasons = Reasons(clock=lambda: next(ticks))
     waits = _waiting("a0")
     first = reasons.told(waits, ["a0"], 1000.0)
-    assert first["a0"].startswith("not now. ")
+    assert first["a0"].startswith("not now: ")
     fits = Cluster([node("n", 8)])
     fits.submit(job("a0", 8.0), gang("b1", 2, 8.0))
     assert reasons.told(fits.snapshot, ["a0"], 1000.0) is first
-    assert reasons.told(fits.snapshot, ["a0"], 1000.0)["a0"].startswith("starts next. ")
+    assert reasons.told(fits.snapshot, ["a0"], 1000.0)["a0"].startswith("starts next: ")
     both = reasons.told(fits.snapshot, ["a0", "b1"], 1000.0)
-    assert both["b1"].startswith("never. ")
+    assert both["b1"].startswith("never: ")
 
 
 def test_somebody_who_was_not_asked_about_is_told_at_once() -> None:

@@ -54,6 +54,7 @@ def in_units(
     return complete(Preparation(source, reading, store, num_units=10), progress)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepare", [None, in_units])
 @pytest.mark.parametrize("after", [False, True])
 def test_preparation_that_is_killed_anywhere_goes_on(
