@@ -23,9 +23,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from ddpm.compute import ComputeDecision, decide_compute
+from ddpm.compute import ComputeDecision, Workload, decide_compute
 from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetConfig
-from ddpm.kernels.amx.network import fits_tiles
 from ddpm.metrics.blocks import normalised
 from ddpm.metrics.kernel import kernel_distance
 from ddpm.metrics.neighbours import neighbourhoods
@@ -136,11 +135,11 @@ def drawing_of(folder: Path, config: SamplingConfig, is_fast: bool) -> Drawing:
     compute = ComputeDecision()
     if is_fast:
         compute = decide_compute(
+            Workload(network=info.unet_config, images_per_pass=config.microbatch_size),
             precision="auto",
             compile_request="auto",
             num_threads=torch.get_num_threads(),
             worth_compiling=False,
-            fits_tiles=fits_tiles(info.unet_config, config.microbatch_size),
             kernel_folder=folder,
             device_kind="cpu",
         )
