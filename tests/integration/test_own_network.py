@@ -34,7 +34,7 @@ training: {{num_steps: {steps}, global_batch_size: 12, learning_rate: 1e-3, ema_
 checkpoints: {{every_steps: 300}}
 tracking: {{log_every_steps: 20, sample_every_steps: 0}}
 evaluation: {{num_images: 8, num_timesteps: 5}}
-resources: {{num_workers: 2, gpus_per_worker: 0, cpus_per_worker: 1}}
+resources: {{num_workers: 1, gpus_per_worker: 0, cpus_per_worker: 1}}
 retry: {{worker_lost: {{backoff_s: 0.5}}}}
 """
 SAMPLE = """
@@ -67,7 +67,7 @@ def store(stack_info: StackInfo) -> ObjectStore:
 def test_a_network_of_another_package_lives_as_ours_do(
     store: ObjectStore, stack_info: StackInfo, tmp_path: Path
 ) -> None:
-    """Two workers, one of them killed, come to the same bits; drawn, proved and bounded."""
+    """Killed and gone on to the same bits, drawn by a fleet and proved, bounded, and registered."""
     forget("ddpmctl_dit")
     shaken = submit(tmp_path, TRAIN.format(steps=1800))
     calm = submit(tmp_path, TRAIN.format(steps=1800))
