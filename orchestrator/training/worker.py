@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from ddpm.bits import BITS_VERSION, bits_version_of
 from ddpm.compute import ComputeDecision, Workload, decide_compute
@@ -45,6 +44,7 @@ from orchestrator.tracking.system import SystemMetrics
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.training.board import BoardClient, SendReport
 from orchestrator.training.decisions import FIXED_TRAINING, MICROBATCH, TrainingDecisions
+from orchestrator.training.entry import LoopSetup
 from orchestrator.training.images import opened_images, shuffle_decision
 from orchestrator.training.inheritance import Inheritance
 from orchestrator.training.report import final_report, log_samples
@@ -58,11 +58,11 @@ _TELL_LOSS_EVERY_S = 10.0
 _RECOMPUTED = "activation_checkpointing computes the stages of the network one by one"
 
 
-def train_loop(config: dict[str, Any], send: SendReport, *, rank: int, world_size: int) -> None:
+def train_loop(setup: LoopSetup, send: SendReport, *, rank: int, world_size: int) -> None:
     """Train from the newest whole checkpoint to the end, or until told to stop.
 
     Args:
-        config: The "store_uri", the "job_id" and the "attempt".
+        setup: Whose attempt.
         send: How it tells its driver where it is, and learns that it is to stop.
         rank: Of this worker.
         world_size: All workers.
@@ -70,8 +70,8 @@ def train_loop(config: dict[str, Any], send: SendReport, *, rank: int, world_siz
     import ray
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    store = open_store(config["store_uri"])
-    attempt = Attempt.open(store, config["job_id"], config["attempt"])
+    store = open_store(setup.store_uri)
+    attempt = Attempt.open(store, setup.job_id, setup.attempt)
     node_id = ray.get_runtime_context().get_node_id()
     register_process(store, attempt.paths, f"worker-{rank}", node_id)
     with (
