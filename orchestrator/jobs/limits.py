@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.errors import BadInputError
-from orchestrator.jobs.settings import change_settings, read_numbers
+from orchestrator.jobs.settings import (
+    Numbers,
+    Section,
+    change_section,
+    numbers_section,
+    read_section,
+)
 from orchestrator.lifecycle.allowance import Usage
 from orchestrator.scheduling.submitters import ANYBODY, limit_of
 from orchestrator.store import keys
@@ -12,8 +18,8 @@ from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore
 
 USAGE = Codec(Usage, "usage")
-GPU_HOURS = "gpu_hours_a_month"
-SUBMITTERS = "submitters"
+GPU_HOURS = numbers_section("gpu_hours_a_month")
+SUBMITTERS = numbers_section("submitters")
 MOST = 10**9
 _LONGEST_OWNER = 64
 
@@ -36,11 +42,13 @@ class Limits:
 
 
 def read_limits(store: ObjectStore) -> Limits:
-    """Return the limits as they are now. Raises: StoredFormError: As of `read_numbers`."""
-    return Limits(read_numbers(store, GPU_HOURS), read_numbers(store, SUBMITTERS))
+    """Return the limits as they are now. Raises: StoredFormError: As of `read_section`."""
+    return Limits(read_section(store, GPU_HOURS), read_section(store, SUBMITTERS))
 
 
-def set_limit(store: ObjectStore, section: str, name: str, limit: float | None) -> dict[str, float]:
+def set_limit(
+    store: ObjectStore, section: Section[Numbers], name: str, limit: float | None
+) -> Numbers:
     """Set or, with None, lift a limit; return all of the section.
 
     Raises:
@@ -52,11 +60,11 @@ def set_limit(store: ObjectStore, section: str, name: str, limit: float | None) 
     if not name or not is_printable or len(name) > _LONGEST_OWNER:
         raise BadInputError(f"{name[:80]!r} is no submitter's name")
 
-    def change(limits: dict[str, float]) -> dict[str, float]:
+    def change(limits: Numbers) -> Numbers:
         others = {key: value for key, value in limits.items() if key != name}
         return others if limit is None else {**others, name: limit}
 
-    return change_settings(store, section, change)
+    return change_section(store, section, change)
 
 
 def read_usage(store: ObjectStore) -> Usage:

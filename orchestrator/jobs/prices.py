@@ -1,34 +1,35 @@
 """The price table of a store, which users set, and what a job costs by it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
 
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.records import RecordStore
-from orchestrator.jobs.settings import change_settings, read_settings
+from orchestrator.jobs.settings import Section, change_section, read_section
 from orchestrator.lifecycle.cost import UNKNOWN, Cost, Prices, cost_of
 from orchestrator.lifecycle.state import JobRecord
+from orchestrator.store import keys
+from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore
 
-_SECTION = "prices"
 MAX_PRICE = 1_000_000
 _ACCELERATOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
+_PRICES = Codec(Prices, "price table")
+_SECTION = Section("prices", lambda values: _PRICES.of(values, keys.CONFIG), _PRICES.as_json)
+
+
 def read_prices(store: ObjectStore) -> Prices:
-    """Return the price table; without prices where nobody set any."""
-    return _table(read_settings(store, _SECTION))
+    """Return the price table; without prices where nobody set any.
 
-
-def _table(section: Mapping[str, Any]) -> Prices:
-    return Prices(
-        currency=str(section.get("currency", Prices.currency)),
-        per_hour={str(name): float(price) for name, price in section.get("per_hour", {}).items()},
-    )
+    Raises:
+        StoredFormError: As of `read_section`.
+    """
+    return read_section(store, _SECTION)
 
 
 def set_price(
@@ -54,17 +55,16 @@ def set_price(
     if currency is not None and _CURRENCY.fullmatch(currency) is None:
         raise BadInputError(f"currency {currency!r} must be three capital letters: EUR")
 
-    def change(section: dict[str, Any]) -> dict[str, Any]:
-        prices = _table(section)
+    def change(prices: Prices) -> Prices:
         others = {name: price for name, price in prices.per_hour.items() if name != accelerator}
         if currency not in (None, prices.currency) and others:
             raise BadInputError(
                 f"the other prices are in {prices.currency}: remove them first, or give all in one"
             )
         table = others if per_hour is None else {**others, accelerator: per_hour}
-        return {"currency": currency or prices.currency, "per_hour": dict(sorted(table.items()))}
+        return Prices(currency=currency or prices.currency, per_hour=dict(sorted(table.items())))
 
-    return _table(change_settings(store, _SECTION, change))
+    return change_section(store, _SECTION, change)
 
 
 def cost_at(

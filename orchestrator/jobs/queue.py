@@ -1,16 +1,14 @@
 """What the orchestrator saw last, and the quotas: what `explain` and `queue` read and write."""
 
-from typing import Any
-
 from orchestrator.errors import OrchestratorError
-from orchestrator.jobs.settings import change_settings, read_numbers
+from orchestrator.jobs.settings import Numbers, change_section, numbers_section, read_section
 from orchestrator.scheduling.snapshot import Snapshot
 from orchestrator.store import keys
 from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore
 
 SNAPSHOT = Codec(Snapshot, "snapshot")
-_QUOTAS = "quotas"
+_QUOTAS = numbers_section("quotas")
 MAX_QUOTA = 1_000_000
 
 
@@ -32,16 +30,16 @@ def read_quotas(store: ObjectStore) -> dict[str, float]:
     """Return the GPUs that each queue with a limit may hold at once.
 
     Raises:
-        StoredFormError: As of `read_numbers`.
+        StoredFormError: As of `read_section`.
     """
-    return {name: gpus for name, gpus in read_numbers(store, _QUOTAS).items() if gpus <= MAX_QUOTA}
+    return {name: gpus for name, gpus in read_section(store, _QUOTAS).items() if gpus <= MAX_QUOTA}
 
 
-def set_quota(store: ObjectStore, name: str, gpus: float | None) -> dict[str, float]:
+def set_quota(store: ObjectStore, name: str, gpus: float | None) -> Numbers:
     """Set or, with None, lift a queue's limit; return all limits."""
 
-    def change(quotas: dict[str, Any]) -> dict[str, Any]:
+    def change(quotas: Numbers) -> Numbers:
         others = {queue: limit for queue, limit in quotas.items() if queue != name}
         return others if gpus is None else {**others, name: gpus}
 
-    return change_settings(store, _QUOTAS, change)
+    return change_section(store, _QUOTAS, change)

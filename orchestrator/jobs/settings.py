@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from orchestrator.errors import ConditionFailedError, OrchestratorError, StoredFormError
 from orchestrator.store import keys
@@ -10,32 +11,79 @@ from orchestrator.store.json_objects import read_json
 from orchestrator.store.objects import ObjectStore, StoredObject
 
 _TRIES = 10
+_T = TypeVar("_T")
+Numbers = Mapping[str, float]
 
 
-def read_settings(store: ObjectStore, section: str) -> dict[str, Any]:
-    """Return a section of the settings; {} where nobody set anything.
+@dataclass(frozen=True)
+class Section(Generic[_T]):
+    """A part of the settings, as it is stored and as it is used.
+
+    Attributes:
+        name: Its key.
+        read: Takes its JSON values and returns what they mean; {} where nobody set anything.
+            Raises StoredFormError where somebody wrote them by hand, and not as they have to be.
+        write: Returns the JSON values.
+    """
+
+    name: str
+    read: Callable[[Mapping[str, object]], _T]
+    write: Callable[[_T], Mapping[str, object]]
+
+
+def numbers_section(name: str) -> Section[Numbers]:
+    """Return a section that names a number each, as a queue its quota."""
+
+    def read(values: Mapping[str, object]) -> Numbers:
+        numbers: dict[str, float] = {}
+        for key, number in values.items():
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise StoredFormError(f"{keys.CONFIG}: {name}: {key} must be a number")
+            numbers[key] = number
+        return numbers
+
+    return Section(name, read, lambda numbers: numbers)
+
+
+def read_section(store: ObjectStore, section: Section[_T]) -> _T:
+    """Return a section of the settings.
 
     Raises:
         StoredFormError: Somebody wrote it by hand, and not as it has to be.
     """
     found = _read(store)
-    return _section(found[0], section) if found else {}
+    return section.read(_values(found[0] if found else {}, section.name))
 
 
-def read_numbers(store: ObjectStore, section: str) -> dict[str, float]:
-    """Return a section that names a number each, as a queue its quota.
+def change_section(store: ObjectStore, section: Section[_T], change: Callable[[_T], _T]) -> _T:
+    """Change a section and return it; the other sections stay, also those of newer versions.
+
+    Args:
+        store: Where the settings lie.
+        section: Which.
+        change: From the section as it is to what it becomes; called again if others were faster.
 
     Raises:
-        StoredFormError: Somebody wrote it by hand, and not as it has to be.
+        OrchestratorError: Others were faster each time.
+        StoredFormError: Somebody wrote them by hand, and not as they have to be.
     """
-    numbers = read_settings(store, section)
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise StoredFormError(f"{keys.CONFIG}: {section}: {name} must be a number")
-    return numbers
+    for _ in range(_TRIES):
+        found = _read(store)
+        config: Mapping[str, object] = found[0] if found else {"format_version": 1}
+        changed = change(section.read(_values(config, section.name)))
+        body = json.dumps({**config, section.name: {**section.write(changed)}}).encode()
+        try:
+            if found is None:
+                store.put(keys.CONFIG, body, if_absent=True)
+            else:
+                store.put(keys.CONFIG, body, if_match=found[1].etag)
+        except ConditionFailedError:
+            continue
+        return changed
+    raise OrchestratorError(f"the {section.name} are being changed by many at once; try again")
 
 
-def _read(store: ObjectStore) -> tuple[dict[str, Any], StoredObject] | None:
+def _read(store: ObjectStore) -> tuple[Mapping[str, object], StoredObject] | None:
     try:
         found = read_json(store, keys.CONFIG)
     except ValueError as error:
@@ -45,38 +93,8 @@ def _read(store: ObjectStore) -> tuple[dict[str, Any], StoredObject] | None:
     return found
 
 
-def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _values(config: Mapping[str, object], name: str) -> Mapping[str, object]:
     section = config.get(name, {})
     if not isinstance(section, dict):
         raise StoredFormError(f"{keys.CONFIG}: {name} must name its values: mend or delete it")
-    return {**section}
-
-
-def change_settings(
-    store: ObjectStore, section: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Change a section and return it; the other sections stay, also those of newer versions.
-
-    Args:
-        store: Where the settings lie.
-        section: "quotas", "prices".
-        change: From the section as it is to what it becomes; called again if others were faster.
-
-    Raises:
-        OrchestratorError: Others were faster each time.
-        StoredFormError: Somebody wrote them by hand, and not as they have to be.
-    """
-    for _ in range(_TRIES):
-        found = _read(store)
-        config: dict[str, Any] = found[0] if found else {"format_version": 1}
-        section_now = dict(change(_section(config, section)))
-        body = json.dumps({**config, section: section_now}).encode()
-        try:
-            if found is None:
-                store.put(keys.CONFIG, body, if_absent=True)
-            else:
-                store.put(keys.CONFIG, body, if_match=found[1].etag)
-        except ConditionFailedError:
-            continue
-        return section_now
-    raise OrchestratorError(f"the {section} are being changed by many at once; try again")
+    return section

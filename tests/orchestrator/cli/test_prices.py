@@ -5,9 +5,10 @@ import pytest
 from orchestrator.cli.jobs import status_command
 from orchestrator.cli.prices import prices_command
 from orchestrator.client.submit import submit_job
-from orchestrator.errors import BadInputError
-from orchestrator.jobs.prices import set_price
+from orchestrator.errors import BadInputError, StoredFormError
+from orchestrator.jobs.prices import read_prices, set_price
 from orchestrator.jobs.queue import read_quotas, set_quota
+from orchestrator.store import keys
 from tests.support.fakes import MemoryStore
 from tests.support.verbs import Verbs
 from tests.support.world import World, train_job
@@ -64,3 +65,15 @@ def test_prices_and_quotas_keep_out_of_each_others_way() -> None:
     set_quota(store, "night", 2)
     assert read_quotas(store) == {"team": 4, "night": 2}
     assert set_price(store, "A100", 1.0).per_hour == {"A100": 1.0, "H100": 2.0}
+
+
+@pytest.mark.parametrize(
+    "prices", [b'{"per_hour": {"H100": "dear"}}', b'{"per_hour": 3}', b'{"currency": 3}', b"[]"]
+)
+def test_a_table_that_somebody_wrote_otherwise_is_told_in_one_line(prices: bytes) -> None:
+    """`status` of every job looks at it, and ended with a traceback."""
+    store = MemoryStore()
+    store.put(keys.CONFIG, b'{"prices": ' + prices + b"}")
+    for act in (lambda: read_prices(store), lambda: set_price(store, "H100", 1.0)):
+        with pytest.raises(StoredFormError, match=r"config\.json"):
+            act()
