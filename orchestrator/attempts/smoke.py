@@ -9,7 +9,7 @@ from orchestrator.lifecycle.causes import headline, reason_of
 
 @contextmanager
 def smoke_part(doing: str, kind: type[Exception] = Exception) -> Iterator[None]:
-    """Have what goes wrong inside told as the smoke test's, with the reason that it stands for.
+    """Prefix errors raised inside with the smoke test's name; their reason stays.
 
     Args:
         doing: What is tried: "taking a step", ...

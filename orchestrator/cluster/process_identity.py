@@ -4,7 +4,7 @@ A pid is given away again, two machines or containers bear one host's name, and 
 anew; together these four name a process for good. When it was born is told by a clock that nobody
 sets.
 
-psutil tells seconds since the epoch, reckoned from the wall clock: setting that, as after a machine
+psutil tells seconds since the epoch, counted from the wall clock: setting that, as after a machine
 was suspended, would make every running process look like another one.
 """
 

@@ -268,7 +268,7 @@ class AttemptControl:
         """Return the record on its way to another attempt or to FAILED, as the policy decides."""
         now = self._store.now()
         record = record.with_attempt(progress=self._progress(spec, record, view))
-        record = self._put_down_to_nodes(record, reason, view)
+        record = self._blame_nodes(record, reason, view)
         reason = record.reason or reason
         counted = [a for a in record.attempts if a.number >= record.first_counted_attempt]
         verdict = spec.retry.decide(reason, counted)
@@ -284,13 +284,13 @@ class AttemptControl:
 
     def _released(self, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
         if record.reason in MAY_BE_THE_NODES_END:
-            record = self._put_down_to_nodes(record, record.reason, view)  # Ray knows by now
+            record = self._blame_nodes(record, record.reason, view)  # Ray knows by now
         facts = view.facts
         in_grace = facts.in_state_s - facts.outcome_age_s <= record.stop_grace_s
         ended = released(record, facts.outcome, at=self._store.now(), in_grace=in_grace)
         return ended.with_attempt(progress=self._progress(spec, record, view))
 
-    def _put_down_to_nodes(self, record: JobRecord, reason: Reason, view: "_View") -> JobRecord:
+    def _blame_nodes(self, record: JobRecord, reason: Reason, view: "_View") -> JobRecord:
         """Return the record with why its attempt ended, and by which nodes' fault."""
         nodes, alive = record.attempts[-1].node_ids, [n.node_id for n in self._cluster.nodes()]
         reason = with_lost_nodes(reason, nodes, alive)

@@ -88,7 +88,7 @@ def _entry(
 
 
 def _why_avoided(record: JobRecord, node_id: str) -> str:
-    """Return what the attempts that are put down to a node ended with: "WORKER_LOST in 1, 2, 3"."""
+    """Return the reasons of the attempts that a node is to blame for: "WORKER_LOST in 1, 2, 3"."""
     ended: dict[str, list[int]] = {}
     for attempt in record.attempts:
         if node_id in attempt.failed_node_ids and attempt.reason is not None:

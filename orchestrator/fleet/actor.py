@@ -96,7 +96,7 @@ class WorkerReport:
         num_undrawn: Shards that it has and has not drawn.
         shard: What it draws, if anything.
         steps_done: Reverse steps done of that shard.
-        steps_total: Of so many.
+        steps_total: Reverse steps of that shard in all.
         steps_drawn: Reverse steps that it has done in all.
         busy_s: Seconds that it has drawn in all.
         has_ended: It was told to stop, and everything is saved.

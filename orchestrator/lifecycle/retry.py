@@ -16,7 +16,7 @@ from orchestrator.lifecycle.state import AttemptRecord, Reason
 _FORBID_EXTRA: dict[str, object] = {"extra": "forbid"}
 
 FINAL_MESSAGES: dict[Reason, str] = {
-    Reason.BAD_INPUT: "its input is wrong: mend it and submit again",
+    Reason.BAD_INPUT: "its input is wrong: fix it and submit again",
     Reason.DIVERGED: "the loss is not finite: lower the learning rate and submit again",
     Reason.USER_CODE: "the code raised an error: see `ddpmctl logs`",
     Reason.TIMED_OUT: "it ran longer than max_runtime_s",

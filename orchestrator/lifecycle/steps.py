@@ -246,7 +246,7 @@ def _is_gone(facts: Facts, since_s: float) -> bool:
 def blamed_nodes(
     reason: Reason, outcome: Outcome | None, nodes: Sequence[str], alive: Collection[str]
 ) -> tuple[str, ...]:
-    """Return the nodes that an attempt's end is put down to.
+    """Return the nodes that are to blame for an attempt's end.
 
     Args:
         reason: Why it ended, as `with_lost_nodes` gives it.
@@ -263,7 +263,7 @@ def blamed_nodes(
 
 
 def with_lost_nodes(reason: Reason, nodes: Sequence[str], alive: Collection[str]) -> Reason:
-    """Return why an attempt ended: what broke with its node is told as the node's loss.
+    """Return why an attempt ended: NODE_LOST for what broke with its node.
 
     Args:
         reason: Why, as far as its processes can tell.

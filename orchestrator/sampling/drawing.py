@@ -28,7 +28,7 @@ class DrawnShard:
     Attributes:
         shard: Which.
         pixels: (N, H, W, C) uint8.
-        frames: (K, F, H, W, C) uint8, the film of its first images; None where none was asked for.
+        frames: (K, F, H, W, C) uint8, trajectories of its first images; None if none was asked for.
         seconds: Worker-seconds that it took, those before an interruption included.
     """
 
@@ -46,16 +46,16 @@ class UnfinishedShard:
         shard: Which.
         pixels: (n, H, W, C) uint8 for each finished microbatch.
         chain: Where the microbatch stands that is being drawn; None between two.
-        films: (k, F, H, W, C) uint8 for each finished microbatch that is filmed.
-        film: (k, H, W, C) uint8 for each frame of the present microbatch so far.
+        trajectories: (k, F, H, W, C) uint8 for each finished microbatch of which they are kept.
+        frames: (k, H, W, C) uint8 for each frame of the present microbatch so far.
         seconds: Worker-seconds that went into it.
     """
 
     shard: Shard
     pixels: list[Pixels] = field(default_factory=list)
     chain: ChainState | None = None
-    films: list[Pixels] = field(default_factory=list)
-    film: list[Pixels] = field(default_factory=list)
+    trajectories: list[Pixels] = field(default_factory=list)
+    frames: list[Pixels] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -76,7 +76,7 @@ class ShardSampler:
         config: The sampler.
         image_shape: (C, H, W).
         device: Where it runs.
-        num_filmed: Number of the set's first images whose way from x_T to x_0 is kept.
+        num_trajectories: Number of the set's first images whose trajectory from x_T to x_0 is kept.
     """
 
     def __init__(
@@ -86,19 +86,19 @@ class ShardSampler:
         config: SamplingConfig,
         image_shape: tuple[int, int, int],
         device: torch.device,
-        num_filmed: int = 0,
+        num_trajectories: int = 0,
     ) -> None:
         self._denoiser = denoiser
         self._diffusion = diffusion
         self._config = config
         self._image_shape = image_shape
         self._device = device
-        self._num_filmed = num_filmed
+        self._num_trajectories = num_trajectories
         self._num_steps = len(plan_steps(config, diffusion))
-        self._filmed_steps = filmed_steps(self._num_steps)
+        self._kept_steps = trajectory_steps(self._num_steps)
 
     def hasty(self, num_steps: int) -> Self:
-        """Return a sampler that draws in fewer steps, with the same network and no film."""
+        """Return a sampler of fewer steps with the same network, that keeps no trajectory."""
         few = min(num_steps, self._config.num_steps)
         config = replace(self._config, num_steps=few, spacing="linear")
         return type(self)(self._denoiser, self._diffusion, config, self._image_shape, self._device)
@@ -120,7 +120,7 @@ class ShardSampler:
         while unfinished.num_drawn < shard.num_images:
             start = shard.start + unfinished.num_drawn
             for state in self._chain(start, unfinished):
-                self._film(start, state, unfinished)
+                self._keep_frames(start, state, unfinished)
                 watch.count(state.step_index - (unfinished.chain or state).step_index)
                 unfinished.chain = state
                 unfinished.seconds = before_s + time.monotonic() - began_at
@@ -130,7 +130,7 @@ class ShardSampler:
                 if watch.is_stopped:
                     return unfinished
             self._finish(unfinished, min(size, shard.stop - start))
-        frames = np.concatenate(unfinished.films) if unfinished.films else None
+        frames = np.concatenate(unfinished.trajectories) if unfinished.trajectories else None
         seconds = before_s + time.monotonic() - began_at
         return DrawnShard(
             shard=shard, pixels=np.concatenate(unfinished.pixels), frames=frames, seconds=seconds
@@ -151,19 +151,19 @@ class ShardSampler:
             start=begun,
         )
 
-    def _film(self, start: int, state: ChainState, unfinished: UnfinishedShard) -> None:
-        wanted = min(self._num_filmed, unfinished.shard.stop) - start
-        if wanted <= 0 or state.step_index not in self._filmed_steps:
+    def _keep_frames(self, start: int, state: ChainState, unfinished: UnfinishedShard) -> None:
+        wanted = min(self._num_trajectories, unfinished.shard.stop) - start
+        if wanted <= 0 or state.step_index not in self._kept_steps:
             return
-        if self._filmed_steps.index(state.step_index) == len(unfinished.film):
-            unfinished.film.append(_pixels(state.x[:wanted]))
+        if self._kept_steps.index(state.step_index) == len(unfinished.frames):
+            unfinished.frames.append(_pixels(state.x[:wanted]))
 
     def _finish(self, unfinished: UnfinishedShard, num_images: int) -> None:
         if unfinished.chain is not None:
             unfinished.pixels.append(_pixels(unfinished.chain.x[:num_images]))
-        if unfinished.film:
-            unfinished.films.append(np.stack(unfinished.film, axis=1))
-        unfinished.chain, unfinished.film = None, []
+        if unfinished.frames:
+            unfinished.trajectories.append(np.stack(unfinished.frames, axis=1))
+        unfinished.chain, unfinished.frames = None, []
 
     def _show(self, unfinished: UnfinishedShard, watch: Watch) -> None:
         steps, size = self._num_steps, self._config.microbatch_size
@@ -176,7 +176,7 @@ class ShardSampler:
         )
 
 
-def filmed_steps(num_steps: int) -> list[int]:
+def trajectory_steps(num_steps: int) -> list[int]:
     """Return the numbers of steps done at which a frame is kept: both ends, at most 11 in all."""
     num_frames = min(num_steps + 1, MAX_FRAMES)
     steps: NDArray[np.float64] = np.linspace(0, num_steps, num_frames)

@@ -188,7 +188,7 @@ class SampleAttempt:
         )
 
     def _show_images(self, reader: SetReader) -> None:
-        """Log and store the grid of the first images, and the film of how they came to be."""
+        """Log and store the grid of the first images, and their trajectories."""
         images = np.concatenate(reader.first_images)
         grid = image_grid(*by_class(images, reader.rule))
         self._show("samples/grid.png", grid)
@@ -206,7 +206,7 @@ class SampleAttempt:
             try:
                 yield self.shards.read_frames(commit)
             except ObjectNotFoundError as error:
-                logger.warning("shard=%d is missing in the film: %s", shard.index, error)
+                logger.warning("shard=%d is missing among the trajectories: %s", shard.index, error)
 
     def _show(self, path: str, png: bytes) -> None:
         name = path.rpartition("/")[2]

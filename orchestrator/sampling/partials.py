@@ -26,6 +26,8 @@ from orchestrator.store.objects import ObjectStore
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+# As they are stored since 0.1.
+_DESCRIPTION, _TRAJECTORIES, _FRAMES = "canvas", "films", "film"
 
 
 def save_partial(
@@ -50,7 +52,7 @@ def save_partial(
     }
     body = save(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-        metadata={"canvas": json.dumps(described)},
+        metadata={_DESCRIPTION: json.dumps(described)},
     )
     key = f"{paths.partial}shard-{unfinished.shard.index:06d}-{secrets.token_hex(4)}.safetensors"
     store.put(key, body)
@@ -75,13 +77,17 @@ def load_partial(
 
 
 def _lists(unfinished: UnfinishedShard) -> Mapping[str, list[Pixels]]:
-    return {"pixels": unfinished.pixels, "films": unfinished.films, "film": unfinished.film}
+    return {
+        "pixels": unfinished.pixels,
+        _TRAJECTORIES: unfinished.trajectories,
+        _FRAMES: unfinished.frames,
+    }
 
 
 def _metadata(body: bytes) -> dict[str, object]:
     length = int.from_bytes(body[:8], "little")
     described: dict[str, object] = json.loads(
-        json.loads(body[8 : 8 + length])["__metadata__"]["canvas"]
+        json.loads(body[8 : 8 + length])["__metadata__"][_DESCRIPTION]
     )
     if described["format_version"] != FORMAT_VERSION:
         raise ValueError(f"it has format version {described['format_version']}")
@@ -104,7 +110,7 @@ def _unfinished(
         shard=shard,
         pixels=numbered("pixels"),
         chain=chain,
-        films=numbered("films"),
-        film=numbered("film"),
+        trajectories=numbered(_TRAJECTORIES),
+        frames=numbered(_FRAMES),
         seconds=float(str(described["seconds"])),
     )

@@ -151,7 +151,7 @@ class PreparedSampler:
             drawing.config,
             loaded.info.image_shape,
             compute.device,
-            num_filmed=min(spec.sampling.trajectory, spec.num_samples),
+            num_trajectories=min(spec.sampling.trajectory, spec.num_samples),
         )
         worker = SampleWorker(
             self._store,

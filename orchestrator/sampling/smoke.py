@@ -21,7 +21,7 @@ def smoke_drawing(
 ) -> None:
     """Draw an image in a microbatch of the job's own shape, store it, read it back, remove it.
 
-    Only what another worker would meet as well is told as the smoke test's: a worker whose machine
+    Only what another worker would meet as well counts as the smoke test's: a worker whose machine
     is broken dies as at any other time, and another one takes its place.
 
     Args:

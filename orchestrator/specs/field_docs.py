@@ -27,7 +27,7 @@ class FieldDoc:
     """What there is to say of a field.
 
     Attributes:
-        key: Its way with dots, as "training.ema_decay".
+        key: Its key path, as "training.ema_decay".
         type: What it takes, in words.
         default: What stands there if nothing does; None where something must.
         meaning: What it is.
@@ -46,7 +46,7 @@ def field_docs(model: Any, above: str = "", instance: Any = None) -> Iterator[Fi
 
     Args:
         model: The model.
-        above: The way to it, ending in a dot.
+        above: The key path to it, ending in a dot.
         instance: A default of it, whose values count rather than those of its class.
     """
     for name, annotation in fields_of(model).items():

@@ -47,7 +47,7 @@ def serve(port: int, *, with_actions: bool, as_json: bool) -> None:
     Args:
         port: Where; 0 for any that is free.
         with_actions: Whether jobs may be cancelled and retried there.
-        as_json: Whether the address is told as JSON.
+        as_json: Whether the address is printed as JSON.
 
     Raises:
         OrchestratorError: No store is configured, or the port is taken.

@@ -246,7 +246,7 @@ def drawn(folder: Path, config: SamplingConfig, weights: str = "ema") -> DrawnSh
         drawing.config,
         SHAPE,
         torch.device("cpu"),
-        num_filmed=config.trajectory,
+        num_trajectories=config.trajectory,
     )
     made = sampler.draw(UnfinishedShard(shard=Shard(0, 0, NUM_IMAGES)), Watch())
     assert isinstance(made, DrawnShard)

@@ -96,7 +96,7 @@ class ShardCommit(ManifestEntry):
         origin: What fixed its bits.
         worker: The worker that drew it.
         seconds: Worker-seconds that it took.
-        frames_key: Where the film of its first images lies, or "".
+        frames_key: Where the trajectories of its first images lie, or "".
         labels_sha256: Hash of the labels, as `hash_labels` gives it; "" of a set without.
     """
 
@@ -343,7 +343,7 @@ class SampleShards:
         }
 
     def read_frames(self, commit: ShardCommit) -> Pixels:
-        """Return the film of a shard's first images: (K, F, H, W, C) uint8."""
+        """Return the trajectories of a shard's first images: (K, F, H, W, C) uint8."""
         body = self._store.get(commit.frames_key).body
         frames: Pixels = np.load(io.BytesIO(body), allow_pickle=False)
         return frames

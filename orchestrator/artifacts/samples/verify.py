@@ -43,7 +43,7 @@ class SetReport:
         set_sha256: Hash over the pixels in index order; "" if a shard is missing or damaged.
         problems: One line each.
         bad_shards: Shards that are missing or damaged.
-        manifest_is_bad: Whether the manifest is missing or tells another tale than the shards.
+        manifest_is_bad: Whether the manifest is missing or does not match the shards.
     """
 
     job_id: str

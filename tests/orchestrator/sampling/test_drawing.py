@@ -13,7 +13,12 @@ from ddpm.process.sampling import ChainState, draw, to_uint8
 from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard, plan_shards
-from orchestrator.sampling.drawing import DrawnShard, ShardSampler, UnfinishedShard, filmed_steps
+from orchestrator.sampling.drawing import (
+    DrawnShard,
+    ShardSampler,
+    UnfinishedShard,
+    trajectory_steps,
+)
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.partials import load_partial, save_partial
 from orchestrator.store.keys import JobPaths
@@ -34,16 +39,16 @@ def denoise(x_t: Tensor, t: Tensor) -> Tensor:
     )
 
 
-def sampler(num_filmed: int = 0) -> ShardSampler:
+def sampler(num_trajectories: int = 0) -> ShardSampler:
     """Return a sampler with a deterministic network."""
     return ShardSampler(
-        lambda start: denoise, DIFFUSION, CONFIG, SHAPE, torch.device("cpu"), num_filmed
+        lambda start: denoise, DIFFUSION, CONFIG, SHAPE, torch.device("cpu"), num_trajectories
     )
 
 
-def drawn(shard: Shard, num_filmed: int = 0) -> DrawnShard:
+def drawn(shard: Shard, num_trajectories: int = 0) -> DrawnShard:
     """Draw a shard in one go."""
-    result = sampler(num_filmed).draw(UnfinishedShard(shard=shard), Watch())
+    result = sampler(num_trajectories).draw(UnfinishedShard(shard=shard), Watch())
     assert isinstance(result, DrawnShard)
     return result
 
@@ -91,7 +96,7 @@ def test_interrupted_shard_goes_on_with_the_same_bits(steps: int) -> None:
     unfinished = load_partial(store, key, shard, ORIGIN)
     assert unfinished is not None
     again = sampler(6).draw(unfinished, Watch())
-    whole = drawn(shard, num_filmed=6)
+    whole = drawn(shard, num_trajectories=6)
     assert isinstance(again, DrawnShard)
     assert np.array_equal(again.pixels, whole.pixels)
     assert again.frames is not None
@@ -101,17 +106,17 @@ def test_interrupted_shard_goes_on_with_the_same_bits(steps: int) -> None:
 
 def test_film_runs_from_noise_to_the_image() -> None:
     """Its last frame is the image itself, and it has as many frames as were promised."""
-    whole = drawn(Shard(0, 0, 10), num_filmed=6)
+    whole = drawn(Shard(0, 0, 10), num_trajectories=6)
     assert whole.frames is not None
-    assert whole.frames.shape == (6, len(filmed_steps(CONFIG.num_steps)), 4, 4, 2)
+    assert whole.frames.shape == (6, len(trajectory_steps(CONFIG.num_steps)), 4, 4, 2)
     assert np.array_equal(whole.frames[:, -1], whole.pixels[:6])
-    assert drawn(Shard(1, 8, 10), num_filmed=6).frames is None
+    assert drawn(Shard(1, 8, 10), num_trajectories=6).frames is None
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 10, 11, 1000])
 def test_film_has_both_ends_and_no_frame_twice(num_steps: int) -> None:
     """However short the chain is."""
-    steps = filmed_steps(num_steps)
+    steps = trajectory_steps(num_steps)
     assert steps[0] == 0
     assert steps[-1] == num_steps
     assert len(set(steps)) == len(steps) <= 11
