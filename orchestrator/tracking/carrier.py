@@ -32,7 +32,7 @@ from orchestrator.tracking.lines import (
     TagsLine,
     TrackingLine,
     decode_lines,
-    flattened,
+    params_of,
     segments,
 )
 from orchestrator.tracking.results import result_tags
@@ -198,7 +198,7 @@ class _Carry:
         if not self._run_is_active():
             return False
         stored = self._stored_spec()
-        params = flattened(own_settings(stored))
+        params = params_of(own_settings(stored))
         self._send_params(params)
         self._send_tags(
             {

@@ -7,17 +7,12 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking import tags
 
-# A group's children have runs of their own, and what has nothing to do with the images drawn would
-# hide what has.
-_NO_PARAMS = frozenset({"children", "retry", "notify"})
-
 
 def own_settings(stored: StoredSpec) -> dict[str, object]:
     """Return what a stored spec says of its own job, and what a sweep varies."""
-    own = {key: value for key, value in stored.spec.items() if key not in _NO_PARAMS}
     written = stored.asked.parts.get("", {}) if stored.asked else {}
     matrix = written.get("matrix")
-    return {**own, "matrix": matrix} if matrix else own
+    return {**stored.spec, "matrix": matrix} if matrix else dict(stored.spec)
 
 
 def group_tags(store: ObjectStore, record: JobRecord) -> dict[str, str] | None:

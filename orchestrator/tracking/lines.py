@@ -109,6 +109,9 @@ TrackingLine = Annotated[
     Discriminator("kind"),
 ]
 # JSON has no infinities and no NaN, and a loss that is one of them has to be told.
+# A group's children have runs of their own, and what has nothing to do with the images drawn would
+# hide what has; an address to notify is nobody's business there.
+_NO_PARAMS = frozenset({"children", "retry", "notify"})
 _LINE: TypeAdapter[TrackingLine] = TypeAdapter(
     TrackingLine, config=ConfigDict(ser_json_inf_nan="strings")
 )
@@ -134,6 +137,11 @@ def decode_lines(body: bytes) -> tuple[list[TrackingLine], int]:
 def segments(store: ObjectStore, paths: AttemptPaths) -> NumberedFolder:
     """Return the numbered segments of lines of an attempt."""
     return NumberedFolder(store, paths.metrics, ".jsonl")
+
+
+def params_of(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return a job's settings as MLflow's params, whoever logs them."""
+    return flattened({name: value for name, value in settings.items() if name not in _NO_PARAMS})
 
 
 def flattened(value: Mapping[str, object], prefix: str = "") -> dict[str, str]:

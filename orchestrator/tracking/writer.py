@@ -25,7 +25,7 @@ from orchestrator.tracking.lines import (
     TagsLine,
     TrackingLine,
     encode_line,
-    flattened,
+    params_of,
     segments,
 )
 
@@ -129,8 +129,8 @@ class MetricWriter:
         self._append(ImageLine(at_ms=_ms(at), step=step, path=path, key=key), key, png)
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log settings, which may be nested; the first value of a name stands."""
-        self._append(ParamsLine(values=flattened(params)))
+        """Log a job's settings, which may be nested; the first value of a name stands."""
+        self._append(ParamsLine(values=params_of(params)))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Log marks of the run; the last value of a name stands."""

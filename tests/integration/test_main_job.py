@@ -123,6 +123,7 @@ def test_a_job_file_trains_and_another_one_samples(
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["training.num_steps"] == "30"
+    assert not [name for name in run.data.params if name.startswith(("retry", "notify"))]
     bound = {name: run.data.metrics[f"holdout/bpd{name}"] for name in ("", "_prior", "_denoising")}
     assert bound[""] > bound["_denoising"] > 0
     history = client.get_metric_history(run_id, "loss")

@@ -4,9 +4,15 @@ from datetime import UTC, datetime
 
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.envelope import Asked, StoredSpec
+from orchestrator.specs.sections import NotifySpec
+from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.description import description
 from orchestrator.tracking.groups import own_settings
+from orchestrator.tracking.lines import ParamsLine, decode_lines, params_of
+from orchestrator.tracking.writer import MetricWriter
+from tests.support.fakes import MemoryStore
 from tests.support.records import record_of
+from tests.support.world import train_job
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
@@ -38,5 +44,18 @@ def test_params_leave_retries_out_and_hold_what_a_sweep_varies() -> None:
         "children": [],
     }
     stored = StoredSpec(spec=spec, asked=Asked({"": {"matrix": matrix}}))
-    assert own_settings(stored) == {"kind": "sweep", "matrix": matrix}
-    assert own_settings(StoredSpec(spec=spec)) == {"kind": "sweep"}
+    assert params_of(own_settings(stored)) == {"kind": "sweep", "matrix.training.seed": "[0, 1]"}
+    assert params_of(own_settings(StoredSpec(spec=spec))) == {"kind": "sweep"}
+
+
+def test_what_a_driver_logs_of_its_job_is_what_the_orchestrator_sends() -> None:
+    """Both send the settings, so leaving retries out in one of them left them in the run."""
+    job = train_job("a", notify=NotifySpec(url_env="HOOK"))
+    store = MemoryStore()
+    with MetricWriter(store, JobPaths("a-1").attempt(1)) as metrics:
+        metrics.log_params(job.model_dump(mode="json"))
+    (key,) = [key for key in store.objects if key.endswith(".jsonl")]
+    (line,), _ = decode_lines(store.get(key).body)
+    assert isinstance(line, ParamsLine)
+    assert line.values["training.num_steps"] == str(job.training.num_steps)
+    assert not [name for name in line.values if name.startswith(("retry", "notify"))]
