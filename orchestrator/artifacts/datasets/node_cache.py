@@ -141,8 +141,8 @@ def _download(store: ObjectStore, manifest: Manifest, cache: Path, path: Path) -
     if not fits(manifest, cache):
         raise DatasetError(
             f"the data set has {manifest.size_bytes / _GIB:.1f} GiB but {cache} may hold "
-            f"{cache_limit(cache) / _GIB:.1f}: raise {LIMIT_VARIABLE} on the node, or train with "
-            "dataset.shuffle: blocks"
+            f"{cache_limit(cache) / _GIB:.1f}: raise {LIMIT_VARIABLE} on the node; a training can "
+            "do with less by dataset.shuffle: blocks"
         )
     make_room(cache, manifest.size_bytes, manifest.ref.sha256)
     with tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as folder:
