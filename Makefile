@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Images for containers often set it: every process would then compile all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-hosts nemesis-doubles check format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-setup clean
+.PHONY: setup demo test test-hosts nemesis-doubles check format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-commits bench-setup clean
 
 setup: $(STAMP)
 
@@ -115,6 +115,11 @@ bench-data: setup
 # some minutes. BENCH_LONG=1 goes to 50,000 x 2,048 features. Writes bench-evaluate.json.
 bench-evaluate: setup
 	$(BIN)/python -m tests.benchmarks.bench_evaluate
+
+# What limits a fleet's commits to the embedded store, and the loop with a job of 1,000 workers; a
+# minute. Writes bench-commits.json.
+bench-commits: bench-setup
+	$(BIN)/python -m tests.benchmarks.bench_commits
 
 clean:
 	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from orchestrator.errors import LeaseLostError, OrchestratorError, StoreError
@@ -18,6 +18,8 @@ from orchestrator.lifecycle.causes import headline
 from orchestrator.store import keys
 from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore
+
+LOOK_AGAIN_AFTER = timedelta(minutes=1)
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class Troubles:
         self._what = what
         self._is_shared = is_shared or (lambda error: concerns_all(store, error))
         self._known: dict[str, str] | None = None
+        self._read_at: datetime | None = None
         self._served: set[str] = set()
 
     @contextmanager
@@ -92,6 +95,8 @@ class Troubles:
             is_kept: Whether a job's trouble is told although it had no turn.
         """
         self._served.clear()
+        if self._read_at is None or self._store.now() - self._read_at > LOOK_AGAIN_AFTER:
+            self._known = None  # one that stood back may have noted something after we had looked
         yield
         for job_id in self._known_troubles().keys() - self._served:
             if not is_kept(job_id):
@@ -150,6 +155,7 @@ class Troubles:
         if self._known is None:
             found = read_troubles(self._store)
             self._known = {one.job_id: one.why for one in found if one.what == self._what}
+            self._read_at = self._store.now()
         return self._known
 
 

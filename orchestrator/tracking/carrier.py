@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
-from orchestrator.errors import ConditionFailedError, ObjectNotFoundError, TrackingError
+from orchestrator.errors import (
+    ConditionFailedError,
+    JobNotFoundError,
+    ObjectNotFoundError,
+    TrackingError,
+)
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.envelope import STORED_SPEC, StoredSpec
@@ -163,7 +168,19 @@ class _Carry:
             self._etag = self._store.put(key, body, if_match=self._etag)
         else:
             self._etag = self._store.put(key, body, if_absent=True)
+            self._take_back_if_deleted(key)
         self._cursor = cursor
+
+    def _take_back_if_deleted(self, key: str) -> None:
+        """Leave nothing of a job that somebody deletes, who may have listed its objects before."""
+        job_id, records = self._record.job_id, RecordStore(self._store)
+        try:
+            if records.read(job_id).record.deleted_at is None:
+                return
+        except JobNotFoundError:
+            pass
+        self._store.delete(key)
+        raise JobNotFoundError(job_id)
 
     def _stored_spec(self) -> StoredSpec:
         return STORED_SPEC.value(self._store, self._paths.spec) or StoredSpec(spec={})

@@ -52,7 +52,7 @@ class FakeWork:
         self._setup = setup
         self._worker = worker
         self._store = open_store(setup.store_uri) if setup.store_uri else None
-        self._pixels = np.full((setup.shard_size, 8, 8, 1), 128, np.uint8)
+        self.pixels = np.full((setup.shard_size, 8, 8, 1), 128, np.uint8)
 
     def begin(self, decisions: Decisions) -> Self:
         """Have nothing to build."""
@@ -63,16 +63,17 @@ class FakeWork:
         """Draw nothing."""
         if self._store is None:
             return None
-        pixels = self._pixels[: task.shard.num_images]
+        pixels = self.pixels[: task.shard.num_images]
         return DrawnShard(shard=task.shard, pixels=pixels, frames=None, seconds=0.0)
 
     def keep(self, task: ShardTask, result: Result) -> ShardEvent:
         """Commit to the store, if there is one."""
         if isinstance(result, DrawnShard):
-            self._commit(result)
+            self.commit(result)
         return ShardEvent(index=task.shard.index, kind="committed", is_own=True)
 
-    def _commit(self, drawn: DrawnShard) -> None:
+    def commit(self, drawn: DrawnShard) -> None:
+        """Make a shard's data and its commit."""
         assert self._store is not None
         shard, paths = drawn.shard, JobPaths(self._setup.job_id)
         body = encode_shard(drawn.pixels, shard.start, "npy")

@@ -36,6 +36,7 @@ from tests.support.fakes import MemoryTracking
 from tests.support.models import model_of
 
 MOST_CALM_S = 3600
+AFTERWARDS_S = 75  # all that is put off is done within a minute
 
 
 class InTurn:
@@ -162,7 +163,7 @@ class World:
             if self._is_over():
                 break
             self.tick()
-        for _ in range(30):
+        for _ in range(AFTERWARDS_S):
             self.tick()
 
     def _is_over(self) -> bool:

@@ -313,3 +313,20 @@ def test_a_fault_at_any_write_leaves_histories_without_gaps_or_doubles(name: str
             except AssertionError as error:
                 where = f"{name} {mode} at write {fail_at}, {world.store.failed}"
                 raise AssertionError(where) from error
+
+
+def test_a_move_that_was_not_told_is_told_before_a_request_moves_a_job_that_nobody_holds() -> None:
+    """Its orchestrator died between record and event, and the next one could not adopt it yet."""
+    world = FailingWorld()
+    submit(world)
+    world.cluster.cpus = 0
+    ask(world, "j", Verb.CANCEL)
+    world.until("j", _S.CANCELLED)
+    world.step()
+    current = world.records.read("j")
+    queued = current.record.moved_to(_S.QUEUED, at=world.store.now(), message="retry")
+    world.records.write(current, queued)  # and no event, and no mark that has it adopted
+    ask(world, "j", Verb.CANCEL)
+    world.step(2)
+    assert world.state("j") == "CANCELLED"
+    check_history(world, "j")

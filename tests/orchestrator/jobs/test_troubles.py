@@ -325,3 +325,16 @@ def test_a_job_that_cannot_be_adopted_keeps_its_trouble_between_two_looks() -> N
     for _ in range(3):
         world.step()
         assert [one.what for one in read_troubles(world.store, BAD)] == ["adoption"]
+
+
+def test_what_one_that_stood_back_noted_late_is_forgotten_within_a_minute() -> None:
+    """The one that leads had looked before, and knew nothing of it for as long as it led."""
+    store = MemoryStore()
+    troubles = Troubles(store, "x")
+    with troubles.round():
+        pass
+    put_trouble(store, "j", "x")
+    store.advance(61)
+    with troubles.round():
+        troubles.serve("j", lambda: True)
+    assert read_troubles(store) == []

@@ -8,7 +8,12 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.errors import ConditionFailedError, StoreUnavailableError, TrackingError
+from orchestrator.errors import (
+    ConditionFailedError,
+    JobNotFoundError,
+    StoreUnavailableError,
+    TrackingError,
+)
 from orchestrator.jobs.records import RECORD
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.store.keys import JobPaths
@@ -426,3 +431,24 @@ def test_run_of_a_child_whose_group_was_deleted_stands_alone(store: MemoryStore)
     server = MemoryTracking()
     assert carried(store, server).run_id == "run-1"
     assert "mlflow.parentRunId" not in server.tags["run-1"]
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["being deleted", "deleted"])
+def test_nothing_is_left_of_a_job_that_was_deleted_while_it_was_carried(
+    store: MemoryStore, *, is_gone: bool
+) -> None:
+    """Its cursor was put into the empty folder, and nobody ever removed that."""
+    write_steps(store, 1, 1, 4)
+
+    class Deleting(MemoryTracking):
+        def create_run(self, experiment_id: str, job_id: str, start_ms: int) -> str:
+            stored = store.get(PATHS.record)
+            record = RECORD.decode(stored.body)
+            store.put(PATHS.record, RECORD.encode(replace(record, deleted_at=store.now())))
+            for key in [PATHS.spec, PATHS.record] if is_gone else []:
+                store.delete(key)
+            return super().create_run(experiment_id, job_id, start_ms)
+
+    with pytest.raises(JobNotFoundError):
+        TrackingCarrier(store, Deleting()).carry(JOB_ID)
+    assert not store.exists(PATHS.tracking_cursor)
