@@ -6,6 +6,7 @@ file first, which also reads it to its end and so proves its checksum.
 
 import bz2
 import gzip
+import itertools
 import lzma
 import stat
 import struct
@@ -19,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from orchestrator.artifacts.datasets.entries import Collector, Entry, Listing, archive_of
+from orchestrator.artifacts.datasets.catalog import Entry, archive_of
+from orchestrator.artifacts.datasets.entries import Collector, Listing
 from orchestrator.artifacts.datasets.left_out import Survey
 from orchestrator.artifacts.datasets.pictures import HEAD_BYTES
 from orchestrator.artifacts.datasets.places import WHOLE, LocalPlace, Place
@@ -160,10 +162,9 @@ def list_tar(found: Collector, place: Place, path: str, stamp: str) -> None:
     """Add the files of an unpacked tar to what was found.
 
     Raises:
-        DatasetError: It is damaged, holds links or devices, or the same name twice.
+        DatasetError: It is damaged, or holds links or devices.
     """
     name = place.full_name(path)
-    seen: set[str] = set()
     with (
         damage_translated(name),
         place.open(path) as file,
@@ -172,7 +173,6 @@ def list_tar(found: Collector, place: Place, path: str, stamp: str) -> None:
         for member in _members(tar, name):
             first = member.offset_data
             member_name = _tidy(member.name)
-            _check_once(member_name, seen, name)
             entry = Entry(member_name, path, first, member.size, stamp=stamp)
             found.add(entry, member.size, lambda at=first: place.read(path, at, HEAD_BYTES))  # type: ignore[misc]
 
@@ -221,13 +221,6 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     return _tidy(name if "/" in name else name.replace("\\", "/"))
 
 
-def _check_once(member: str, seen: set[str], name: str) -> None:
-    """Raise DatasetError where an archive holds a name twice: which of the two is meant?"""
-    if member in seen:
-        raise DatasetError(f"{name} holds {member} twice; pack it again with the one that is meant")
-    seen.add(member)
-
-
 def list_zip(found: Collector, place: Place, path: str, stamp: str) -> None:
     """Add the files of a zip to what was found.
 
@@ -235,13 +228,11 @@ def list_zip(found: Collector, place: Place, path: str, stamp: str) -> None:
         DatasetError: It is damaged, encrypted, or packed in an unusual way.
     """
     name = place.full_name(path)
-    seen: set[str] = set()
     with damage_translated(name), place.open(path) as file, zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             if info.is_dir():
                 continue
             _check_zip_member(info, name)
-            _check_once(_zip_name(info), seen, name)
             entry = _zip_entry(info, file, path, stamp, name)
             found.add(entry, info.file_size, lambda info=info: archive.open(info).read(HEAD_BYTES))  # type: ignore[misc]
 
@@ -286,16 +277,24 @@ def check_one_picture_each(listing: Listing, name: str) -> None:
 
     A sample is what has the same path up to the first dot; what follows says which part it is.
     """
-    parts, samples = Counter[str](), set[tuple[str, str]]()
-    for entry in listing.pictures:
-        folder, _, file = entry.name.rpartition("/")
-        key, _, part = file.partition(".")
-        parts[part.lower()] += 1
-        samples.add((archive_of(entry), f"{folder}/{key}"))
+    parts, has_several = Counter[str](), False
+    for _, entries in itertools.groupby(listing.pictures, lambda entry: _sample_of(entry)[0]):
+        archives = Counter[str]()  # names may come again in each
+        for entry in entries:
+            parts[_sample_of(entry)[1]] += len(parts) <= _MOST_PARTS
+            archives[archive_of(entry)] += 1
+        has_several = has_several or max(archives.values()) > 1
     is_webdataset = len(parts) <= _MOST_PARTS and min(parts.values(), default=0) > 1
-    if len(samples) < len(listing.pictures) and is_webdataset:
+    if has_several and is_webdataset:
         told = ", ".join(f"{part} {count}" for part, count in sorted(parts.items()))
         raise DatasetError(
             f"{name} holds several pictures of each sample ({told}); pack again the one kind that "
             "is to be trained on"
         )
+
+
+def _sample_of(entry: Entry) -> tuple[str, str]:
+    """Return which sample of a WebDataset an entry belongs to, and which part of it it is."""
+    folder, _, file = entry.name.rpartition("/")
+    key, _, part = file.partition(".")
+    return f"{folder}/{key}", part.lower()

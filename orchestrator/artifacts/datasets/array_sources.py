@@ -21,7 +21,8 @@ from orchestrator.artifacts.datasets.arrays import (
     read_header,
     read_vector,
 )
-from orchestrator.artifacts.datasets.entries import SUFFIXES, Collector, Entry, Listing
+from orchestrator.artifacts.datasets.catalog import Catalog, Entry
+from orchestrator.artifacts.datasets.entries import SUFFIXES, Collector, Listing
 from orchestrator.artifacts.datasets.label_sources import LabelFinder
 from orchestrator.artifacts.datasets.label_values import labels_from_array
 from orchestrator.artifacts.datasets.labels import ClassLabels
@@ -109,7 +110,7 @@ def open_array_folder(listing: Listing, files: Sequence[Entry]) -> Source:
     members = _Members(listing.place, files)
     if members.hold_one_image:
         pictures = Listing(
-            listing.place, list(files), listing.others, listing.survey, listing.classes
+            listing.place, Catalog(files), listing.others, listing.survey, listing.classes
         )
         return pictures_of(pictures, listing.place.name)
     return Source(

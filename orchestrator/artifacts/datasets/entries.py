@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from orchestrator.artifacts.datasets.catalog import Catalog, Entry
 from orchestrator.artifacts.datasets.left_out import (
     DANGLING,
     EMPTY,
@@ -38,34 +38,10 @@ _TEXTS = {".txt", ".json", ".csv", ".tsv", ".md", ".xml", ".yaml", ".yml", ".htm
 _ARCHIVES = {".tar", ".tgz", ".zip", ".gz", ".zst", ".7z", ".rar", ".parquet", ".npy", ".npz"}
 _MODELS = {".pt", ".pth", ".pkl", ".safetensors", ".h5", ".hdf5", ".mdb", CLASS_SUFFIX}
 _MEDIA = {".mp4", ".mov", ".avi", ".wav", ".mp3", ".pdf"}
+LIST = "dataset.json"  # of EDM and StyleGAN
+_LOOKED_FOR = frozenset(_ARCHIVES | {".tzst", ".txz", ".tbz", ".tbz2", ".xz", ".bz2"})
+_MANY = 10_000  # files that nobody looks for
 _OTHERS = frozenset(_RAWS | _TEXTS | _ARCHIVES | _MODELS | _MEDIA)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where the bytes of one picture lie.
-
-    Attributes:
-        name: Its path within the source, which orders the set.
-        path: The file or archive that holds it, below the source's place.
-        first_byte: In that file.
-        size_bytes: WHOLE for all of the file.
-        packed: Whether it is deflated.
-        crc32: Of its bytes; -1 where nobody says.
-        stamp: What changes when it does: a time, or an ETag.
-    """
-
-    name: str
-    path: str
-    first_byte: int = 0
-    size_bytes: int = WHOLE
-    packed: bool = False
-    crc32: int = -1
-    stamp: str = ""
-
-    def to_json(self) -> list[Any]:
-        """Return plain JSON values."""
-        return [getattr(self, name) for name in self.__slots__]
 
 
 @dataclass
@@ -75,17 +51,17 @@ class Listing:
     Attributes:
         place: Where it lies.
         pictures: In order.
-        others: Paths of what is left out as no image, for those who look for labels or archives.
-        classes: The `.cls` members of a WebDataset by archive, "" for none, and name: names come
-            again in each of its archives.
+        others: What is left out as no image, by path, for those who look for labels or archives; of
+            what is neither the first ones alone.
+        classes: The `.cls` members of a WebDataset.
         survey: What was left out.
     """
 
     place: Place
-    pictures: list[Entry]
+    pictures: Catalog
     others: dict[str, Entry]
     survey: Survey
-    classes: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    classes: Catalog = field(default_factory=Catalog)
 
 
 class Collector:
@@ -94,9 +70,9 @@ class Collector:
     def __init__(self, place: Place) -> None:
         self.survey = Survey()
         self._place = place
-        self._pictures: list[Entry] = []
+        self._pictures = Catalog()
         self._others: dict[str, Entry] = {}
-        self._classes: dict[tuple[str, str], Entry] = {}
+        self._classes = Catalog()
 
     def add(self, entry: Entry, size_bytes: int, head: Callable[[], bytes]) -> None:
         """Take a file in by its name, or by its first bytes where the name doesn't tell."""
@@ -110,9 +86,11 @@ class Collector:
         suffix = PurePosixPath(entry.name).suffix.lower()
         taken = suffix in SUFFIXES or (suffix not in _OTHERS and is_picture(head()))
         if not taken:
-            self._others[entry.name] = entry
             if suffix == CLASS_SUFFIX:
-                self._classes[archive_of(entry), entry.name] = entry
+                self._classes.add(entry)
+            is_looked_for = suffix in _LOOKED_FOR or parts[-1] == LIST
+            if is_looked_for or len(self._others) < _MANY:
+                self._others[entry.name] = entry
             self.survey.leave_out(NO_IMAGE, entry.name)
             return
         if size_bytes > MAX_FILE_BYTES:
@@ -120,22 +98,21 @@ class Collector:
                 f"{self._place.full_name(entry.name)} has {size_bytes} bytes; "
                 f"an image has {MAX_FILE_BYTES} at most"
             )
-        self._pictures.append(entry)
+        self._pictures.add(entry)
 
     def listing(self) -> Listing:
-        """Return what was found, in the order of the names' bytes."""
-        self._pictures.sort(key=order_of)
+        """Return what was found, in the order of the names' bytes.
+
+        Raises:
+            DatasetError: An archive holds a name twice: which of the two is meant?
+        """
+        twice = self._pictures.sort() or self._classes.sort()
+        if twice is not None:
+            raise DatasetError(
+                f"{self._place.full_name(twice.path)} holds {twice.name} twice; "
+                "pack it again with the one that is meant"
+            )
         return Listing(self._place, self._pictures, self._others, self.survey, self._classes)
-
-
-def archive_of(entry: Entry) -> str:
-    """Return the archive that an entry lies in; "" for a file of its own."""
-    return "" if entry.path == entry.name else entry.path
-
-
-def order_of(entry: Entry) -> tuple[bytes, bytes]:
-    """Return what orders a set: the path within the source, then the archive that it lies in."""
-    return os.fsencode(entry.name), os.fsencode(entry.path)
 
 
 def list_folder(folder: Path) -> Listing:

@@ -40,7 +40,7 @@ def labels_from_file(
     if is_array(body[:8]):
         return labels_from_array(read_vector(place, path), source)
     rows = rows_of(body, source)
-    pairs = named_rows(rows, _all_names(names or ()), source)
+    pairs = named_rows(rows, lambda: _all_names(names or ()), source)
     if pairs is None:
         values = _values_alone([row[0].strip() for row in rows], num_images, source)
         return named_or_numbered(values, [f"row {n}" for n in range(num_images)], source)

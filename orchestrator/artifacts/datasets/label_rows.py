@@ -3,7 +3,7 @@
 import codecs
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
@@ -50,12 +50,14 @@ def _refuse_other_kinds(body: bytes, source: str) -> None:
         raise DatasetError(f"{source} is a spreadsheet or a zip; save it as a CSV of name,label")
 
 
-def named_rows(rows: Sequence[Row], names: Collection[str], source: str) -> list[Row] | None:
+def named_rows(
+    rows: Sequence[Row], names: Callable[[], Collection[str]], source: str
+) -> list[Row] | None:
     """Return rows as (name, label); None where they hold labels alone.
 
     Args:
         rows: Of a CSV.
-        names: What the images may be called.
+        names: Returns what the images may be called.
         source: What messages call it.
 
     Raises:
@@ -65,8 +67,9 @@ def named_rows(rows: Sequence[Row], names: Collection[str], source: str) -> list
         pairs: list[Row] = [
             row[0].rsplit(None, 1) for row in rows
         ]  # "cat/1.png 3", as lists of Caffe have it
-        if rows and all(len(pair) == 2 and pair[0].strip() in names for pair in pairs):
-            return pairs
+        if rows and all(len(pair) == 2 for pair in pairs):
+            known = names()
+            return pairs if all(pair[0].strip() in known for pair in pairs) else None
         return None
     for number, row in enumerate(rows, start=1):
         if len(row) < 2:

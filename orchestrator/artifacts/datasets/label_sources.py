@@ -1,6 +1,7 @@
 """Finds the classes of pictures: in their folders' names, and in lists beside them."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import PurePosixPath
@@ -8,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.artifacts.datasets.catalog import Entry, Names, archive_of
 from orchestrator.artifacts.datasets.entries import (
     CLASS_SUFFIX,
-    Entry,
+    LIST,
     Listing,
-    archive_of,
     entry_name,
     read_entry,
 )
@@ -27,15 +28,14 @@ from orchestrator.artifacts.datasets.places import Place
 from orchestrator.errors import DatasetError
 
 LabelFinder = Callable[[], ClassLabels | None]  # None: there could be labels, and there are none
-_LIST = "dataset.json"
 
 
 def labels_beside(listing: Listing) -> dict[str, LabelFinder]:
     """Return what finds the labels of pictures, by kind, the surest kind first."""
     found: dict[str, LabelFinder] = {}
-    names = [entry.name for entry in listing.pictures]
+    names = Names(listing.pictures)
     for name, entry in listing.others.items():
-        if PurePosixPath(name).name == _LIST:
+        if PurePosixPath(name).name == LIST:
             found["list"] = lambda name=name, entry=entry: _from_list(  # type: ignore[misc]
                 names,
                 PurePosixPath(name).parent,
@@ -55,11 +55,8 @@ def labels_from_folders(names: Sequence[str], source: str) -> ClassLabels:
     Raises:
         DatasetError: An image lies beside the folders, or they are parts as train and test.
     """
-    folders = [PurePosixPath(name).parts[:-1] for name in names]
-    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*folders)))  # noqa: B905
-    if all(len(parts) == shared for parts in folders):  # one folder, so one class
-        shared = max(0, shared - 1)
-    classes = [parts[shared] if len(parts) > shared else "" for parts in folders]
+    shared = _shared_folders(names)
+    classes = [_folder(name, shared) for name in names]
     check_all_named(names, classes, f"{source}: dataset.labels: folders")
     if parts_of_sets(classes) == set(classes) and len(set(classes)) > 1:
         told = ", ".join(sorted(set(classes)))
@@ -68,6 +65,22 @@ def labels_from_folders(names: Sequence[str], source: str) -> ClassLabels:
             "classes; give one of them as the source"
         )
     return labels_from_names(classes)
+
+
+def _shared_folders(names: Sequence[str]) -> int:
+    """Return how many folders above the classes all images share, without holding their paths."""
+    first, shared, deepest = PurePosixPath(names[0]).parts[:-1], 1 << 30, 0
+    for name in names:
+        folders = PurePosixPath(name).parts[:-1]
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(first, folders, strict=False))
+        shared, deepest = min(shared, sum(1 for _ in same)), max(deepest, len(folders))
+    return max(0, shared - 1) if deepest == shared else shared  # one folder, so one class
+
+
+def _folder(name: str, level: int) -> str:
+    """Return the folder of an image at a level; "" where it lies above that."""
+    folders = PurePosixPath(name).parts[:-1]
+    return sys.intern(folders[level]) if len(folders) > level else ""
 
 
 def _from_list(
@@ -86,13 +99,20 @@ def _from_list(
 
 def _from_members(listing: Listing) -> ClassLabels:
     """Read the `.cls` member beside each picture of a WebDataset, in the same archive."""
-    names = [entry.name for entry in listing.pictures]
     values: list[str | None] = []
     for picture in listing.pictures:
-        found = (listing.classes.get((archive_of(picture), key)) for key in _keys(picture.name))
-        entry = next((entry for entry in found if entry is not None), None)
-        values.append(None if entry is None else _text(listing.place, entry))
-    return named_or_numbered(values, names, f"{listing.place.name}: its .cls")
+        entry = next(_classes_of(picture, listing), None)
+        values.append(None if entry is None else sys.intern(_text(listing.place, entry)))
+    return named_or_numbered(values, Names(listing.pictures), f"{listing.place.name}: its .cls")
+
+
+def _classes_of(picture: Entry, listing: Listing) -> Iterator[Entry]:
+    """Yield the `.cls` members that may be a picture's, the surest first."""
+    archive = archive_of(picture)
+    for key in _keys(picture.name):
+        found = listing.classes.find(key, archive or key)
+        if found is not None:
+            yield found
 
 
 def _keys(name: str) -> Iterator[str]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.artifacts.datasets.arrays import Block
-from orchestrator.artifacts.datasets.entries import Entry, Listing, entry_name, read_entry
+from orchestrator.artifacts.datasets.catalog import Entry, Names
+from orchestrator.artifacts.datasets.entries import Listing, entry_name, read_entry
 from orchestrator.artifacts.datasets.label_sources import LabelFinder, labels_beside
 from orchestrator.artifacts.datasets.left_out import Survey
 from orchestrator.artifacts.datasets.places import Place
@@ -46,14 +47,14 @@ def pictures_of(listing: Listing, name: str) -> Source:
     """Open the pictures of a listing as a source. Raises: DatasetError, there are none."""
     if not listing.pictures:
         refuse_listing(listing, name)
-    listing.survey.note_parts(entry.name for entry in listing.pictures)
+    listing.survey.note_parts(Names(listing.pictures))
     return Source(
         name,
         len(listing.pictures),
         listing.survey,
         encoded=lambda start, stop: encoded_pictures(listing.place, listing.pictures[start:stop]),
         labels=labels_beside(listing),
-        names=[entry.name for entry in listing.pictures],
+        names=Names(listing.pictures),
         listing=listing,
         stamp=hash_of(entry.to_json() for entry in listing.pictures),
     )

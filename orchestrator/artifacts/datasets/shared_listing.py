@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from orchestrator.artifacts.datasets.entries import Entry
+from orchestrator.artifacts.datasets.catalog import Entry
 from orchestrator.artifacts.datasets.left_out import Survey
 from orchestrator.artifacts.datasets.opened import Source, encoded_pictures
 from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace

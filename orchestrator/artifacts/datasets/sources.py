@@ -27,9 +27,9 @@ from orchestrator.artifacts.datasets.arrays import (
     Block,
     is_array,
 )
+from orchestrator.artifacts.datasets.catalog import Catalog, Entry
 from orchestrator.artifacts.datasets.entries import (
     Collector,
-    Entry,
     Listing,
     list_folder,
     list_prefix,
@@ -188,7 +188,7 @@ def _open_picture(place: Place, path: str, stamp: str, is_stack: bool) -> Source
             num_pages = count_tiff_pages(file, name)
         if num_pages > 1:
             return _stack(place, path, num_pages, stamp)
-    listing = Listing(place, [Entry(path, path, stamp=stamp)], {}, Survey())
+    listing = Listing(place, Catalog([Entry(path, path, stamp=stamp)]), {}, Survey())
     return pictures_of(listing, name)
 
 
