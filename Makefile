@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Images for containers often set it: every process would then compile all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-hosts nemesis-doubles check format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-commits bench-setup clean
+.PHONY: setup demo test test-hosts nemesis nemesis-doubles check format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-commits bench-setup clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,10 @@ test: setup
 # Faults on hosts made of namespaces (docs/hosts.md): root on Linux, and some 40 minutes.
 test-hosts: setup
 	$(BIN)/python -m pytest -m hosts tests/hosts
+
+# Random faults against a real stack in the folder nemesis/ (docs/nemesis.md). Writes nemesis.json.
+nemesis: setup
+	$(BIN)/python -m tests.nemesis --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
 
 # Random faults against the orchestrator's loop with time, Ray and processes simulated (docs/nemesis.md);
 # some 2,000 faults a minute on one core. Writes nemesis.json.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.nemesis.doubles.lives import FAULTS_A_LIFE, Tally, live
+from tests.nemesis.real.run import against_a_stack
 from tests.nemesis.report import spread, table
 
 
@@ -38,18 +39,38 @@ def tell_of_doubles(told: dict[str, Any]) -> None:
     print(f"violations {sum(map(len, told['violations'].values()))}")
 
 
+def tell_of_stack(told: dict[str, Any]) -> None:
+    """Print what a run against a real stack came to."""
+    print(table(told["faults"]))
+    print(f"jobs {told['jobs']}, attempts {told['attempts']}, looks {told['looks']}")
+    print(f"equal to the undisturbed ones to the bit: {told['equal_to_the_bit']}")
+    for kind, seconds in told["truth"].items():
+        print(
+            f"time to truth, {kind} killed: {seconds['median_s']} s, {seconds['worst_s']} at worst"
+        )
+    print(f"violations {len(told['violations'])}")
+
+
 def main() -> int:
     """Run, print, write; 1 if anything was lost or untrue."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20.0, help="of faults on a real stack")
     parser.add_argument(
-        "--doubles", type=int, required=True, help="faults against the loop's doubles"
+        "--doubles", type=int, help="so many faults against the loop's doubles instead"
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("nemesis"), help="of the stack")
+    parser.add_argument("--shapes", nargs="*", default=[], help="of jobs, as train sample; all")
     parser.add_argument("--out", type=Path, default=Path("nemesis.json"))
     asked = parser.parse_args()
-    told = against_doubles(asked.doubles, asked.seed)
-    tell_of_doubles(told)
-    asked.out.write_text(json.dumps({"seed": asked.seed, "doubles": told}, indent=1))
+    if asked.doubles is not None:
+        told = against_doubles(asked.doubles, asked.seed)
+        tell_of_doubles(told)
+    else:
+        told = against_a_stack(asked.folder.resolve(), asked.minutes, asked.seed, asked.shapes)
+        tell_of_stack(told)
+    kind = "stack" if asked.doubles is None else "doubles"
+    asked.out.write_text(json.dumps({"seed": asked.seed, kind: told}, indent=1))
     return 1 if told["violations"] else 0
 
 

@@ -1,0 +1,153 @@
+"""A stack in a folder of its own, and who runs on it."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from orchestrator.cluster.process_search import ProcessRef
+from orchestrator.jobs.lease_view import read_lease
+from orchestrator.jobs.processes import REGISTERED_PROCESS
+from orchestrator.jobs.records import RecordStore
+from orchestrator.stack.embedded import Stack, StackInfo
+from orchestrator.stack.files import StackFolder, load_state
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore, open_store
+from tests.nemesis.real.proxy import Proxy
+
+ROOT = Path(__file__).resolve().parents[3]
+_FOREIGN = ("AWS_", "DDPMCTL_", "MLFLOW_", "RAY_")
+
+
+class Answer(NamedTuple):
+    """What a verb came to; no exit code where it was killed."""
+
+    exit_code: int | None
+    value: Any
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process that may be disturbed."""
+
+    name: str
+    pid: int
+
+
+class Home:
+    """A stack with a proxy before its store.
+
+    Args:
+        folder: Where it lives, and what it says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.proxy = Proxy(self._store_port)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
+        self.environment = {
+            **kept,
+            "DDPMCTL_HOME": str(folder / "home"),
+            "DDPMCTL_PATIENCE_S": "240",
+            "NEMESIS_PROXY": self.proxy.url,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.stack = Stack(folder / "home")
+        self.info: StackInfo | None = None
+        self._store: ObjectStore | None = None
+
+    def up(self) -> Answer:
+        """Start what does not run."""
+        answer = self.verb("up", timeout_s=400)
+        self.info = self.stack.info()
+        assert self.info is not None, answer
+        return answer
+
+    def _store_port(self) -> int:
+        ports = load_state(StackFolder((self.folder / "home").resolve())).ports
+        return ports.get("store.s3", 1)
+
+    def down(self) -> Answer:
+        """End it."""
+        return self.verb("down", timeout_s=200)
+
+    @property
+    def store(self) -> ObjectStore:
+        """The store past the proxy, as who looks on sees it."""
+        if self._store is None:
+            assert self.info is not None
+            os.environ.update(self.info.environment)
+            self._store = open_store(self.info.environment["DDPMCTL_STORE"], answer_within_s=5)
+        return self._store
+
+    def start_verb(self, *words: str) -> subprocess.Popen[str]:
+        """Start a verb."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.nemesis.real.verb", *words],
+            env=self.environment,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def verb(self, *words: str, timeout_s: float = 300.0) -> Answer:
+        """Run a verb with `-o json`; one that takes too long is killed."""
+        process = self.start_verb(*words, "-o", "json")
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            return Answer(None, None, err)
+        value = None
+        with suppress(ValueError):
+            value = json.loads(out) if out.strip() else None
+        return Answer(process.returncode, value, err)
+
+    def parts(self) -> list[Part]:
+        """Return the processes of the stack and of the jobs that run on it."""
+        found = [Part(one.name, one.pid) for one in self.stack.status() if one.pid]
+        for part in list(found):
+            if part.name == "ray":
+                found += _ray_parts(part.pid)
+        with suppress(Exception):
+            lease = read_lease(self.store)
+            if lease is not None and psutil.pid_exists(lease.holder.pid):
+                found.append(Part("orchestrator", lease.holder.pid))
+            found += [Part(ref.role.partition("-")[0], ref.pid) for ref in self.processes()]
+        return found
+
+    def processes(self, job_id: str = "") -> list[ProcessRef]:
+        """Return the living processes of the current attempts of jobs that have some, or of one."""
+        records = RecordStore(self.store)
+        found: list[ProcessRef] = []
+        for one in [job_id] if job_id else records.queued_ids():
+            for number in range(1, records.read(one).record.attempt + 1):
+                folder = JobPaths(one).attempt(number).processes
+                for info in self.store.list_objects(folder):
+                    ref = REGISTERED_PROCESS.decode(self.store.get(info.key).body)
+                    if ref.identity.find() is not None:
+                        found.append(ref)
+        return found
+
+
+def _ray_parts(pid: int) -> list[Part]:
+    names = {"raylet": "raylet", "gcs_server": "gcs", "dashboard.py": "dashboard"}
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error, IndexError):
+                told = " ".join(child.cmdline()[:4])
+                for word, name in names.items():
+                    if f"/{word}" in told.split(" --")[0]:
+                        found.append(Part(name, child.pid))
+    return found

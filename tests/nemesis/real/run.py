@@ -1,0 +1,143 @@
+"""A run against a real stack: references first, then faults, then what is left."""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import JobNotFoundError
+from orchestrator.jobs.records import RecordStore
+from orchestrator.lifecycle.state import JobState
+from orchestrator.stack.files import StackFolder
+from tests.nemesis.plan import planned_faults
+from tests.nemesis.real.faults import FAULTS
+from tests.nemesis.real.home import Home
+from tests.nemesis.real.shapes import SHAPES, Shape, write_files
+from tests.nemesis.real.witness import Watch, look_at_the_end
+from tests.nemesis.real.workload import Workload
+from tests.nemesis.report import spread
+
+EVERY_S = 5.0
+UP_EVERY_S = 12.0
+ENDS_WITHIN_S = 420.0
+
+
+def against_a_stack(
+    folder: Path, minutes: float, seed: int, names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Disturb a stack for some minutes, and return what came of it.
+
+    Args:
+        folder: Of the stack; what an earlier run left there is used.
+        minutes: Of faults.
+        seed: Of faults and jobs.
+        names: Of the shapes of jobs; all, if empty.
+    """
+    shapes = [shape for shape in SHAPES if not names or shape.name in names]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_files(folder)
+    home = Home(folder)
+    try:
+        home.up()
+        references = _references(home, shapes)
+        return _disturbed(home, shapes, references, minutes, seed)
+    finally:
+        print(f"down: {home.down().exit_code}", flush=True)
+        shutil.rmtree(StackFolder((folder / "home").resolve()).sockets, ignore_errors=True)
+
+
+def _references(home: Home, shapes: Sequence[Shape]) -> dict[str, object]:
+    """Run each shape undisturbed, or take over what an earlier run left."""
+    found: dict[str, object] = {}
+    for shape in shapes:
+        job_id = f"reference-{shape.name}"
+        home.verb("submit", f"{shape.name}.yaml", "--id", job_id)
+        answer = home.verb("wait", job_id)
+        assert answer.exit_code == 0, (job_id, answer)
+        found[shape.name] = shape.result(home.store, job_id)
+        print(f"{job_id}: done", flush=True)
+    return found
+
+
+def _disturbed(
+    home: Home,
+    shapes: Sequence[Shape],
+    references: dict[str, object],
+    minutes: float,
+    seed: int,
+) -> dict[str, Any]:
+    watch = Watch(home)
+    workload = Workload(home, watch, seed, [shape.name for shape in shapes])
+    watch.start()
+    workload.start()
+    faults = _strike(home, watch, minutes, seed)
+    workload.stop()
+    print("no more faults", flush=True)
+    home.up()
+    _wait_for_all(home, workload)
+    watch.stop()
+    told = _compare(home, watch, workload, references)
+    faults["a verb that asks killed"] = workload.verbs_killed
+    return {"faults": dict(faults), **told}
+
+
+def _strike(home: Home, watch: Watch, minutes: float, seed: int) -> Counter[str]:
+    """Have faults strike until the time is up; what they ended is started again by `up`."""
+    weights = {kind: weight for kind, (weight, _) in FAULTS.items()}
+    plan, faults = planned_faults(seed, weights, EVERY_S), Counter[str]()
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        planned = next(plan)
+        time.sleep(planned.after_s)
+        if FAULTS[planned.kind][1](home, watch, planned):
+            faults[planned.kind] += 1
+            print(f"{planned.number} {planned.kind}", flush=True)
+        if not all(part.is_running for part in home.stack.status()):
+            time.sleep(planned.between(0, UP_EVERY_S))
+            home.up()
+    return faults
+
+
+def _wait_for_all(home: Home, workload: Workload) -> None:
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while time.monotonic() < deadline:
+        live = set(RecordStore(home.store).queued_ids())
+        if not live & set(workload.jobs) and not workload.watch.repairs:
+            return
+        time.sleep(1)
+
+
+def _compare(
+    home: Home, watch: Watch, workload: Workload, references: dict[str, object]
+) -> dict[str, Any]:
+    """Look at how each job ended, and at its bits."""
+    records, attempts = RecordStore(home.store), 0
+    shapes = {shape.name: shape for shape in SHAPES}
+    equal, there = 0, list[str]()
+    for job_id, name in workload.jobs.items():
+        try:
+            record = records.read(job_id).record
+        except JobNotFoundError:
+            watch.say(f"{job_id} is lost")
+            continue
+        there.append(job_id)
+        attempts += record.attempt
+        if record.state not in workload.ends[job_id]:
+            watch.say(f"{job_id} is {record.state}: {record.message}")
+        if record.state is JobState.SUCCEEDED:
+            result = shapes[name].result(home.store, job_id)
+            equal += result == references[name]
+            if result != references[name]:
+                watch.say(f"{job_id}: {result}, not {references[name]}")
+    look_at_the_end(watch, there)
+    return {
+        "jobs": len(workload.jobs),
+        "attempts": attempts,
+        "equal_to_the_bit": equal,
+        "looks": watch.looks,
+        "violations": watch.violations,
+        "truth": {kind: spread(seconds) for kind, seconds in sorted(watch.truth_s.items())},
+        "untrue": spread(watch.untrue_s),
+    }
