@@ -16,7 +16,7 @@ from tests.hosts.user import wait_until
 from tests.integration.commands import train_text
 
 pytestmark = pytest.mark.hosts
-_STEPS, _EVERY = 80, 10
+_STEPS, _EVERY = 60, 10
 _WEED_KEYS = ("SIGNING_KEY", "SIGNING_READ_KEY", "FILER_SIGNING_KEY", "FILER_SIGNING_READ_KEY")
 
 
