@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.client.surroundings import Surroundings
-from orchestrator.cluster.code_version import package_version, release
+from orchestrator.cluster.code_version import code_of, package_version, release
 from orchestrator.cluster.entrypoints import python_entrypoint
 from orchestrator.cluster.patience import patience_s
 from orchestrator.cluster.ray_jobs import RayJobs
@@ -72,14 +72,40 @@ def ensure_orchestrator(
     say("starting the orchestrator on the Ray cluster")
     jobs = RayJobs(answer_within_s=min(60.0, max(1.0, deadline - time.monotonic())))
     submission_id = _submit(jobs, store, deadline)
-    while time.monotonic() < deadline:
-        if _is_new(lease := read_lease(store), before) and not (acts and _is_same(lease, before)):
-            return True
-        if _has_failed(jobs, submission_id):
-            break
-        time.sleep(_POLL_S)
+    came_up = _came_up(jobs, submission_id, store, before, before if acts else None, deadline)
+    if came_up is not None:
+        return came_up
     tail = jobs.logs(submission_id).strip().splitlines()[-1:] or ["no output"]
     raise RayUnavailableError(f"the orchestrator does not come up on the cluster: {tail[0]}")
+
+
+def _came_up(  # each a fact of its own
+    jobs: RayJobs,
+    submission_id: str,
+    store: ObjectStore,
+    before: LeaseView | None,
+    acted: LeaseView | None,
+    deadline: float,
+) -> bool | None:
+    """Wait for an orchestrator; tell whether it is another one than acted, or None if none came.
+
+    The one that acted stays if the cluster finds that it runs this code: the job that looks ends
+    well, and that one renews its lease after.
+    """
+    found: LeaseView | None = None
+    while time.monotonic() < deadline:
+        lease = read_lease(store)
+        if _is_new(lease, before) and not _is_same(lease, acted):
+            return True
+        if found is not None and _is_new(lease, found):
+            return False
+        status = jobs.status(submission_id)
+        if status in (DriverStatus.FAILED, DriverStatus.STOPPED):
+            return None
+        if acted is not None and status is DriverStatus.SUCCEEDED:
+            found = found or lease
+        time.sleep(_POLL_S)
+    return None
 
 
 def _submit(jobs: RayJobs, store: ObjectStore, deadline: float) -> str:
@@ -137,7 +163,8 @@ def _is_same(lease: LeaseView | None, before: LeaseView | None) -> bool:
 
 def _is_to_be_replaced(lease: LeaseView) -> bool:
     """Tell whether this code is wanted on the cluster, where another one acts."""
-    return bool(shipped_code()) and lease.holder.version != release()
+    # Not by the version: on the cluster it is that of the package installed there.
+    return bool(shipped_code()) and code_of(lease.holder.version) != code_of(release())
 
 
 def _other_version(lease: LeaseView) -> str:
@@ -188,7 +215,3 @@ def shipped_code() -> dict[str, object]:
     if os.environ.get("DDPMCTL_SHIP_CODE") != "1":
         return {}
     return {"py_modules": [str(_PACKAGES / name) for name in ("ddpm", "orchestrator")]}
-
-
-def _has_failed(jobs: RayJobs, submission_id: str) -> bool:
-    return jobs.status(submission_id) in (DriverStatus.FAILED, DriverStatus.STOPPED)

@@ -137,13 +137,14 @@ def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
     if ref.job is not None:
         return _Found(store, exact_job_id(store, ref.job), _JOB, ref.step)
     uri = ref.checkpoint or (checkpoint_now(ref.registered) if ref.registered else "")
-    if not uri:
-        return None
     prefix, _, rest = uri.rpartition("/jobs/")
     job_id, _, name = rest.partition("/checkpoints/step-")
+    step = name.removesuffix(".json")
+    if not (prefix and step.isdecimal()):  # a tag that somebody wrote: the orchestrator says so
+        return None
     other = store if prefix == store.uri else open_store(prefix)
     place = _REGISTERED if ref.registered else _CHECKPOINT
-    return _Found(other, job_id, place, int(name.removesuffix(".json")))
+    return _Found(other, job_id, place, int(step))
 
 
 def _on_bare_checkpoint(found: _Found) -> Iterator[Remark]:

@@ -18,12 +18,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
         names: Any; equal ones count once.
     """
     split = {name: name.split("-") for name in names}
-    if len(split) < 2:
-        return {name: name for name in split}
-    words = list(split.values())
-    shortest = min(len(one) for one in words)
-    front = min(_common(words), shortest - 1)
-    back = min(_common([one[::-1] for one in words]), shortest - 1 - front)
+    front, back = _left_out(list(split.values()))
     return {name: "-".join(one[front : len(one) - back]) for name, one in split.items()}
 
 
@@ -40,8 +35,22 @@ def by_short_names(rows: Iterable[Evaluated]) -> list[Evaluated]:
 
 def called(rows: Iterable[Evaluated]) -> str:
     """Return how a set's short name becomes its job's id again; "" where names are whole."""
-    whole, short = next(iter(short_names(row.samples for row in rows).items()))
-    return "" if whole == short else f"a set called X is the job {whole.replace(short, 'X', 1)}"
+    split = [name.split("-") for name in dict.fromkeys(row.samples for row in rows)]
+    front, back = _left_out(split)
+    if not front and not back:
+        return ""
+    first = split[0]
+    whole = [*first[:front], "X", *first[len(first) - back :]]
+    return f"a set called X is the job {'-'.join(whole)}"
+
+
+def _left_out(names: Sequence[Sequence[str]]) -> tuple[int, int]:
+    """Return how many words are left out at the front and at the back of names."""
+    if len(names) < 2:
+        return 0, 0
+    shortest = min(map(len, names))
+    front = min(_common(names), shortest - 1)
+    return front, min(_common([name[::-1] for name in names]), shortest - 1 - front)
 
 
 def _common(lists: Sequence[Sequence[str]]) -> int:

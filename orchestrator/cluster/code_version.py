@@ -48,6 +48,11 @@ def release() -> str:
     return f"{package_version()}+{code_version()[:12]}"
 
 
+def code_of(told: str) -> str:
+    """Return the beginning of the code's hash out of what `release` returned; "" without."""
+    return told.partition("+")[2]
+
+
 def package_version() -> str:
     """Return the version alone; it reads no source file."""
     return version("ddpmctl")

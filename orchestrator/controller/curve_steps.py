@@ -106,10 +106,10 @@ class CurveControl:
         job_id = job.record.job_id
         ids, owner = evaluation_at(job_id, spec.name, step), job.record.owner
         made = jobs_at(self._store.uri, job_id, spec, metrics, step, owner)
-        CheckpointStore(self._store, JobPaths(job_id)).refer(step, ids.sample_id)
-        for child_id, child in made.items():
-            if self._store.exists(JobPaths(child_id).spec):
-                continue
+        new = {id_: one for id_, one in made.items() if not self._store.exists(JobPaths(id_).spec)}
+        if new:  # else the checkpoint was held for them, and may be let go of: they may have ended
+            CheckpointStore(self._store, JobPaths(job_id)).refer(step, ids.sample_id)
+        for child_id, child in new.items():
             if create_job(self._records, child_id, child):
                 self._unseen.add(child_id)
                 if child_id == ids.evaluate_id:

@@ -2,9 +2,13 @@
 
 import os
 import re
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import BadInputError, TrackingError
 from orchestrator.tracking import tags
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 _USER = re.compile(r"//[^/?#]*@")
 
@@ -24,9 +28,8 @@ def registered_checkpoint(name: str) -> str:
             "model.registered needs MLFLOW_TRACKING_URI where the orchestrator runs"
         )
     from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(uri)
+    client = _client(uri)
     model, at, alias = name.partition("@")
     try:
         if at:
@@ -44,6 +47,17 @@ def registered_checkpoint(name: str) -> str:
     if commit is None:
         raise BadInputError(f"model.registered: {name} points at no checkpoint of ddpmctl")
     return str(commit)
+
+
+def _client(uri: str) -> "MlflowClient":
+    """Return a client. Raises: TrackingError, the address is none."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        return MlflowClient(uri)
+    except MlflowException as error:
+        raise _no_answer(uri, error.message) from error
 
 
 def shown_uri(uri: str) -> str:

@@ -18,6 +18,7 @@ from orchestrator.artifacts.datasets.arrays import (
     npz_arrays,
     read_header,
 )
+from orchestrator.artifacts.datasets.entries import MAX_FILE_BYTES
 from orchestrator.errors import DatasetError
 
 _FEW_CHANNELS = 4
@@ -63,8 +64,10 @@ def decode_array(data: bytes, name: str) -> NDArray[Any]:
     with damage_translated(name):
         if data.startswith(ZIP_MAGIC):
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                member = choose_images(npz_arrays(archive, name), name)
-                data = archive.read(f"{member}.npy")
+                member = f"{choose_images(npz_arrays(archive, name), name)}.npy"
+                if archive.getinfo(member).file_size > MAX_FILE_BYTES:
+                    raise DatasetError(f"{name} holds more than {MAX_FILE_BYTES} bytes")
+                data = archive.read(member)
         file = io.BytesIO(data)
         header = read_header(file, name)
         if not is_one_image(header.shape, name):

@@ -140,10 +140,15 @@ def _open_file(place: Place, path: str, stamp: str, scratch: Path) -> Source:
         return _open_picture(place, path, stamp, is_tiff(head))
     refuse_source(head, name)
     found = Collector(place)
-    if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] != b"ustar":
+    if not _is_tar(head):
         _check_old_tar(place, path, head)
     list_tar(found, place, path, stamp)
     return _samples(found.listing(), name)
+
+
+def _is_tar(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is a tar of any kind but the oldest."""
+    return head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar"
 
 
 def _samples(listing: Listing, name: str) -> Source:
@@ -172,7 +177,9 @@ def _open_packed(place: Place, path: str, stamp: str, scratch: Path) -> Source:
         head = plain.read(_HEAD_BYTES)
     if is_array(head):
         return open_array_file(place, path, stamp)
-    refuse_kind(head, name)
+    refuse_source(head, name)
+    if not _is_tar(head):  # which begins with the name of its first file, as "{3F25}.png"
+        refuse_kind(head, name)
     if is_picture(head) or head.startswith((ZIP_MAGIC, PARQUET_MAGIC)):
         raise DatasetError(f"{name} is one packed file, no tar; unpack it first")
     copy = unpacked_place(place, [Entry(path, path, stamp=stamp)], scratch)

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.client import ensure
 from orchestrator.client.ensure import ensure_orchestrator
-from orchestrator.cluster.code_version import package_version, release
+from orchestrator.cluster.code_version import code_of, package_version, release
 from orchestrator.cluster.patience import patience_s
 from orchestrator.errors import BadInputError, RayRefusedError, RayUnavailableError
 from orchestrator.jobs.lease_view import read_lease
@@ -193,3 +193,36 @@ def test_code_that_is_shipped_replaces_other_code(
     use(ray, "session_2")
     assert ensure_orchestrator(store, lambda line: None) is not is_mine
     assert len(ray.submitted) == (not is_mine)
+
+
+def test_shipped_code_runs_beside_a_package_of_another_version(
+    use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version is that of the image; every `submit` waited for an orchestrator of its own."""
+    monkeypatch.setenv("DDPMCTL_SHIP_CODE", "1")
+    store = MemoryStore()
+    renew(store, "a", "session_2", f"0.0.1+{code_of(release())}")
+    ray = FakeRay(store)
+    use(ray, "session_2")
+    assert not ensure_orchestrator(store, lambda line: None)
+    assert ray.submitted == []
+
+
+def test_one_that_the_cluster_finds_to_run_this_code_stays(
+    use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash may differ, as by a file that Ray does not ship: patience ended in an error."""
+    monkeypatch.setenv("DDPMCTL_SHIP_CODE", "1")
+    store = MemoryStore()
+    renew(store, "a", "session_2", "0.1.0+alike")
+    ray = FakeRay(store)
+    use(ray, "session_2")
+    monkeypatch.setattr(ray, "submit", lambda *_, **__: True)
+    read = read_lease
+
+    def read_while_it_renews(where: MemoryStore) -> Any:
+        renew(store, "a", "session_2", "0.1.0+alike")
+        return read(where)
+
+    monkeypatch.setattr(ensure, "read_lease", read_while_it_renews)
+    assert not ensure_orchestrator(store, lambda line: None, within_s=60.0)

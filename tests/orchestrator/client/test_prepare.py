@@ -1,5 +1,6 @@
 """What the store and the cluster tell of a job file before it is queued."""
 
+import queue
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -363,18 +364,42 @@ def test_a_name_that_an_earlier_step_may_register_is_not_looked_up(
 def test_a_registry_that_does_not_answer_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """MLflow's client tries again for minutes; the orchestrator asks later anyway."""
-    asked, is_over = threading.Event(), threading.Event()
+    """MLflow's client tries again for minutes, and a sweep asks for each of its runs."""
+    asked, is_over, now_s = queue.Queue[str](), threading.Event(), [0.0]
 
-    def ask(_: str) -> str:
-        asked.set()
+    def ask(name: str) -> str:
+        asked.put(name)
         is_over.wait(60)
         return "s3://late"
 
     monkeypatch.setattr(registered, "registered_checkpoint", ask)
-    assert registered.checkpoint_now("faces@best", patience_s=0.01) == ""
+    registry = registered.Registry(patience_s=0.01, clock=lambda: now_s[0])
+    assert registry.checkpoint_now("faces@best") == ""
+    assert asked.get(timeout=60) == "faces@best"
+    assert registry.checkpoint_now("cats@best") == ""
+    assert asked.empty()
     is_over.set()
-    assert asked.wait(60)
+    now_s[0] += registered.REST_S
+    registry.checkpoint_now("cats@best")
+    assert asked.get(timeout=60) == "cats@best"
+
+
+def test_an_address_that_is_none_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is amiss with it, the orchestrator says it when the job is to start."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at-all")
+    assert registered.Registry(patience_s=60.0).checkpoint_now("faces@best") == ""
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tag_that_is_no_checkpoint_is_left_to_the_orchestrator(
+    tmp_path: Path, registry: dict[str, str]
+) -> None:
+    """Anybody may write a tag into MLflow's registry."""
+    registry["faces@best"] = "s3://here/jobs/t/checkpoints/step-last.json"
+    drawn = OPEN_SAMPLE.replace("{job: t}", "{registered: faces@best}")
+    assert prepared(load(tmp_path, drawn), tmp_path, MemoryStore()).warnings == ()
 
 
 def _step(text: str) -> str:

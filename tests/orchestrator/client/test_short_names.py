@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.client.short_names import short_names
+from orchestrator.client.evaluations import Evaluated
+from orchestrator.client.short_names import called, short_names
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1, max_size=5).map("-".join)
 
@@ -31,3 +32,21 @@ def test_no_two_jobs_get_one_name(names: list[str]) -> None:
     short = short_names(names)
     assert list(short) == names
     assert len(set(short.values())) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["ab-a-x", "ab-b-x"], "a set called X is the job ab-X-x"),
+        (["a-a", "a-b"], "a set called X is the job a-X"),
+        (["e1", "e2"], ""),
+        (["e1"], ""),
+    ],
+)
+def test_a_short_name_becomes_the_jobs_id_again(names: list[str], told: str) -> None:
+    """A step may be called as a part of the group's name is."""
+    rows = [
+        Evaluated(job_id=name, samples=name, reference="r", extractor="pixels", metrics={})
+        for name in names
+    ]
+    assert called(rows) == told

@@ -316,6 +316,26 @@ def test_an_evaluation_that_is_asked_for_again_holds_its_checkpoint_again(
     assert references(world) == [f"step-{4:09d}-{BEST}"]
 
 
+def test_an_orchestrator_that_takes_over_holds_nothing_for_what_has_ended(
+    world: World, tmp_path: Path
+) -> None:
+    """It looks at all steps anew, and nobody would let go of the checkpoint again."""
+    begin(world)
+    commit(world, 4, tmp_path)
+    world.step(3)
+    for job_id in ("t-at-4", "t-at-4-samples"):
+        request(world.store, job_id, Verb.CANCEL)
+    world.step()
+    world.end("t-at-4-samples", Outcome(stopped=True))
+    world.step(4)
+    assert references(world) == []
+    world.controller = world.new_controller()
+    world.step(3)
+    assert references(world) == []
+    commit(world, 6, tmp_path)
+    assert kept(world) == [6]
+
+
 def test_the_best_is_one_that_is_still_there(world: World, tmp_path: Path) -> None:
     """A comparison that was asked for again may come after its checkpoint has gone."""
     begin(world)

@@ -19,6 +19,7 @@ import tifffile
 import zstandard
 from numpy.typing import NDArray
 
+from orchestrator.artifacts.datasets import array_pictures
 from orchestrator.artifacts.datasets.ingest import ingest
 from orchestrator.artifacts.datasets.label_choice import find_labels
 from orchestrator.artifacts.datasets.node_cache import fetch
@@ -232,6 +233,21 @@ def test_packed_shards_are_one_set_in_the_order_of_plain_ones(
     assert _classes(folder, tmp_path) == [0, 0, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("first", ["arrow1.png", "{3F2504E0}.png", "p1 .png"])
+def test_name_of_the_first_file_does_not_say_what_a_packed_tar_is(
+    first: str, tmp_path: Path
+) -> None:
+    """A tar begins with that name, and was taken for an Arrow file or for JSON."""
+    path = tmp_path / "set.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name in (first, "x.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(PNGS[0])
+            tar.addfile(info, io.BytesIO(PNGS[0]))
+    images, _ = _taken(path, tmp_path)
+    assert len(images) == 2
+
+
 def test_damaged_shard_is_named(tmp_path: Path) -> None:
     """The others are whole."""
     body = zlib.compress(_tar(tmp_path / "x", {"a.png": PNGS[0]}).read_bytes(), wbits=31)
@@ -299,6 +315,17 @@ def test_folder_of_arrays_that_is_no_set_says_why(
     folder = _folder(tmp_path, {f"{k}.npy": _npy(array) for k, array in enumerate(arrays)})
     with pytest.raises(DatasetError, match=told):
         ingest(str(folder), MemoryStore(), tmp_path / "c", reading=Reading(value_range=(0, 255)))
+
+
+def test_array_that_unpacks_to_more_than_an_image_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of some kilobytes may unpack to more than the memory."""
+    monkeypatch.setattr(array_pictures, "MAX_FILE_BYTES", 1000)
+    body = io.BytesIO()
+    np.savez_compressed(body, images=np.zeros((64, 64, 3), np.uint8))
+    folder = _folder(tmp_path, {"a.npz": body.getvalue()})
+    assert "holds more than 1000 bytes" in _refusal(folder, tmp_path)
 
 
 def test_samples_with_image_and_mask_are_refused(tmp_path: Path) -> None:
