@@ -16,6 +16,7 @@ from orchestrator.cluster.code_version import release
 from orchestrator.cluster.process_search import ProcessRef
 from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.controller.leading import OrchestratorActor
+from orchestrator.errors import OrchestratorError
 from orchestrator.jobs.lease_view import LeaseHolder, read_lease
 from orchestrator.store.objects import open_store
 
@@ -43,6 +44,9 @@ def ensure(store_uri: str) -> None:
     """Make sure that the orchestrator of a store runs on this cluster, answers, and runs this code.
 
     What runs may be of before an update, or of before other code was shipped to the cluster.
+
+    Raises:
+        OrchestratorError: Other code goes on running, as where somebody else ships theirs.
     """
     import ray
 
@@ -58,9 +62,14 @@ def ensure(store_uri: str) -> None:
                 raise
             logger.warning("the orchestrator does not answer, it is replaced: %s", error)
         else:
-            if theirs == release() or time.monotonic() > deadline:
+            if theirs == release():
                 logger.info("the orchestrator of %s runs as process %d", store_uri, pid)
                 return
+            if time.monotonic() > deadline:
+                raise OrchestratorError(
+                    f"the orchestrator of {store_uri} runs {theirs} and could not be replaced by "
+                    f"{release()} in {REPLACE_TIMEOUT_S:.0f} s"
+                )
             logger.warning("the orchestrator runs %s, it is replaced by %s", theirs, release())
         _end(actor, store_uri)
         time.sleep(1.0)

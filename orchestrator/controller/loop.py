@@ -201,10 +201,8 @@ class Controller:
         return True
 
     def _handle(self, request: Request) -> None:
-        if request.verb is Verb.DELETE:  # whoever asks deletes; here it is only dropped
-            self._index.forget(request.job_id)
-            self._forget(request.job_id)
-            self._deleted.append(request)  # dropped once the index is written without it
+        if request.verb is Verb.DELETE:
+            self._take_deleted(request)
             return
         job = self._known(request.job_id)
         try:
@@ -225,6 +223,13 @@ class Controller:
         elif not current.record.state.has_ended:
             self._adopt([request.job_id])
         self._store.delete(request.key)
+
+    def _take_deleted(self, request: Request) -> None:
+        """Forget a job; whoever asked deletes, and may have made one of the same id since."""
+        if not self._records.is_at_work(request.job_id):
+            self._index.forget(request.job_id)
+            self._forget(request.job_id)
+        self._deleted.append(request)  # dropped once the index is written without it
 
     def _cancel_smoke_of(self, asked: Request) -> None:
         """Ask that a job's smoke test is cancelled with it.

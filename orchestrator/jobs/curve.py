@@ -96,21 +96,32 @@ def read_curve(store: ObjectStore, training: str) -> list[CurvePoint]:
     return [point for point in found if point is not None]
 
 
-def is_settled(store: ObjectStore, training: str, step: int, evaluate_id: str) -> bool:
-    """Tell whether nobody will evaluate the checkpoint of a step any more.
+def is_settled(
+    store: ObjectStore, training: str, step: int, *, sample_id: str, evaluate_id: str
+) -> bool:
+    """Tell whether nobody will draw from the checkpoint of a step, to evaluate it, any more.
 
     Args:
         store: Where the training is.
         training: Its id.
         step: Of the checkpoint.
-        evaluate_id: The job that compares it, which may be gone, or still to be made.
+        sample_id: The job that draws from it, which may be gone; it goes on where the other one
+            alone was cancelled.
+        evaluate_id: The job that compares what was drawn, which may be gone, or still to be made.
     """
     if store.exists(JobPaths(training).curve_point(step)):
         return True
+    records = RecordStore(store)
+    return _has_ended(records, evaluate_id, if_gone=False) and _has_ended(
+        records, sample_id, if_gone=True
+    )
+
+
+def _has_ended(records: RecordStore, job_id: str, *, if_gone: bool) -> bool:
     try:
-        return RecordStore(store).read(evaluate_id).record.state.has_ended
+        return records.read(job_id).record.state.has_ended
     except JobNotFoundError:
-        return False
+        return if_gone
 
 
 def best_point(points: Iterable[CurvePoint], measure: str) -> CurvePoint | None:

@@ -179,6 +179,13 @@ class RecordStore:
         self.append_event(record.job_id, event_of_move(record))
         return moved
 
+    def is_at_work(self, job_id: str) -> bool:
+        """Tell whether there is such a job and it has not ended."""
+        try:
+            return not self.read(job_id).record.state.has_ended
+        except JobNotFoundError:
+            return False
+
     def read_told(self, job_id: str) -> VersionedRecord:
         """Return the record of a job that is about to be moved, with its last move told.
 

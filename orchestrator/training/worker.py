@@ -336,7 +336,13 @@ class TrainingWorker:
             job_id = self._attempt.record.job_id
             at = evaluation_at(job_id, self._spec.name, self._saving_step)
             self._checkpoints.refer(at.step, at.sample_id)
-            if is_settled(self._attempt.store, job_id, at.step, at.evaluate_id):
+            if is_settled(
+                self._attempt.store,
+                job_id,
+                at.step,
+                sample_id=at.sample_id,
+                evaluate_id=at.evaluate_id,
+            ):
                 self._checkpoints.let_go(at.step, at.sample_id)
 
     def _after_commit(self, commit: CheckpointCommit) -> None:

@@ -281,7 +281,8 @@ def check_one_picture_each(listing: Listing, name: str) -> None:
     for _, entries in itertools.groupby(listing.pictures, lambda entry: _sample_of(entry)[0]):
         archives = Counter[str]()  # names may come again in each
         for entry in entries:
-            parts[_sample_of(entry)[1]] += len(parts) <= _MOST_PARTS
+            if len(parts) <= _MOST_PARTS:
+                parts[_sample_of(entry)[1]] += 1
             archives[archive_of(entry)] += 1
         has_several = has_several or max(archives.values()) > 1
     is_webdataset = len(parts) <= _MOST_PARTS and min(parts.values(), default=0) > 1

@@ -216,7 +216,7 @@ def complete(
         # Another process that prepared the same is done, and its parts are gone.
         ref = _prepared(preparation.source, preparation.reading, preparation.store)
         if ref is not None:
-            withdraw(preparation, ref)
+            clear(preparation, ref)
             return ref
         abandon(preparation)
         raise

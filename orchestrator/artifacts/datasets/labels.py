@@ -38,6 +38,7 @@ from orchestrator.errors import (
 from orchestrator.store.keys import dataset_folder
 from orchestrator.store.objects import ObjectStore
 
+_NO_CLASS = 1 << 53  # above every class number, and exact as a float
 _ALL_TOLD = 12  # of more classes than these, some are shown
 _ADVICE = "delete the data set there and submit the job again"
 
@@ -97,6 +98,7 @@ def labels_from_numbers(numbers: NDArray[np.generic], source: str) -> ClassLabel
                 f"{source} holds labels that are no whole numbers: {numbers[first]} for image "
                 f"{first}"
             )
+        numbers = numbers.astype(np.float64).clip(-_NO_CLASS, _NO_CLASS)  # so that none wraps round
     if numbers.dtype.kind in "bf":
         numbers = numbers.astype(np.int64)
     if not np.issubdtype(numbers.dtype, np.integer) or numbers.ndim != 1:

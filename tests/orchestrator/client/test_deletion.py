@@ -27,7 +27,7 @@ from orchestrator.errors import (
     StoreUnavailableError,
     TrackingError,
 )
-from orchestrator.jobs.inbox import Verb, read_requests
+from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests
 from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobState
@@ -41,6 +41,7 @@ from tests.support.cluster import FakeCluster
 from tests.support.fakes import FaultyStore, MemoryStore
 from tests.support.models import model_of
 from tests.support.records import record_of
+from tests.support.world import World, train_job
 
 
 def put_job(store: MemoryStore, folder: Path, job_id: str, state: JobState) -> JobPaths:
@@ -337,3 +338,18 @@ def _orchestrator(store: MemoryStore | FaultyStore, cluster: FakeCluster) -> Con
     controller = Controller(store, cluster, lease)
     controller.take_over()
     return controller
+
+
+def test_a_late_deletion_forgets_no_job_that_was_made_anew() -> None:
+    """Ids may be given: what was deleted may be there again before the orchestrator heard of it."""
+    world = World()
+    submit_job(world.store, train_job(), "t")
+    world.step()
+    world.begin("t")
+    told = Request(job_id="t", verb=Verb.DELETE, attempt=1, at=world.store.now())
+    post_request(world.store, told)
+    world.step()
+    assert [(job.job_id, job.state) for job in list_jobs(world.store)] == [("t", "RUNNING")]
+    running = world.controller.snapshot(world.cluster.nodes()).running
+    assert [job.job_id for job in running] == ["t"]
+    assert list(world.store.list_objects(keys.INBOX)) == []

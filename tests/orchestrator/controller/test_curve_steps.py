@@ -375,16 +375,35 @@ def test_nobody_evaluates_a_checkpoint_again_that_was_evaluated(
     begin(world)
     commit(world, 4, tmp_path)
     ids = evaluation_at("t", "t", 4)
-    assert not is_settled(world.store, "t", 4, ids.evaluate_id)
+
+    def settled() -> bool:
+        asked = {"sample_id": ids.sample_id, "evaluate_id": ids.evaluate_id}
+        return is_settled(world.store, "t", 4, **asked)
+
+    assert not settled()
     world.step(2)
-    assert not is_settled(world.store, "t", 4, ids.evaluate_id)
+    assert not settled()
     evaluate(world, 4, 0.2, 200)
-    assert is_settled(world.store, "t", 4, ids.evaluate_id)
+    assert settled()
     world.store.delete(JobPaths("t").curve_point(4))
-    assert is_settled(world.store, "t", 4, ids.evaluate_id)
+    assert settled()
     world.store.delete(JobPaths(ids.evaluate_id).record)
     world.store.delete(JobPaths(ids.evaluate_id).spec)
-    assert not is_settled(world.store, "t", 4, ids.evaluate_id)
+    assert not settled()
+
+
+def test_what_is_drawn_from_is_no_settled_checkpoint(world: World, tmp_path: Path) -> None:
+    """The comparison alone was cancelled: its images are drawn all the same."""
+    begin(world)
+    commit(world, 4, tmp_path)
+    world.step(2)
+    ids = evaluation_at("t", "t", 4)
+    request(world.store, ids.evaluate_id, Verb.CANCEL)
+    world.step(2)
+    assert world.record(ids.evaluate_id).state.has_ended
+    assert not world.record(ids.sample_id).state.has_ended
+    asked = {"sample_id": ids.sample_id, "evaluate_id": ids.evaluate_id}
+    assert not is_settled(world.store, "t", 4, **asked)
 
 
 def test_deleting_the_training_ends_its_evaluations_and_takes_them_along(
