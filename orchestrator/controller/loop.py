@@ -32,7 +32,7 @@ from orchestrator.controller.node_board import NodeBoard
 from orchestrator.controller.requests import handle_request
 from orchestrator.controller.rounds import START, Rounds
 from orchestrator.controller.settling import Settler
-from orchestrator.controller.smoke_gate import goes_too
+from orchestrator.controller.smoke_gate import cancels_of_smoke
 from orchestrator.errors import ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests, request_keys
@@ -193,17 +193,16 @@ class Controller:
             job.is_stale = True
         if self._store.now() - request.at > DROP_REQUEST_AFTER:
             logger.error("job=%s: its request %s is dropped", request.job_id, request.key)
-            drop = partial(self._store.delete, request.key)
-            self._rounds.serve("request", request.job_id, drop)
+            self._rounds.serve("request", request.job_id, partial(self._store.delete, request.key))
 
     def _handled(self, request: Request) -> bool:
-        self._handle(request)
+        if request.verb is Verb.DELETE:
+            self._take_deleted(request)
+        else:
+            self._handle(request)
         return True
 
     def _handle(self, request: Request) -> None:
-        if request.verb is Verb.DELETE:
-            self._take_deleted(request)
-            return
         job = self._known(request.job_id)
         try:
             current = self._refresh(job) if job else self._records.read_told(request.job_id)
@@ -217,7 +216,8 @@ class Controller:
             if job:
                 job.is_stale = True
             return
-        self._cancel_smoke_of(request)
+        for smoke in cancels_of_smoke(self._records, request, self._jobs):
+            post_request(self._store, smoke)
         if job:
             job.current = current
         elif not current.record.state.has_ended:
@@ -230,21 +230,6 @@ class Controller:
             self._index.forget(request.job_id)
             self._forget(request.job_id)
         self._deleted.append(request)  # dropped once the index is written without it
-
-    def _cancel_smoke_of(self, asked: Request) -> None:
-        """Ask that a job's smoke test is cancelled with it.
-
-        The job may be let go of already: whoever handled its cancel died, or was refused this.
-        """
-        if asked.verb is not Verb.CANCEL:
-            return
-        try:
-            smoke_id = self._records.stored_spec(asked.job_id).origin.waits_for_smoke
-        except JobNotFoundError:  # somebody deletes it
-            return
-        if goes_too(smoke_id, asked.job_id, self._jobs):
-            attempt = self._jobs[smoke_id].record.attempt
-            post_request(self._store, replace(asked, job_id=smoke_id, attempt=attempt))
 
     def _follow(self, job: LiveJob) -> None:
         if not job.record.state.has_processes:
@@ -379,8 +364,7 @@ class Controller:
         entries = [self._entry(job) for job in known if not job.record.state.has_ended]
         self._index.write(entries, self._store.now())
         for request in self._deleted:
-            drop = partial(self._store.delete, request.key)
-            self._rounds.serve("request", request.job_id, drop)
+            self._rounds.serve("request", request.job_id, partial(self._store.delete, request.key))
         self._deleted.clear()
         for job in ended:
             if isinstance(job, LiveJob) and self._curves.holds(job):

@@ -1,10 +1,11 @@
 """Whether a job's smoke test lets it start."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from orchestrator.controller.adoption import LiveJob
 from orchestrator.errors import JobNotFoundError
+from orchestrator.jobs.inbox import Request, Verb
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 
@@ -54,7 +55,29 @@ def read_gate(records: RecordStore, smoke_id: str, *, wants_gpu: bool = False) -
         return smoke_gate(None)
 
 
-def goes_too(smoke_id: str, cancelled: str, live: Mapping[str, LiveJob]) -> bool:
+def cancels_of_smoke(
+    records: RecordStore, asked: Request, live: Mapping[str, LiveJob]
+) -> Iterator[Request]:
+    """Yield the request by which a job's smoke test is cancelled with it, if it is.
+
+    The job may be let go of already: whoever handled its cancel died, or was refused this.
+
+    Args:
+        records: The jobs.
+        asked: What was asked of the job.
+        live: All that have not ended, by id.
+    """
+    if asked.verb is not Verb.CANCEL:
+        return
+    try:
+        smoke_id = records.stored_spec(asked.job_id).origin.waits_for_smoke
+    except JobNotFoundError:  # somebody deletes it
+        return
+    if _goes_too(smoke_id, asked.job_id, live):
+        yield replace(asked, job_id=smoke_id, attempt=live[smoke_id].record.attempt)
+
+
+def _goes_too(smoke_id: str, cancelled: str, live: Mapping[str, LiveJob]) -> bool:
     """Tell whether a smoke test is cancelled with a job that waits for it: no other one does.
 
     Args:

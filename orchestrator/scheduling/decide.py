@@ -4,7 +4,8 @@ Jobs are served in the order of `in_line`. Each one in turn
 
 1. starts, if its gang fits now: as many workers as fit, at least its minimum;
 2. or is held a place, if it fits once what is stopping has stopped: nobody behind it gets that;
-3. or evicts, if jobs of lower priority can make room for it;
+3. or evicts, if jobs of lower priority can make room for it, and it then gets that room: those
+   before it go to other nodes once more is free;
 4. or waits. The first that waits for capacity gets a reservation: the jobs behind it are started
    only on what the reservation leaves over, or if they provably end before it begins, or if they
    are preemptible and of lower priority, so that it can evict them. The first of each queue that
@@ -45,11 +46,30 @@ def decide(snapshot: Snapshot, now: float) -> list[Action]:
     """
     actions: list[Action] = []
     line = _line(snapshot, now)
-    while found := _Round(snapshot, now).walk(line):
+    while found := _without_vain(_Round(snapshot, now).walk(line), snapshot, now):
         actions += found
         snapshot = snapshot.after(found, now)
         started = {action.job_id for action in found}
         line = [entry for entry in line if entry[0].job_id not in started]
+    return actions
+
+
+def _without_vain(actions: Sequence[Action], snapshot: Snapshot, now: float) -> Sequence[Action]:
+    """Return the actions without evictions for jobs that do not start once the victims are gone.
+
+    A walk holds places on what is left between the victims of others. Once all have stopped the
+    first in line may be packed otherwise, and nothing be left for one behind it: it evicts later,
+    when the others have started.
+    """
+    while evicting := {action.for_job for action in actions if isinstance(action, Preempt)}:
+        then = snapshot.after(actions, now)
+        gone = {job.job_id for job in then.running if job.stopping}
+        then = then.without(gone, requeued=gone)
+        then_done = _Round(then, now).walk(_line(then, now))
+        vain = evicting - {action.job_id for action in then_done if isinstance(action, Start)}
+        if not vain:
+            break
+        actions = [one for one in actions if not (isinstance(one, Preempt) and one.for_job in vain)]
     return actions
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.artifacts.datasets.chunks import PixelHash
 from orchestrator.artifacts.datasets.cutting import UnitCommit
-from orchestrator.artifacts.datasets.finishing import abandon, clear, finish, withdraw
+from orchestrator.artifacts.datasets.finishing import abandon, clear, finish
 from orchestrator.artifacts.datasets.label_choice import find_labels
 from orchestrator.artifacts.datasets.labels import (
     ClassLabels,

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.placement import gpu_slots, to_units
-from orchestrator.scheduling.snapshot import Preempt, Snapshot
+from orchestrator.scheduling.snapshot import Preempt, Snapshot, started_job
 from tests.support.scheduling import Cluster, gang, job, node, starts, victims
 
 
@@ -292,3 +292,27 @@ def test_empty_cluster_decides_nothing() -> None:
 def test_a_part_of_a_gpu_comes_from_one_gpu(free: float, asked: float, slots: int) -> None:
     """Ray gives no 0.7 of a GPU out of what two have left over."""
     assert gpu_slots(to_units(free), to_units(asked)) == slots
+
+
+def test_nobody_is_evicted_for_a_place_that_another_gets() -> None:
+    """When both victims have stopped, the first in line is packed otherwise: the second waits."""
+    wide = gang("j1", 4, 0.5, priority=50, cpus_per_worker=4.0)
+    low = gang("j0", 6, 0.5, priority=0)
+    cluster = Cluster(
+        [
+            replace(node("n0", 2, 4), free_cpus=0.0, free_gpus=0.0),
+            replace(node("n1", 8), free_cpus=0.0, free_gpus=6.0),
+            replace(node("n2", 2), free_cpus=14.0, free_gpus=1.0),
+        ]
+    )
+    held = [started_job(wide, {"n1": 4}, 0.0), started_job(low, {"n0": 4, "n2": 2}, 0.0)]
+    cluster.snapshot = replace(cluster.snapshot, running=held)
+    second = job(
+        "j3", 0.5, num_workers_min=3, num_workers_max=4, cpus_per_worker=2.0, preemptible=False
+    )
+    cluster.submit(gang("j2", 4, priority=100, cpus_per_worker=4.0), second)
+    evicted_for = {a.for_job for a in cluster.step() if isinstance(a, Preempt)}
+    cluster.stop_all()
+    cluster.step()
+    assert evicted_for
+    assert evicted_for <= cluster.running
