@@ -12,7 +12,7 @@ from orchestrator.client.submit import submit_job
 from orchestrator.controller.adoption import AT_ONCE, Adopter
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import ADOPTED_A_LOOP, Controller
-from orchestrator.controller.notifications import notify_all
+from orchestrator.controller.notifications import WHAT, notify_all
 from orchestrator.errors import StoreUnavailableError
 from orchestrator.jobs.index import (
     MIN_ENDED,
@@ -83,11 +83,13 @@ def test_jobs_that_wait_cost_the_threads_beside_the_loop_nothing() -> None:
     store = FaultyStore(MemoryStore(), fail_at=0)
     queue_up(store, 30)
     controller_of(store).step()
-    store.num_calls = 0
     carrier = TrackingCarrier(store, MemoryTracking())
-    carry_all(store, carrier, tracking_troubles(store, carrier))
-    notify_all(store)
-    assert store.num_calls == 4  # for each of the two, the index and the marks
+    of_tracking, of_posts = tracking_troubles(store, carrier), Troubles(store, WHAT)
+    for _ in range(2):  # the first one looks which troubles there are, as one does each minute
+        store.num_calls = 0
+        carry_all(store, carrier, of_tracking)
+        notify_all(store, of_posts)
+    assert store.num_calls == 6  # for each of the two, its clock (no request), index and marks
 
 
 def test_a_burst_of_jobs_is_taken_in_over_several_loops() -> None:
