@@ -172,7 +172,10 @@ class GroupControl:
         progress = progress_of(group, views)
         if progress == group.said:
             return
-        self._store.put(JobPaths(group.record.job_id).progress, GROUP_PROGRESS.encode(progress))
+        job_id = group.record.job_id
+        self._store.put(JobPaths(job_id).progress, GROUP_PROGRESS.encode(progress))
+        if self._records.is_deleted(job_id):  # whose objects may have been listed before
+            self._store.delete(JobPaths(job_id).progress)
         group.said = progress
 
     def _move(self, group: LiveGroup, record: JobRecord) -> None:

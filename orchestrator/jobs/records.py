@@ -186,6 +186,13 @@ class RecordStore:
         except JobNotFoundError:
             return False
 
+    def is_deleted(self, job_id: str) -> bool:
+        """Tell whether a job is gone, or somebody is at deleting it."""
+        try:
+            return self.read(job_id).record.deleted_at is not None
+        except JobNotFoundError:
+            return True
+
     def read_told(self, job_id: str) -> VersionedRecord:
         """Return the record of a job that is about to be moved, with its last move told.
 

@@ -138,7 +138,15 @@ class Troubles:
             return
         with suppress(Exception):  # the job's own folder may be what is amiss, whatever that raises
             event = Event(at=trouble.since, message=f"{self._what} waits: {why}")
-            RecordStore(self._store).append_event(job_id, event)
+            if self._is_there(job_id):
+                RecordStore(self._store).append_event(job_id, event)
+
+    def _is_there(self, job_id: str) -> bool:
+        """Tell whether a job has a history to be told in; one that was deleted leaves nothing."""
+        try:
+            return not RecordStore(self._store).is_deleted(job_id)
+        except OrchestratorError:  # its record is what is amiss
+            return True
 
     def clear(self, job_id: str) -> None:
         """Forget a trouble whose job's turn went well, or comes no more."""

@@ -174,13 +174,9 @@ class _Carry:
     def _take_back_if_deleted(self, key: str) -> None:
         """Leave nothing of a job that somebody deletes, who may have listed its objects before."""
         job_id, records = self._record.job_id, RecordStore(self._store)
-        try:
-            if records.read(job_id).record.deleted_at is None:
-                return
-        except JobNotFoundError:
-            pass
-        self._store.delete(key)
-        raise JobNotFoundError(job_id)
+        if records.is_deleted(job_id):
+            self._store.delete(key)
+            raise JobNotFoundError(job_id)
 
     def _stored_spec(self) -> StoredSpec:
         return STORED_SPEC.value(self._store, self._paths.spec) or StoredSpec(spec={})

@@ -474,6 +474,22 @@ def test_a_group_is_deleted_with_its_jobs(world: World, tmp_path: Path) -> None:
     assert list_jobs(world.store) == []
 
 
+def test_nothing_is_shown_of_a_group_that_was_deleted_meanwhile(tmp_path: Path) -> None:
+    """Who shows it may be slow: whoever deletes has listed its objects by then."""
+
+    class Slow(MemoryStore):
+        def put(self, key: str, *args: Any, **options: Any) -> str:
+            if key == JobPaths("g").progress:
+                for old in [key for key in self.objects if key.startswith(JobPaths("g").folder)]:
+                    super().delete(old)
+            return super().put(key, *args, **options)
+
+    world = World(Slow())
+    submit(world, tmp_path, CHAIN)
+    world.step(2)
+    assert [key for key in world.store.objects if key.startswith(JobPaths("g").folder)] == []
+
+
 def test_a_group_of_which_a_job_runs_is_not_deleted(world: World, tmp_path: Path) -> None:
     """The running one is named."""
     ended_group(world, tmp_path)
