@@ -52,7 +52,7 @@ nemesis: setup
 	$(BIN)/python -m tests.nemesis --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
 
 # Random faults against the orchestrator's loop with time, Ray and processes simulated (docs/nemesis.md);
-# some 2,000 faults a minute on one core. Writes nemesis.json.
+# 10,000 faults take some six minutes of one core. Writes nemesis.json.
 nemesis-doubles: setup
 	$(BIN)/python -m tests.nemesis --doubles $(or $(FAULTS),10000) --seed $(or $(SEED),1)
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ def against_doubles(num_faults: int, seed: int) -> dict[str, Any]:
         for line in tally.violations.get(seed, []):
             print(f"seed {seed}: {line}", flush=True)
         seed += 1
-    told = asdict(tally) | {"untrue": spread(tally.untrue_s)}
-    del told["untrue_s"]
-    return told
+    told = {one.name: getattr(tally, one.name) for one in fields(tally)}
+    return told | {"faults": dict(tally.faults), "untrue_s": spread(tally.untrue_s)}
 
 
 def tell_of_doubles(told: dict[str, Any]) -> None:
@@ -33,7 +32,7 @@ def tell_of_doubles(told: dict[str, Any]) -> None:
     print(f"units done again {told['redone']}")
     print(
         "a state that was not so any more stood for {median_s} s, {worst_s} at worst".format(
-            **told["untrue"]
+            **told["untrue_s"]
         )
     )
     print(f"violations {sum(map(len, told['violations'].values()))}")

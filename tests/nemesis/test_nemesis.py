@@ -1,11 +1,13 @@
 """The nemesis itself: its plan is the seed's, its lives are whole, and it sees what is wrong."""
 
+import json
 from itertools import islice
 
 import pytest
 
 from orchestrator.cluster.process_search import Sighting
 from orchestrator.controller import loop
+from tests.nemesis.__main__ import against_doubles
 from tests.nemesis.doubles.cluster import SimulatedCluster
 from tests.nemesis.doubles.faults import FAULTS
 from tests.nemesis.doubles.lives import Tally, live
@@ -55,6 +57,14 @@ def test_a_loop_that_forgets_requests_is_seen(monkeypatch: pytest.MonkeyPatch) -
     tally = Tally()
     live(3, 25, tally)
     assert any("inbox" in line for line in tally.violations[3])
+
+
+def test_what_a_run_came_to_is_written_for_machines() -> None:
+    """Kinds of faults with their counts; it is written at the end, when the run is paid for."""
+    told = json.loads(json.dumps(against_doubles(8, 3)))
+    assert sum(told["faults"].values()) == 8
+    assert set(told["faults"]) <= FAULTS.keys()
+    assert told["untrue_s"]["count"] >= 0
 
 
 def test_the_report_names_the_worst() -> None:
