@@ -79,7 +79,7 @@ def ensure_orchestrator(
     raise RayUnavailableError(f"the orchestrator does not come up on the cluster: {tail[0]}")
 
 
-def _came_up(  # each a fact of its own
+def _came_up(
     jobs: RayJobs,
     submission_id: str,
     store: ObjectStore,

@@ -87,8 +87,8 @@ def _reads_from(store: ObjectStore, user: IndexEntry, job_ids: frozenset[str]) -
         return True
     asked = spec.dataset_input
     # Once it was found which set that is, the set is held and not the job that made it.
-    waits_for_set = asked is not None and asked.job is not None and asked.sha256 is None
-    if waits_for_set and asked is not None and _is_one_of(store, str(asked.job), job_ids):
+    waited_for = asked.job if asked is not None and asked.sha256 is None else None
+    if waited_for is not None and _is_one_of(store, waited_for, job_ids):
         return True
     sets = () if record.state.has_ended else spec.image_jobs
     return any(_is_one_of(store, name, job_ids) for name in sets)

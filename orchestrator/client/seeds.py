@@ -41,6 +41,12 @@ def _likeness(row: Evaluated) -> str:
     )
 
 
+def name_of(rows: Sequence[Evaluated]) -> str:
+    """Return what sets that differ in seeds alone are called together: "a and 2 more"."""
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    return f"{rows[0].samples}{more}"
+
+
 def mean_of(rows: Sequence[Evaluated]) -> Evaluated:
     """Return sets that differ in seeds alone as one row; one alone as it is."""
     first = rows[0]
@@ -49,7 +55,7 @@ def mean_of(rows: Sequence[Evaluated]) -> Evaluated:
     names = [name for name in first.metrics if all(name in row.metrics for row in rows)]
     return replace(
         first,
-        samples=f"{first.samples} and {len(rows) - 1} more",
+        samples=name_of(rows),
         num_sets=len(rows),
         settings={key: value for key, value in first.settings.items() if key != "seed"},
         cost=None,

@@ -181,7 +181,7 @@ class CurveControl:
         if spec is None:
             return True
         ids = evaluation_at(training, spec.name, job.origin.at_step)
-        if not all(map(self._has_ended, (ids.sample_id, ids.evaluate_id))):
+        if any(map(self._records.is_at_work, (ids.sample_id, ids.evaluate_id))):
             return True
         checkpoints = CheckpointStore(self._store, JobPaths(training))
         measure = spec.checkpoints.keep_best
@@ -196,12 +196,6 @@ class CurveControl:
         """Return the best of the checkpoints that are there; one may have gone before its point."""
         points = (point for point in read_curve(self._store, training) if point.step in standing)
         return best_point(points, measure)
-
-    def _has_ended(self, job_id: str) -> bool:
-        try:
-            return self._records.read(job_id).record.state.has_ended
-        except JobNotFoundError:  # deleted
-            return True
 
 
 def _is_followed(job: LiveJob) -> bool:

@@ -112,16 +112,11 @@ def is_settled(
     if store.exists(JobPaths(training).curve_point(step)):
         return True
     records = RecordStore(store)
-    return _has_ended(records, evaluate_id, if_gone=False) and _has_ended(
-        records, sample_id, if_gone=True
-    )
-
-
-def _has_ended(records: RecordStore, job_id: str, *, if_gone: bool) -> bool:
     try:
-        return records.read(job_id).record.state.has_ended
+        was_compared = records.read(evaluate_id).record.state.has_ended
     except JobNotFoundError:
-        return if_gone
+        return False
+    return was_compared and not records.is_at_work(sample_id)
 
 
 def best_point(points: Iterable[CurvePoint], measure: str) -> CurvePoint | None:

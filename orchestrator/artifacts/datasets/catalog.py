@@ -66,6 +66,7 @@ class Catalog(Sequence[Entry]):
     def __init__(self, entries: Sequence[Entry] = ()) -> None:
         self._few = list(entries)
         self._disk: _Disk | None = None
+        self._by_name: dict[tuple[str, str], Entry] = {}  # of the few, once somebody looks
 
     def add(self, entry: Entry) -> None:
         """Take an entry in."""
@@ -89,7 +90,7 @@ class Catalog(Sequence[Entry]):
         """Return the entry of this name in this file or archive; None where there is none."""
         if self._disk is not None:
             return self._disk.find(name, path)
-        if not hasattr(self, "_by_name"):
+        if len(self._by_name) != len(self._few):
             self._by_name = {(entry.name, entry.path): entry for entry in self._few}
         return self._by_name.get((name, path))
 

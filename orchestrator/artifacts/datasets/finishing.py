@@ -74,15 +74,7 @@ def finish(
 
 
 def clear(preparation: Preparation, ref: DatasetRef, chunks: Sequence[Chunk] | None = None) -> None:
-    """Remove all that is left of a preparation but the set which came of it."""
-    withdraw(preparation, ref, chunks)
-    _forget(preparation)
-
-
-def withdraw(
-    preparation: Preparation, ref: DatasetRef, chunks: Sequence[Chunk] | None = None
-) -> None:
-    """Remove all chunks of a preparation that the set which came of it does not name.
+    """Remove all that is left of a preparation but the set which came of it.
 
     Args:
         preparation: What was prepared.
@@ -98,6 +90,7 @@ def withdraw(
     for key in preparation.own_chunks | {chunk.key for chunk in chunks or ()}:
         if key not in standing:
             store.delete(key)
+    _forget(preparation)
 
 
 def _check_all_there(preparation: Preparation, num_found: int) -> None:

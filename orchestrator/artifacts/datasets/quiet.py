@@ -17,6 +17,7 @@ class _Quiet:
         self._warnings = warnings.catch_warnings()
 
     def enter(self) -> None:
+        """Be one more who wants it quiet."""
         with self._lock:
             self._num += 1
             if self._num == 1:
@@ -27,6 +28,7 @@ class _Quiet:
                 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
     def leave(self) -> None:
+        """Be one less."""
         with self._lock:
             self._num -= 1
             if self._num == 0:

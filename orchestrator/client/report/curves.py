@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from orchestrator.client.evaluations import Evaluated, measures_of
 from orchestrator.client.report.plots import Band, Plot, Series
-from orchestrator.client.seeds import by_likeness, over_seeds
-from orchestrator.client.short_names import short_names
+from orchestrator.client.seeds import by_likeness, name_of, over_seeds
 
 
 def sampler_of(row: Evaluated) -> str:
@@ -35,14 +34,6 @@ def pair_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
     for y in ("kid", "coverage"):
         if timed and y in measures:
             yield _against_speed(timed, y)
-
-
-def _named(rows: Sequence[Evaluated]) -> Iterator[tuple[str, list[Evaluated]]]:
-    """Yield the sets of each series with what the legend calls it."""
-    names = short_names(row.samples for row in rows)
-    for found in by_likeness(rows):
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        yield f"{names[found[0].samples]}{more}", found
 
 
 def _values(rows: Iterable[Evaluated], measure: str) -> list[float]:
@@ -74,8 +65,8 @@ def _pair(rows: Sequence[Evaluated], x: str, y: str) -> Plot:
         x_label=x,
         y_label=y,
         series=[
-            Series(name=name, x=_values(found, x), y=_values(found, y))
-            for name, found in _named(rows)
+            Series(name=name_of(found), x=_values(found, x), y=_values(found, y))
+            for found in by_likeness(rows)
         ],
         bands=_bands(rows, x=x, y=y),
     )
@@ -88,12 +79,12 @@ def _against_speed(rows: Sequence[Evaluated], y: str) -> Plot:
         y_label=y,
         series=[
             Series(
-                name=name,
+                name=name_of(found),
                 x=[row.speed["mean_images_per_s"] for row in found],
                 y=_values(found, y),
                 errors=_errors(found, y),
             )
-            for name, found in _named(rows)
+            for found in by_likeness(rows)
         ],
         log_x=True,
         bands=_bands(rows, y=y),

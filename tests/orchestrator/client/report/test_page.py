@@ -15,6 +15,7 @@ from orchestrator.client.report.page import report_page
 from orchestrator.client.report.plots import Plot, Series, svg_of
 from orchestrator.client.report.training_curves import training_plots
 from orchestrator.client.results import read_evaluations
+from orchestrator.client.short_names import by_short_names
 from orchestrator.errors import BadInputError
 from orchestrator.jobs.curve import CurvePoint, put_point
 from orchestrator.jobs.records import RecordStore
@@ -180,7 +181,7 @@ def test_sets_of_other_seeds_stand_together(store: MemoryStore) -> None:
     assert "0.0100 ± 0.0100" in page  # of 0, 0.01 and 0.02
     assert "quality (kid):" in page
     assert "A set called X is the job tri-X-20261128-1." in page
-    kid = next(iter(pair_plots(rows)))
+    kid = next(iter(pair_plots(by_short_names(rows))))
     assert [(s.name, list(s.y)) for s in kid.series] == [
         ("ddpm-s0 and 2 more", [0.0, 0.01, 0.02]),
         ("vae-s0 and 2 more", [0.0, 0.01, 0.02]),
