@@ -72,7 +72,7 @@ class LossGradient:
         self._replay: _Replay | None = None
         # What another package's network does may not be possible within a graph.
         is_known = losses is None and not model.is_own
-        self._is_captured = self._device.type == "cuda" and is_known
+        self.is_captured = self._device.type == "cuda" and is_known
         self._added_to = [parameters.grads]  # by the backward passes, so zeros before them
         overwritten = overwrite_gradients(forward) if len(self._parts) == 1 else set()
         if overwritten:
@@ -92,7 +92,7 @@ class LossGradient:
             labels = None
         told = itertools.repeat(None) if labels is None else torch.split(labels, size)
         parts = list(zip(torch.split(images, size), self._parts, told, strict=False))
-        if self._is_captured and self._replay is None:
+        if self.is_captured and self._replay is None:
             self._replay = _Replay(self._add, step, *parts[0])
         add = self._replay or (self._add if self._losses is None else self._add_other)
         torch._foreach_zero_(self._added_to)

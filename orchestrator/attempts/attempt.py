@@ -300,7 +300,7 @@ def _failed(error: Exception, attempt: Attempt) -> Outcome:
 @contextmanager
 def _heartbeat(attempt: Attempt) -> Iterator[None]:
     ended = threading.Event()
-    thread = threading.Thread(target=_beat_until, args=(attempt, ended), daemon=True)
+    thread = threading.Thread(target=beat_until, args=(attempt, ended), daemon=True)
     thread.start()
     try:
         yield
@@ -309,7 +309,8 @@ def _heartbeat(attempt: Attempt) -> Iterator[None]:
         thread.join(timeout=10)
 
 
-def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
+def beat_until(attempt: Attempt, ended: threading.Event) -> None:
+    """Beat, and hand on a stop that the record asks for, until `ended` is set."""
     since_beat_s, shown_phase = HEARTBEAT_EVERY_S, None
     while not ended.wait(STOP_POLL_EVERY_S):
         since_beat_s += STOP_POLL_EVERY_S
@@ -318,7 +319,7 @@ def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
             if since_beat_s >= HEARTBEAT_EVERY_S or phase != shown_phase:
                 attempt.beat()
                 since_beat_s, shown_phase = 0.0, phase
-            if not attempt.stop.is_set() and _is_told_to_stop(attempt):
+            if not attempt.stop.is_set() and must_stop(attempt):
                 attempt.stop.set()
         except StoreError as error:
             logger.warning("job=%s heartbeat is late: %s", attempt.record.job_id, error)
@@ -327,7 +328,7 @@ def _beat_until(attempt: Attempt, ended: threading.Event) -> None:
             logger.exception("job=%s heartbeat is late", attempt.record.job_id)
 
 
-def _is_told_to_stop(attempt: Attempt) -> bool:
+def must_stop(attempt: Attempt) -> bool:
     """Read the record: note what room the attempt may use, and tell whether it is to end."""
     try:
         current = RecordStore(attempt.store).read(attempt.record.job_id).record

@@ -24,7 +24,7 @@ from orchestrator.store import keys
 from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectInfo, ObjectStore
 
-_THREADS = 8
+THREADS = 8
 _IN_MEMORY_BYTES = 64 * 1024**2
 _NAMED = 5
 # They tell of processes, of one server, or of a moment.
@@ -89,7 +89,7 @@ def copy_store(
     removed = _remove(target, there.keys() - {info.key for info in objects})
     counts: Counter[bool] = Counter()
     carry = partial(_carry, source, target, there)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for _, group in groupby(sorted(objects, key=_order), key=lambda info: _order(info)[0]):
             for written in pool.map(carry, group):  # all of it, before what names it
                 counts[written] += 1
@@ -170,7 +170,7 @@ def _claim(source: ObjectStore, target: ObjectStore) -> CopiedFrom:
 
 def _remove(target: ObjectStore, extra: Iterable[str]) -> int:
     found = sorted(extra)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(target.delete, found))
     return len(found)
 

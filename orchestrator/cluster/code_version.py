@@ -15,24 +15,25 @@ _ROOT = Path(__file__).resolve().parents[2]
 @functools.cache
 def code_version() -> str:
     """Return the SHA-256 over the names and contents of all source files, as when first asked."""
-    return _hash_of_code()
+    return hash_of_code()
 
 
 def code_has_changed() -> bool:
     """Tell whether other code lies there now than when `code_version` was asked first."""
-    return _hash_of_code() != code_version()
+    return hash_of_code() != code_version()
 
 
-def _hash_of_code() -> str:
+def hash_of_code() -> str:
+    """Return the SHA-256 over the names and contents of all source files, as they lie now."""
     digest = hashlib.sha256()
-    for folder in _folders():
+    for folder in source_folders():
         for path in source_files(folder):
             digest.update(path.relative_to(folder.parent).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _folders() -> list[Path]:
+def source_folders() -> list[Path]:
     """Return where the packages lie; what is shipped to a cluster lies in two places."""
     specs = [importlib.util.find_spec(package) for package in _PACKAGES]
     return [Path(spec.origin).resolve().parent for spec in specs if spec and spec.origin]

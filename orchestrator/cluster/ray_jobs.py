@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,13 +25,20 @@ class RayJobs:
         address: The Jobs API (http://host:port) or a GCS address; None takes RAY_ADDRESS.
         answer_within_s: Seconds of silence after which a request has failed: Ray's own client would
             wait for ever. For as long again, nothing more is asked.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, address: str | None = None, answer_within_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        answer_within_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._address = address or os.environ.get("RAY_ADDRESS")
         if not self._address:
             raise RayUnavailableError("RAY_ADDRESS is not set: name the Jobs API, or `ddpmctl up`")
         self._answer_within_s = answer_within_s
+        self._clock = clock
         self._client: Any = None
         self._silent_until_s = 0.0
 
@@ -93,7 +100,7 @@ class RayJobs:
         from ray.exceptions import AuthenticationError, RayError
         from requests.exceptions import Timeout
 
-        if time.monotonic() < self._silent_until_s:  # many jobs must not wait one after the other
+        if self._clock() < self._silent_until_s:  # many jobs must not wait one after the other
             raise RayUnavailableError(_advice("it was asked in vain just now", str(self._address)))
         try:
             if self._client is None:
@@ -101,7 +108,7 @@ class RayJobs:
             yield self._client
         except Timeout as error:
             self._client = None
-            self._silent_until_s = time.monotonic() + self._answer_within_s
+            self._silent_until_s = self._clock() + self._answer_within_s
             raise RayUnavailableError(_advice(str(error), str(self._address))) from error
         except AuthenticationError as error:
             raise RayRefusedError(

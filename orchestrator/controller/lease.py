@@ -30,6 +30,7 @@ class Lease:
         session: Of Ray, in which this orchestrator lives and dies.
 
     Attributes:
+        owner: What names this hold in the store; no two are alike.
         fence: Number of this hold; a later one has a higher number.
         renewals: How often it was written.
     """
@@ -42,6 +43,7 @@ class Lease:
         node_id: str = "",
         session: str = "",
     ) -> None:
+        self.owner = secrets.token_hex(8)
         self.fence = 0
         self.renewals = 0
         self._store = store
@@ -49,7 +51,7 @@ class Lease:
         self._etag = ""
         self._renewed_s = float("-inf")
         self._holder = LeaseHolder(
-            owner=secrets.token_hex(8),
+            owner=self.owner,
             host=socket.gethostname(),
             **asdict(ProcessIdentity.of(psutil.Process(), node_id)),
             version=version,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from types import MappingProxyType
 
 from orchestrator.cluster.ray_cluster import Cluster
 from orchestrator.controller.admission import (
@@ -73,6 +74,10 @@ class Controller:
         store: The truth.
         cluster: The Ray cluster.
         lease: Held by this process.
+
+    Attributes:
+        jobs: What it follows by id, groups left out; to be read.
+        measures: What it says of itself and the cluster as numbers.
     """
 
     def __init__(self, store: ObjectStore, cluster: Cluster, lease: Lease) -> None:
@@ -89,6 +94,7 @@ class Controller:
         self._board = NodeBoard(store)
         self._growth = Growth(cluster, store.uri)
         self._jobs: dict[str, LiveJob] = {}
+        self.jobs: Mapping[str, LiveJob] = MappingProxyType(self._jobs)
         self._settler = Settler(store, self._records, self._jobs)
         self._lender = Lender()
         self._allowances = Allowances(store, lease)
@@ -117,11 +123,7 @@ class Controller:
         unseen = [job for job in self._records.queued_ids() if self._known(job) is None]
         with self._adopter.round(unseen):
             self._adopt(unseen, ADOPTED_A_LOOP)
-        self._requests_seen = set()
-        for request in read_requests(self._store):
-            self._lease.renew()
-            self._requests_seen.add(request.key)
-            self._answer(request)
+        self.answer_requests()
         for job in list(self._jobs.values()):
             if job.record.state.has_processes:
                 self._lease.renew()
@@ -140,6 +142,14 @@ class Controller:
         self._lend(nodes)
         self.measures.look(list(self._jobs.values()), nodes, self._store.now())
         self._write_index()
+
+    def answer_requests(self) -> None:
+        """Handle what was asked for since the last look; what follows is the rest of a step."""
+        self._requests_seen = set()
+        for request in read_requests(self._store):
+            self._lease.renew()
+            self._requests_seen.add(request.key)
+            self._answer(request)
 
     def _is_starting(self, job_id: str) -> bool:
         job = self._jobs.get(job_id)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -106,6 +106,7 @@ class ModelFinder:
         store: Where the jobs are.
         find: Finds one.
         patience_s: How long a call waits for that.
+        pool: Where it is found meanwhile; None for one thread.
     """
 
     def __init__(
@@ -113,11 +114,12 @@ class ModelFinder:
         store: ObjectStore,
         find: Callable[[ObjectStore, ModelRef], ModelResolution] = find_model,
         patience_s: float = 1.0,
+        pool: Executor | None = None,
     ) -> None:
         self._store = store
         self._find = find
         self._patience_s = patience_s
-        self._pool = ThreadPoolExecutor(1, "models")
+        self._pool = pool or ThreadPoolExecutor(1, "models")
         self._sought: dict[ModelRef, _Search] = {}
         self._memo = _Memo()
 

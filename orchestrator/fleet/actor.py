@@ -179,6 +179,7 @@ class WorkerActor:
         with self._news:
             self._watch.stop()
             self._news.notify_all()  # a drawing thread that waits for a shard would wait for ever
+        self._drawer.shutdown(wait=False)
         if self._log is not None:
             self._log.close()
 

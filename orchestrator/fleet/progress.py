@@ -16,6 +16,22 @@ _LOG_EVERY_S = 5.0
 _RATE_OVER_S = 60.0
 
 
+class Pace:
+    """How fast something grows, over the last minute."""
+
+    def __init__(self) -> None:
+        self._trail: deque[tuple[float, float]] = deque()
+
+    def look(self, now_s: float, done: float) -> float:
+        """Note how much is done now; return what is done a second, never below 0."""
+        self._trail.append((now_s, done))
+        while len(self._trail) > 2 and now_s - self._trail[0][0] > _RATE_OVER_S:
+            self._trail.popleft()
+        began_s, began = self._trail[0]
+        # What a worker had drawn by half goes with it, so less may be done than a minute ago.
+        return max(0.0, round((done - began) / (now_s - began_s), 3)) if now_s > began_s else 0.0
+
+
 class FleetProgress:
     """Shows how far a fleet is.
 
@@ -43,7 +59,7 @@ class FleetProgress:
         self._since = since
         self._shown_at = 0.0
         self._logged_at = time.monotonic()
-        self._trail: deque[tuple[float, float]] = deque()
+        self._pace = Pace()
 
     def tick(self, fleet: Fleet) -> None:
         """Show the present state, if it is time."""
@@ -66,7 +82,7 @@ class FleetProgress:
         if any(worker.hello for worker in fleet.workers):
             progress.phase = Phase.RUNNING
         progress.done, progress.committed = round(done, 2), statistics.images_done
-        progress.rate_per_s = self._rate(now, done)
+        progress.rate_per_s = self._pace.look(now, done)
         progress.num_unplaced = fleet.num_unplaced
         workers = [_worker(worker) for worker in fleet.workers if worker.is_ready]
         progress.workers = workers
@@ -82,14 +98,6 @@ class FleetProgress:
             **_mean_rate(fleet),
             **self._cost(fleet),
         }
-
-    def _rate(self, now: float, done: float) -> float:
-        self._trail.append((now, done))
-        while len(self._trail) > 2 and now - self._trail[0][0] > _RATE_OVER_S:
-            self._trail.popleft()
-        began_at, began = self._trail[0]
-        # What a worker had drawn by half goes with it, so less may be done than a minute ago.
-        return max(0.0, round((done - began) / (now - began_at), 3)) if now > began_at else 0.0
 
     def _cost(self, fleet: Fleet) -> dict[str, float]:
         totals = fleet.totals

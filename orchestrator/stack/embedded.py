@@ -182,7 +182,7 @@ class Stack:
         return self._info(load_secrets(self._folder), state, ())
 
     def _parts(self, secrets: StackSecrets, ports: Mapping[str, int]) -> list[Part]:
-        store = _store_access(secrets, ports)
+        store = store_access(secrets, ports)
         sizes = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus}
         shared = {**store, **mlflow_access(secrets, ports)}
         return [
@@ -198,7 +198,7 @@ class Stack:
         return StackInfo(
             folder=self._folder.root,
             environment={
-                **_store_access(secrets, ports),
+                **store_access(secrets, ports),
                 **mlflow_access(secrets, ports),
                 **ray_access(self._folder, ports),
             },
@@ -260,7 +260,8 @@ def _choose_ports(state: StackState) -> None:
             state.ports.update(choose_ports(names, mine, others.values()))
 
 
-def _store_access(secrets: StackSecrets, ports: Mapping[str, int]) -> dict[str, str]:
+def store_access(secrets: StackSecrets, ports: Mapping[str, int]) -> dict[str, str]:
+    """Return the environment in which a process reaches the stack's store."""
     return {
         "DDPMCTL_STORE": STORE_URI,
         "AWS_ENDPOINT_URL_S3": store_url(ports),

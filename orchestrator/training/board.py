@@ -82,13 +82,14 @@ class BoardClient:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(timeout=5)
-        self._send()
+        self.send()
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_s):
-            self._send()
+            self.send()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Report now, and hear whether to stop."""
         import ray
 
         try:
@@ -116,12 +117,12 @@ class BoardReader:
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
 
     def __enter__(self) -> Self:
-        self._attempt.stop.listen(self._hand_stop_on)
+        self._attempt.stop.listen(self.hand_stop_on)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._attempt.stop.forget(self._hand_stop_on)
+        self._attempt.stop.forget(self.hand_stop_on)
         self._ended.set()
         self._thread.join(timeout=5)
         if kind is None:  # what the workers said last came after the look before
@@ -132,7 +133,8 @@ class BoardReader:
             if not self._try_to_look():
                 time.sleep(1.0)
 
-    def _hand_stop_on(self) -> None:
+    def hand_stop_on(self) -> None:
+        """Have the workers stop, too."""
         self._board.request_stop.remote()  # waits for no answer: it is the heartbeat that calls
 
     def _try_to_look(self) -> bool:

@@ -106,7 +106,7 @@ HEAVY = ("ray", "torch", "mlflow", "boto3", "sklearn", "pyarrow")
 # The tops of processes and threads, which record whatever happened below.
 MAY_CATCH_ALL = frozenset(
     {
-        "orchestrator/attempts/attempt.py: _beat_until",
+        "orchestrator/attempts/attempt.py: beat_until",
         "orchestrator/attempts/attempt.py: run_attempt",
         "orchestrator/cli/main.py: main",
         "orchestrator/controller/leading.py: _run",

@@ -39,6 +39,7 @@ from orchestrator.stack.parts import BUCKET, REGION, STORE_URI
 from orchestrator.stack.ports import choose_ports
 from orchestrator.stack.seaweed import STORE_PORTS, store_part, store_url
 from orchestrator.store.objects import S3Store, open_store
+from orchestrator.store.s3_client import Patience, s3_client
 from tests.support.cluster import FakeCluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,9 +60,11 @@ class CountingStore(S3Store):
     num_requests = 0
 
     @contextmanager
-    def _translated(self, key: str, conditional: bool = False) -> Iterator[None]:
+    def _translated(
+        self, key: str, conditional: bool = False, *, looked_at: str = ""
+    ) -> Iterator[None]:
         self.num_requests += 1
-        with super()._translated(key, conditional):
+        with super()._translated(key, conditional, looked_at=looked_at):
             yield
 
 
@@ -160,8 +163,9 @@ def measure(num_queued: int, num_ended: int, times: int) -> list[Row]:
         lambda number: submit_job(store, spec_of(f"new-{number % 50}")), range(num_queued)
     )
     print(f"{num_queued} queued and {num_ended} ended jobs written in {filled_s:.0f} s")
-    client = store._client
-    counting = CountingStore(client, BUCKET, STORE_URI.removeprefix(f"s3://{BUCKET}/"))
+    counting = CountingStore(
+        s3_client(Patience()), BUCKET, STORE_URI.removeprefix(f"s3://{BUCKET}/")
+    )
     cluster = FakeCluster(cpus=0)
     lease = Lease(counting, "bench", term_s=1e9)
     assert lease.acquire()

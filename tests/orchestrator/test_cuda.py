@@ -141,7 +141,7 @@ def test_a_replayed_step_has_the_bits_of_one_that_is_launched() -> None:
     gradient.set_gradients(images, 3)
     replayed = state.parameters.grads.clone()
     gradient.release()
-    gradient._is_captured = False  # from here on it is launched
+    gradient.is_captured = False  # from here on it is launched
     gradient.set_gradients(images, 3)
     assert torch.equal(state.parameters.grads, replayed)
 

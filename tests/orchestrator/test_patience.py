@@ -34,13 +34,14 @@ def test_a_silent_ray_is_given_up_and_not_asked_again_at_once(
 ) -> None:
     """The loop that asks for each of many jobs has a lease to renew."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "any")
-    jobs = RayJobs(silent_address, answer_within_s=1.0)
+    now = [0.0]
+    jobs = RayJobs(silent_address, answer_within_s=1.0, clock=lambda: now[0])
     with pytest.raises(RayUnavailableError, match="timed out"):
         jobs.status("a.1")
     for verb in (jobs.status, jobs.message, jobs.logs, jobs.stop):
         with pytest.raises(RayUnavailableError, match="in vain"):
             verb("b.1")
-    jobs._silent_until_s = 0.0
+    now[0] += 1.0
     with pytest.raises(RayUnavailableError, match="timed out"):
         jobs.status("a.1")
 
@@ -124,8 +125,8 @@ def test_a_heartbeat_outlives_what_nobody_foresaw(monkeypatch: pytest.MonkeyPatc
         raise KeyError("at")
 
     monkeypatch.setattr(attempt, "STOP_POLL_EVERY_S", 0.01)
-    monkeypatch.setattr(attempt, "_is_told_to_stop", broken)
+    monkeypatch.setattr(attempt, "must_stop", broken)
     monkeypatch.setattr(Attempt, "beat", lambda self: None)
     record: Any = SimpleNamespace(job_id="a")
-    attempt._beat_until(Attempt(MemoryStore(), record, record, 1), ended)
+    attempt.beat_until(Attempt(MemoryStore(), record, record, 1), ended)
     assert len(looks) == 3

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.samples.shards import SampleShards
-from orchestrator.attempts.attempt import Attempt, _is_told_to_stop
+from orchestrator.attempts.attempt import Attempt, must_stop
 from orchestrator.errors import (
     AttemptSupersededError,
     ConditionFailedError,
@@ -217,7 +217,7 @@ class Driver(Actor):
             if self._beats_in < 0:
                 self._attempt.beat()
                 self._beats_in = BEAT_EVERY_S
-            if not self._attempt.stop.is_set() and _is_told_to_stop(self._attempt):
+            if not self._attempt.stop.is_set() and must_stop(self._attempt):
                 self._attempt.stop.set()
         except StoreError:
             return

@@ -65,7 +65,7 @@ class Orchestrator(Actor):
     @property
     def owner(self) -> str:
         """What its lease calls it."""
-        return self._lease._holder.owner if self._lease else ""
+        return self._lease.owner if self._lease else ""
 
     def kill(self) -> None:
         """End the process."""

@@ -8,15 +8,15 @@ from orchestrator.cli.main import main
 from orchestrator.stack import embedded
 from orchestrator.stack.files import StackSecrets
 
-_access = embedded._store_access
+access = embedded.store_access
 
 
 def through_proxy(secrets: StackSecrets, ports: Mapping[str, int]) -> dict[str, str]:
     """Return how the store is reached, by all that this command starts too."""
-    return {**_access(secrets, ports), "AWS_ENDPOINT_URL_S3": os.environ["NEMESIS_PROXY"]}
+    return {**access(secrets, ports), "AWS_ENDPOINT_URL_S3": os.environ["NEMESIS_PROXY"]}
 
 
 if __name__ == "__main__":
-    embedded._store_access = through_proxy
+    embedded.store_access = through_proxy
     sys.argv[0] = "ddpmctl"
     main()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attempts.attempt import STOP_POLL_EVERY_S, Attempt, _is_told_to_stop
+from orchestrator.attempts.attempt import STOP_POLL_EVERY_S, Attempt, must_stop
 from orchestrator.attempts.stop import StopSignal
 from orchestrator.client.status import request
 from orchestrator.client.submit import submit_job
@@ -45,11 +45,11 @@ class Call:
 def test_one_step_of_the_loop_says_stop_in_the_one_object_that_drivers_read() -> None:
     """Two objects that say the same were two reads a second of each attempt, and one relay more."""
     world, attempt = running()
-    assert not _is_told_to_stop(attempt)
+    assert not must_stop(attempt)
     request(world.store, "a", Verb.CANCEL, 20)
     before = set(world.store.objects)
     world.step()
-    assert _is_told_to_stop(attempt)
+    assert must_stop(attempt)
     told = attempt.stop_request()
     assert told is not None
     assert (told.grace_s, told.reason) == (20, "CANCELLED_BY_USER")
@@ -64,7 +64,7 @@ def test_a_stop_of_another_attempt_is_not_this_ones() -> None:
     world.step()
     later = Attempt(attempt.store, attempt.spec, attempt.record, 0)
     assert later.stop_request() is None
-    assert _is_told_to_stop(later)
+    assert must_stop(later)
 
 
 def test_the_loop_is_woken_by_a_request_and_by_none_that_it_has_seen() -> None:
@@ -86,12 +86,11 @@ def test_the_first_rank_hears_in_its_next_report_that_the_driver_was_told(is_lat
     client = BoardClient(board.report, rank=0)
     if is_late:
         stop.set()
-    reader = BoardReader(attempt, actor)
-    stop.listen(reader._hand_stop_on)
-    client._send()
+    stop.listen(BoardReader(attempt, actor).hand_stop_on)
+    client.send()
     assert client.stop_requested() is is_late
     stop.set()
-    client._send()
+    client.send()
     assert client.stop_requested()
     assert board.report(WorkerReport(rank=0))
 

@@ -7,7 +7,6 @@ from orchestrator.client import asking
 from orchestrator.client.submit import submit_job
 from orchestrator.controller.models import ModelFinder, ModelResolution
 from orchestrator.errors import BadInputError
-from orchestrator.jobs.inbox import read_requests
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from tests.support.verbs import Verbs
@@ -75,8 +74,7 @@ def test_a_retry_that_fails_at_once_says_so(monkeypatch: pytest.MonkeyPatch, is_
         raise BadInputError("job t failed, so there is no model")
 
     def read(*_: object) -> None:
-        for asked in read_requests(world.store):
-            world.controller._answer(asked)
+        world.controller.answer_requests()
 
     monkeypatch.setattr(ModelFinder, "find", fail)
     monkeypatch.setattr(asking, "ensure_running", read if is_slow else lambda *_: world.step())

@@ -94,7 +94,7 @@ def test_a_copy_that_broke_off_shows_no_job_by_half_and_goes_on(
     before = len(bodies(target))
     copied = copy_store(old, target)
     assert bodies(target) == bodies(old)
-    assert copied.copied <= len(bodies(old)) - before + copying._THREADS
+    assert copied.copied <= len(bodies(old)) - before + copying.THREADS
     assert copy_store(old, target).copied == 0
 
 

@@ -15,8 +15,8 @@ def test_code_that_was_written_over_is_seen(
     file = tmp_path / "ddpm" / "a.py"
     file.parent.mkdir()
     file.write_text("a = 1")
-    monkeypatch.setattr(module, "_folders", lambda: [file.parent])
-    before, fresh = code_version(), module._hash_of_code()
+    monkeypatch.setattr(module, "source_folders", lambda: [file.parent])
+    before, fresh = code_version(), module.hash_of_code()
     monkeypatch.setattr(module, "code_version", lambda: fresh)
     assert not code_has_changed()
     file.write_text("a = 2")
@@ -26,6 +26,6 @@ def test_code_that_was_written_over_is_seen(
 
 def test_both_packages_count_wherever_they_lie() -> None:
     """Code that is shipped to a cluster lies in a folder of its own for each package."""
-    folders = module._folders()
+    folders = module.source_folders()
     assert [folder.name for folder in folders] == ["ddpm", "orchestrator"]
     assert all(source_files(folder) for folder in folders)

@@ -139,8 +139,7 @@ def test_the_lease_is_renewed_for_each_checkpoint(world: World, tmp_path: Path) 
     def renew() -> None:
         seen.append(sum(key.endswith("/spec.json") for key in world.store.objects))
 
-    live = world.controller._jobs
-    CurveControl(world.store, world.records, renew).follow(live)
+    CurveControl(world.store, world.records, renew).follow(world.controller.jobs)
     before = seen[0]
     assert seen == [before, before + 2, before + 4]
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.attempts.attempt import Attempt, _is_told_to_stop
+from orchestrator.attempts.attempt import Attempt, must_stop
 from orchestrator.client.submit import submit_job
 from orchestrator.controller.adoption import LiveJob
 from orchestrator.controller.lending import LACKS_LASTINGLY, LATE_START, Lender
@@ -178,7 +178,7 @@ def test_what_is_decided_stands_beside_the_placement_and_the_driver_reads_it(
     assert allowed(attempt) is Lending.KEEP
     world.step()
     assert world.record("own").lending is Lending.MORE
-    assert not _is_told_to_stop(attempt)
+    assert not must_stop(attempt)
     assert allowed(attempt) is Lending.MORE
     beat(world, 2)  # it has taken the other two CPUs
     taken = [replace(node, free_cpus=0.0) for node in world.cluster.nodes()]
@@ -187,7 +187,7 @@ def test_what_is_decided_stands_beside_the_placement_and_the_driver_reads_it(
     submit_job(world.store, train_job().model_copy(update={"resources": two_cpus}), "waits")
     world.step()
     assert world.record("own").lending is Lending.BACK
-    assert not _is_told_to_stop(attempt)
+    assert not must_stop(attempt)
     assert allowed(attempt) is Lending.BACK
 
 

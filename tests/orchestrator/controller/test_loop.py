@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attempts.attempt import Attempt, _is_told_to_stop
+from orchestrator.attempts.attempt import Attempt, must_stop
 from orchestrator.client.status import job_status, list_jobs, request
 from orchestrator.client.submit import submit_job, submit_with_smoke
 from orchestrator.controller import loop
@@ -282,8 +282,7 @@ def test_an_orchestrator_that_was_taken_over_changes_nothing(world: World) -> No
     world.controller = world.new_controller()
     before = world.store.get(JobPaths(job_id).record).etag
     world.begin(job_id)
-    old_jobs = old._jobs[job_id]
-    old._guarded("attempt", old_jobs, old._follow)
+    old.step()
     assert world.store.get(JobPaths(job_id).record).etag == before
     world.step()
     assert world.state(job_id) == "RUNNING"
@@ -454,31 +453,34 @@ def test_an_attempt_stops_once_it_was_given_up_or_its_job_deleted(world: World) 
     world.step()
     records = RecordStore(world.store)
     running, current = Attempt.open(world.store, "a", 1), records.read("a")
-    assert not _is_told_to_stop(running)
+    assert not must_stop(running)
     given_up = records.write(current, replace(current.record, state=JobState.QUEUED))
-    assert _is_told_to_stop(running)
+    assert must_stop(running)
     records.write(given_up, replace(current.record, attempt=2))
-    assert _is_told_to_stop(running)
+    assert must_stop(running)
     world.store.delete(JobPaths("a").record)
-    assert not _is_told_to_stop(running)  # it reads as one that never began
+    assert not must_stop(running)  # it reads as one that never began
     world.store.delete(JobPaths("a").spec)
-    assert _is_told_to_stop(running)
+    assert must_stop(running)
 
 
 def test_workers_are_known_to_be_there_until_their_attempt_ends(world: World) -> None:
     """Ray sees these; what is only about to start has to be counted besides."""
-    submit_job(world.store, train_job("a"), "a")
+    spec = train_job("a")
+    submit_job(world.store, spec, "a")
     world.step()
-    control, starting = world.controller._control, world.record("a")
+    control = AttemptControl(world.store, world.cluster, world.records)
+    starting = world.record("a")
     world.begin("a")
     worker = {"role": "worker-0", "pid": 101, "born_s": 1.0, "boot_id": "b", "node_id": "n1"}
     key = f"{JobPaths('a').attempt(1).processes}worker-0-101.json"
     world.store.put(key, json.dumps({**worker, "host": "h"}).encode())
     assert not control.workers_there(starting)
-    world.step()
+    control.follow(world.records.read("a"), spec, None)
     assert control.workers_there(starting) == {"n1": 1}
     world.end("a", Outcome(succeeded=True))
-    world.step(2)
+    for _ in range(2):
+        control.follow(world.records.read("a"), spec, None)
     assert world.state("a") == "SUCCEEDED"
     assert not control.workers_there(starting)
 

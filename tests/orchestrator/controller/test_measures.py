@@ -153,7 +153,7 @@ def test_the_pace_of_images_is_told_in_shards_too(world: World) -> None:
     beat(world, job_id, done=1, rate_per_s=12.5)
     world.step()
     assert told(world, measures.STEPS) == 12.5
-    (job,) = world.controller._jobs.values()
+    (job,) = world.controller.jobs.values()
     job.spec = spec
     job.current.record.__dict__["kind"] = "sample"
     world.controller.measures.look([job], world.cluster.nodes(), world.store.now())

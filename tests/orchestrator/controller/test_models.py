@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from orchestrator.controller.models import ASK_AGAIN_AFTER, ModelFinder, ModelResolution
@@ -86,11 +87,12 @@ def test_what_was_found_long_ago_is_looked_for_again() -> None:
         may_end.wait(30)
         return ModelResolution(model_of("t", next(steps)))
 
-    finder, now = ModelFinder(MemoryStore(), find, patience_s=0.0), MemoryStore().now()
+    pool, now = ThreadPoolExecutor(1), MemoryStore().now()
+    finder = ModelFinder(MemoryStore(), find, patience_s=0.0, pool=pool)
     assert "being read" in (finder.find(TRAINED, now).waits_for or "")
     may_end.set()
-    finder._pool.submit(int).result(30)  # so the search is over
+    pool.submit(int).result(30)  # so the search is over
     later = now + timedelta(minutes=1)
     assert finder.find(TRAINED, later).model is None
-    finder._pool.submit(int).result(30)
+    pool.submit(int).result(30)
     assert finder.find(TRAINED, later).model == model_of("t", 2)

@@ -326,8 +326,11 @@ def test_a_lost_workers_seconds_are_redone_and_the_others_useful() -> None:
 
 def test_a_worker_that_is_closed_waits_for_no_shard() -> None:
     """Its thread would keep the process from ending."""
+    others = set(threading.enumerate())
     worker = WorkerActor(Desk(), "idle")
     worker.prepare(None)
     worker.exchange(Orders(decisions=Decisions({"decided_by": "idle"}), wait_s=0.05))
     worker.close()
-    worker._drawer.shutdown(wait=True)
+    for thread in set(threading.enumerate()) - others:
+        thread.join(30)
+        assert not thread.is_alive()

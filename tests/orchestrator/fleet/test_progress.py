@@ -13,7 +13,7 @@ from orchestrator.cli.progress import ProgressView
 from orchestrator.client.describe import describe_job, fleet_text
 from orchestrator.client.status import JobStatus
 from orchestrator.fleet.fleet import Fleet, FleetTotals
-from orchestrator.fleet.progress import FleetProgress
+from orchestrator.fleet.progress import FleetProgress, Pace
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.lifecycle.state import JobState
 from orchestrator.store.keys import JobPaths
@@ -141,8 +141,8 @@ def test_cost_is_told_per_thousand_images_useful_and_redone(metrics: Recorder) -
     assert "40 gpu-s useful, 10 redone per 1,000 images" in text
 
 
-def test_a_worker_that_goes_with_its_shard_makes_no_negative_pace(metrics: Recorder) -> None:
+def test_a_worker_that_goes_with_its_shard_makes_no_negative_pace() -> None:
     """What it had drawn by half counts no more; the scheduler and people read the rate."""
-    shown = FleetProgress(Progress(), metrics, 2.0, "gpu", SUBMITTED_AT)
-    rates = [shown._rate(now, done) for now, done in ((0.0, 40.0), (10.0, 90.0), (20.0, 20.0))]
+    pace = Pace()
+    rates = [pace.look(now, done) for now, done in ((0.0, 40.0), (10.0, 90.0), (20.0, 20.0))]
     assert rates == [0.0, 5.0, 0.0]

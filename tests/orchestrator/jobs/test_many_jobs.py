@@ -189,12 +189,13 @@ def test_a_writer_that_dies_between_page_and_index_doubles_nothing(
     ended_index(store, NUM_ENDED).write([], store.now())
     newer = [ended_entry(store, NUM_ENDED + number) for number in range(PAGE_ENTRIES)]
     faulty = FaultyStore(store, fail_at=0, after=after, dead=True)
-    for writer in (JobIndex(faulty), JobIndex(store)):
+    for place in (faulty, store):
+        writer = JobIndex(place)
         writer.load([])
         for entry in newer:
             writer.end(entry)
         faulty.num_calls, faulty.fail_at = 0, fail_at
-        with pytest.raises(StoreUnavailableError) if writer._store is faulty else nullcontext():
+        with pytest.raises(StoreUnavailableError) if place is faulty else nullcontext():
             writer.write([], store.now())
     held = [entry["job_id"] for entry in json.loads(store.get(keys.INDEX).body)["ended"]]
     assert not read_pages(store).keys() & set(held)
