@@ -1,5 +1,6 @@
 """The verbs about data sets: `datasets list|show|verify|export|delete`."""
 
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import click
 import numpy as np
 
-from orchestrator.artifacts.datasets.chunks import read_chunk, read_manifest
+from orchestrator.artifacts.datasets.chunks import read_chunk
 from orchestrator.artifacts.datasets.export import export_dataset
 from orchestrator.artifacts.datasets.labels import describe_classes
+from orchestrator.artifacts.datasets.manifest import MANIFEST, Manifest, read_manifest
 from orchestrator.artifacts.datasets.proof import verify_dataset
 from orchestrator.artifacts.datasets.refs import DatasetRef, find_stored
 from orchestrator.artifacts.images import image_grid
@@ -52,8 +54,8 @@ def show_command(name: str, sheet: Path | None, output: Output) -> None:
     if sheet is not None:
         _write_sheet(store, ref, sheet)
         output.say(f"the first images: {sheet.absolute()}")
-    value = {**asdict(ref), **{k: v for k, v in manifest.details.items() if k not in asdict(ref)}}
-    output.result(value, "\n".join(_described(ref, value, manifest.size_bytes)))
+    value = {**json.loads(MANIFEST.encode(manifest)), **asdict(ref)}
+    output.result(value, "\n".join(_described(ref, manifest)))
 
 
 @datasets_command.command("verify")
@@ -113,22 +115,21 @@ def _line(ref: DatasetRef) -> str:
     return f"{ref.sha256[:_NAME]}  {images}, {size}{classes}, from {ref.source}"
 
 
-def _described(ref: DatasetRef, value: dict[str, Any], size_bytes: int) -> list[str]:
+def _described(ref: DatasetRef, manifest: Manifest) -> list[str]:
     lines = [
         _line(ref),
         f"  name         {ref.sha256}",
-        f"  bytes        {bytes_text(size_bytes)}",
+        f"  bytes        {bytes_text(manifest.size_bytes)}",
         f"  value range  {ref.value_range[0]:g} to {ref.value_range[1]:g}",
     ]
-    statistics = value.get("statistics")
-    if statistics:
-        rows = zip(statistics["mean"], statistics["deviation"], strict=True)
+    if statistics := manifest.statistics:
+        rows = zip(statistics.mean, statistics.deviation, strict=True)
         told = ", ".join(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in rows)
         lines.append(f"  channels     {told}")
     if ref.class_names:
         lines.append(f"  labels       {describe_classes(ref)}")
-    if value.get("num_damaged"):
-        lines.append(f"  damaged      {value['num_damaged']} were passed over")
+    if manifest.num_damaged:
+        lines.append(f"  damaged      {manifest.num_damaged} were passed over")
     return lines
 
 

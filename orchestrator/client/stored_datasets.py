@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from orchestrator.artifacts.datasets.chunks import read_manifest
+from orchestrator.artifacts.datasets.manifest import read_manifest
 from orchestrator.artifacts.datasets.refs import (
     DatasetRef,
     describe,

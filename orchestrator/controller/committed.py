@@ -1,11 +1,10 @@
 """How much of a job is committed, as the store shows it."""
 
-import json
 from collections.abc import Callable, Mapping
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.datasets.cutting import PLAN, PREPARATION_NAME
 from orchestrator.artifacts.samples.shards import SampleShards
-from orchestrator.errors import ObjectNotFoundError
 from orchestrator.jobs.units import plan_shards
 from orchestrator.specs.job import Job, SampleJob
 from orchestrator.specs.kinds import JOB_KINDS, Output
@@ -33,13 +32,15 @@ def _images(store: ObjectStore, job: JobPaths, spec: Job) -> int:
 
 def _prepared_images(store: ObjectStore, job: JobPaths, _: Job) -> int:
     """Count images in committed units, damaged ones among them; 0 once the preparation is done."""
-    try:
-        name = json.loads(store.get(job.preparation).body)["preparation"]
-        plan = json.loads(store.get(PreparationPaths(name).plan).body)
-    except ObjectNotFoundError:
+    named = PREPARATION_NAME.value(store, job.preparation)
+    if named is None:
         return 0
-    num_units = sum(1 for _ in store.list_objects(PreparationPaths(name).units))
-    return min(num_units * int(plan["images_per_unit"]), int(plan["num_images"]))
+    paths = PreparationPaths(named.preparation)
+    plan = PLAN.value(store, paths.plan)
+    if plan is None:
+        return 0
+    num_units = sum(1 for _ in store.list_objects(paths.units))
+    return min(num_units * plan.images_per_unit, plan.num_images)
 
 
 _COUNTS: Mapping[Output, Callable[[ObjectStore, JobPaths, Job], int]] = {

@@ -5,7 +5,6 @@ from the source and how it is read. So an attempt begins by looking at what is t
 jobs, and of a submit that prepared the same source on its own machine.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 
 import ray
 
-from orchestrator.artifacts.datasets.cutting import Plan
+from orchestrator.artifacts.datasets.cutting import PREPARATION_NAME, Plan, PreparationName
 from orchestrator.artifacts.datasets.finishing import abandon
 from orchestrator.artifacts.datasets.ingest import Progress, complete, ingest_as_asked
 from orchestrator.artifacts.datasets.opened import Source
@@ -40,7 +39,6 @@ from orchestrator.tracking.writer import MetricWriter
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 STRAGGLER_FLOOR_S = 30.0
 _UNITS_PER_WORKER = 4  # so that none waits long for the last one
 _READ_AHEAD = 4  # chunks in the driver's memory while they are hashed
@@ -137,8 +135,8 @@ class PrepareAttempt:
         self.attempt.progress.total = preparation.plan.num_images
         if self.attempt.origin.is_smoke:
             raise PreparationStoppedError
-        told = {"format_version": FORMAT_VERSION, "preparation": preparation.paths.preparation}
-        store.put(self.attempt.job_paths.preparation, json.dumps(told).encode())
+        name = PreparationName(preparation.paths.preparation)
+        store.put(self.attempt.job_paths.preparation, PREPARATION_NAME.encode(name))
         table = ShardTable(UnitPlan(preparation.plan), straggler_floor_s=STRAGGLER_FLOOR_S)
         for unit in preparation.committed():
             table.mark_committed(unit)

@@ -11,7 +11,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from orchestrator.artifacts.datasets.cutting import Plan
-from orchestrator.artifacts.datasets.decoding import Damage
+from orchestrator.artifacts.datasets.damages import Damage
 from orchestrator.artifacts.datasets.ingest import open_any, scratch_folder
 from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.preparing import Preparation

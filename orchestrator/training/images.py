@@ -6,8 +6,8 @@ from contextlib import closing, contextmanager
 
 from ddpm.training.data import ImageDataset
 from orchestrator.artifacts.datasets.chunk_cache import CachedChunks, check_window, decide_window
-from orchestrator.artifacts.datasets.chunks import read_manifest
 from orchestrator.artifacts.datasets.labels import describe_classes, fetch_labels
+from orchestrator.artifacts.datasets.manifest import read_manifest
 from orchestrator.artifacts.datasets.node_cache import fetch, fits
 from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.cluster.cache import cache_folder

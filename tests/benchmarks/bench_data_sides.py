@@ -25,9 +25,9 @@ from PIL import Image
 
 from orchestrator.artifacts.datasets.arrays import Block
 from orchestrator.artifacts.datasets.chunk_cache import CachedChunks
-from orchestrator.artifacts.datasets.chunks import read_manifest
 from orchestrator.artifacts.datasets.ingest import complete, ingest
 from orchestrator.artifacts.datasets.left_out import Survey
+from orchestrator.artifacts.datasets.manifest import read_manifest
 from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.preparing import Preparation

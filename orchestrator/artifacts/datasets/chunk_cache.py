@@ -19,7 +19,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.datasets.chunks import Chunk, Manifest, chunk_body
+from orchestrator.artifacts.datasets.chunks import Chunk, chunk_body
+from orchestrator.artifacts.datasets.manifest import Manifest
 from orchestrator.artifacts.datasets.node_cache import (
     CHUNK_SUFFIX,
     CHUNKS_SUFFIX,

@@ -1,4 +1,4 @@
-"""A data set in the store: chunks of about 64 MiB, and the manifest that makes them a set.
+"""A data set in the store: chunks of about 64 MiB, and a manifest (`manifest.py`) that names them.
 
 * `datasets/chunks/<preparation>/<number>-<unique>.npy`: neighbouring images, (n, H, W, C).
 * `datasets/<sha256>/manifest.json`, written last and only if absent: shape, type, range, the chunks
@@ -10,22 +10,14 @@ Sets of format 1 have one `images.npy` beside their manifest instead of chunks.
 
 import hashlib
 import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.datasets.refs import (
-    CHUNKED_VERSION,
-    DatasetRef,
-    manifest_key,
-    not_in_store,
-)
 from orchestrator.errors import DatasetError, ObjectNotFoundError
-from orchestrator.store.keys import dataset_folder
 from orchestrator.store.objects import ObjectStore
 
 CHUNK_BYTES = 64 << 20
@@ -48,61 +40,6 @@ class Chunk:
     num_images: int
     size_bytes: int
     sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What the store says of a set of images.
-
-    Attributes:
-        ref: Shape, type, range.
-        chunks: In order; a set of format 1 is one chunk without a hash of its own.
-        details: All that stands there: statistics, what was left out, versions.
-    """
-
-    ref: DatasetRef
-    chunks: tuple[Chunk, ...]
-    details: Mapping[str, Any]
-
-    @property
-    def size_bytes(self) -> int:
-        """Of all chunks."""
-        return sum(chunk.size_bytes for chunk in self.chunks)
-
-
-def read_manifest(store: ObjectStore, sha256: str) -> Manifest:
-    """Return the manifest of a set's images; of a set with labels that of its images.
-
-    Raises:
-        DatasetError: The store has none.
-    """
-    try:
-        details: dict[str, Any] = json.loads(store.get(manifest_key(sha256)).body)
-    except ObjectNotFoundError as error:
-        raise DatasetError(not_in_store(store, sha256)) from error
-    ref = DatasetRef.from_manifest(details)
-    if ref.images_sha256:
-        return read_manifest(store, ref.images_sha256)
-    if details["format_version"] < CHUNKED_VERSION:
-        key = f"{dataset_folder(sha256)}images.npy"
-        return Manifest(ref, (Chunk(key, ref.num_images, details["size_bytes"], ""),), details)
-    chunks = tuple(
-        Chunk(**{name: chunk[name] for name in Chunk.__dataclass_fields__})
-        for chunk in details["chunks"]
-    )
-    return Manifest(ref, chunks, details)
-
-
-def encode_manifest(ref: DatasetRef, chunks: Sequence[Chunk], details: Mapping[str, Any]) -> bytes:
-    """Return a manifest's bytes."""
-    body = {
-        "format_version": CHUNKED_VERSION,
-        **asdict(ref),
-        "size_bytes": sum(chunk.size_bytes for chunk in chunks),
-        "chunks": [asdict(chunk) for chunk in chunks],
-        **details,
-    }
-    return json.dumps(body, indent=1).encode()
 
 
 def encode_chunk(images: NDArray[Any]) -> bytes:

@@ -6,14 +6,14 @@ that many processes have something to do. How a set is cut into chunks follows f
 images alone, so it does not depend on who prepared it.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.artifacts.datasets.chunks import Chunk
-from orchestrator.artifacts.datasets.decoding import Damage
+from orchestrator.artifacts.datasets.damages import Damage
 from orchestrator.artifacts.datasets.statistics import Statistics
+from orchestrator.store.codec import Codec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +65,27 @@ class Plan:
         first = chunk * self.units_per_chunk
         return range(first, min(first + self.units_per_chunk, self.num_units))
 
-    def to_json(self) -> bytes:
-        """Return it as JSON."""
-        return json.dumps(asdict(self)).encode()
 
-    @classmethod
-    def from_json(cls, body: bytes) -> "Plan":
-        """Read a stored plan; in one of an earlier version a unit is a chunk."""
-        value: dict[str, Any] = json.loads(body)
-        value.setdefault("images_per_chunk", value["images_per_unit"])
-        height, width, channels = value.pop("image_shape")
-        return cls(image_shape=(height, width, channels), **value)
+def _with_chunks(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a plan of an earlier version in this form: a unit was a chunk."""
+    return {"images_per_chunk": value["images_per_unit"], **value}
+
+
+PLAN = Codec(Plan, "plan of a preparation", upgrade=_with_chunks)
+
+
+@dataclass(frozen=True)
+class PreparationName:
+    """What a job that prepares writes down first: where its units lie.
+
+    Attributes:
+        preparation: The name of its preparation.
+    """
+
+    preparation: str
+
+
+PREPARATION_NAME = Codec(PreparationName, "name of a preparation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,25 +106,5 @@ class UnitCommit:
     damages: tuple[Damage, ...]
     notes: Mapping[str, int]
 
-    def to_json(self) -> bytes:
-        """Return it as JSON."""
-        value = {
-            "index": self.index,
-            "chunk": self.chunk and asdict(self.chunk),
-            "statistics": self.statistics and self.statistics.to_json(),
-            "damages": [asdict(damage) for damage in self.damages],
-            "notes": dict(self.notes),
-        }
-        return json.dumps({"format_version": 1, **value}).encode()
 
-    @classmethod
-    def from_json(cls, body: bytes) -> "UnitCommit":
-        """Read a commit back."""
-        value: dict[str, Any] = json.loads(body)
-        return cls(
-            index=value["index"],
-            chunk=Chunk(**value["chunk"]) if value["chunk"] else None,
-            statistics=Statistics.from_json(value["statistics"]) if value["statistics"] else None,
-            damages=tuple(Damage(**damage) for damage in value["damages"]),
-            notes=value["notes"],
-        )
+UNIT_COMMIT = Codec(UnitCommit, "unit of a preparation")

@@ -4,7 +4,6 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from orchestrator.artifacts.datasets.archives import damage_translated
 from orchestrator.artifacts.datasets.array_pictures import decode_array, is_array_picture
 from orchestrator.artifacts.datasets.arrays import Block
+from orchestrator.artifacts.datasets.damages import Damage
 from orchestrator.artifacts.datasets.fitting import fitted
 from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.pictures import (
@@ -23,25 +23,10 @@ from orchestrator.artifacts.datasets.pictures import (
 )
 from orchestrator.artifacts.datasets.quiet import quiet_decoders
 from orchestrator.artifacts.datasets.reading import Reading
-from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
 
 _READ_AHEAD = 8  # images on their way for each thread: a store answers slowly
 _MIN_THREADS = 4
-MAX_LISTED = 20
-
-
-@dataclass(frozen=True)
-class Damage:
-    """An image that cannot be read.
-
-    Attributes:
-        index: Its place in the source.
-        problem: What is wrong, with its name.
-    """
-
-    index: int
-    problem: str
 
 
 def decoded(  # a part of a source, and how it is read
@@ -112,16 +97,3 @@ def _fitted_block(block: Block, reading: Reading) -> Block:
         return block
     images = [fitted(image, reading, block.name) for image in block.images]
     return Block(block.start, np.stack(images), block.name)
-
-
-def list_damage(damages: list[Damage], num_images: int) -> DatasetError:
-    """Return the error that names damaged images: the first ones, and how many there are."""
-    told = "; ".join(damage.problem for damage in damages[:MAX_LISTED])
-    more = len(damages) - MAX_LISTED
-    rest = f"; and {more} more" if more > 0 else ""
-    if len(damages) == 1 and num_images == 1:
-        return DatasetError(told)
-    count = f"{len(damages)} of {counted(num_images, 'image')} cannot be read"
-    return DatasetError(
-        f"{count}: {told}{rest}. Mend or remove them, or set dataset.skip_damaged: true"
-    )

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.datasets.chunks import read_chunk, read_manifest
+from orchestrator.artifacts.datasets.chunks import read_chunk
 from orchestrator.artifacts.datasets.labels import read_labels
+from orchestrator.artifacts.datasets.manifest import read_manifest
 from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import BadInputError

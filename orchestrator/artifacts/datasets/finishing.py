@@ -1,33 +1,49 @@
 """Makes a prepared data set whole: proves that all is there, names it, writes its manifest."""
 
-import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 
 from orchestrator.artifacts.datasets.chunks import (
     Chunk,
     PixelHash,
-    encode_manifest,
     read_chunk,
-    read_manifest,
 )
 from orchestrator.artifacts.datasets.cutting import Plan, UnitCommit
-from orchestrator.artifacts.datasets.decoding import Damage, list_damage
+from orchestrator.artifacts.datasets.damages import list_damage
+from orchestrator.artifacts.datasets.manifest import MANIFEST, Manifest, read_manifest
 from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.reading import Reading, decoder_versions
 from orchestrator.artifacts.datasets.refs import DatasetRef, manifest_key
 from orchestrator.artifacts.datasets.statistics import Statistics
 from orchestrator.errors import ConditionFailedError, DatasetError
+from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore
 
 _MANY = 10_000  # damaged images whose names a manifest keeps
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What came of a preparation.
+
+    Attributes:
+        sha256: The name of the set of images.
+        damaged: Places in the source of the images that were passed over.
+        line: What was taken and what was left out, for people.
+    """
+
+    sha256: str
+    damaged: tuple[int, ...] = ()
+    line: str = ""
+
+
+PREPARED = Codec(Prepared, "outcome of a preparation")
 
 
 def finish(
@@ -60,15 +76,14 @@ def finish(
     height, width, channels = plan.image_shape
     name = preparation.source.name
     ref = DatasetRef(sha256, num_images, height, width, channels, name, plan.dtype, value_range)
-    details = {"statistics": whole.to_json(), **_details(preparation, units, damages)}
-    _put_once(store, ref, chunks, details)
-    outcome = {
-        "sha256": ref.sha256,
-        "damaged": [damage.index for damage in damages],
-        "line": _told(preparation, units, num_images),
-    }
+    _put_once(store, _manifest(preparation, ref, units, whole))
+    prepared = Prepared(
+        sha256=ref.sha256,
+        damaged=tuple(damage.index for damage in damages),
+        line=_told(preparation, units, num_images),
+    )
     # Before anything goes: who misses a part then finds that all is done.
-    store.put(preparation.paths.result, json.dumps(outcome).encode())
+    store.put(preparation.paths.result, PREPARED.encode(prepared))
     clear(preparation, ref, chunks)
     return ref
 
@@ -129,19 +144,25 @@ def _forget(preparation: Preparation) -> None:
         preparation.store.delete(info.key)
 
 
-def _details(
-    preparation: Preparation, units: Sequence[UnitCommit], damages: Sequence[Damage]
-) -> dict[str, Any]:
-    """Return what else a manifest says: how the set was made, and of what."""
-    return {
-        "reading": asdict(preparation.reading),
-        "decoders": decoder_versions(),
-        "survey": preparation.source.survey.to_json(),
-        "notes": dict(sum((Counter(unit.notes) for unit in units), Counter())),
-        "num_damaged": len(damages),
-        "damaged": [asdict(damage) for damage in damages[:_MANY]],
-        "preparation": preparation.paths.preparation,
-    }
+def _manifest(
+    preparation: Preparation, ref: DatasetRef, units: Sequence[UnitCommit], whole: Statistics
+) -> Manifest:
+    """Return the manifest: beside the set, how it was made, and of what."""
+    chunks = tuple(unit.chunk for unit in units if unit.chunk is not None)
+    damages = tuple(damage for unit in units for damage in unit.damages)
+    return Manifest(
+        **vars(ref),
+        size_bytes=sum(chunk.size_bytes for chunk in chunks),
+        chunks=chunks,
+        statistics=whole.summary(),
+        reading=preparation.reading,
+        decoders=decoder_versions(),
+        survey=preparation.source.survey.report(),
+        notes=dict(sum((Counter(unit.notes) for unit in units), Counter())),
+        num_damaged=len(damages),
+        damaged=damages[:_MANY],
+        preparation=preparation.paths.preparation,
+    )
 
 
 def _value_range(
@@ -176,13 +197,10 @@ def _hash_again(
     return pixels
 
 
-def _put_once(
-    store: ObjectStore, ref: DatasetRef, chunks: Sequence[Chunk], details: Mapping[str, Any]
-) -> None:
+def _put_once(store: ObjectStore, manifest: Manifest) -> None:
     """Put the manifest unless the set is there."""
     with suppress(ConditionFailedError):
-        body = encode_manifest(ref, chunks, details)
-        store.put(manifest_key(ref.sha256), body, if_absent=True)
+        store.put(manifest_key(manifest.sha256), MANIFEST.encode(manifest), if_absent=True)
 
 
 def _told(preparation: Preparation, units: Sequence[UnitCommit], num_images: int) -> str:

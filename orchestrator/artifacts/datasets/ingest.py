@@ -1,6 +1,5 @@
 """Takes data sets into the store from wherever they are, chunk by chunk, in constant memory."""
 
-import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.artifacts.datasets.chunks import PixelHash
 from orchestrator.artifacts.datasets.cutting import UnitCommit
-from orchestrator.artifacts.datasets.finishing import abandon, clear, finish
+from orchestrator.artifacts.datasets.finishing import PREPARED, Prepared, abandon, clear, finish
 from orchestrator.artifacts.datasets.label_choice import find_labels
 from orchestrator.artifacts.datasets.labels import (
     ClassLabels,
@@ -92,11 +91,11 @@ def ingest(  # noqa: PLR0913  # the options of the verb
         opened = open_any(source, store, folder, open_place)
         ref = _found(opened, reading, store) or prepare(opened, reading, store, progress)
         outcome = _outcome(opened, reading, store)
-        say(outcome["line"])
+        say(outcome.line)
         classes = find_labels(opened, labels, open_place, are_needed=needs_labels)
     if classes is None:
         return replace(ref, source=source)
-    return _labelled(replace(ref, source=source), classes, outcome["damaged"], store, say)
+    return _labelled(replace(ref, source=source), classes, outcome.damaged, store, say)
 
 
 def open_any(
@@ -160,15 +159,15 @@ def ingest_as_asked(
     )
 
 
-def _outcome(source: Source, reading: Reading, store: ObjectStore) -> dict[str, Any]:
+def _outcome(source: Source, reading: Reading, store: ObjectStore) -> Prepared:
     key = PreparationPaths(preparation_name(source, reading)).result
-    return json.loads(store.get(key).body)  # type: ignore[no-any-return]
+    return PREPARED.decode(store.get(key).body, key)
 
 
 def _prepared(source: Source, reading: Reading, store: ObjectStore) -> DatasetRef | None:
     """Return what came of the same preparation before, if the store still holds it."""
     try:
-        return describe(store, str(_outcome(source, reading, store)["sha256"]))
+        return describe(store, _outcome(source, reading, store).sha256)
     except (ObjectNotFoundError, DatasetError):
         return None
 

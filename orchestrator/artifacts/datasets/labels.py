@@ -21,7 +21,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +35,11 @@ from orchestrator.errors import (
     ObjectNotFoundError,
     one_line,
 )
+from orchestrator.store.codec import Codec
 from orchestrator.store.keys import dataset_folder
 from orchestrator.store.objects import ObjectStore
 
+_LABELLED = Codec(DatasetRef, "manifest of a data set", version=FORMAT_VERSION, indent=1)
 _NO_CLASS = 1 << 53  # above every class number, and exact as a float
 _ALL_TOLD = 12  # of more classes than these, some are shown
 _ADVICE = "delete the data set there and submit the job again"
@@ -148,9 +150,8 @@ def store_labels(ref: DatasetRef, labels: ClassLabels, store: ObjectStore) -> No
     packed = io.BytesIO()
     np.save(packed, labels.values, allow_pickle=False)
     store.put(_labels_key(ref.sha256), packed.getvalue())
-    body = json.dumps({"format_version": FORMAT_VERSION, **asdict(ref)}, indent=1).encode()
     try:
-        store.put(manifest_key(ref.sha256), body, if_absent=True)
+        store.put(manifest_key(ref.sha256), _LABELLED.encode(ref), if_absent=True)
     except ConditionFailedError:
         return  # somebody stored the same labels meanwhile
 

@@ -1,10 +1,9 @@
 """What became of every file of a source: nothing is left out without a word."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
 
 from orchestrator.counts import counted
 from orchestrator.errors import one_line
@@ -30,6 +29,38 @@ _PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "val
 def parts_of_sets(names: Iterable[str]) -> set[str]:
     """Return which of these names are such of parts."""
     return {name for name in names if name.lower() in _PARTS}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How many files were left out for one reason.
+
+    Attributes:
+        reason: Why.
+        suffix: Of their names, in lower case.
+        count: How many.
+    """
+
+    reason: str
+    suffix: str
+    count: int
+
+
+@dataclass(frozen=True)
+class SurveyReport:
+    """What became of the files of a source, as a manifest says it.
+
+    Attributes:
+        left_out: By reason and suffix.
+        named: Some names of what was left out, by reason.
+        links_followed: Links that led to a file or a folder.
+        notes: What was done to files that are taken, and to how many.
+    """
+
+    left_out: tuple[LeftOut, ...] = ()
+    named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    links_followed: int = 0
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -104,18 +135,15 @@ class Survey:
         count = sum(n for (r, _), n in self._counts.items() if r == reason)
         return ", ".join(names) + (", ..." if count > len(names) else "")
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values for a manifest."""
-        left_out = [
-            {"reason": reason, "suffix": suffix, "count": count}
-            for (reason, suffix), count in sorted(self._counts.items())
-        ]
-        return {
-            "left_out": left_out,
-            "named": self._names,
-            "links_followed": self.links_followed,
-            "notes": dict(self.notes),
-        }
+    def report(self) -> "SurveyReport":
+        """Return what a manifest keeps of it."""
+        counts = sorted(self._counts.items())
+        return SurveyReport(
+            left_out=tuple(LeftOut(reason, suffix, count) for (reason, suffix), count in counts),
+            named={reason: tuple(names) for reason, names in self._names.items()},
+            links_followed=self.links_followed,
+            notes=dict(self.notes),
+        )
 
 
 def _words(name: str) -> Iterator[str]:

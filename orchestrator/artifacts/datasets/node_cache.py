@@ -19,14 +19,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from orchestrator.artifacts.datasets.chunks import (
-    Chunk,
-    Manifest,
-    PixelHash,
-    pieces,
-    read_chunk,
-    read_manifest,
-)
+from orchestrator.artifacts.datasets.chunks import Chunk, PixelHash, pieces, read_chunk
+from orchestrator.artifacts.datasets.manifest import Manifest, read_manifest
 from orchestrator.errors import DatasetError
 from orchestrator.store.keys import dataset_folder
 from orchestrator.store.objects import ObjectStore

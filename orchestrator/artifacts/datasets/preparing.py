@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from orchestrator.artifacts.datasets.arrays import Block
 from orchestrator.artifacts.datasets.chunks import CHUNK_BYTES, Chunk, encode_chunk, read_chunk
-from orchestrator.artifacts.datasets.cutting import Plan, UnitCommit
-from orchestrator.artifacts.datasets.decoding import Damage, decoded, list_damage
+from orchestrator.artifacts.datasets.cutting import PLAN, UNIT_COMMIT, Plan, UnitCommit
+from orchestrator.artifacts.datasets.damages import Damage, list_damage
+from orchestrator.artifacts.datasets.decoding import decoded
 from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.artifacts.datasets.statistics import Statistics
@@ -81,10 +82,11 @@ class Preparation:
 
     def _planned(self, num_units: int) -> Plan:
         try:
-            return Plan.from_json(self.store.get(self.paths.plan).body)
+            return PLAN.decode(self.store.get(self.paths.plan).body, self.paths.plan)
         except ObjectNotFoundError:
             plan = _plan(self.source, self.reading, num_units)
-        return Plan.from_json(self._put_or_read(self.paths.plan, plan.to_json()))
+        body = self._put_or_read(self.paths.plan, PLAN.encode(plan))
+        return PLAN.decode(body, self.paths.plan)
 
     def _put_or_read(self, key: str, body: bytes) -> bytes:
         """Put an object if it is absent, and return what stands there."""
@@ -103,10 +105,7 @@ class Preparation:
 
     def find(self, key: str) -> UnitCommit | None:
         """Return the commit at a key; None where there is none."""
-        try:
-            return UnitCommit.from_json(self.store.get(key).body)
-        except ObjectNotFoundError:
-            return None
+        return UNIT_COMMIT.value(self.store, key)
 
     def read_unit(
         self, unit: int, progress: Callable[[int], None] = _unseen
@@ -227,11 +226,11 @@ class Preparation:
         return Chunk(key, len(images), len(body), hashlib.sha256(body).hexdigest())
 
     def _commit(self, key: str, own: UnitCommit) -> UnitCommit:
-        body = own.to_json()
+        body = UNIT_COMMIT.encode(own)
         found = self._put_or_read(key, body)
         if found == body:
             return own
-        standing = UnitCommit.from_json(found)
+        standing = UNIT_COMMIT.decode(found, key)
         if own.chunk is not None and (
             standing.chunk is None or standing.chunk.key != own.chunk.key
         ):

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from orchestrator.artifacts.datasets.chunks import PixelHash, read_chunk, read_manifest
+from orchestrator.artifacts.datasets.chunks import PixelHash, read_chunk
 from orchestrator.artifacts.datasets.labels import read_labels
+from orchestrator.artifacts.datasets.manifest import read_manifest
 from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.errors import DatasetError
 from orchestrator.store.objects import ObjectStore

@@ -5,14 +5,13 @@ without the libraries that read images.
 """
 
 import difflib
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import DatasetError, ObjectNotFoundError
+from orchestrator.errors import DatasetError
+from orchestrator.store.codec import Codec
 from orchestrator.store.keys import DATASETS, dataset_folder
 from orchestrator.store.objects import ObjectStore
 
@@ -80,14 +79,9 @@ class DatasetRef:
             told["images_by_class"] = dict(zip(names, counts, strict=True))
         return told
 
-    @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> "DatasetRef":
-        """Read a manifest of any version; what an older one doesn't say has its old meaning."""
-        known = {name: manifest[name] for name in cls.__dataclass_fields__ if name in manifest}
-        for name in ("value_range", "class_names", "class_counts"):
-            if name in known:
-                known[name] = tuple(known[name])
-        return cls(**known)
+
+# What all manifests begin with, those of labels among them; the rest is passed over.
+DATASET_REF = Codec(DatasetRef, "manifest of a data set", version=CHUNKED_VERSION)
 
 
 def resolve_source(source: str, folder: Path) -> str:
@@ -169,11 +163,7 @@ def describe(store: ObjectStore, sha256: str) -> DatasetRef:
 
 
 def _described(store: ObjectStore, sha256: str) -> DatasetRef | None:
-    try:
-        manifest: dict[str, Any] = json.loads(store.get(manifest_key(sha256)).body)
-    except ObjectNotFoundError:
-        return None
-    return DatasetRef.from_manifest(manifest)
+    return DATASET_REF.value(store, manifest_key(sha256))
 
 
 def manifest_key(sha256: str) -> str:

@@ -7,19 +7,39 @@ lists a bucket of a million objects does it once.
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.artifacts.datasets.catalog import Entry
 from orchestrator.artifacts.datasets.left_out import Survey
 from orchestrator.artifacts.datasets.opened import Source, encoded_pictures
 from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace
-from orchestrator.errors import ObjectNotFoundError
+from orchestrator.store.codec import Codec
 from orchestrator.store.keys import PreparationPaths
 from orchestrator.store.objects import ObjectStore
 
-FORMAT_VERSION = 1
 PAGE = 4096
 _THREADS = 8
+
+
+@dataclass(frozen=True)
+class SharedListing:
+    """A source of which the pages of the listing are in the store.
+
+    Attributes:
+        name: What the source is called.
+        num_images: Its pictures.
+        stamp: Changes when the source does.
+        place: The folder or the s3:// URI below which they lie.
+    """
+
+    name: str
+    num_images: int
+    stamp: str
+    place: str
+
+
+_LISTING = Codec(SharedListing, "listing of a source")
 
 
 def share_listing(source: Source, store: ObjectStore, paths: PreparationPaths) -> None:
@@ -35,14 +55,8 @@ def share_listing(source: Source, store: ObjectStore, paths: PreparationPaths) -
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(put, pages))
-    head = {
-        "format_version": FORMAT_VERSION,
-        "name": source.name,
-        "num_images": source.num_images,
-        "stamp": source.stamp,
-        "place": listing.place.origin,
-    }
-    store.put(paths.listing, json.dumps(head).encode())
+    head = SharedListing(source.name, source.num_images, source.stamp, listing.place.origin)
+    store.put(paths.listing, _LISTING.encode(head))
 
 
 def shared_source(
@@ -53,18 +67,17 @@ def shared_source(
     Raises:
         DatasetError: This machine does not see where they lie.
     """
-    try:
-        head = json.loads(store.get(paths.listing).body)
-    except ObjectNotFoundError:
+    head = _LISTING.value(store, paths.listing)
+    if head is None:
         return None
-    place = _place(head["place"], open_bucket)
+    place = _place(head.place, open_bucket)
     first = next(_entries(store, paths, 0, 1))
     place.read(first.path, 0, 1)  # else every picture would look like a damaged one
 
     def encoded(start: int, stop: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return encoded_pictures(place, _entries(store, paths, start, stop))
 
-    return Source(head["name"], head["num_images"], Survey(), encoded=encoded, stamp=head["stamp"])
+    return Source(head.name, head.num_images, Survey(), encoded=encoded, stamp=head.stamp)
 
 
 def _place(origin: str, open_bucket: Callable[[str], ObjectStore]) -> Place:

@@ -1,7 +1,6 @@
 """What is known of a set's values: range, mean, deviation and histogram of each channel."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -87,31 +86,26 @@ class Statistics:
             ),
         )
 
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of each channel."""
-        return tuple(total / self.count for total in self.totals)
+    def summary(self) -> "Summary":
+        """Return the sums with the mean and the deviation that follow from them."""
+        mean = tuple(total / self.count for total in self.totals)
+        pairs = zip(self.squares, mean, strict=True)
+        deviation = tuple(math.sqrt(max(0.0, s / self.count - m * m)) for s, m in pairs)
+        sums = {name: getattr(self, name) for name in Statistics.__dataclass_fields__}
+        return Summary(**sums, mean=mean, deviation=deviation)
 
-    @property
-    def deviation(self) -> tuple[float, ...]:
-        """Standard deviation of each channel."""
-        pairs = zip(self.squares, self.mean, strict=True)
-        return tuple(math.sqrt(max(0.0, s / self.count - mean * mean)) for s, mean in pairs)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, those that follow from others among them."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**values, "mean": self.mean, "deviation": self.deviation}
+@dataclass(frozen=True)
+class Summary(Statistics):
+    """The sums of a whole set, with what people want to know.
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Statistics":
-        """Read them back."""
-        rows = {name: tuple(value[name]) for name in ("lows", "highs", "totals", "squares")}
-        return cls(
-            count=int(value["count"]),
-            histogram=tuple(tuple(row) for row in value["histogram"]),
-            **rows,
-        )
+    Attributes:
+        mean: Of each channel.
+        deviation: Standard deviation of each channel.
+    """
+
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
 
 
 def _counts(values: NDArray[Any]) -> tuple[int, ...]:

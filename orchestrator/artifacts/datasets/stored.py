@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from orchestrator.artifacts.datasets.arrays import Block
-from orchestrator.artifacts.datasets.chunks import Manifest, read_chunk, read_manifest
+from orchestrator.artifacts.datasets.chunks import read_chunk
 from orchestrator.artifacts.datasets.labels import read_labels
 from orchestrator.artifacts.datasets.left_out import Survey
+from orchestrator.artifacts.datasets.manifest import Manifest, read_manifest
 from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.store.objects import ObjectStore

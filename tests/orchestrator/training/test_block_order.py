@@ -18,8 +18,8 @@ from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
 from orchestrator.artifacts.datasets import preparing
 from orchestrator.artifacts.datasets.chunk_cache import CachedChunks, decide_window
-from orchestrator.artifacts.datasets.chunks import read_manifest
 from orchestrator.artifacts.datasets.ingest import ingest
+from orchestrator.artifacts.datasets.manifest import read_manifest
 from orchestrator.artifacts.datasets.node_cache import LIMIT_VARIABLE
 from orchestrator.cli import again
 from orchestrator.cli.again import extend_command

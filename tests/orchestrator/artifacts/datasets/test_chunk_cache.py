@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.artifacts.datasets import preparing
 from orchestrator.artifacts.datasets.chunk_cache import CachedChunks, check_window, decide_window
-from orchestrator.artifacts.datasets.chunks import Manifest, read_manifest
 from orchestrator.artifacts.datasets.ingest import ingest
+from orchestrator.artifacts.datasets.manifest import Manifest, read_manifest
 from orchestrator.artifacts.datasets.node_cache import LIMIT_VARIABLE, fetch, make_room
 from orchestrator.errors import DatasetError
 from tests.support.fakes import MemoryStore

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from orchestrator.artifacts.datasets import preparing
-from orchestrator.artifacts.datasets.chunks import content_sha256, read_manifest
+from orchestrator.artifacts.datasets.chunks import content_sha256
 from orchestrator.artifacts.datasets.ingest import (
     Prepare,
     Progress,
@@ -16,6 +16,7 @@ from orchestrator.artifacts.datasets.ingest import (
     ingest,
     open_any,
 )
+from orchestrator.artifacts.datasets.manifest import read_manifest
 from orchestrator.artifacts.datasets.node_cache import LIMIT_VARIABLE, fetch, make_room
 from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.preparing import Preparation
@@ -171,10 +172,11 @@ def test_statistics_of_chunks_add_up(source: Path, tmp_path: Path) -> None:
     """They are taken on the way, and not by reading the set again."""
     store = MemoryStore()
     ingest(str(source), store, tmp_path / "cache")
-    statistics = read_manifest(store, SHA256).details["statistics"]
-    np.testing.assert_allclose(statistics["mean"], [IMAGES.mean()])
-    np.testing.assert_allclose(statistics["deviation"], [IMAGES.std()])
-    assert statistics["histogram"] == [np.bincount(IMAGES.ravel(), minlength=256).tolist()]
+    statistics = read_manifest(store, SHA256).statistics
+    assert statistics is not None
+    np.testing.assert_allclose(statistics.mean, [IMAGES.mean()])
+    np.testing.assert_allclose(statistics.deviation, [IMAGES.std()])
+    assert statistics.histogram == (tuple(np.bincount(IMAGES.ravel(), minlength=256).tolist()),)
 
 
 def test_cache_makes_room_for_another_set_and_says_when_there_is_none(

@@ -19,9 +19,10 @@ import tifffile
 import zstandard
 from PIL import Image
 
-from orchestrator.artifacts.datasets.chunks import content_sha256, read_manifest
+from orchestrator.artifacts.datasets.chunks import content_sha256
 from orchestrator.artifacts.datasets.ingest import ingest
 from orchestrator.artifacts.datasets.labels import fetch_labels
+from orchestrator.artifacts.datasets.manifest import read_manifest
 from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.artifacts.datasets.refs import DatasetRef
@@ -313,8 +314,9 @@ def test_everything_left_out_of_a_folder_is_told(
         "2 links followed",
     ):
         assert part in line
-    survey = read_manifest(store, ref.sha256).details["survey"]
-    assert survey["links_followed"] == 2
+    survey = read_manifest(store, ref.sha256).survey
+    assert survey is not None
+    assert survey.links_followed == 2
 
 
 def test_folder_that_cannot_be_entered_is_named(
@@ -362,9 +364,9 @@ def test_damaged_files_are_passed_over_where_that_is_asked_for(
     ref = ingest(str(folder), store, cache, **args)  # type: ignore[arg-type]
     assert (ref.images, ref.class_counts) == (SHA256, (8, 4))
     assert "damaged, passed over: 1" in told[0]
-    details = read_manifest(store, ref.sha256).details
-    assert details["num_damaged"] == 1
-    assert "cat/000.png" in details["damaged"][0]["problem"]
+    manifest = read_manifest(store, ref.sha256)
+    assert manifest.num_damaged == 1
+    assert "cat/000.png" in manifest.damaged[0].problem
 
 
 def _bad_gzip(data: bytes) -> bytes:
