@@ -11,7 +11,7 @@ from orchestrator.client.describe import describe_plan
 from orchestrator.client.ensure import ensure_running
 from orchestrator.client.extend import extension
 from orchestrator.client.owner import user_name
-from orchestrator.client.plan import plan_of
+from orchestrator.client.plan import plan_of_file
 from orchestrator.client.prepare import prepared
 from orchestrator.client.status import job_status
 from orchestrator.client.submit import submit_job
@@ -86,8 +86,8 @@ def _queued(
     for warning in ready.warnings:
         output.say(f"warning: {warning}")
     if dry_run:
-        plan = {**plan_of(ready.spec, store), "warnings": list(ready.warnings)}
-        output.result(plan, describe_plan(plan))
+        plan = plan_of_file(ready, store)
+        output.result(plan.as_json(), describe_plan(plan))
         return None
     asked = replace(ready.asked, user=user_name())
     new = submit_job(store, ready.spec, job_id, asked).job_id

@@ -18,7 +18,7 @@ from orchestrator.client.describe import describe_plan
 from orchestrator.client.ensure import ensure_running
 from orchestrator.client.outlook import outlook_of
 from orchestrator.client.owner import user_name
-from orchestrator.client.plan import plan_of
+from orchestrator.client.plan import plan_of_file
 from orchestrator.client.prepare import check_sources, prepared
 from orchestrator.client.status import job_status
 from orchestrator.client.submit import Submission, submit_job, submit_with_smoke
@@ -90,9 +90,10 @@ def submit_command(
     store = around.store
     ready = _ready(store, files, job_files, output)
     if dry_run:
-        plans = [{**plan_of(f.spec, store), "warnings": list(f.warnings)} for f in ready]
-        text = "\n\n".join(describe_plan(plan) for plan in plans)
-        output.result(plans if how.several else plans[0], text)
+        plans = [plan_of_file(file, store) for file in ready]
+        values = [plan.as_json() for plan in plans]
+        text = "\n\n".join(map(describe_plan, plans))
+        output.result(values if how.several else values[0], text)
         return
     submissions = _submit_all(around, ready, how, output)
     if stay or with_logs:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.client.plan_forms import GroupPlan, Plan
 from orchestrator.client.status import JobStatus, ListedJob
 from orchestrator.counts import counted
 from orchestrator.jobs.heartbeat import WorkerReport
@@ -208,19 +209,20 @@ def describe_event(event: Event) -> str:
     return " ".join([*parts, event.message]).rstrip()
 
 
-def describe_plan(plan: Mapping[str, object]) -> str:
+def describe_plan(plan: Plan) -> str:
     """Return a plan as aligned lines; that of a group has a block for each child."""
     # Warnings were said already, on standard error.
-    apart = ("children", "warnings")
-    own = {k: value for k, value in plan.items() if k not in apart and value not in ([], {})}
+    children = plan.children if isinstance(plan, GroupPlan) else ()
+    parts = [plan.facts(), *(child.facts() for child in children)]
+    return "\n\n".join(map(_aligned, parts))
+
+
+def _aligned(facts: Mapping[str, object]) -> str:
+    own = {k: value for k, value in facts.items() if k != "children" and value not in ([], {})}
     width = max(len(key) for key in own)
-    lines = [
+    return "\n".join(
         f"{key.replace('_', ' '):<{width}}  {_plan_value(key, value)}" for key, value in own.items()
-    ]
-    children = plan.get("children")
-    for child in children if isinstance(children, list) else []:
-        lines += ["", describe_plan(child)]
-    return "\n".join(lines)
+    )
 
 
 def _plan_value(key: str, value: Any) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from ddpm.config import OwnConfig
 from orchestrator.client.plan import plan_of
+from orchestrator.client.plan_forms import TrainingPlan
 from orchestrator.client.prepare import prepared
 from orchestrator.errors import BadInputError
 from orchestrator.specs.job import TrainJob
@@ -76,9 +77,10 @@ def test_the_job_holds_every_setting_and_the_plan_counts_the_weights(tmp_path: P
         "patch_size": 2,
     }
     assert stored_job(spec.model_dump(mode="json")) == spec
-    parameters = plan_of(spec, store)["parameters"]
-    assert isinstance(parameters, int)
-    assert parameters > 1000
+    plan = plan_of(spec, store)
+    assert isinstance(plan, TrainingPlan)
+    assert plan.parameters is not None
+    assert plan.parameters > 1000
 
 
 def test_a_stored_job_is_read_where_the_package_is_not_installed() -> None:

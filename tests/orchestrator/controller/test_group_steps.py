@@ -15,6 +15,7 @@ from orchestrator.client.deletion import delete_job, find_deletable
 from orchestrator.client.describe import describe_job, describe_plan
 from orchestrator.client.garbage import collect_garbage
 from orchestrator.client.plan import plan_of
+from orchestrator.client.plan_forms import GroupPlan
 from orchestrator.client.status import job_status, list_jobs, request
 from orchestrator.client.submit import submit_job, submit_with_smoke
 from orchestrator.controller.loop import Controller
@@ -437,9 +438,9 @@ def test_the_plan_of_a_group_is_that_of_each_of_its_jobs(tmp_path: Path) -> None
     """`--dry-run` shows what each will cost."""
     store = MemoryStore()
     plan = plan_of(with_datasets(group_of(tmp_path, SWEEP), tmp_path, store), store)
-    assert (plan["runs"], plan["at_once"]) == (3, 3)
-    children: Any = plan["children"]
-    assert [child["settings"] for child in children] == [
+    assert isinstance(plan, GroupPlan)
+    assert (plan.facts()["runs"], plan.at_once) == (3, 3)
+    assert [child.settings for child in plan.children] == [
         {"training.seed": seed} for seed in range(3)
     ]
     assert "training.seed=2" in describe_plan(plan)

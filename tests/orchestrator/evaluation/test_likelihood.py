@@ -17,6 +17,7 @@ from ddpm.process.gaussian import GaussianDiffusion, model_log_variance
 from orchestrator.artifacts.checkpoints.resolve import resolve_model
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.client.plan import plan_of
+from orchestrator.client.plan_forms import LikelihoodPlan
 from orchestrator.errors import BadInputError, ShardDamagedError
 from orchestrator.evaluation.likelihood_driver import Likelihood
 from orchestrator.evaluation.likelihood_worker import (
@@ -223,5 +224,6 @@ def test_a_split_without_images_says_so(store: MemoryStore) -> None:
 def test_the_plan_says_how_often_the_network_is_asked(store: MemoryStore) -> None:
     """It is what the time goes into."""
     plan = plan_of(spec_of(store, num_timesteps=10), store)
-    assert (plan["images"], plan["shards"], plan["network_passes"]) == (60, 3, 60)
-    assert "network_passes" not in plan_of(spec_of(store), store)
+    assert isinstance(plan, LikelihoodPlan)
+    assert (plan.images, plan.shards, plan.network_passes) == (60, 3, 60)
+    assert "network_passes" not in plan_of(spec_of(store), store).facts()

@@ -140,7 +140,7 @@ def test_a_further_kind_is_planned_started_and_finished() -> None:
     """The orchestrator starts the driver of the row, quoted for the shell that Ray uses."""
     world = World()
     spec = echo_job()
-    assert plan_of(spec, world.store)["times"] == 3
+    assert plan_of(spec, world.store).facts()["times"] == 3
     job_id = submit_job(world.store, spec).job_id
     current = world.records.read(job_id)
     world.records.write(current, replace(current.record, model=model_of("t")))
@@ -234,4 +234,4 @@ def test_a_further_kind_needs_no_form_of_its_own_for_labels_images_and_remarks()
     spec.check_images((1, 8, 8), 10)
     assert (spec.reads_labels, spec.needs_labels, spec.drawing) == (False, False, None)
     assert list(remarks_on_images(spec, ImagesSeen(10, (1, 8, 8)), lambda _: True)) == []
-    assert plan_of(spec, MemoryStore())["times"] == 3
+    assert plan_of(spec, MemoryStore()).facts()["times"] == 3
