@@ -17,7 +17,7 @@ from pathlib import Path
 from orchestrator.errors import StackError
 from orchestrator.stack.files import StackFolder, StackSecrets, StackState, load_secrets, load_state
 from orchestrator.stack.launch import Launcher, PortTakenError, Progress
-from orchestrator.stack.limits import allow_open_files
+from orchestrator.stack.limits import allow_open_files, allow_processes
 from orchestrator.stack.mlflow_server import MLFLOW_PORTS, mlflow_access, mlflow_part, mlflow_url
 from orchestrator.stack.parts import REGION, STORE_URI, Part, http_get, without_proxy
 from orchestrator.stack.ports import choose_ports
@@ -29,6 +29,7 @@ _LOCK_TIMEOUT_S = 600.0
 _LOCK_POLL_S = 0.2
 _PORT_TRIES = 3
 _FREE_BYTES = 500 * 1024**2
+_FREE_BYTES_FOR_RAY = 100 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Stack:
         self._folder.make()
         self._check_space()
         allow_open_files()
+        allow_processes()
         with self._locked(on_progress):
             secrets = load_secrets(self._folder)
             state = load_state(self._folder)
@@ -210,12 +212,18 @@ class Stack:
         )
 
     def _check_space(self) -> None:
-        free = shutil.disk_usage(self._folder.root).free
-        if free < _FREE_BYTES:
-            raise StackError(
-                f"{self._folder.root} has {free // 1024**2} MiB free; "
-                f"the store needs at least {_FREE_BYTES // 1024**2} MiB"
-            )
+        """Ask for room before anything starts: without any, Ray's head hangs for minutes."""
+        needed = {
+            self._folder.root: ("the store", _FREE_BYTES),
+            self._folder.sockets: ("Ray", _FREE_BYTES_FOR_RAY),
+        }
+        for place, (who, least) in needed.items():
+            free = shutil.disk_usage(place).free
+            if free < least:
+                raise StackError(
+                    f"{place} has {free // 1024**2} MiB free, and {who} needs at least "
+                    f"{least // 1024**2} MiB there: make room on that file system"
+                )
 
     @contextmanager
     def _locked(self, on_progress: Progress) -> Iterator[None]:

@@ -1,12 +1,16 @@
-"""What the system lets the stack have: open files, and processors."""
+"""What the system lets the stack have: open files, processes, and processors."""
 
+import os
 import resource
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.errors import StackError
 
 _FILES_WANTED, _FILES_NEEDED = 65_536, 1024
+_THREADS_NEEDED = 800  # with nothing to do it has some 520
+_PIDS = (Path("/sys/fs/cgroup/pids.max"), Path("/sys/fs/cgroup/pids/pids.max"))
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _OLD_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
 _OLD_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
@@ -31,6 +35,36 @@ def allow_open_files() -> None:
             f"a process may open {soft} files here, and the stack needs {_FILES_NEEDED}: raise the "
             "limit (`ulimit -Hn`, or the container's nofile)"
         )
+
+
+def allow_processes(container: Sequence[Path] = _PIDS) -> None:
+    """Have this user run as many processes and threads as the system lets them.
+
+    Where Ray may start too few, its head waits for those that never come.
+
+    Args:
+        container: Where a container's own limit may stand: a number, or "max".
+
+    Raises:
+        StackError: The system lets them run too few.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
+        soft = hard
+    if os.getuid() and soft != resource.RLIM_INFINITY and soft < _THREADS_NEEDED:
+        raise _too_few_threads("this user", soft, "`ulimit -Hu`")
+    for path in container:
+        with suppress(OSError, ValueError):  # no cgroups, or "max"
+            if (most := int(path.read_text())) < _THREADS_NEEDED:
+                raise _too_few_threads("this container", most, f"{path}; docker's --pids-limit")
+
+
+def _too_few_threads(who: str, most: int, where: str) -> StackError:
+    return StackError(
+        f"{who} may run {most} processes and threads, and the stack needs {_THREADS_NEEDED}: "
+        f"raise the limit ({where})"
+    )
 
 
 def has_less_than_one_cpu(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pwd
 import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,17 +57,30 @@ class Part:
     @property
     def environment(self) -> dict[str, str]:
         """All of the environment that it is started with."""
-        return {**(inherited_environment() if self.inherits else {}), **self.settings}
+        return {**(inherited_environment(self.folder) if self.inherits else {}), **self.settings}
 
 
-def inherited_environment() -> dict[str, str]:
+def inherited_environment(home: Path) -> dict[str, str]:
     """Return this process's environment without what configures another stack or cluster.
 
     The folder of this interpreter's programs comes first in PATH, so that jobs run with it.
+
+    Args:
+        home: What HOME is where neither the environment nor passwd tells; MLflow needs one.
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
     programs = sysconfig.get_path("scripts")
-    return {**kept, "PATH": os.pathsep.join([programs, kept.get("PATH", os.defpath)])}
+    path = os.pathsep.join([programs, kept.get("PATH", os.defpath)])
+    return {**_nobody_in_passwd(home), **kept, "PATH": path}
+
+
+def _nobody_in_passwd(home: Path) -> dict[str, str]:
+    """Return who this user is, where passwd has no entry: a container run under a number."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return {"HOME": str(home), "USER": str(os.getuid())}
+    return {}
 
 
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:

@@ -52,7 +52,8 @@ def store_part(folder: StackFolder, secrets: StackSecrets, ports: Mapping[str, i
     options = [f"-{name.split('.')[1]}.port{name.partition('.grpc')[1]}" for name in STORE_PORTS]
     listens = [f"{option}={ports[name]}" for option, name in zip(options, STORE_PORTS, strict=True)]
     # Its own working folder: a comma in a path would name two folders.
-    place = ["-dir=.", f"-filer.localSocket={folder.sockets / 'filer.sock'}"]
+    sockets = [f"-{one}.localSocket={folder.sockets / one}.sock" for one in ("filer", "s3")]
+    place = ["-dir=.", *sockets]
     return Part(
         name="store",
         command=(_weed(), "mini", *place, *listens, *_FIXED_OPTIONS),

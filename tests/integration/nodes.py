@@ -79,7 +79,7 @@ def extra_node(info: StackInfo, folder: Path, num_cpus: int, num_gpus: int = 0) 
     `ray start --address` itself refuses to on a cluster that keeps to loopback.
     """
     ports = load_state(StackFolder(info.folder)).ports
-    environment = {**inherited_environment(), **info.environment, **_SETTINGS}
+    environment = {**inherited_environment(folder), **info.environment, **_SETTINGS}
     del environment["RAY_ADDRESS"]
     address = f"{LOOPBACK}:{ports['ray.gcs']}"
     code = _NODE.format(address=address, ip=LOOPBACK, num_cpus=num_cpus, num_gpus=num_gpus)

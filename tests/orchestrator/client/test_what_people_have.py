@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import stat
 import subprocess
@@ -20,10 +21,10 @@ import requests
 from ddpm.compute import compile_obstacle
 from orchestrator.client.surroundings import use_stack
 from orchestrator.cluster.private_files import make_private_folder, user_folder, write_private
-from orchestrator.errors import LocalFolderError
+from orchestrator.errors import LocalFolderError, StackError
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.stack.files import StackFolder, load_secrets
-from orchestrator.stack.limits import has_less_than_one_cpu
+from orchestrator.stack.limits import allow_processes, has_less_than_one_cpu
 from orchestrator.stack.parts import without_proxy
 from orchestrator.stack.ray_head import RAY_PORTS, ray_part
 from orchestrator.store.s3_client import Patience, fresh_client
@@ -211,6 +212,47 @@ def test_the_stack_takes_the_open_files_that_it_may_have(soft: int, hard: int, t
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told in done.stdout
     assert ("ulimit -Hn" in done.stdout) == (hard < 1024)
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [((150, 150), "may run 150 .*ulimit -Hu"), ((150, 4096), "4096")]
+)
+def test_the_stack_takes_the_processes_that_it_may_have(limit: tuple[int, int], told: str) -> None:
+    """With 150 of them Ray's head hung for a minute, three times, and named no limit."""
+    code = (
+        "import os, resource\n"
+        f"resource.setrlimit(resource.RLIMIT_NPROC, {limit})\n"
+        "os.getuid = lambda: 4242  # whom the limit does not hold is root alone\n"
+        "from orchestrator.errors import StackError\n"
+        "from orchestrator.stack.limits import allow_processes\n"
+        "try:\n"
+        "    allow_processes(())\n"
+        "    print(resource.getrlimit(resource.RLIMIT_NPROC)[0])\n"
+        "except StackError as error:\n"
+        "    print(error)\n"
+    )
+    if 0 <= resource.getrlimit(resource.RLIMIT_NPROC)[1] < limit[1]:
+        pytest.skip("this machine lets nobody run so many processes")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.search(told, done.stdout)
+
+
+@pytest.mark.parametrize("most", ["100", "2048", "max", "x"])
+def test_a_container_that_may_run_too_few_processes_is_named(tmp_path: Path, most: str) -> None:
+    """Docker's --pids-limit; the file is where a container sees its own."""
+    (tmp_path / "pids.max").write_text(f"{most}\n")
+    places = [tmp_path / "none", tmp_path / "pids.max"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    try:
+        if most == "100":
+            with pytest.raises(
+                StackError, match=r"container may run 100 .*pids\.max.*--pids-limit"
+            ):
+                allow_processes(places)
+        else:
+            allow_processes(places)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
 
 
 @pytest.mark.parametrize(

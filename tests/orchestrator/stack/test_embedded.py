@@ -2,12 +2,17 @@
 
 import fcntl
 import os
+import pwd
+import shlex
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -175,9 +180,30 @@ def test_servers_do_not_inherit_another_cluster(monkeypatch: pytest.MonkeyPatch)
     for name in ("RAY_ADDRESS", "AWS_PROFILE", "MLFLOW_TRACKING_URI", "DDPMCTL_STORE"):
         monkeypatch.setenv(name, "theirs")
     monkeypatch.setenv("PATH", "/usr/bin")
-    inherited = inherited_environment()
+    inherited = inherited_environment(Path("/home"))
     assert "theirs" not in inherited.values()
     assert inherited["PATH"].endswith(f"bin{os.pathsep}/usr/bin")
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_servers_have_a_home_where_passwd_has_no_entry(
+    folder: StackFolder, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """In a container that runs under a number MLflow did not start: it asks where home is."""
+    for name in ("HOME", "USER"):
+        monkeypatch.delenv(name, raising=False)
+
+    def none(uid: int) -> NoReturn:
+        raise KeyError(uid)
+
+    if not is_known:
+        monkeypatch.setattr(pwd, "getpwuid", none)
+    part = Part("mlflow", (), {}, True, folder.mlflow, (), lambda: None, lambda: True)
+    told = {name: part.environment.get(name) for name in ("HOME", "USER")}
+    at_home = {"HOME": str(folder.mlflow), "USER": str(os.getuid())}
+    assert told == (dict.fromkeys(told) if is_known else at_home)
+    monkeypatch.setenv("HOME", "/theirs")
+    assert part.environment["HOME"] == "/theirs"
 
 
 def test_loopback_is_reached_past_a_proxy() -> None:
@@ -200,6 +226,27 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(StackError, match="MiB free"):
         stack.up()
     StackFolder(tmp_path / ".ddpmctl").sockets.rmdir()
+
+
+def test_a_full_place_of_temporary_files_is_one_line(folder: StackFolder) -> None:
+    """Ray's head hung in it for a minute, three times, and said that its GCS may be killed."""
+    mount = f"mount -t tmpfs -o size=4m,mode=700 none {shlex.quote(str(folder.sockets))}"
+    run = shlex.join([sys.executable, "-c", "from orchestrator.cli.main import main; main()", "up"])
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", f"{mount} || exit 77; {run}"],
+        env={**os.environ, "DDPMCTL_HOME": str(folder.root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"no mounts of our own here: {done.stderr.strip()}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {folder.sockets} has 4 MiB free, and Ray needs at least 100 MiB there: "
+        "make room on that file system\n"
+    )
 
 
 def test_missing_store_program_is_one_line(
