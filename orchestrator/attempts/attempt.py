@@ -18,6 +18,7 @@ from datetime import datetime
 
 import psutil
 
+from orchestrator.attempts.address import AttemptAddress
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.attempts.stop import StopRequest, StopSignal
 from orchestrator.cluster.process_identity import ProcessIdentity
@@ -143,6 +144,13 @@ class Attempt:
         spec = settled(store, job_id, job_of(asked.spec, job_id))
         progress = Progress(total=spec.total, unit=JOB_KINDS[spec.kind].unit)
         return cls(store, spec, record, number, progress, origin=asked.origin)
+
+    @property
+    def address(self) -> AttemptAddress:
+        """What its other processes find it by."""
+        return AttemptAddress(
+            store_uri=self.store.uri, job_id=self.record.job_id, attempt=self.number
+        )
 
     @property
     def job_paths(self) -> JobPaths:

@@ -103,8 +103,7 @@ class Likelihood:
             metrics=self.metrics,
             table=table,
             setup=LikelihoodSetup(
-                store_uri=attempt.store.uri,
-                job_id=attempt.record.job_id,
+                **vars(attempt.address),
                 spec=self.spec,
                 model=model,
                 cpus=placement.cpus_per_worker,

@@ -18,6 +18,7 @@ from orchestrator.artifacts.checkpoints.own_code import network_change, network_
 from orchestrator.artifacts.checkpoints.resolve import fetch_model
 from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.refs import describe
+from orchestrator.attempts.address import AttemptAddress
 from orchestrator.attempts.compute import set_up_process
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.errors import BadInputError, CheckpointError
@@ -34,20 +35,16 @@ from orchestrator.store.outages import Backoff, outlast_outage
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodSetup:
+class LikelihoodSetup(AttemptAddress):
     """What a worker needs to know to compute the bound for a job.
 
     Attributes:
-        store_uri: The store.
-        job_id: The job.
         spec: What was asked.
         model: The checkpoint.
         cpus: Threads of the worker.
         uses_gpu: Whether it was given a GPU.
     """
 
-    store_uri: str
-    job_id: str
     spec: LikelihoodJob
     model: ResolvedModel
     cpus: int

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.attempts.address import AttemptAddress
 from orchestrator.attempts.attempt import register_process
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.fleet.work import (
@@ -36,19 +37,13 @@ _MAX_UPLOADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class Identity(AttemptAddress):
     """Whom a worker works for, so that it can be found and its log be read.
 
     Attributes:
-        store_uri: The store.
-        job_id: The job.
-        attempt: The attempt's number.
         rank: The worker's number within the attempt; a replacement has a new one.
     """
 
-    store_uri: str
-    job_id: str
-    attempt: int
     rank: int
 
 

@@ -101,12 +101,6 @@ class FleetRun:
 
     def _pool(self, placement: Placement) -> WorkerPool:
         attempt = self.attempt
-        identity = Identity(
-            store_uri=attempt.store.uri,
-            job_id=attempt.record.job_id,
-            attempt=attempt.number,
-            rank=0,
-        )
         nodes = [node for node, count in placement.workers_by_node.items() for _ in range(count)]
         plan = PoolPlan(
             nodes=tuple(nodes),
@@ -115,7 +109,7 @@ class FleetRun:
             gpus=placement.gpus_per_worker,
             memory_gb=placement.memory_gb_per_worker,
             labels=label_selector(attempt.spec.resources, uses_gpu=placement.gpus_per_worker > 0),
-            identity=identity,
+            identity=Identity(**vars(attempt.address), rank=0),
             lending=lambda: attempt.allowance.lending,
             tell=self._tell,
         )

@@ -137,9 +137,7 @@ class SampleAttempt:
     def _setup(self) -> StoreSetup:
         attempt, placement = self.attempt, self.placement
         return StoreSetup(
-            store_uri=attempt.store.uri,
-            job_id=attempt.record.job_id,
-            attempt=attempt.number,
+            **vars(attempt.address),
             spec=self.spec,
             model=self._model(),
             cpus=placement.cpus_per_worker,

@@ -7,6 +7,7 @@ workers need at that moment.
 import importlib
 from dataclasses import dataclass
 
+from orchestrator.attempts.address import AttemptAddress
 from orchestrator.fleet.work import PreparedWorker
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.lifecycle.model import ResolvedModel
@@ -15,13 +16,10 @@ from orchestrator.store.objects import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreSetup:
+class StoreSetup(AttemptAddress):
     """What a worker needs to know to draw for a job.
 
     Attributes:
-        store_uri: The store.
-        job_id: The job.
-        attempt: The attempt's number.
         spec: What was asked.
         model: The checkpoint.
         cpus: Threads of the worker.
@@ -29,9 +27,6 @@ class StoreSetup:
         num_workers: Workers of the fleet, about, to weigh compiling.
     """
 
-    store_uri: str
-    job_id: str
-    attempt: int
     spec: SampleJob
     model: ResolvedModel
     cpus: int

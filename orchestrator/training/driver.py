@@ -23,7 +23,7 @@ from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Placement
 from orchestrator.specs.job import TrainJob
 from orchestrator.training.board import AttemptBoard, BoardReader
-from orchestrator.training.entry import LoopSetup, train_in_group
+from orchestrator.training.entry import train_in_group
 from orchestrator.training.lone_worker import train_alone
 
 # Each of Ray Train's helpers is a process that imports all of Ray Train before the first step.
@@ -44,20 +44,17 @@ def train(attempt: Attempt) -> Outcome:
         raise TypeError(f"job {attempt.record.job_id} is no placed training job")
     ray.init(logging_level=logging.WARNING)
     register_driver(attempt)
-    setup = LoopSetup(
-        store_uri=attempt.store.uri, job_id=attempt.record.job_id, attempt=attempt.number
-    )
     try:
         if placement.num_workers == 1:
-            train_alone(attempt, placement, setup)
+            train_alone(attempt, placement)
         else:
-            _train_in_group(attempt, placement, setup)
+            _train_in_group(attempt, placement)
     finally:
         salvage(attempt.store)  # the last lines of a rank that was killed on this machine
     return _outcome(attempt, spec)
 
 
-def _train_in_group(attempt: Attempt, placement: Placement, setup: LoopSetup) -> None:
+def _train_in_group(attempt: Attempt, placement: Placement) -> None:
     import ray
 
     os.environ.update(_TRAIN_SETTINGS)
@@ -69,7 +66,7 @@ def _train_in_group(attempt: Attempt, placement: Placement, setup: LoopSetup) ->
     with BoardReader(attempt, board), _scratch() as folder:
         # Else the cluster's first training starts it later, and waits for it up to five seconds.
         start_autoscaling_coordinator()
-        trainer(attempt, placement, {"setup": setup, "board": board}, folder).fit()
+        trainer(attempt, placement, {"address": attempt.address, "board": board}, folder).fit()
 
 
 def _scratch() -> "tempfile.TemporaryDirectory[str]":

@@ -5,9 +5,9 @@ of each start.
 """
 
 import importlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.attempts.address import AttemptAddress
 from orchestrator.lifecycle.causes import raising_causes
 
 if TYPE_CHECKING:
@@ -15,26 +15,11 @@ if TYPE_CHECKING:
     from orchestrator.training.board import SendReport
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoopSetup:
-    """What a worker needs to know to train for an attempt; the store holds the rest.
-
-    Attributes:
-        store_uri: The store.
-        job_id: The job.
-        attempt: The attempt's number.
-    """
-
-    store_uri: str
-    job_id: str
-    attempt: int
-
-
 def train_in_group(config: dict[str, Any]) -> None:
     """Run the training loop on a worker of Ray Train's group.
 
     Args:
-        config: As Ray Train wants it: "setup", a `LoopSetup`, and "board", an actor.
+        config: As Ray Train wants it: "address", of the attempt, and "board", an actor.
     """
     import ray
     from ray import train
@@ -44,11 +29,13 @@ def train_in_group(config: dict[str, Any]) -> None:
 
     context = train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    run_training_loop(config["setup"], send, rank=rank, world_size=world_size)
+    run_training_loop(config["address"], send, rank=rank, world_size=world_size)
 
 
-def run_training_loop(setup: LoopSetup, send: "SendReport", *, rank: int, world_size: int) -> None:
+def run_training_loop(
+    address: AttemptAddress, send: "SendReport", *, rank: int, world_size: int
+) -> None:
     """Run `orchestrator.training.worker.train_loop`."""
     with raising_causes():
         module = importlib.import_module("orchestrator.training.worker")
-        module.train_loop(setup, send, rank=rank, world_size=world_size)
+        module.train_loop(address, send, rank=rank, world_size=world_size)

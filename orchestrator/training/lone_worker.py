@@ -4,12 +4,13 @@ With nobody to form a group with, it needs neither Ray Train's controller nor it
 cost seconds before the first step.
 """
 
+from orchestrator.attempts.address import AttemptAddress
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.cluster.ray_cluster import GB
 from orchestrator.lifecycle.causes import unwrapped
 from orchestrator.lifecycle.state import Placement
 from orchestrator.training.board import AttemptBoard, BoardReader
-from orchestrator.training.entry import LoopSetup, run_training_loop
+from orchestrator.training.entry import run_training_loop
 
 _PLACE_WITHIN_S = 60.0
 _CALLS_AT_ONCE = 3  # the training, and what the driver asks
@@ -21,18 +22,17 @@ class LoneWorker(AttemptBoard):
     def __init__(self) -> None:
         super().__init__(num_workers=1)
 
-    def train(self, setup: LoopSetup) -> None:
+    def train(self, address: AttemptAddress) -> None:
         """Run the training loop to its end; other calls are answered meanwhile."""
-        run_training_loop(setup, self.report, rank=0, world_size=1)
+        run_training_loop(address, self.report, rank=0, world_size=1)
 
 
-def train_alone(attempt: Attempt, placement: Placement, setup: LoopSetup) -> None:
+def train_alone(attempt: Attempt, placement: Placement) -> None:
     """Start the one worker where it was placed, and wait for its end.
 
     Args:
         attempt: Whose progress the worker's reports become.
         placement: One worker's node, CPUs and GPUs.
-        setup: What the training loop is told.
 
     Raises:
         RayError: The worker died, or found no room.
@@ -60,6 +60,6 @@ def train_alone(attempt: Attempt, placement: Placement, setup: LoopSetup) -> Non
     ray.get(started)
     with BoardReader(attempt, worker):
         try:
-            ray.get(worker.train.remote(setup))
+            ray.get(worker.train.remote(attempt.address))
         except RayTaskError as error:
             raise unwrapped(error) from error

@@ -26,6 +26,7 @@ from orchestrator.artifacts.checkpoints.own_code import (
 )
 from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
+from orchestrator.attempts.address import AttemptAddress
 from orchestrator.attempts.attempt import Attempt, register_process
 from orchestrator.attempts.compute import kernel_folder, set_up_process, threads_of
 from orchestrator.attempts.log_shipper import LogShipper
@@ -44,7 +45,6 @@ from orchestrator.tracking.system import SystemMetrics
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.training.board import BoardClient, SendReport
 from orchestrator.training.decisions import FIXED_TRAINING, MICROBATCH, TrainingDecisions
-from orchestrator.training.entry import LoopSetup
 from orchestrator.training.images import opened_images, shuffle_decision
 from orchestrator.training.inheritance import Inheritance
 from orchestrator.training.report import final_report, log_samples
@@ -58,11 +58,11 @@ _TELL_LOSS_EVERY_S = 10.0
 _RECOMPUTED = "activation_checkpointing computes the stages of the network one by one"
 
 
-def train_loop(setup: LoopSetup, send: SendReport, *, rank: int, world_size: int) -> None:
+def train_loop(address: AttemptAddress, send: SendReport, *, rank: int, world_size: int) -> None:
     """Train from the newest whole checkpoint to the end, or until told to stop.
 
     Args:
-        setup: Whose attempt.
+        address: Of the attempt.
         send: How it tells its driver where it is, and learns that it is to stop.
         rank: Of this worker.
         world_size: All workers.
@@ -70,8 +70,8 @@ def train_loop(setup: LoopSetup, send: SendReport, *, rank: int, world_size: int
     import ray
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    store = open_store(setup.store_uri)
-    attempt = Attempt.open(store, setup.job_id, setup.attempt)
+    store = open_store(address.store_uri)
+    attempt = Attempt.open(store, address.job_id, address.attempt)
     node_id = ray.get_runtime_context().get_node_id()
     register_process(store, attempt.paths, f"worker-{rank}", node_id)
     with (

@@ -273,6 +273,20 @@ def references(world: World) -> list[str]:
     return [info.key.removeprefix(folder) for info in world.store.list_objects(folder)]
 
 
+def cancel_evaluation(world: World, folder: Path) -> None:
+    """Have the first checkpoint's evaluation begin, and end by a cancel of both its jobs."""
+    begin(world)
+    commit(world, 4, folder)
+    world.step(3)
+    for job_id in ("t-at-4", "t-at-4-samples"):
+        request(world.store, job_id, Verb.CANCEL)
+    world.step()
+    world.end("t-at-4-samples", Outcome(stopped=True))
+    world.step(4)
+    assert world.state("t-at-4-samples") == "CANCELLED"
+    assert references(world) == []
+
+
 def test_cancelling_the_comparison_alone_lets_the_drawing_end(world: World, tmp_path: Path) -> None:
     """A worker that has yet to fetch the checkpoint would find it gone, and its job fail."""
     begin(world)
@@ -296,16 +310,7 @@ def test_an_evaluation_that_is_asked_for_again_holds_its_checkpoint_again(
     world: World, tmp_path: Path
 ) -> None:
     """It was let go of, and the next checkpoint would have it deleted before it is drawn from."""
-    begin(world)
-    commit(world, 4, tmp_path)
-    world.step(3)
-    for job_id in ("t-at-4", "t-at-4-samples"):
-        request(world.store, job_id, Verb.CANCEL)
-    world.step()
-    world.end("t-at-4-samples", Outcome(stopped=True))
-    world.step(4)
-    assert world.state("t-at-4-samples") == "CANCELLED"
-    assert references(world) == []
+    cancel_evaluation(world, tmp_path)
     for job_id in ("t-at-4", "t-at-4-samples"):
         request(world.store, job_id, Verb.RETRY)
     world.step(2)
@@ -319,15 +324,7 @@ def test_an_orchestrator_that_takes_over_holds_nothing_for_what_has_ended(
     world: World, tmp_path: Path
 ) -> None:
     """It looks at all steps anew, and nobody would let go of the checkpoint again."""
-    begin(world)
-    commit(world, 4, tmp_path)
-    world.step(3)
-    for job_id in ("t-at-4", "t-at-4-samples"):
-        request(world.store, job_id, Verb.CANCEL)
-    world.step()
-    world.end("t-at-4-samples", Outcome(stopped=True))
-    world.step(4)
-    assert references(world) == []
+    cancel_evaluation(world, tmp_path)
     world.controller = world.new_controller()
     world.step(3)
     assert references(world) == []
@@ -367,28 +364,29 @@ def test_a_cancelled_training_keeps_no_checkpoint_for_an_evaluation_that_nobody_
     assert references(world) == []
 
 
+def settled(world: World) -> bool:
+    """Tell whether nobody needs the first checkpoint for an evaluation."""
+    ids = evaluation_at("t", "t", 4)
+    asked = {"sample_id": ids.sample_id, "evaluate_id": ids.evaluate_id}
+    return is_settled(world.store, "t", 4, **asked)
+
+
 def test_nobody_evaluates_a_checkpoint_again_that_was_evaluated(
     world: World, tmp_path: Path
 ) -> None:
     """An attempt that comes by a step again asks, before it keeps that checkpoint for anybody."""
     begin(world)
     commit(world, 4, tmp_path)
-    ids = evaluation_at("t", "t", 4)
-
-    def settled() -> bool:
-        asked = {"sample_id": ids.sample_id, "evaluate_id": ids.evaluate_id}
-        return is_settled(world.store, "t", 4, **asked)
-
-    assert not settled()
+    assert not settled(world)
     world.step(2)
-    assert not settled()
+    assert not settled(world)
     evaluate(world, 4, 0.2, 200)
-    assert settled()
+    assert settled(world)
     world.store.delete(JobPaths("t").curve_point(4))
-    assert settled()
-    world.store.delete(JobPaths(ids.evaluate_id).record)
-    world.store.delete(JobPaths(ids.evaluate_id).spec)
-    assert not settled()
+    assert settled(world)
+    world.store.delete(JobPaths("t-at-4").record)
+    world.store.delete(JobPaths("t-at-4").spec)
+    assert not settled(world)
 
 
 def test_what_is_drawn_from_is_no_settled_checkpoint(world: World, tmp_path: Path) -> None:
@@ -396,13 +394,11 @@ def test_what_is_drawn_from_is_no_settled_checkpoint(world: World, tmp_path: Pat
     begin(world)
     commit(world, 4, tmp_path)
     world.step(2)
-    ids = evaluation_at("t", "t", 4)
-    request(world.store, ids.evaluate_id, Verb.CANCEL)
+    request(world.store, "t-at-4", Verb.CANCEL)
     world.step(2)
-    assert world.record(ids.evaluate_id).state.has_ended
-    assert not world.record(ids.sample_id).state.has_ended
-    asked = {"sample_id": ids.sample_id, "evaluate_id": ids.evaluate_id}
-    assert not is_settled(world.store, "t", 4, **asked)
+    assert world.record("t-at-4").state.has_ended
+    assert not world.record("t-at-4-samples").state.has_ended
+    assert not settled(world)
 
 
 def test_deleting_the_training_ends_its_evaluations_and_takes_them_along(

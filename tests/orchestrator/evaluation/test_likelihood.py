@@ -57,7 +57,7 @@ class Measured:
         """Return a worker that is about to compute."""
         model = resolve_model(self.store, self.spec.model)
         setup = LikelihoodSetup(
-            store_uri="", job_id=self.job_id, spec=self.spec, model=model, cpus=1, uses_gpu=False
+            **vars(self.attempt.address), spec=self.spec, model=model, cpus=1, uses_gpu=False
         )
         prepared = PreparedLikelihood.load(self.store, setup, None)
         return prepared.begin(self.attempt.decide_once(prepared.proposal))
