@@ -39,9 +39,10 @@ demo: setup
 	@$(BIN)/ddpmctl up
 
 # All tests, against a real Ray, a real S3-compatible server and a real MLflow that they start.
-# Two processes, each with a stack of its own: much of the time goes into waiting.
+# Two processes, each with a stack of its own: much of the time goes into waiting. One that dies ends
+# the run: what it had left would be waited for without end.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # Faults on hosts made of namespaces (docs/hosts.md): root on Linux, and some 40 minutes.
 test-hosts: setup

@@ -291,6 +291,7 @@ class Network:
             ["nsenter", f"--target={self._switch.pid}", "--net", "--", *words],
             check=True,
             capture_output=True,
+            timeout=_START_TIMEOUT_S,
         )
 
 

@@ -1,8 +1,9 @@
 """Chunks of a set that a node's cache cannot hold as a whole, brought to hand as they are needed.
 
 A chunk lies in the cache as the object that the store has, in a folder of its set, beside a file
-for its lease. Who reads it holds a shared lock on that file, which ends with the process at the
-latest; who makes room passes over what is locked. All processes of a node share the chunks.
+for its lease. Who wants or reads it holds a shared lock on that file, which ends with the process
+at the latest; who makes room passes over what is locked. All processes of a node share the chunks;
+the one that holds the lock on a chunk's fetching brings it for all.
 """
 
 import fcntl
@@ -165,15 +166,17 @@ class CachedChunks:
                 raise
 
     def _fetched(self, chunk: Chunk, path: Path, lease: IO[str]) -> None:
-        """Bring a chunk here, and leave with a shared lock on its lease."""
-        while True:
-            fcntl.flock(lease, fcntl.LOCK_SH)
-            if _is_whole(path, chunk):
-                os.utime(path)
-                return
-            fcntl.flock(lease, fcntl.LOCK_EX)  # gives the shared one up first, so look again
-            if not _is_whole(path, chunk):
-                self._fetch(chunk, path)
+        """Bring a chunk here, with a shared lock on its lease.
+
+        Who fetches must not need the lease for itself alone: others that want the chunk hold it,
+        and keep it for as long as they read.
+        """
+        fcntl.flock(lease, fcntl.LOCK_SH)  # nobody removes the chunk from now on
+        if not is_fetched(path, chunk):
+            with FileLock(path.with_suffix(".lock")):
+                if not is_fetched(path, chunk):
+                    self._fetch(chunk, path)
+        os.utime(path)
 
     def _fetch(self, chunk: Chunk, path: Path) -> None:
         """Take room for a chunk, then fill it; it gets its name when it is proved and whole."""
@@ -198,6 +201,7 @@ def _let_go_of_result(future: Future[_Held]) -> None:
         future.result().let_go()
 
 
-def _is_whole(path: Path, chunk: Chunk) -> bool:
+def is_fetched(path: Path, chunk: Chunk) -> bool:
+    """Tell whether a chunk lies in the cache as a whole."""
     # It gets its name when it has been proved; this finds one that a power cut shortened.
     return path.is_file() and path.stat().st_size == chunk.size_bytes

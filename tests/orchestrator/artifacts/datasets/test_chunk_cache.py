@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.artifacts.datasets import preparing
+from orchestrator.artifacts.datasets import chunk_cache, preparing
 from orchestrator.artifacts.datasets.chunk_cache import CachedChunks, check_window, decide_window
+from orchestrator.artifacts.datasets.chunks import Chunk
 from orchestrator.artifacts.datasets.ingest import ingest
 from orchestrator.artifacts.datasets.manifest import Manifest, read_manifest
 from orchestrator.artifacts.datasets.node_cache import LIMIT_VARIABLE, fetch, make_room
@@ -92,6 +93,34 @@ def test_chunk_is_fetched_once_for_all_that_read_it(
     for other in others:
         other.close()
     assert sorted(store.read) == sorted(chunk.key for chunk in manifest.chunks[:3])
+
+
+@pytest.mark.timeout(60)
+def test_two_that_want_a_chunk_at_once_both_read_it(
+    store: CountingStore,
+    manifest: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second reads while the first still holds it, as workers that wait for each other do."""
+    both, seen = threading.Barrier(2, timeout=20), threading.local()
+    is_fetched = chunk_cache.is_fetched
+
+    def looked_at_by_both(path: Path, chunk: Chunk) -> bool:
+        found = is_fetched(path, chunk)
+        if not hasattr(seen, "first"):
+            seen.first = both.wait()  # each sees that it is not here before either brings it
+        return found
+
+    monkeypatch.setattr(chunk_cache, "is_fetched", looked_at_by_both)
+    two = [CachedChunks(store, manifest, tmp_path / "node") for _ in range(2)]
+    for one in two:
+        one.expect((0,))
+    for one in two:  # neither has let it go
+        np.testing.assert_array_equal(one[np.arange(4)], IMAGES[:4])
+    assert len(store.read) == 1
+    for one in two:
+        one.close()
 
 
 def test_what_is_leased_stays_and_the_rest_makes_room(
