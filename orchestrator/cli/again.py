@@ -7,6 +7,7 @@ import click
 
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.output import Output, output_option
+from orchestrator.cli.progress import on_interrupt
 from orchestrator.client.describe import describe_plan
 from orchestrator.client.ensure import ensure_running
 from orchestrator.client.extend import extension
@@ -91,7 +92,8 @@ def _queued(
         return None
     asked = replace(ready.asked, user=user_name())
     new = submit_job(store, ready.spec, job_id, asked).job_id
-    ensure_running(around, output.say)
+    with on_interrupt(output, f"queued: {new}"):
+        ensure_running(around, output.say)
     return new
 
 

@@ -10,6 +10,7 @@ from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.hints import next_step
 from orchestrator.cli.listing import matches
 from orchestrator.cli.output import Output, output_option
+from orchestrator.cli.progress import on_interrupt
 from orchestrator.client.asking import ask_and_wait
 from orchestrator.client.describe import progress_text
 from orchestrator.client.ensure import ensure_running
@@ -77,11 +78,12 @@ def cancel_command(
         if not click.confirm(question, err=True):
             raise BadInputError("nothing was cancelled")
     live = [job_id for job_id in ids if not job_status(store, job_id).state.has_ended]
-    for job_id in live:
-        request(store, job_id, Verb.CANCEL, grace_s)  # kept, whoever reads it later
-    if live:
-        ensure_running(around, output.say)
-    ends = [_end_of(store, job_id, grace_s, is_live=job_id in live) for job_id in ids]
+    with on_interrupt(output, f"asked to cancel {', '.join(ids)}, which goes on without you"):
+        for job_id in live:
+            request(store, job_id, Verb.CANCEL, grace_s)  # kept, whoever reads it later
+        if live:
+            ensure_running(around, output.say)
+        ends = [_end_of(store, job_id, grace_s, is_live=job_id in live) for job_id in ids]
     found: list[JobStatus] = [status for status, _, _ in ends]
     is_one = len(jobs) == 1 and not name
     output.result(found[0] if is_one else found, "\n".join(told for _, told, _ in ends))
@@ -156,7 +158,8 @@ def retry_job(output: Output, around: Surroundings, job_id: str) -> JobStatus:
         raise OrchestratorError(
             f"job {job_id} is {before.state}; only FAILED and CANCELLED jobs can be retried"
         )
-    ask_and_wait(around, job_id, Verb.RETRY, output.say)
+    with on_interrupt(output, f"asked to retry {job_id}, which goes on without you"):
+        ask_and_wait(around, job_id, Verb.RETRY, output.say)
     after = _after_a_round(around.store, job_id)
     if after.changed_at == before.changed_at:
         raise OrchestratorError(f"job {job_id} was not queued again: it is {after.state} still")

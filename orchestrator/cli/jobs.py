@@ -11,7 +11,7 @@ import click
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.hints import next_step
 from orchestrator.cli.output import Output, exit_code_of, output_option
-from orchestrator.cli.progress import PLAIN_EVERY_S, ProgressView
+from orchestrator.cli.progress import PLAIN_EVERY_S, ProgressView, going_on, on_interrupt
 from orchestrator.cli.screen import Screen, is_screen
 from orchestrator.cli.terminal import color_option, job_text, shortened_to_end
 from orchestrator.client.describe import describe_job, state_text
@@ -83,7 +83,8 @@ def wait_command(job: str, timeout_s: float | None, output: Output) -> None:
     deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
     around = surroundings(output.say, Start.AGAIN if timeout_s is None else Start.NEVER)
     job_id = find_job_id(around.store, job)
-    _see_that_it_moves(around, output, deadline)
+    with on_interrupt(output, going_on(job_id)):
+        _see_that_it_moves(around, output, deadline)
     left_s = None if timeout_s is None else max(0.0, deadline - time.monotonic())
     sys.exit(exit_code_of(wait_for(output, around, job_id, left_s).state))
 
@@ -122,7 +123,7 @@ def watch(
     """Wait for a job's end, showing its progress; return its last status."""
     last: JobStatus | None = None
     keeper = Keeper(store, output.say)
-    with ProgressView(output.as_json) as view:
+    with on_interrupt(output, going_on(job_id)), ProgressView(output.as_json) as view:
         for last in follow(store, job_id, timeout_s):
             view.show(last)
             keeper.look()

@@ -12,7 +12,7 @@ import click
 from orchestrator.cli.arguments import JobArgument
 from orchestrator.cli.listing import Duration
 from orchestrator.cli.output import Output, output_option
-from orchestrator.cli.progress import ProgressView
+from orchestrator.cli.progress import ProgressView, going_on, on_interrupt
 from orchestrator.cli.terminal import color_option
 from orchestrator.client.ensure import Keeper
 from orchestrator.client.status import POLL_EVERY_S, JobStatus, follow, job_status
@@ -132,7 +132,7 @@ def follow_logs(output: Output, store: ObjectStore, job_id: str) -> JobStatus:
     reader, cursor, shown = LogReader(store, JobPaths(job_id)), LogCursor(), _Shown()
     keeper = Keeper(store, output.say)
     last: JobStatus | None = None
-    with ProgressView(output.as_json) as view:
+    with on_interrupt(output, going_on(job_id)), ProgressView(output.as_json) as view:
         for last in follow(store, job_id, None):
             with suppress(StoreError):  # the next look reads them
                 lines, cursor = reader.poll(cursor, at_end=last.state.has_ended)

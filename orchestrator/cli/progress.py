@@ -2,10 +2,13 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from orchestrator.cli.output import Output
 from orchestrator.client.describe import duration_text, fleet_text, progress_text, state_text
 from orchestrator.client.status import JobStatus
 from orchestrator.lifecycle.phase import Phase
@@ -31,7 +34,6 @@ class ProgressView:
         self._task: Any = None
         self._said = ""
         self._said_at = 0.0
-        self._job_id = ""
 
     def __enter__(self) -> Self:
         if not self._silent and sys.stderr.isatty():
@@ -40,17 +42,14 @@ class ProgressView:
             self._task = self._bar.add_task("", total=None, state="", progress="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        if kind is KeyboardInterrupt and self._job_id:
-            click.echo(f"{self._job_id} goes on: ddpmctl wait {self._job_id}", err=True)
 
     def show(self, status: JobStatus) -> None:
         """Show a status."""
         if self._silent:
             return
-        self._job_id = status.job_id
         state, progress = _state_line(status), pace_line(status)
         if self._bar is not None:
             total, done = status.total or None, completed(status)
@@ -73,6 +72,27 @@ class ProgressView:
             return
         self._said, self._said_at = state, now
         click.echo(f"{state}  {progress}".rstrip(), err=True)
+
+
+@contextmanager
+def on_interrupt(output: Output, line: str) -> Iterator[None]:
+    """Say what was done and holds although somebody ends the verb with Ctrl-C within.
+
+    Args:
+        output: Says nothing where a program reads JSON.
+        line: A sentence with what to do next.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not output.as_json:
+            output.say(line)
+        raise
+
+
+def going_on(job_id: str) -> str:
+    """Return what is said of a job that is no longer waited for."""
+    return f"{job_id} goes on: ddpmctl wait {job_id}"
 
 
 def _new_bar() -> "Progress":

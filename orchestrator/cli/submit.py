@@ -12,6 +12,7 @@ from orchestrator.cli.hints import next_step
 from orchestrator.cli.jobs import watch, with_page
 from orchestrator.cli.logs import follow_logs
 from orchestrator.cli.output import Output, exit_code_of, output_option
+from orchestrator.cli.progress import on_interrupt
 from orchestrator.cli.reading_bar import ReadingBar
 from orchestrator.cli.terminal import job_text
 from orchestrator.client.describe import describe_plan
@@ -150,7 +151,9 @@ def _submit_all(
     put = submit_with_smoke if how.smoke else submit_job
     user = user_name()
     submissions = [put(store, f.spec, how.job_id, replace(f.asked, user=user)) for f in ready]
-    ensure_running(around, output.say)
+    queued = ", ".join(one.job_id for one in submissions)
+    with on_interrupt(output, f"queued: {queued}"):
+        ensure_running(around, output.say)
     return submissions
 
 
