@@ -169,7 +169,8 @@ class _Pages:
         with self._drawing:
             found = self._looks.plots(job_id)
         figures = [el("figure", Markup(svg)) for svg in found]
-        return el("section", el("h2", "Loss and pace"), *figures) if figures else None
+        plots = el("div", *figures, class_="plots")
+        return el("section", el("h2", "Loss and pace"), plots) if figures else None
 
     def picture(self, request: Request) -> Response:
         """Show a picture that the job left in the store."""

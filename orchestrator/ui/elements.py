@@ -1,6 +1,8 @@
 """HTML built so that nothing but what is built here is markup: all other text is escaped."""
 
 import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 _SHORT, _LONG = 24, 40  # letters: what stands on one line, and what needs some room for several
 _VOID = frozenset({"img", "input", "link", "meta", "br"})
@@ -42,19 +44,46 @@ def el(tag: str, /, *children: object, **attributes: object) -> Markup:
     return Markup(f"<{tag}{told}>{joined(*children)}</{tag}>")
 
 
-def table(caption: str, heads: tuple[str, ...], rows: list[Markup]) -> Markup:
-    """Return a table that scrolls by itself where the screen is narrow; nothing without rows."""
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        first: Its heading.
+        cells: What stands beside it.
+        attributes: Of its element.
+    """
+
+    first: object
+    cells: Sequence[object]
+    attributes: Mapping[str, object]
+
+
+def table(caption: str, heads: tuple[str, ...], rows: list[Row]) -> Markup:
+    """Return a table that scrolls by itself where it is too wide; nothing without rows.
+
+    On a phone each row becomes a block of its own, in which each cell stands beside its head.
+    """
     if not rows:
         return Markup()
     head = el("thead", el("tr", *(el("th", name, scope="col") for name in heads)))
-    inner = el("table", el("caption", caption), head, el("tbody", *rows))
+    body = el("tbody", *(_row(each, heads) for each in rows))
+    inner = el("table", el("caption", caption), head, body)
     return el("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
-def row(first: object, *cells: object, **attributes: object) -> Markup:
+def row(first: object, *cells: object, **attributes: object) -> Row:
     """Return a row of a table with its heading."""
-    rest = (el("td", cell, class_=_width(cell)) for cell in cells)
-    return el("tr", el("th", first, scope="row"), *rest, **attributes)
+    return Row(first, cells, attributes)
+
+
+def _row(told: Row, heads: tuple[str, ...]) -> Markup:
+    rest = (
+        el("td", cell, class_=_width(cell), data_head=head)
+        for cell, head in zip(told.cells, heads[1:], strict=True)
+    )
+    head = None if isinstance(told.first, Markup) else heads[0]  # a link says what it is
+    return el("tr", el("th", told.first, scope="row", data_head=head), *rest, **told.attributes)
 
 
 def _width(cell: object) -> str | None:

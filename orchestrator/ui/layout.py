@@ -30,6 +30,8 @@ progress { width: 100%; max-width: 24rem; accent-color: var(--mark); }
 .warn { border-left: .3rem solid var(--bad); padding-left: .7rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .5rem 0; }
 dd { margin: 0; }
+.plots { display: grid; gap: .75rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
 .pictures { display: flex; flex-wrap: wrap; gap: .75rem; }
 figure { margin: 0; } figcaption { font-size: .85rem; }
 figure svg { width: 100%; max-width: 42rem; height: auto; }
@@ -38,8 +40,15 @@ img { image-rendering: pixelated; max-width: 100%; background: var(--faint); }
 pre { overflow-x: auto; background: var(--faint); padding: .6rem; font-size: .85rem; }
 form { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin: .5rem 0; }
 input, select, button { font: inherit; padding: .35rem .6rem; }
-nav a { margin-right: 1rem; } #note { color: var(--bad); min-height: 1.5em; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { font-weight: 600; } }
+nav a { margin-right: 1rem; } #note { color: var(--bad); margin: 0; }
+@media (max-width: 40rem) {
+  dl { grid-template-columns: 1fr; } dt { font-weight: 600; }
+  table, caption, tbody, tr, th, td { display: block; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  tr { border-bottom: 1px solid var(--soft); padding: .3rem 0; }
+  th, td { border: 0; padding: .1rem 0; white-space: normal; }
+  td:empty { display: none; } [data-head]::before { content: attr(data-head) ": "; opacity: .75; }
+}
 """
 
 # Shows the live parts anew, keeps the focus and what is open as they were, and knows a few keys.

@@ -27,6 +27,9 @@ LOOK = """addEventListener("load", () => setTimeout(() => {
   document.body.dataset.found = JSON.stringify({
     images: [...document.images].map(i => i.complete && i.naturalWidth > 0),
     plots: [...document.querySelectorAll("svg[role=img]")].map(p => p.clientWidth > 100),
+    cut: [...document.querySelectorAll("caption, td, tbody th")]
+      .map(c => c.getBoundingClientRect())
+      .filter(c => c.right > innerWidth || c.width < 15 && c.height > 30).length,
     wide: document.documentElement.scrollWidth - innerWidth,
     focus: document.activeElement.id,
     paper: getComputedStyle(document.body).backgroundColor,
@@ -119,4 +122,11 @@ def test_a_set_fits_a_phone_in_the_dark(address: str, tmp_path: Path) -> None:
     found = shown(address, "/jobs/set-1/set", tmp_path, *options)
     assert len(found["images"]) == 100
     assert found["paper"] == "rgb(22, 24, 27)"
-    assert shown(address, "/", tmp_path, "--window-size=500,900")["wide"] <= 0
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/works-1"])
+def test_a_phone_shows_every_cell_of_a_table(address: str, tmp_path: Path, path: str) -> None:
+    """States and reasons lay to the right of the screen, where nobody scrolls."""
+    found = shown(address, path, tmp_path, "--window-size=500,900")
+    assert found["wide"] <= 0
+    assert found["cut"] == 0
