@@ -8,8 +8,10 @@ TORCH_INDEX ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Images for containers often set it: every process would then compile all of ours again.
 export PYTHONDONTWRITEBYTECODE :=
+# The fast tests, which need no servers.
+FAST := -q -n 2 --hypothesis-profile quick -m "not slow and not integration and not gpu and not hosts"
 
-.PHONY: setup demo test test-hosts nemesis nemesis-doubles check format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-commits bench-setup clean
+.PHONY: setup demo test test-hosts nemesis nemesis-doubles check coverage format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-commits bench-setup clean
 
 setup: $(STAMP)
 
@@ -62,8 +64,12 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile quick \
-	  -m "not slow and not integration and not gpu and not hosts"
+	$(BIN)/python -m pytest $(FAST)
+
+# The share of lines that the fast tests run, and the floor below it (pyproject.toml); half as long
+# again as they take. What only a real Ray or a GPU runs counts as not run.
+coverage: setup
+	$(BIN)/python -m pytest $(FAST) --cov --cov-report=term
 
 format: setup
 	$(BIN)/ruff format .
@@ -127,4 +133,4 @@ bench-commits: bench-setup
 	$(BIN)/python -m tests.benchmarks.bench_commits
 
 clean:
-	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
