@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from ddpm.compute import ComputeDecision
 from ddpm.process.gaussian import GaussianDiffusion
@@ -67,6 +66,8 @@ def precision_and_coverage(drawn: Vectors, real: Vectors) -> tuple[float, float]
 @pytest.mark.timeout(1800)
 def test_the_demo_draws_digits_that_are_like_the_real_ones() -> None:
     """What a newcomer sees first; with half the steps and ddim it was half noise."""
+    from sklearn.datasets import load_digits
+
     train, sample = load_spec(JOBS / "train.yaml"), load_spec(JOBS / "sample.yaml")
     assert isinstance(train, TrainJob)
     assert isinstance(sample, SampleJob)

@@ -67,7 +67,7 @@ PYTHON_OPTIONS = {"-c", "-m", "-P"}
 # What is another in containers, and why it may be.
 ELSEWHERE = {
     # The containers' network instead of loopback; each part's own ports; volumes, not folders.
-    "store": {"-ip.bind", "-dir", "-filer.localSocket"}
+    "store": {"-ip.bind", "-dir", "-filer.localSocket", "-s3.localSocket"}
     | {f"-{part}.port{kind}" for part in ("s3", "master", "volume", "filer", "admin")
        for kind in ("", ".grpc")},
     "mlflow": {"--host", "--port", "--backend-store-uri", "--allowed-hosts",

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ray.scripts.scripts import start
 from ruamel.yaml import YAML
 
 from tests.support.kuberay import AGENT_PORT, DASHBOARD_PORT, Applied, RayPod, quantity, secrets_of
@@ -78,6 +77,8 @@ def test_a_worker_is_started_with_what_its_pod_may_use(
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_ray_knows_every_flag_that_it_is_started_with(folder: Path) -> None:
     """One that it does not know ends each pod at once, again and again."""
+    from ray.scripts.scripts import start
+
     known = {flag for option in start.params for flag in (*option.opts, *option.secondary_opts)}
     applied = _applied(folder)
     for pod in (applied.head(CLUSTER), applied.worker(CLUSTER, "cpu")):

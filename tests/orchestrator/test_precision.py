@@ -6,7 +6,6 @@ import statistics
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ddpm.compute import ComputeDecision
@@ -36,6 +35,8 @@ AMX = pytest.param(
 
 def digits() -> ImageDataset:
     """Return all digits."""
+    from sklearn.datasets import load_digits
+
     images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     return ImageDataset(images, np.arange(len(images)))
 

@@ -1,5 +1,6 @@
 """Stand-ins that behave as the real parts do, for tests that need no server."""
 
+import copy
 import functools
 import hashlib
 import itertools
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from orchestrator.errors import (
     ConditionFailedError,
@@ -36,6 +37,12 @@ class MemoryStore:
         self.uploads: dict[OpenUpload, datetime] = {}
         self.clock = datetime(2026, 1, 1, tzinfo=UTC)
         self._versions = itertools.count()
+
+    def copy(self) -> Self:
+        """Return another store that holds the same now."""
+        other = copy.copy(self)
+        other.objects, other.uploads = dict(self.objects), dict(self.uploads)
+        return other
 
     def advance(self, seconds: float) -> None:
         """Move the store's clock."""

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.neighbors import KNeighborsClassifier
 
 from ddpm.metrics import blocks, classes
 from ddpm.metrics.blocks import normalised
@@ -14,6 +12,8 @@ from ddpm.metrics.classes import class_shares
 @pytest.fixture(scope="module")
 def digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Real digits in [-1, 1] and what they are."""
+    from sklearn.datasets import load_digits
+
     images, numbers = load_digits(return_X_y=True)
     return (images / 8.0 - 1.0).astype(np.float32), numbers.astype(np.int64)
 
@@ -22,6 +22,8 @@ def test_shares_agree_with_another_classifier_of_neighbours(
     digits: tuple[NDArray[np.float32], NDArray[np.int64]],
 ) -> None:
     """Its votes on digits that it did not see are those of scikit-learn, but for drawn votes."""
+    from sklearn.neighbors import KNeighborsClassifier
+
     images, numbers = digits
     train, held_out = (images[:1000], numbers[:1000]), (images[1000:], numbers[1000:])
     found = class_shares(images[1000:], train, held_out, num_classes=10, k=5)

@@ -5,7 +5,6 @@ import pytest
 import scipy.linalg
 import torch
 from numpy.typing import NDArray
-from torchmetrics.image.fid import _compute_fid
 
 from ddpm.metrics.frechet import FeatureMoments, frechet_between, frechet_distance
 
@@ -26,6 +25,8 @@ def test_distance_of_two_gaussians_is_the_closed_form() -> None:
 
 def test_distance_agrees_with_scipys_root_and_with_torchmetrics() -> None:
     """Published figures come from a general matrix root; the symmetric one must equal it."""
+    from torchmetrics.image.fid import _compute_fid
+
     one, other = features(1, 400, 12), features(2, 300, 12)
     moments = [FeatureMoments.of(x) for x in (one, other)]
     (mean1, cov1), (mean2, cov2) = [(m.mean, m.covariance) for m in moments]

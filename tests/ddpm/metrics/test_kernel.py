@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics.image.kid import poly_mmd
 
 from ddpm.metrics import blocks, kernel
 from ddpm.metrics.kernel import kernel_distance
@@ -11,6 +10,8 @@ from ddpm.metrics.kernel import kernel_distance
 
 def test_distance_agrees_with_torchmetrics() -> None:
     """It is the referee for the kernel's degree, scale and constant."""
+    from torchmetrics.image.kid import poly_mmd
+
     rng = np.random.default_rng(1)
     one, other = rng.normal(size=(150, 9)), rng.normal(0.2, 1.1, size=(150, 9))
     expected = poly_mmd(torch.from_numpy(one), torch.from_numpy(other), degree=3, gamma=None)

@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from mlflow.tracking import MlflowClient
-
 from orchestrator.client.status import ListedJob, job_status, list_jobs
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import read_troubles
@@ -153,6 +151,8 @@ def _look_at_job(watch: Watch, records: RecordStore, job_id: str) -> None:
 def _check_run(watch: Watch, job_id: str) -> None:
     """Look at a training's run in MLflow: each value once."""
     assert watch.home.info is not None
+    from mlflow.tracking import MlflowClient
+
     client = MlflowClient(watch.home.info.environment["MLFLOW_TRACKING_URI"])
     run_id = job_status(watch.home.store, job_id).run_id
     if run_id is None:

@@ -2,11 +2,12 @@
 
 from ray._common import constants
 from ray._private import state
-from ray.data._internal import cluster_autoscaler
 
 
 def test_private_names_of_ray_are_there() -> None:
     """Another version may lack them: told here, not by a node that nobody sees leaving."""
+    from ray.data._internal import cluster_autoscaler
+
     assert callable(state.available_resources_per_node)
     assert callable(state.state.get_draining_nodes)
     assert constants.HEAD_NODE_RESOURCE_NAME.startswith("node:")

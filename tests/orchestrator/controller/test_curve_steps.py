@@ -1,6 +1,7 @@
 """A training's checkpoints are evaluated while it goes on: none twice, none forgotten."""
 
 import contextlib
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from orchestrator.specs.on_the_way import evaluation_at
 from orchestrator.specs.sections import CheckpointSpec
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
-from tests.support.fakes import FaultyStore, MemoryStore
+from tests.support.fakes import FaultyStore
 from tests.support.world import World, train_job
 
 
@@ -198,15 +199,16 @@ def test_an_orchestrator_that_dies_anywhere_doubles_and_forgets_nothing(
 ) -> None:
     """The store fails at each call in turn; the next orchestrator goes on from what it holds."""
     monkeypatch.setenv("DDPMCTL_CACHE", str(tmp_path / "cache"))
+    first = World()
+    begin(first)
+    commit(first, 4, tmp_path)
     number, died = 0, True
     while died:
         number += 1
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        memory = MemoryStore()
+        memory = first.store.copy()
         world = World(memory)
-        begin(world)
-        commit(world, 4, folder)
+        world.cluster = copy.deepcopy(first.cluster)
+        world.controller = world.new_controller()
         faulty = FaultyStore(memory, number, after=after, dead=True)
         _step_until_it_dies(world, faulty)
         died = faulty.num_calls >= number

@@ -154,7 +154,7 @@ def test_each_try_is_more_patient_and_tells_the_part_so(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray has an end of its own to its patience, and began from nothing at each of three tries."""
-    monkeypatch.setenv("DDPMCTL_PATIENCE_S", "0.6")
+    monkeypatch.setenv("DDPMCTL_PATIENCE_S", "0.2")
     monkeypatch.setattr("orchestrator.stack.launch._HASTE_S", 0.0)
     started: list[Mapping[str, str]] = []
 
@@ -164,7 +164,7 @@ def test_each_try_is_more_patient_and_tells_the_part_so(
 
     monkeypatch.setattr("orchestrator.stack.launch.start_detached", start)
     part = replace(setting.part(), is_ready=bool, patience_variables=("WAIT_S",))
-    with pytest.raises(StackError, match=r"within 1\.8 s \(DDPMCTL_PATIENCE_S gives it more\)"):
+    with pytest.raises(StackError, match=r"within 0\.6 s \(DDPMCTL_PATIENCE_S gives it more\)"):
         setting.launcher().bring_up(part)
     assert sum("trying again" in line for line in setting.said) == 2
     assert len({environment["WAIT_S"] for environment in started}) > 1

@@ -35,67 +35,77 @@ def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     return MemoryStore()
 
 
+@pytest.fixture(scope="module")
+def after_training(tmp_path_factory: pytest.TempPathFactory) -> MemoryStore:
+    """A store after the training `t`, for all tests to copy."""
+    store = MemoryStore()
+    submit_training(tmp_path_factory.mktemp("trained"), store, "t", TRAIN)
+    train_to_the_end(store, "t")
+    return store
+
+
+@pytest.fixture
+def trained(after_training: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+    """A store with `t`, which has ended after 4 steps; the orchestrator is left out of it."""
+    monkeypatch.setattr(again, "ensure_running", lambda _around, _say: False)
+    return after_training.copy()
+
+
 def extend(patch: pytest.MonkeyPatch, store: MemoryStore, *arguments: str) -> Said:
     """Call the verb."""
     return Verbs(patch, store)(extend_command, arguments)
 
 
 def test_an_extended_training_has_the_bits_of_one_that_ran_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: MemoryStore
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: MemoryStore
 ) -> None:
     """4 steps and then 3 are 7: weights, averages and moments; so is an extension of an extension.
 
     The second leg begins between two checkpoints of the long run, so its cursor counts as well.
     """
-    submit_training(tmp_path, store, "whole", TRAIN, "training.num_steps=7")
-    train_to_the_end(store, "whole")
-    submit_training(tmp_path, store, "t", TRAIN)
-    train_to_the_end(store, "t")
-    told = extend(monkeypatch, store, "t", "--num-steps", "5", "--id", "t5").out
+    submit_training(tmp_path, trained, "whole", TRAIN, "training.num_steps=7")
+    train_to_the_end(trained, "whole")
+    told = extend(monkeypatch, trained, "t", "--num-steps", "5", "--id", "t5").out
     assert told == "t5 queued, goes on from t, to 5 steps\n"
-    train_to_the_end(store, "t5")
-    extend(monkeypatch, store, "t5", "--num-steps", "7", "--id", "t7")
-    train_to_the_end(store, "t7")
-    assert weights_of(store, "t7", 7) == weights_of(store, "whole", 7)
-    assert weights_of(store, "t7", 7) != weights_of(store, "t5", 5)
-    messages = [event.message for event in RecordStore(store).events("t7")]
+    train_to_the_end(trained, "t5")
+    extend(monkeypatch, trained, "t5", "--num-steps", "7", "--id", "t7")
+    train_to_the_end(trained, "t7")
+    assert weights_of(trained, "t7", 7) == weights_of(trained, "whole", 7)
+    assert weights_of(trained, "t7", 7) != weights_of(trained, "t5", 5)
+    messages = [event.message for event in RecordStore(trained).events("t7")]
     assert "goes on from step 5 of t5" in messages
 
 
 def test_an_interrupted_extension_goes_on_from_its_own_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: MemoryStore
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: MemoryStore
 ) -> None:
     """What it began with is the beginning of its first attempt alone."""
-    submit_training(tmp_path, store, "t", TRAIN)
-    train_to_the_end(store, "t")
-    extend(monkeypatch, store, "t", "--num-steps", "7", "--id", "t7")
-    work(begun(store, "t7"))
-    store.delete(JobPaths("t7").checkpoint(7))  # as if it had been lost before its end
-    end(store, "t7", JobState.QUEUED)
-    train_to_the_end(store, "t7")
-    assert "goes on from step 6" in [e.message for e in RecordStore(store).events("t7")]
-    assert CheckpointStore(store, JobPaths("t7")).steps() == [6, 7]
+    extend(monkeypatch, trained, "t", "--num-steps", "7", "--id", "t7")
+    work(begun(trained, "t7"))
+    trained.delete(JobPaths("t7").checkpoint(7))  # as if it had been lost before its end
+    end(trained, "t7", JobState.QUEUED)
+    train_to_the_end(trained, "t7")
+    assert "goes on from step 6" in [e.message for e in RecordStore(trained).events("t7")]
+    assert CheckpointStore(trained, JobPaths("t7")).steps() == [6, 7]
 
 
 def test_the_line_of_descent_is_shown_and_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: MemoryStore
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: MemoryStore
 ) -> None:
     """Who has the youngest model can still tell, and has, what it came from."""
-    submit_training(tmp_path, store, "t", TRAIN)
-    train_to_the_end(store, "t")
     for old, new, steps in (("t", "t5", 5), ("t5", "t7", 7)):
-        extend(monkeypatch, store, old, "--num-steps", str(steps), "--id", new)
-        train_to_the_end(store, new)
-    text = describe_job(job_status(store, "t7"))
+        extend(monkeypatch, trained, old, "--num-steps", str(steps), "--id", new)
+        train_to_the_end(trained, new)
+    text = describe_job(job_status(trained, "t7"))
     assert "model     goes on from step 5 of t5\n" in text
     assert "which began with step 4 of t\n" in f"{text}\n"
-    model = RecordStore(store).read("t5").record.model
+    model = RecordStore(trained).read("t5").record.model
     assert model is not None
-    assert hold_model(store, model, "t5")
-    checkpoints = CheckpointStore(store, JobPaths("t"))
+    assert hold_model(trained, model, "t5")
+    checkpoints = CheckpointStore(trained, JobPaths("t"))
     checkpoints.retain(0)
     assert checkpoints.steps() == [4]
-    assert references_to(store, ["t"], versions=lambda _job: []) == ["the training t5"]
+    assert references_to(trained, ["t"], versions=lambda _job: []) == ["the training t5"]
 
 
 REFUSED = [
@@ -155,18 +165,16 @@ OTHERWISE = [
 
 @pytest.mark.parametrize(("setting", "told"), OTHERWISE)
 def test_a_job_file_that_goes_on_with_other_settings_is_refused_with_its_line(
-    tmp_path: Path, store: MemoryStore, setting: str, told: str
+    tmp_path: Path, trained: MemoryStore, setting: str, told: str
 ) -> None:
     """`weights: all` in a file is held to the same as the verb; `ema` is the way to change them."""
-    submit_training(tmp_path, store, "t", TRAIN)
-    train_to_the_end(store, "t")
     text = TRAIN.replace("name: t\n", "name: u\ninit: {job: t, weights: all}\n")
     with pytest.raises(BadInputError, match="init: cannot go on from t") as caught:
-        submit_training(tmp_path, store, "u", text, "training.num_steps=9", setting)
+        submit_training(tmp_path, trained, "u", text, "training.num_steps=9", setting)
     assert f"--set '{setting}'" in str(caught.value)
     assert told in str(caught.value)
-    submit_training(tmp_path, store, "u", text, "training.num_steps=9")
-    train_to_the_end(store, "u")
+    submit_training(tmp_path, trained, "u", text, "training.num_steps=9")
+    train_to_the_end(trained, "u")
 
 
 def test_all_of_a_model_needs_the_job_that_made_it(tmp_path: Path, store: MemoryStore) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from orchestrator.artifacts.datasets.chunks import content_sha256
 from orchestrator.artifacts.datasets.ingest import ingest
@@ -178,6 +177,8 @@ def test_digits_have_their_known_hash(store: MemoryStore, cache: Path) -> None:
 
 def test_digits_are_those_of_scikit_learn(store: MemoryStore, cache: Path) -> None:
     """The file comes with us, so that no machine needs scikit-learn for the demo."""
+    from sklearn.datasets import load_digits
+
     ref = ingest("digits", store, cache)
     expected = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
     np.testing.assert_array_equal(np.load(fetch(store, ref.sha256, cache))[..., 0], expected)
