@@ -8,12 +8,13 @@ from orchestrator.lifecycle.state import JobRecord
 _FENCE = "```"
 
 
-def description(spec: Mapping[str, object], record: JobRecord) -> str:
+def description(spec: Mapping[str, object], record: JobRecord, results: str = "") -> str:
     """Return a run's description.
 
     Args:
         spec: What was asked, as it is stored.
         record: The job.
+        results: What came of it, as Markdown; it comes first, since a page shows the first lines.
     """
     facts = {
         "data": _of(spec, "dataset", "source"),
@@ -22,7 +23,8 @@ def description(spec: Mapping[str, object], record: JobRecord) -> str:
         "part of": f"{record.parent}, as {record.step}" if record.parent else "",
         "submitted by": record.owner,
     }
-    lines = [f"**{_plain(record.kind)}** `{record.job_id}`", ""]
+    told = ["", results] if results else []
+    lines = [f"**{_plain(record.kind)}** `{record.job_id}`", *told, ""]
     lines += [f"- {name}: `{_plain(text)}`" for name, text in facts.items() if text]
     verbs = [f"ddpmctl status {record.job_id}", f"ddpmctl resubmit {record.job_id} --set ..."]
     return "\n".join([*lines, "", _FENCE, *verbs, _FENCE])

@@ -35,11 +35,9 @@ def result_tags(
         return {}
     best = min((c for c in children if measure in c.scores), key=lambda c: c.scores[measure])
     told = f"{best.job_id}: {_MEASURES[measure]} {best.scores[measure]:.4g}"
-    text = description(spec, record)
-    return {
-        tags.BEST: told,
-        "mlflow.note.content": f"{text}\n\n{_table(children, best, _MOST_BYTES - len(text))}",
-    }
+    room = _MOST_BYTES - len(description(spec, record, told).encode())
+    results = f"best: {told}\n\n{_table(children, best, room)}"
+    return {tags.BEST: told, "mlflow.note.content": description(spec, record, results)}
 
 
 def _table(children: Sequence[ChildEntry], best: ChildEntry, room: int) -> str:

@@ -1,6 +1,7 @@
 """The run of a sweep tells what came of its jobs, and which is best."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -51,6 +52,7 @@ def test_the_best_is_named_and_each_job_has_a_row() -> None:
     )
     assert rows[4].endswith("| SUCCEEDED |  |  |")
     assert {row.count("|") for row in rows} == {6}
+    assert "best: s-1-002: bits/dim 4.25" in tags["mlflow.note.content"].splitlines()[:3]
 
 
 def test_the_loss_decides_where_no_job_was_evaluated() -> None:
@@ -72,7 +74,8 @@ def test_a_long_sweep_fits_into_what_mlflow_takes() -> None:
     tags = told(*(child(number, loss=1.0 + number) for number in range(256)))
     text = tags["mlflow.note.content"]
     assert len(text.encode()) <= 5000
-    assert text.splitlines()[-1].startswith("and ")
+    assert len(re.findall(r"^and \d+ more$", text, re.MULTILINE)) == 1
+    assert text.endswith("```")
     assert "s-1-000** (best)" in text
 
 
