@@ -214,8 +214,8 @@ def decide_compute(
     if compile_request == "auto" and work.fits_tiles and (device_kind, decided.precision) == _TILED:
         obstacle = work.tiles_obstacle or kernels_obstacle(kernel_folder)
         if obstacle is None:
-            told = "; ".join([*reasons, "network and batch fit the AMX kernels"])
-            return replace(decided, kernels="amx", reason=told)
+            message = "; ".join([*reasons, "network and batch fit the AMX kernels"])
+            return replace(decided, kernels="amx", reason=message)
         reasons.append(f"no AMX kernels, since {obstacle}")
     wanted = worth_compiling if compile_request == "auto" else compile_request
     if compile_request == "auto" and not wanted:
@@ -238,9 +238,9 @@ def _of_own_network(
     decided: ComputeDecision, reasons: list[str], name: str, is_compiled: bool
 ) -> ComputeDecision:
     """Decide for another package's network, which is laid out in memory as it was written."""
-    told = f"{name} is another package's: torch's kernels, and no CUDA graph"
+    message = f"{name} is another package's: torch's kernels, and no CUDA graph"
     hindrance = "" if is_compiled else "nobody asked to compile"
-    return _compiled(replace(decided, channels_last=False), [*reasons, told], hindrance)
+    return _compiled(replace(decided, channels_last=False), [*reasons, message], hindrance)
 
 
 def _choose_precision(

@@ -48,11 +48,11 @@ _SAME_BETAS = 1e-4  # relative: files keep them in float32, and one minus them l
 def check_can_leave(diffusion: DiffusionConfig) -> None:
     """Raise ForeignModelError for what no scheduler of diffusers' takes."""
     if diffusion.prediction not in _PREDICTIONS:
-        told = f"{diffusion.prediction} has no name in diffusers; {', '.join(_PREDICTIONS)} have"
-        raise ForeignModelError("diffusion.prediction", told)
+        message = f"{diffusion.prediction} has no name in diffusers; {', '.join(_PREDICTIONS)} have"
+        raise ForeignModelError("diffusion.prediction", message)
     if diffusion.variance == "learned":
-        told = "learned: UNet2DModel's pipelines take fixed variances alone"
-        raise ForeignModelError("diffusion.variance", told)
+        message = "learned: UNet2DModel's pipelines take fixed variances alone"
+        raise ForeignModelError("diffusion.variance", message)
 
 
 def unet_there(model: GenerativeNetwork) -> dict[str, Any]:
@@ -62,8 +62,8 @@ def unet_there(model: GenerativeNetwork) -> dict[str, Any]:
         ForeignModelError: There is none; the field that stands in the way is named.
     """
     if name := network_name(model.config):
-        told = f"{name} is another package's, which diffusers does not know"
-        raise ForeignModelError("model.network", told)
+        message = f"{name} is another package's, which diffusers does not know"
+        raise ForeignModelError("model.network", message)
     if not isinstance(model, UNet):
         family = model.config.family
         raise ForeignModelError("model.family", f"diffusers has no {family} of this form")
@@ -102,16 +102,20 @@ def _head_dim(model: UNet) -> int | None:
         if stage.attention is not None
     }
     if len(widths) > 1:
-        told = f"{config.num_heads} heads at levels of {sorted(widths)} channels: UNet2DModel has "
-        raise ForeignModelError("model.num_heads", told + "one size of a head, not one number")
+        message = (
+            f"{config.num_heads} heads at levels of {sorted(widths)} channels: UNet2DModel has "
+        )
+        raise ForeignModelError("model.num_heads", message + "one size of a head, not one number")
     return int(widths.pop()) // config.num_heads
 
 
 def _num_groups(model: nn.Module) -> int:
     numbers = {m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)}
     if len(numbers) > 1:
-        told = f"its norms have {' and '.join(map(str, sorted(numbers)))} groups, one number there"
-        raise ForeignModelError("model.channels", f"{told}; multiples of 32 have 32 everywhere")
+        message = (
+            f"its norms have {' and '.join(map(str, sorted(numbers)))} groups, one number there"
+        )
+        raise ForeignModelError("model.channels", f"{message}; multiples of 32 have 32 everywhere")
     return int(numbers.pop())
 
 
@@ -131,8 +135,8 @@ def unet_here(
     _check_fixed(values)
     widths = values.get("block_out_channels", [224, 448, 672, 896])
     if any(width % widths[0] for width in widths):
-        told = f"{widths}: each must be a multiple of the first"
-        raise ForeignModelError(f"{UNET}.block_out_channels", told)
+        message = f"{widths}: each must be a multiple of the first"
+        raise ForeignModelError(f"{UNET}.block_out_channels", message)
     shape = _shape(values)
     config = UNetConfig(
         channels=widths[0],
@@ -158,8 +162,8 @@ def check_groups(values: Mapping[str, Any], model: nn.Module) -> None:
 
 def _check_fixed(values: Mapping[str, Any]) -> None:
     if values.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        told = f"{values['_class_name']}, and only UNet2DModel can be taken"
-        raise ForeignModelError(f"{UNET}._class_name", told)
+        message = f"{values['_class_name']}, and only UNet2DModel can be taken"
+        raise ForeignModelError(f"{UNET}._class_name", message)
     wrong = [
         f"{field} is {found!r} and must be {value!r}"
         for field, (value, default) in _FIXED.items()
@@ -172,8 +176,8 @@ def _check_fixed(values: Mapping[str, Any]) -> None:
 def _shape(values: Mapping[str, Any]) -> tuple[int, int, int]:
     channels, size = values.get("in_channels", 3), values.get("sample_size")
     if values.get("out_channels", 3) != channels:
-        told = f"{values.get('out_channels', 3)} of {channels}: a learned variance is not taken"
-        raise ForeignModelError(f"{UNET}.out_channels", told)
+        message = f"{values.get('out_channels', 3)} of {channels}: a learned variance is not taken"
+        raise ForeignModelError(f"{UNET}.out_channels", message)
     if size is None:
         raise ForeignModelError(f"{UNET}.sample_size", "is missing: the height and width of images")
     height, width = (size, size) if isinstance(size, int) else size
@@ -189,8 +193,8 @@ def _attention(values: Mapping[str, Any], height: int) -> tuple[int, ...]:
         raise ForeignModelError(UNET, f"has blocks that are not here: {', '.join(unknown)}")
     attends = [block == _DOWN[1] for block in down]
     if attends != [block == _UP[1] for block in reversed(up)]:
-        told = "must attend at the same levels as down_block_types"
-        raise ForeignModelError(f"{UNET}.up_block_types", told)
+        message = "must attend at the same levels as down_block_types"
+        raise ForeignModelError(f"{UNET}.up_block_types", message)
     return tuple(height >> level for level, attended in enumerate(attends) if attended)
 
 
@@ -199,11 +203,11 @@ def _classes(values: Mapping[str, Any], num_classes: int | None) -> int:
     if rows is None:
         return 0
     if num_classes is None:
-        told = f"{rows}: nothing says whether the last one stands for no class; say it with "
-        raise ForeignModelError(f"{UNET}.num_class_embeds", f"{told}--last-class-is-none")
+        message = f"{rows}: nothing says whether the last one stands for no class; say it with "
+        raise ForeignModelError(f"{UNET}.num_class_embeds", f"{message}--last-class-is-none")
     if num_classes + 1 != rows:
-        told = f"{rows}, but {num_classes} classes and one for none are {num_classes + 1}"
-        raise ForeignModelError(f"{UNET}.num_class_embeds", told)
+        message = f"{rows}, but {num_classes} classes and one for none are {num_classes + 1}"
+        raise ForeignModelError(f"{UNET}.num_class_embeds", message)
     return num_classes
 
 
@@ -247,8 +251,8 @@ def diffusion_here(values: Mapping[str, Any]) -> DiffusionConfig:
         raise ForeignModelError(f"{SCHEDULER}.prediction_type", f"{asked} is not known here")
     variance = str(values.get("variance_type", "fixed_small")).removesuffix("_log")
     if variance not in ("fixed_small", "fixed_large"):
-        told = f"{variance}: only fixed_small and fixed_large can be taken"
-        raise ForeignModelError(f"{SCHEDULER}.variance_type", told)
+        message = f"{variance}: only fixed_small and fixed_large can be taken"
+        raise ForeignModelError(f"{SCHEDULER}.variance_type", message)
     wanted = betas_there(values)
     distances = {}
     for config in _candidates(len(wanted), names[asked], variance):
@@ -256,8 +260,10 @@ def diffusion_here(values: Mapping[str, Any]) -> DiffusionConfig:
         distances[config] = float(((own - wanted).abs() / own).max())
     best = min(distances, key=distances.__getitem__)
     if distances[best] > _SAME_BETAS:
-        told = f"are none of {', '.join(get_args(Betas))}; {best.betas}, the nearest, differs by "
-        raise ForeignModelError(f"{SCHEDULER} betas", f"{told}{distances[best]:.1%}")
+        message = (
+            f"are none of {', '.join(get_args(Betas))}; {best.betas}, the nearest, differs by "
+        )
+        raise ForeignModelError(f"{SCHEDULER} betas", f"{message}{distances[best]:.1%}")
     return best
 
 
@@ -277,8 +283,8 @@ def _candidates(num_timesteps: int, prediction: Any, variance: Any) -> list[Diff
                 continue
             found.append(config)
     if not found:
-        told = f"{num_timesteps} are too few for any schedule"
-        raise ForeignModelError(f"{SCHEDULER}.num_train_timesteps", told)
+        message = f"{num_timesteps} are too few for any schedule"
+        raise ForeignModelError(f"{SCHEDULER}.num_train_timesteps", message)
     return found
 
 

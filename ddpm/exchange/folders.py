@@ -52,7 +52,7 @@ class ForeignModel:
         unet_config: The sizes of the network.
         diffusion_config: What its output stands for.
         image_shape: (C, H, W).
-        class_names: Of the labels that it is told; () where nobody named them.
+        class_names: Of the labels that it is conditioned on; () where nobody named them.
         step: Training steps that made it, 0 where nobody knows.
     """
 
@@ -224,12 +224,12 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
                 raise ForeignModelError(str(path), f"can't be read: {error}") from error
             return tensors
     pickles = sorted(p.name for part in (folder / UNET, folder) for p in part.glob("*.bin"))
-    told = (
+    message = (
         f"; {pickles[0]} is a pickle, which is not opened: save it as safetensors"
         if pickles
         else ""
     )
-    raise ForeignModelError(str(folder), f"has no {UNET}/{WEIGHTS_FILE}{told}")
+    raise ForeignModelError(str(folder), f"has no {UNET}/{WEIGHTS_FILE}{message}")
 
 
 def _fill(model: UNet, tensors: Mapping[str, Tensor]) -> None:
@@ -237,7 +237,7 @@ def _fill(model: UNet, tensors: Mapping[str, Tensor]) -> None:
     found = weights_here(tensors, shapes)
     for name, shape in shapes.items():
         if found[name].shape != shape:
-            told = f"{name} is {tuple(found[name].shape)} there and {tuple(shape)} here"
-            raise ForeignModelError("weights", told)
+            message = f"{name} is {tuple(found[name].shape)} there and {tuple(shape)} here"
+            raise ForeignModelError("weights", message)
     model.load_state_dict(found)
     model.eval().requires_grad_(requires_grad=False)

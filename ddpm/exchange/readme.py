@@ -29,8 +29,8 @@ x = torch.randn(16, {channels}, {height}, {width}, generator=torch.Generator().m
 both = torch.cat([labels, torch.full_like(labels, {classes})])  # row {classes} means no class
 for t in scheduler.timesteps:
     with torch.no_grad():
-        told, untold = unet(torch.cat([x, x]), t, class_labels=both).sample.chunk(2)
-    x = scheduler.step(untold + scale * (told - untold), t, x).prev_sample
+        conditional, unconditional = unet(torch.cat([x, x]), t, class_labels=both).sample.chunk(2)
+    x = scheduler.step(unconditional + scale * (conditional - unconditional), t, x).prev_sample
 images = (x.clamp(-1, 1) + 1) / 2  # (16, {channels}, {height}, {width}) in [0, 1]
 ```
 """
@@ -47,14 +47,14 @@ def readme(info: CheckpointInfo, origin: str, class_names: Sequence[str]) -> str
     channels, height, width = info.image_shape
     classes = info.unet_config.known_classes
     diffusion = info.diffusion_config
-    told = (
+    message = (
         f"# A diffusion model{f' of {origin}' if origin else ''}\n\n"
         f"{info.step:,} training steps, images of {height}x{width} with {channels} channel(s), "
         f"{diffusion.num_timesteps} timesteps ({diffusion.betas} betas), which predicts "
         f"{diffusion.prediction}. diffusers loads it as it is; written by ddpmctl.\n\n"
     )
     if not classes:
-        return told + _PLAIN.format(steps=diffusion.num_timesteps)
+        return message + _PLAIN.format(steps=diffusion.num_timesteps)
     names = ", ".join(f"{number} {name}" for number, name in enumerate(class_names))
     lines = _LABELLED.format(classes=classes, channels=channels, height=height, width=width)
-    return told + lines + (f"\nClasses: {names}.\n" if names else "")
+    return message + lines + (f"\nClasses: {names}.\n" if names else "")

@@ -23,7 +23,7 @@ class GenerativeNetwork(nn.Module, ABC):
 
     @property
     def knows_labels(self) -> bool:
-        """Whether it is told classes."""
+        """Whether it is conditioned on classes."""
         return self.config.known_classes > 0
 
     @property

@@ -99,8 +99,8 @@ def find_network(name: str) -> OwnNetwork:
     except (ImportError, AttributeError) as error:
         raise _refused(name, f"one that loads ({point.value}: {error})") from error
     if not isinstance(found, OwnNetwork):
-        told = f"an OwnNetwork, which {point.value} is not: it is of {type(found).__name__}"
-        raise _refused(name, told)
+        message = f"an OwnNetwork, which {point.value} is not: it is of {type(found).__name__}"
+        raise _refused(name, message)
     if not (isinstance(found.config, type) and dataclasses.is_dataclass(found.config)):
         raise _refused(name, f"one whose config is a dataclass, not {found.config!r}")
     taken = sorted(_TAKEN & {field.name for field in dataclasses.fields(found.config)})

@@ -53,14 +53,14 @@ def try_network(config: OwnConfig, shape: NetworkShape) -> int:
     _check_output(config, module.train(), shape)
     for name, buffer in module.named_buffers():
         if not _same(before[name], buffer):
-            told = f"one whose buffers stay ({name} changes in a forward pass, and is not saved)"
-            raise _refused(config, told)
+            message = f"one whose buffers stay ({name} changes in a forward pass, and is not saved)"
+            raise _refused(config, message)
     _check_output(config, module.eval(), shape)
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _built(config: OwnConfig, shape: NetworkShape, seed: int) -> "nn.Module":
-    """Return the network; what a package raises while building is told in one line."""
+    """Return the network; what a package raises while building becomes one line."""
     try:
         return build_module(config, shape, seed)
     except ConfigError:
@@ -77,11 +77,11 @@ def _check_parameters(config: OwnConfig, module: "nn.Module") -> None:
         raise _refused(config, "one with parameters")
     for name, parameter in named.items():
         if parameter.dtype != torch.float32:
-            told = f"one of float32 parameters ({name} is {parameter.dtype})"
-            raise _refused(config, told)
+            message = f"one of float32 parameters ({name} is {parameter.dtype})"
+            raise _refused(config, message)
         if not parameter.requires_grad:
-            told = f"one whose parameters all learn ({name} does not: make it a buffer)"
-            raise _refused(config, told)
+            message = f"one whose parameters all learn ({name} does not: make it a buffer)"
+            raise _refused(config, message)
 
 
 def _check_draws(
@@ -91,13 +91,15 @@ def _check_draws(
     same = dict(again.named_parameters())
     for name, parameter in module.named_parameters():
         if name not in same or not _same(parameter, same[name]):
-            told = f"one whose weights follow from torch's seed ({name} differs when built again)"
-            raise _refused(config, told)
+            message = (
+                f"one whose weights follow from torch's seed ({name} differs when built again)"
+            )
+            raise _refused(config, message)
     others = dict(other.named_buffers())
     for name, buffer in module.named_buffers():
         if name not in others or not _same(buffer, others[name]):
-            told = f"one whose buffers follow from its settings ({name} is drawn by chance)"
-            raise _refused(config, told)
+            message = f"one whose buffers follow from its settings ({name} is drawn by chance)"
+            raise _refused(config, message)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -119,14 +121,16 @@ def _check_output(config: OwnConfig, module: "nn.Module", shape: NetworkShape) -
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             output = module(x_t, t, labels)
     except Exception as error:
-        told = f"one whose forward(x_t, t, labels) takes such images ({_line(error)})"
-        raise _refused(config, told) from error
+        message = f"one whose forward(x_t, t, labels) takes such images ({_line(error)})"
+        raise _refused(config, message) from error
     wanted = (_TRIED_IMAGES, shape.out_channels, height, width)
     if not isinstance(output, torch.Tensor):
         raise _refused(config, f"one that gives a tensor, not {type(output).__name__}")
     if tuple(output.shape) != wanted:
-        told = f"one that gives {wanted} for {tuple(x_t.shape)} images, not {tuple(output.shape)}"
-        raise _refused(config, told)
+        message = (
+            f"one that gives {wanted} for {tuple(x_t.shape)} images, not {tuple(output.shape)}"
+        )
+        raise _refused(config, message)
     if not (output.is_floating_point() and bool(output.isfinite().all())):
         raise _refused(config, f"one that gives finite floats (its output is {output.dtype})")
 

@@ -1,4 +1,4 @@
-"""Augmentation that does not leak: the network is told what was done to each image.
+"""Augmentation that does not leak: the network is conditioned on what was done to each image.
 
 Karras et al. 2022, appendix F.2: images are mirrored, scaled, turned, stretched and moved, each
 with one probability, and the network is given the nine numbers of that beside the timestep. Images
@@ -37,9 +37,9 @@ def augmented(
         probability: Of each of the six things, in [0, 1].
 
     Returns:
-        (B, C, H, W) float32, and (B, NUM_AUGMENTATIONS) float32 that the network is told: mirrored
+        (B, C, H, W) float32, and (B, NUM_AUGMENTATIONS) float32 of conditions: mirrored
         (2), scale, turn (2), stretch and its direction (2), shift (2). An image to which nothing
-        was done is the same to the bit, and all that is told of it is 0.
+        was done is the same to the bit, and its conditions are 0.
     """
     uniform = _uniform(seed, step, positions)
     normal = normals(seed, Stream.AUGMENTATION_SIZE, step, positions, (_NUM_NORMALS,))
@@ -47,13 +47,13 @@ def augmented(
     mirrored_x, mirrored_y, *warps = is_done.unbind(1)
     x = torch.where(mirrored_x[:, None, None, None], x_start.flip(3), x_start)
     x = torch.where(mirrored_y[:, None, None, None], x.flip(2), x)
-    told, back = _warp(warps, uniform, normal, x.shape[2:])
+    applied, back = _warp(warps, uniform, normal, x.shape[2:])
     is_warped = torch.stack(warps).any(dim=0)
     grid = F.affine_grid(back[:, :2], list(x.shape), align_corners=False)
     warped = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     x = torch.where(is_warped[:, None, None, None], warped, x)
     mirrored = torch.stack([mirrored_x, mirrored_y], dim=1).float()
-    return x.contiguous(memory_format=torch.channels_last), torch.cat([mirrored, told], dim=1)
+    return x.contiguous(memory_format=torch.channels_last), torch.cat([mirrored, applied], dim=1)
 
 
 def _uniform(seed: int, step: int | Tensor, positions: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def _uniform(seed: int, step: int | Tensor, positions: Tensor) -> Tensor:
 def _warp(
     gates: list[Tensor], uniform: Tensor, normal: Tensor, size: torch.Size
 ) -> tuple[Tensor, Tensor]:
-    """Return what is told of the warps, (B, 7), and where pixels come from, (B, 3, 3).
+    """Return the conditions of the warps, (B, 7), and where pixels come from, (B, 3, 3).
 
     Args:
         gates: (B,) bool each: scaled, turned, stretched, moved.
@@ -80,7 +80,7 @@ def _warp(
     # A half turn has every axis once, so that the two numbers say which it was.
     direction = (uniform[:, _DIRECTION] - 0.5) * math.pi * is_directed
     shift_x, shift_y = normal[:, 2] * moved, normal[:, 3] * moved
-    told = [
+    applied = [
         zoom,
         *(turn.cos() - 1.0, turn.sin()),
         *(stretch * direction.cos(), stretch * direction.sin()),
@@ -94,7 +94,7 @@ def _warp(
     back = back @ _translate(-_SHIFT_STD * width * shift_x, -_SHIFT_STD * height * shift_y)
     # From pixels around the image's middle to edges at -1 and 1, as the sampler counts.
     edges = torch.tensor([2.0 / width, 2.0 / height, 1.0], device=back.device)
-    return torch.stack(told, dim=1), edges[:, None] * back / edges
+    return torch.stack(applied, dim=1), edges[:, None] * back / edges
 
 
 def _matrix(rows: list[list[Tensor]]) -> Tensor:

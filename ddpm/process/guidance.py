@@ -24,7 +24,7 @@ def guided(
     labels: Tensor,
     null_label: int,
 ) -> Denoiser:
-    """Return a network that is told its labels, guided as the sampler says.
+    """Return a network that is conditioned on its labels, guided as the sampler says.
 
     Args:
         network: Takes labels. Where there is guidance, it is called with 2 B images.
@@ -35,19 +35,19 @@ def guided(
     """
     if config.guidance_scale == 1.0:
         return lambda x_t, t: network(x_t, t, labels)
-    told_and_not = torch.cat([labels, torch.full_like(labels, null_label)])
+    labels_and_null = torch.cat([labels, torch.full_like(labels, null_label)])
     low, high = config.guidance_interval or (0.0, 1.0)
     last = diffusion.num_timesteps - 1
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        output = network(torch.cat([x_t, x_t]), torch.cat([t, t]), told_and_not)
-        told, untold = output.to(torch.float32).chunk(2)
+        output = network(torch.cat([x_t, x_t]), torch.cat([t, t]), labels_and_null)
+        conditional, unconditional = output.to(torch.float32).chunk(2)
         is_inside = (t >= low * last) & (t <= high * last)
         scale = torch.where(is_inside, config.guidance_scale, 1.0).view(-1, 1, 1, 1)
-        prediction = diffusion.predicted(untold)
-        prediction = prediction + scale * (diffusion.predicted(told) - prediction)
+        prediction = diffusion.predicted(unconditional)
+        prediction = prediction + scale * (diffusion.predicted(conditional) - prediction)
         if not diffusion.has_learned_variance:
             return prediction
-        return torch.cat([prediction, told.chunk(2, dim=1)[1]], dim=1)
+        return torch.cat([prediction, conditional.chunk(2, dim=1)[1]], dim=1)
 
     return denoise

@@ -1,4 +1,4 @@
-"""What all networks have in common: the classes that they are told, and the images they take."""
+"""What all networks have in common: the classes of their labels, and the images they take."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -16,7 +16,7 @@ class ToldClasses:
 
         @property
         def num_classes(self) -> int | Literal["auto"]:
-            """Classes of the labels that the network is told."""
+            """Classes that the network is conditioned on."""
 
     def check_classes(self) -> None:
         """Raise ConfigError unless `num_classes` is a number of classes or "auto"."""

@@ -9,7 +9,7 @@ from ddpm.settings.fields import CLOSED, require, require_positive
 Family = Literal["ddpm", "vae", "gan"]
 
 NUM_AUGMENTATIONS = 9
-"""Numbers that a network with `augmentation` is told of each image."""
+"""Conditions of each image for a network with `augmentation`."""
 _MAX_GROUPS = 32
 _LATENT_SIZE = 32
 _OF_BOTH = frozenset({"family", "channels", "channel_multipliers"})
@@ -51,11 +51,11 @@ class UNetConfig(ToldClasses):
         num_heads: Attention heads of every level.
         attention_head_dim: Channels of a head, so that the number of heads varies by level, as in
             diffusers; None takes `num_heads`.
-        num_classes: Classes of the labels that the network is told, 0 for none; "auto" takes those
+        num_classes: Classes that the network is conditioned on, 0 for none; "auto" takes those
             of the data set. One more row of the embedding stands for no class.
         norm_eps: What group norm adds to the variance: 1e-6 in Ho's code, 1e-5 in torch.
         dropout: Probability of dropout in each residual block, in [0, 1).
-        augmentation: Whether the network is told what `training.augment` did to an image.
+        augmentation: Whether the network is conditioned on what `training.augment` did.
         latent_size: Numbers of the latent vector of a "vae" or a "gan", at most those of an image.
     """
 
@@ -101,8 +101,8 @@ class UNetConfig(ToldClasses):
         for field in fields(self):
             value = getattr(self, field.name)
             is_read = field.name in used or value == field.default
-            told = f"left out with family {self.family}, whose networks have no such size"
-            require(is_read, field.name, value, told)
+            message = f"left out with family {self.family}, whose networks have no such size"
+            require(is_read, field.name, value, message)
 
     def _check_heads(self) -> None:
         widths = [self.channels * multiplier for multiplier in self.channel_multipliers]

@@ -19,7 +19,7 @@ class OwnConfig(ToldClasses):
 
     Attributes:
         network: Its name in the entry point group `ddpmctl.networks`.
-        num_classes: Classes of the labels that the network is told, 0 for none; "auto" takes those
+        num_classes: Classes that the network is conditioned on, 0 for none; "auto" takes those
             of the data set.
         settings: The fields of the package's own configuration, as plain values. What they may be,
             the package says: `ddpm.network.own` reads them.
@@ -36,8 +36,8 @@ class OwnConfig(ToldClasses):
         require(is_name, OWN_NETWORK, self.network, "the name of an installed network")
         classes = self.num_classes
         is_whole = isinstance(classes, int) and not isinstance(classes, bool)
-        told = "auto, or a whole number"
-        require(classes == "auto" or is_whole, "num_classes", classes, told)
+        message = "auto, or a whole number"
+        require(classes == "auto" or is_whole, "num_classes", classes, message)
         self.check_classes()
 
     @classmethod

@@ -38,7 +38,7 @@ class TrainingConfig:
         horizontal_flip: Mirror every second image on average; wrong for digits and letters.
         augment: Probability with which an image is mirrored, turned, scaled, stretched and moved,
             each apart, for small data sets (Karras et al. 2022, appendix F.2, with 0.12). The
-            network is told, with `model.augmentation`, so that none of it is seen in what it draws.
+            network is conditioned on it by `model.augmentation`, so it draws none of it.
         precision: "bf16" is autocast; "auto" takes what is fastest on the job's machine.
         compile: Whether the step is compiled; "auto" takes the AMX kernels where they fit, else
             weighs the compile time against the work.

@@ -90,8 +90,8 @@ class LossGradient:
         size, first_image = len(self._parts[0]), self._first_image
         if not self._model.knows_labels:
             labels = None
-        told = itertools.repeat(None) if labels is None else torch.split(labels, size)
-        parts = list(zip(torch.split(images, size), self._parts, told, strict=False))
+        by_part = itertools.repeat(None) if labels is None else torch.split(labels, size)
+        parts = list(zip(torch.split(images, size), self._parts, by_part, strict=False))
         if self.is_captured and self._replay is None:
             self._replay = _Replay(self._add, step, *parts[0])
         add = self._replay or (self._add if self._losses is None else self._add_other)
@@ -112,10 +112,10 @@ class LossGradient:
         self, step: int | Tensor, images: Tensor, positions: Tensor, labels: Tensor | None
     ) -> None:
         """Add the gradient and the losses of some of this worker's images."""
-        x_start, told = self._x_start(images, step, positions)
+        x_start, conditions = self._x_start(images, step, positions)
         t, noise, x_t = self._noisy_images(x_start, step, positions)
         with self._compute.autocast():
-            output = self._forward(x_t, t, *self._told(labels, step, positions), **told)
+            output = self._forward(x_t, t, *self._conditions(labels, step, positions), **conditions)
         losses = self._diffusion.training_loss(output, x_start, x_t, t, noise)
         loss = losses.sum() / self._config.global_batch_size
         loss.backward()
@@ -134,10 +134,10 @@ class LossGradient:
         loss.backward()
         self._parameters.extra[0] += loss.detach()
 
-    def _told(
+    def _conditions(
         self, labels: Tensor | None, step: int | Tensor, positions: Tensor
     ) -> tuple[Tensor, ...]:
-        """Return the labels that the network is told, some replaced by no class; () of none."""
+        """Return the labels that the network is conditioned on, some dropped; () without."""
         if labels is None:
             return ()
         share = self._config.label_dropout
@@ -156,7 +156,7 @@ class LossGradient:
     def _x_start(
         self, images: Tensor, step: int | Tensor, positions: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return images as floats, some mirrored, and what the network is told of that."""
+        """Return images as floats, some mirrored or augmented, and the conditions that follow."""
         x_start = to_float(images)
         if self._config.horizontal_flip:
             mirrored = flips(self._config.seed, step, positions)
@@ -164,8 +164,8 @@ class LossGradient:
         if not self._config.augment:
             return x_start, {}
         seed, share = self._config.seed, self._config.augment
-        x_start, told = augmented(x_start, seed, step, positions, share)
-        return x_start, {"augment": told}
+        x_start, applied = augmented(x_start, seed, step, positions, share)
+        return x_start, {"augment": applied}
 
     def _keep_losses(self, losses: Tensor, t: Tensor) -> None:
         """Add the losses (B,) float32 of timesteps t (B,) int64, to the extra numbers."""

@@ -100,8 +100,8 @@ class JobHandle:
     def _ended(self, last: JobStatus | None, timeout_s: float | None) -> JobStatus:
         if last is not None and last.state.has_ended:
             return last
-        told = f"is {last.state}" if last is not None else "is in a store that does not answer"
-        raise TimeoutError(f"job {self.id} {told} after {timeout_s:g} s; it goes on")
+        message = f"is {last.state}" if last is not None else "is in a store that does not answer"
+        raise TimeoutError(f"job {self.id} {message} after {timeout_s:g} s; it goes on")
 
     def cancel(self, grace_s: float = DEFAULT_GRACE_S) -> JobStatus:
         """End it, and return when its processes are really gone; one that has ended stays so.

@@ -47,8 +47,8 @@ def resubmit_command(
     again = job_file_again(read_submitted(RecordStore(around.store), old), old, overrides)
     if new := _queued(around, again, job_id, dry_run, output):
         status = job_status(around.store, new) if output.as_json else None
-        told = f"{new} queued, like {old}\n  compare them: ddpmctl diff {old} {new}"
-        output.result(status, told)
+        message = f"{new} queued, like {old}\n  compare them: ddpmctl diff {old} {new}"
+        output.result(status, message)
 
 
 @click.command("extend")

@@ -80,7 +80,7 @@ def frame(
         overview: What there is.
         board: Where the user is.
         size: Columns and lines of the terminal.
-        inside: What is told of the job that is looked into.
+        inside: What is shown of the job that is looked into.
         trouble: Why the overview is an old one; "" if it is not.
     """
     width, height = size

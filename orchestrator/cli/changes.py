@@ -111,13 +111,13 @@ def _end_of(
     """Return what a job came to, what to say of it, and whether all of it is cancelled."""
     status = job_status(store, job_id)
     if not is_live:
-        told = f"{job_id} had ended before: it is {status.state}"
-        return status, told, status.state is JobState.CANCELLED
+        message = f"{job_id} had ended before: it is {status.state}"
+        return status, message, status.state is JobState.CANCELLED
     *_, status = follow(store, job_id, grace_s + CANCEL_MARGIN_S)
     left = _left_of_smoke_test(store, job_id, grace_s)
     is_cancelled = status.state is JobState.CANCELLED
-    told = "is cancelled; its processes are gone" if is_cancelled else f"is {status.state}"
-    return status, f"{job_id} {told}{left}", is_cancelled and not left
+    message = "is cancelled; its processes are gone" if is_cancelled else f"is {status.state}"
+    return status, f"{job_id} {message}{left}", is_cancelled and not left
 
 
 def _left_of_smoke_test(store: ObjectStore, job_id: str, grace_s: float) -> str:

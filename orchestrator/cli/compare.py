@@ -85,9 +85,9 @@ def _of_many(rows: Sequence[Evaluated]) -> Table:
         table.add_column(heading, justify="right")
     for row in rows:
         cells = [_number(row.metric(measure)) for measure in measures]
-        told = [setting(row, key) for key in settings]
+        chosen = [setting(row, key) for key in settings]
         more = (_rarest(row.classes), _authentic(row), _copying(row), _speed(row))
-        table.add_row(row.samples, *told, *cells, *more)
+        table.add_row(row.samples, *chosen, *cells, *more)
     for row in {(row.reference, row.extractor): row for row in rows}.values():
         floors = [_floor(row.metric(measure)) for measure in measures]
         blank = [""] * len(settings)
@@ -103,14 +103,14 @@ def _legend(rows: Sequence[Evaluated]) -> list[str]:
     n = sorted({metric.num_samples for metric in found})
     floors = sorted({metric.floor_images for metric in found})
     classifiers = sorted({row.classifier for row in rows if row.classifier})
-    told = f"features: {', '.join(extractors)}; k = {', '.join(k)}; n = {_span(n)}"
+    message = f"features: {', '.join(extractors)}; k = {', '.join(k)}; n = {_span(n)}"
     num_sets = sorted({row.num_sets for row in rows})
     error = "a standard error"
     if num_sets[-1] > 1:
         error = f"the standard deviation between {_span(num_sets)} sets of other seeds"
         error += ", of a set alone its standard error" if num_sets[0] == 1 else ""
     return [
-        f"{told}; real against real at n = {_span(floors)}",
+        f"{message}; real against real at n = {_span(floors)}",
         f"± is {error}; {AT_FLOOR}: cannot be told from real images",
         *(f"classes: {classifier}" for classifier in classifiers),
         *_corners(rows),
@@ -122,9 +122,9 @@ def _corners(rows: Sequence[Evaluated]) -> list[str]:
     corners = corners_of(rows)
     if not corners:
         return []
-    told = "the trilemma, each family by its set with the most steps"
+    message = "the trilemma, each family by its set with the most steps"
     trained = training_text(rows)
-    return [told, *(f"  {corner_text(corner)}" for corner in corners), f"  {trained}"]
+    return [message, *(f"  {corner_text(corner)}" for corner in corners), f"  {trained}"]
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -102,9 +102,9 @@ def delete_command(name: str, yes: bool, output: Output) -> None:
     if not yes and sys.stdin.isatty() and not click.confirm(f"delete {_line(ref)}?", err=True):
         raise BadInputError(f"{ref.sha256[:_NAME]} was not deleted")
     removed = delete_dataset(store, ref)
-    told = f"{counted(removed.objects, 'object')}, {bytes_text(removed.size_bytes)}"
+    message = f"{counted(removed.objects, 'object')}, {bytes_text(removed.size_bytes)}"
     output.result(
-        {"sha256": ref.sha256, **asdict(removed)}, f"{ref.sha256[:_NAME]} deleted: {told}"
+        {"sha256": ref.sha256, **asdict(removed)}, f"{ref.sha256[:_NAME]} deleted: {message}"
     )
 
 
@@ -124,8 +124,8 @@ def _described(ref: DatasetRef, manifest: Manifest) -> list[str]:
     ]
     if statistics := manifest.statistics:
         rows = zip(statistics.mean, statistics.deviation, strict=True)
-        told = ", ".join(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in rows)
-        lines.append(f"  channels     {told}")
+        message = ", ".join(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in rows)
+        lines.append(f"  channels     {message}")
     if ref.class_names:
         lines.append(f"  labels       {describe_classes(ref)}")
     if manifest.num_damaged:

@@ -1,4 +1,4 @@
-"""What people do next, told where a verb ends."""
+"""What people do next, said where a verb ends."""
 
 from orchestrator.client.status import JobStatus
 from orchestrator.lifecycle.state import JobState

@@ -50,7 +50,7 @@ class Output:
             click.echo(text)
 
     def hint(self, text: str) -> None:
-        """Tell a person what to do next, on standard error; programs are told nothing."""
+        """Tell a person what to do next, on standard error; programs get nothing."""
         if text and self.form == "text":
             click.echo(text, err=True)
 

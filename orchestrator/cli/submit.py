@@ -111,7 +111,7 @@ def _tell(
 ) -> None:
     """Say what was queued, and what it waits for where the nodes that are there won't do."""
     store = around.store
-    told = [
+    lines = [
         f"{one.job_id} {'queued' if one.is_new else 'exists already, with the same spec'}"
         for one in submissions
     ]
@@ -121,11 +121,11 @@ def _tell(
     if output.as_json:
         for line in outlook:
             output.say(line)
-    told += [f"  {line}" for line in outlook]
+    lines += [f"  {line}" for line in outlook]
     page = around.mlflow_page()
-    told += [f"  follow it: ddpmctl wait {submissions[-1].job_id}"]
-    told += [f"  its run:   {page}"] if page else []
-    text = "\n".join(told)
+    lines += [f"  follow it: ddpmctl wait {submissions[-1].job_id}"]
+    lines += [f"  its run:   {page}"] if page else []
+    text = "\n".join(lines)
     output.result(found if how.several else found[0], text)
 
 

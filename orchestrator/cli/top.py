@@ -81,7 +81,7 @@ def _show(screen: Screen, store: ObjectStore, every_s: float) -> None:
 
 
 def _inside(store: ObjectStore, board: Board, overview: Overview) -> list[str]:
-    """Return what is told of the job under the cursor: status, events, the end of its log."""
+    """Return what is shown of the job under the cursor: status, events, the end of its log."""
     job = board.job(overview)
     if job is None:
         return []

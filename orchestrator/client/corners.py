@@ -93,13 +93,13 @@ def _are_apart(last: Sequence[Place]) -> bool:
 def corner_text(corner: Corner) -> str:
     """Return "quality (kid): lost by vae: ddpm 0.0001 ±0.0010, ..., vae 0.0049 ±0.0004"."""
     digits = 1 if corner.measure == "images/s" else 4
-    told = [
+    lines = [
         f"{p.family} {p.value:.{digits}f}" + (f" ±{p.spread:.{digits}f}" if p.spread else "")
         for p in corner.places
     ]
     last = corner.places[-1].family
     verdict = f"lost by {last}" if corner.is_told_apart else "the last two cannot be told apart"
-    return f"{corner.name} ({corner.measure}): {verdict}: {', '.join(told)}"
+    return f"{corner.name} ({corner.measure}): {verdict}: {', '.join(lines)}"
 
 
 def training_text(rows: Iterable[Evaluated]) -> str:
@@ -109,5 +109,5 @@ def training_text(rows: Iterable[Evaluated]) -> str:
         if row.training_s is not None:
             family = seconds.setdefault(str(row.settings["family"]), {})
             family[row.training] = row.training_s
-    told = [f"{name} {sum(s.values()) / len(s):.0f} s" for name, s in seconds.items()]
-    return f"trained for: {', '.join(told)}"
+    lines = [f"{name} {sum(s.values()) / len(s):.0f} s" for name, s in seconds.items()]
+    return f"trained for: {', '.join(lines)}"

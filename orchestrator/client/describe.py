@@ -158,8 +158,8 @@ def child_text(child: ChildEntry) -> str:
     if child.state is None:
         return f"{child.step}  {child.message}{_settings_text(child)}"
     state, progress = state_text(child), progress_text(child)
-    told = f"{state}, {progress}" if progress else state
-    return f"{child.step}  {told}  {child.job_id}{_settings_text(child)}"
+    message = f"{state}, {progress}" if progress else state
+    return f"{child.step}  {message}  {child.job_id}{_settings_text(child)}"
 
 
 def _settings_text(child: ChildEntry) -> str:

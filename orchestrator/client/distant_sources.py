@@ -41,8 +41,10 @@ def remarks_on_source(spec: SourceSpec) -> Iterator[Remark]:
     if spec.source.startswith("s3://"):
         yield from _on_bucket(spec.source)
     elif spec.source.startswith("/") and not Path(spec.source).exists():
-        told = f"dataset.source: there is no {spec.source} on this machine; all nodes must see it"
-        yield Remark(_SOURCE, told, is_fatal=False)
+        message = (
+            f"dataset.source: there is no {spec.source} on this machine; all nodes must see it"
+        )
+        yield Remark(_SOURCE, message, is_fatal=False)
 
 
 def _on_bucket(source: str) -> Iterator[Remark]:
@@ -55,8 +57,8 @@ def _on_bucket(source: str) -> Iterator[Remark]:
         below = open_bucket(f"s3://{bucket}").list_objects(key)
         found = next(iter(below), None)
     except StoreError as error:  # the nodes may have other rights
-        told = f"dataset.source: {source} cannot be looked at from here: {error}"
-        yield Remark(_SOURCE, told, is_fatal=False)
+        message = f"dataset.source: {source} cannot be looked at from here: {error}"
+        yield Remark(_SOURCE, message, is_fatal=False)
         return
     if found is None:
         yield Remark(_SOURCE, f"dataset.source: nothing lies at {source}, nor below it")

@@ -73,9 +73,9 @@ def _on_shapes(store: ObjectStore, spec: TrainJob, ref: ModelRef) -> Iterator[Re
         return
     if theirs not in (None, ours):
         named = ref.job or ref.checkpoint or ref.registered
-        told = f"{named} has images of (C, H, W) {theirs}, and this training "
+        message = f"{named} has images of (C, H, W) {theirs}, and this training "
         places: tuple[Location, ...] = (("init",), ("dataset", "source"))
-        yield Remark(places, f"init: {told}{ours}: they must be equal")
+        yield Remark(places, f"init: {message}{ours}: they must be equal")
 
 
 def _shape(store: ObjectStore, spec: TrainJob) -> tuple[int, int, int]:
@@ -87,7 +87,7 @@ def _on_going_on(store: ObjectStore, spec: TrainJob, ref: ModelRef) -> Iterator[
     try:
         job_id = exact_job_id(store, str(ref.job))
         old = read_spec(RecordStore(store), job_id)
-    except (JobNotFoundError, BadInputError):  # told already
+    except (JobNotFoundError, BadInputError):  # reported already
         return
     if isinstance(old, TrainJob):
         for place, told in obstacles(old, spec, ref.step or old.training.num_steps):
@@ -120,8 +120,8 @@ def remarks_on_model(
     except BadInputError as error:
         yield Remark((_JOB, _CHECKPOINT, _REGISTERED), f"model: {error}")
     except StoreError as error:  # perhaps another store, which the cluster can reach
-        told = f"model's checkpoint could not be looked at from here: {error}"
-        yield Remark((_CHECKPOINT, _REGISTERED), told, is_fatal=False)
+        message = f"model's checkpoint could not be looked at from here: {error}"
+        yield Remark((_CHECKPOINT, _REGISTERED), message, is_fatal=False)
 
 
 def training_of(store: ObjectStore, ref: ModelRef) -> Job | None:
@@ -130,7 +130,7 @@ def training_of(store: ObjectStore, ref: ModelRef) -> Job | None:
         found = _find(store, ref)
         return read_spec(RecordStore(found.store), found.job_id) if found else None
     except (JobNotFoundError, BadInputError, StoreError):
-        return None  # told where the reference is looked at
+        return None  # reported where the reference is looked at
 
 
 def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
@@ -152,10 +152,10 @@ def _on_bare_checkpoint(found: _Found) -> Iterator[Remark]:
     steps = CheckpointStore(found.store, JobPaths(found.job_id)).steps()
     if found.step not in steps:
         there = ", ".join(map(str, steps)) or "none"
-        told = (
+        message = (
             f"{'.'.join(map(str, found.place))}: there is no {uri}; steps that are there: {there}"
         )
-        yield Remark((found.place,), told)
+        yield Remark((found.place,), message)
 
 
 def _no_such_job(store: ObjectStore, name: str) -> str:
@@ -171,13 +171,13 @@ def _on_training(
 ) -> Iterator[Remark]:
     record = RecordStore(found.store).read(found.job_id).record
     if not isinstance(spec, TrainJob):
-        told = f"model.job: {found.job_id} is a {record.kind} job, not a training"
-        yield Remark((found.place,), told)
+        message = f"model.job: {found.job_id} is a {record.kind} job, not a training"
+        yield Remark((found.place,), message)
         return
     known = ("ema", "model", *spec.training.further_averages)
     if weights not in known:
-        told = f"model.weights: {found.job_id} has no {weights}; it has: {', '.join(known)}"
-        yield Remark((found.place, ("model", "weights")), told)
+        message = f"model.weights: {found.job_id} has no {weights}; it has: {', '.join(known)}"
+        yield Remark((found.place, ("model", "weights")), message)
     if sampling is not None:
         yield from _on_drawing(found, spec, sampling)
     yield from _on_checkpoints(found, spec, str(record.state), record.state.has_ended)
@@ -211,18 +211,18 @@ def _on_checkpoints(found: _Found, spec: TrainJob, state: str, has_ended: bool) 
     total = spec.training.num_steps
     if not has_ended:
         if found.step is not None and found.step > total:
-            told = f"model.step: job {found.job_id} ends at step {total}, before {found.step}"
-            yield Remark((place,), told)
+            message = f"model.step: job {found.job_id} ends at step {total}, before {found.step}"
+            yield Remark((place,), message)
     elif not steps:
-        told = f"job {found.job_id} is {state} and has no checkpoint to draw from"
-        yield Remark((found.place,), f"model: {told}")
+        message = f"job {found.job_id} is {state} and has no checkpoint to draw from"
+        yield Remark((found.place,), f"model: {message}")
     elif found.step is not None and found.step not in steps:
         there = ", ".join(map(str, steps))
-        told = f"job {found.job_id} has no checkpoint at step {found.step}; it has: {there}"
-        yield Remark((place,), f"model: {told}")
+        message = f"job {found.job_id} has no checkpoint at step {found.step}; it has: {there}"
+        yield Remark((place,), f"model: {message}")
     elif state != "SUCCEEDED" and found.step is None:
-        told = f"job {found.job_id} is {state}; its newest checkpoint is of step {max(steps)}"
-        yield Remark((found.place,), f"model: {told}", is_fatal=False)
+        message = f"job {found.job_id} is {state}; its newest checkpoint is of step {max(steps)}"
+        yield Remark((found.place,), f"model: {message}", is_fatal=False)
 
 
 def gpus_of_nodes(store: ObjectStore) -> list[float]:

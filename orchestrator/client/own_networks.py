@@ -1,6 +1,6 @@
 """Looks at submit whether a network of another package is installed and fits a training's images.
 
-It is built once and sent two images, here, before the job is queued: what is wrong with it is told
+It is built once and sent two images, here, before the job is queued: what is wrong is reported
 with the line of the file, and not by the job's smoke test.
 """
 

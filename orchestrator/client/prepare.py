@@ -118,14 +118,14 @@ def prepared(
 
 
 def _with_images(file: JobFile, step: str, job: Job, pinned: Callable[[], Job]) -> Job:
-    """Return a job with its images; what is wrong with them is told with its line."""
+    """Return a job with its images; what is wrong with them is reported with its line."""
     try:
         return pinned()
     except ConfigError as error:
         multipliers, classes = ("model", "channel_multipliers"), ("model", "num_classes")
         places = (*_SOURCE, classes if error.field == "num_classes" else multipliers)
-        told = f"model.{error}" if error.field == "num_classes" else str(error)
-        raise file.fault(step, places, told) from error
+        message = f"model.{error}" if error.field == "num_classes" else str(error)
+        raise file.fault(step, places, message) from error
     except DatasetError as error:
         named = _NAMED_FIELD.search(str(error))
         place = named[1] if named else "source"
@@ -137,7 +137,7 @@ def _with_images(file: JobFile, step: str, job: Job, pinned: Callable[[], Job]) 
 
 
 def _with_network(file: JobFile, step: str, job: Job) -> Job:
-    """Return a job with all settings of its network; its faults are told with its line."""
+    """Return a job with all settings of its network; its faults are reported with their line."""
     try:
         return with_own_network(job, file.parts[step])
     except ConfigError as error:
@@ -156,7 +156,7 @@ def _with_model(
     store: ObjectStore,
     say: Callable[[str], None],
 ) -> Job:
-    """Return a job with its model, where that is a folder; its faults are told with its line."""
+    """Return a job with its model, where that is a folder; faults are reported with their line."""
     try:
         return with_foreign_model(job, folder, store, say)
     except BadInputError as error:

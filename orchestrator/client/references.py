@@ -32,7 +32,7 @@ def references_to(
     Args:
         store: Where the jobs are.
         job_ids: The jobs; what they are to each other does not count.
-        versions: Looks registered versions up; asked only where MLflow was told of a job.
+        versions: Looks registered versions up; asked only where a job has a run in MLflow.
 
     Returns:
         One line each, as "the sample set digits-samples".
@@ -41,8 +41,8 @@ def references_to(
         TrackingError: MLflow knows of a job and does not answer.
     """
     going = frozenset(job_ids)
-    told = [job_id for job_id in job_ids if _has_run(store, job_id)]
-    registered = [f"the registered model {name}" for job_id in told for name in versions(job_id)]
+    tracked = [job_id for job_id in job_ids if _has_run(store, job_id)]
+    registered = [f"the registered model {name}" for job_id in tracked for name in versions(job_id)]
     jobs = list_jobs(store, everything=True)
     others = [job for job in jobs if job.kind in JOB_KINDS and job.job_id not in going]
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -53,7 +53,7 @@ def references_to(
 
 
 def _has_run(store: ObjectStore, job_id: str) -> bool:
-    """Tell whether MLflow was told of a job."""
+    """Tell whether a job has a run in MLflow."""
     return bool(tracked_run(store, job_id).run_id)
 
 

@@ -146,8 +146,8 @@ def _missing(records: RecordStore, job_id: str) -> Missing:
         record = records.read(job_id).record
     except JobNotFoundError:
         return Missing(job_id=job_id, state=NOT_BEGUN)
-    told = record.message if record.state is JobState.FAILED else ""
-    return Missing(job_id=job_id, state=record.state, message=told)
+    message = record.message if record.state is JobState.FAILED else ""
+    return Missing(job_id=job_id, state=record.state, message=message)
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,10 @@ class _Classes:
     @property
     def told(self) -> str:
         """How the classes were found, and how often that is right."""
-        told = f"the class of most of the {self.k} nearest training images"
+        message = f"the class of most of the {self.k} nearest training images"
         if self.accuracy is not None:
-            told += f"; right of {self.accuracy:.3f} of {self.num_held_out} held-out images"
-        return told
+            message += f"; right of {self.accuracy:.3f} of {self.num_held_out} held-out images"
+        return message
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -197,7 +197,7 @@ def _tell_ignored(names: Iterable[str], folder: Path, say: Say) -> None:
         f"{', '.join(fresh)} {'is' if len(fresh) == 1 else 'are'} ignored: DDPMCTL_STORE is not "
         f"set, so the embedded stack in {folder} is used"
     )
-    with suppress(LocalFolderError):  # then it is told again
+    with suppress(LocalFolderError):  # then it is said again
         write_private(folder / _TOLD, json.dumps(sorted({*told, *fresh})).encode())
 
 

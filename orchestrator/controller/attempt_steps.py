@@ -272,15 +272,15 @@ class AttemptControl:
         reason = record.reason or reason
         counted = [a for a in record.attempts if a.number >= record.first_counted_attempt]
         verdict = spec.retry.decide(reason, counted)
-        told = f"{message} ({verdict.message})" if message else verdict.message
+        text = f"{message} ({verdict.message})" if message else verdict.message
         if isinstance(verdict, Restart):
             record = replace(
                 record,
                 avoided_nodes=verdict.avoid_nodes,
                 not_before=now + timedelta(seconds=verdict.after_s),
             )
-            return stopping(record, now, reason, told, JobState.QUEUED)
-        return stopping(record, now, reason, told, JobState.FAILED)
+            return stopping(record, now, reason, text, JobState.QUEUED)
+        return stopping(record, now, reason, text, JobState.FAILED)
 
     def _released(self, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
         if record.reason in MAY_BE_THE_NODES_END:

@@ -113,8 +113,8 @@ class CurveControl:
             if create_job(self._records, child_id, child):
                 self._unseen.add(child_id)
                 if child_id == ids.evaluate_id:
-                    told = f"step {step} is evaluated by {child_id}"
-                    event = Event(at=self._store.now(), message=told, attempt=job.record.attempt)
+                    message = f"step {step} is evaluated by {child_id}"
+                    event = Event(at=self._store.now(), message=message, attempt=job.record.attempt)
                     self._records.append_event(job_id, event)
         self._begun[job_id].add(step)
 

@@ -93,5 +93,5 @@ def _why_avoided(record: JobRecord, node_id: str) -> str:
     for attempt in record.attempts:
         if node_id in attempt.failed_node_ids and attempt.reason is not None:
             ended.setdefault(attempt.reason, []).append(attempt.number)
-    told = [f"{why} in {', '.join(map(str, numbers))}" for why, numbers in ended.items()]
-    return "; ".join(told) or "it broke its attempts"
+    lines = [f"{why} in {', '.join(map(str, numbers))}" for why, numbers in ended.items()]
+    return "; ".join(lines) or "it broke its attempts"

@@ -75,7 +75,7 @@ def _is_told(store: ObjectStore, marked: Marked) -> bool:
     except (JobNotFoundError, BadInputError) as error:
         if store.now() - marked.put_at <= GIVE_UP_AFTER:
             return False
-        logger.warning("job=%s cannot be told of: %s", marked.job_id, error)
+        logger.warning("job=%s: nobody could be notified: %s", marked.job_id, error)
         return True
 
 
@@ -109,7 +109,7 @@ def post(url_env: str, message: dict[str, object]) -> Delivery:
     """Post a message to the address in a variable: https, or http on loopback; no redirects."""
     try:
         url = urlsplit(os.environ.get(url_env, ""))
-        _ = url.port  # read, so that a wrong one is told here
+        _ = url.port  # read, so that a wrong one is refused here
     except ValueError:  # its text would name the address
         return Delivery(is_done=True, detail=f"the address in {url_env} is not usable")
     if not url.hostname:

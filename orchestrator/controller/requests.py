@@ -42,7 +42,7 @@ def handle_request(
         return records.write(current, moved)
     current = records.move(current, moved)
     if moved.state is JobState.QUEUED:
-        # Again: whoever had just told everything of the ended job may have dropped its marks.
+        # Again: whoever had just sent everything of the ended job may have dropped its marks.
         _put_marks(records, record)
     return current
 

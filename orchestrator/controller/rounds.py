@@ -32,7 +32,7 @@ class Rounds:
 
         Args:
             is_starting: Whether an attempt of a job is on its way: what kept Ray from taking it
-                is told until it is up.
+                is shown until it is up.
         """
         with ExitStack() as rounds:
             for what, troubles in self._troubles.items():

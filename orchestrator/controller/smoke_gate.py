@@ -42,8 +42,8 @@ def smoke_gate(smoke: JobRecord | None, *, wants_gpu: bool = False) -> Gate:
         return Gate(is_open=True)
     if not smoke.state.has_ended:
         return Gate(is_open=False, message=f"waits for its smoke test {smoke.job_id}")
-    told = f"its smoke test {smoke.job_id} is {smoke.state}"
-    message = f"{told}: {smoke.message}" if smoke.message else told
+    text = f"its smoke test {smoke.job_id} is {smoke.state}"
+    message = f"{text}: {smoke.message}" if smoke.message else text
     return Gate(is_open=False, reason=smoke.reason or Reason.USER_CODE, message=message)
 
 

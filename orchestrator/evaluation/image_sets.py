@@ -151,7 +151,7 @@ def _of_dataset(store: ObjectStore, spec: DatasetSpec) -> ImageSet:
 
 
 def read_classes(store: ObjectStore, images: ImageSet) -> ClassLabels | None:
-    """Return the classes of a set's images; None where nobody told them. Raises: DatasetError."""
+    """Return the classes of a set's images; None of a set without labels. Raises: DatasetError."""
     if not images.labelled_sha256:
         return None
     return read_labels(store, describe(store, images.labelled_sha256))

@@ -77,18 +77,18 @@ class Likelihood:
         committed = table.statistics().images_done
         self.attempt.progress.done = self.attempt.progress.committed = committed
         if not done:
-            told = f"stopped with {counted(committed, 'image')} done"
-            return Outcome(stopped=True, progress=committed, message=told)
+            message = f"stopped with {counted(committed, 'image')} done"
+            return Outcome(stopped=True, progress=committed, message=message)
         self.attempt.progress.phase = Phase.EVALUATING
         means = self._keep(shards.read_all(self.plan))
         self.attempt.progress.scores = {
             name: means[name] for name in ("bpd", "bpd_se") if name in means
         }
-        told = f"{means['bpd']:.4f}"
+        message = f"{means['bpd']:.4f}"
         if "bpd_se" in means:
-            told += f" ± {means['bpd_se']:.4f}"
-        told += f" bits per dimension of {counted(self.plan.num_samples, 'image')}"
-        return Outcome(succeeded=True, progress=committed, message=told)
+            message += f" ± {means['bpd_se']:.4f}"
+        message += f" bits per dimension of {counted(self.plan.num_samples, 'image')}"
+        return Outcome(succeeded=True, progress=committed, message=message)
 
     def _fleet(self, table: ShardTable, shards: BoundShards) -> FleetRun:
         attempt, placement = self.attempt, placement_of(self.attempt)

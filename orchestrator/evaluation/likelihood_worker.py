@@ -157,7 +157,7 @@ class LikelihoodWorker:
             return None
         chosen = np.arange(shard.start, shard.stop)
         sums = measure_bound(
-            self._model,  # told no class, if it knows some
+            self._model,  # unconditional, if it knows classes
             self._diffusion,
             to_float(self._images.read(chosen).to(self._device)),
             torch.from_numpy(chosen).to(self._device),

@@ -78,7 +78,7 @@ class Findings:
         return {"names": list(self.class_names), **asdict(self.classes)}
 
     def numbers(self) -> dict[str, float]:
-        """Return what a tracker is told: each metric with its spread and its floor."""
+        """Return what is logged to MLflow: each metric with its spread and its floor."""
         numbers: dict[str, float] = dict(self.memorisation)
         if self.classes is not None:
             numbers["rarest_class_share"] = min(self.classes.shares)
@@ -95,11 +95,11 @@ class Findings:
     def headline(self) -> str:
         """Return the line that `status` shows."""
         kid = next(name for name in self.scores if name.startswith("kid-"))
-        told = [f"{kid} {self.scores[kid].value:.4f} ± {self.scores[kid].spread:.4f}"]
+        lines = [f"{kid} {self.scores[kid].value:.4f} ± {self.scores[kid].spread:.4f}"]
         for name in ("precision", "recall", "coverage"):
             found = next(full for full in self.scores if full.startswith(f"{name}-"))
-            told.append(f"{name} {self.scores[found].value:.3f}")
-        return ", ".join(told)
+            lines.append(f"{name} {self.scores[found].value:.3f}")
+        return ", ".join(lines)
 
 
 def split_reference(images: ImageSet) -> tuple[Indices, Indices]:
@@ -165,13 +165,13 @@ def score_features(
 
 def _below_floor(scores: Mapping[str, Score]) -> Iterator[str]:
     """Yield which numbers are as good as real images get, so that they tell nothing finer."""
-    told = [
+    lines = [
         f"{name} {score.value:.4f} (floor {score.floor:.4f})"
         for name, score in scores.items()
         if score.is_at_floor
     ]
-    if told:
-        yield f"at or below its floor, not to be told from real ones by so few: {', '.join(told)}"
+    if lines:
+        yield f"at or below its floor, not to be told from real ones by so few: {', '.join(lines)}"
 
 
 def _copying(memorisation: Mapping[str, float]) -> Iterator[str]:

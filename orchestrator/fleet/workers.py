@@ -20,8 +20,8 @@ class PoolWorker:
         started: Answers once its process is there, which it is only where it has its room.
         hello: What it said when it was ready; None before.
         report: What it said last; None before.
-        decisions: What it has still to be told.
-        drops: Shards that it has still to be told of.
+        decisions: What it has not received yet.
+        drops: Shards to drop that it has not heard of yet.
         accounted_s: Of its busy seconds, those whose shards came to something.
         is_extra: It has no place of its own: it came where there was room.
         leave_by: When it must have saved and ended, since others need its room; None if it stays.

@@ -23,8 +23,8 @@ class Mark(StrEnum):
     """What is to be done; the value is the folder of such marks."""
 
     QUEUE = keys.QUEUE  # the orchestrator has to bring the job to its end
-    TRACKING = keys.TRACKING  # MLflow has not been told everything
-    NOTIFY = keys.NOTIFY  # people have not been told of its end
+    TRACKING = keys.TRACKING  # not all of it has gone to MLflow
+    NOTIFY = keys.NOTIFY  # nobody has been notified of its end
 
     def key(self, job_id: str) -> str:
         """Return where a job's mark lies."""

@@ -194,7 +194,7 @@ class RecordStore:
             return True
 
     def read_told(self, job_id: str) -> VersionedRecord:
-        """Return the record of a job that is about to be moved, with its last move told.
+        """Return the record of a job that is about to be moved, with its last move in its history.
 
         Raises:
             JobNotFoundError: There is no such job.

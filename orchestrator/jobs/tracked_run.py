@@ -9,7 +9,7 @@ from orchestrator.store.objects import ObjectStore
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """Of what is kept of how far MLflow was told of a job: where that is.
+    """Of the cursor of a job's tracking: which run of MLflow it is.
 
     Attributes:
         run_id: The run; "" before there is one.

@@ -92,7 +92,7 @@ class Troubles:
         A round that is broken off forgets nothing.
 
         Args:
-            is_kept: Whether a job's trouble is told although it had no turn.
+            is_kept: Whether a job's trouble is reported although it had no turn.
         """
         self._served.clear()
         if self._read_at is None or self._store.now() - self._read_at > LOOK_AGAIN_AFTER:
@@ -134,7 +134,7 @@ class Troubles:
             logger.error("job=%s cannot be noted: %s", job_id, refused)
             return
         self._known_troubles()[job_id] = why
-        if before is not None:  # told already; its words may hold a time or an address
+        if before is not None:  # reported already; its words may hold a time or an address
             return
         with suppress(Exception):  # the job's own folder may be what is amiss, whatever that raises
             event = Event(at=trouble.since, message=f"{self._what} waits: {why}")
@@ -142,7 +142,7 @@ class Troubles:
                 RecordStore(self._store).append_event(job_id, event)
 
     def _is_there(self, job_id: str) -> bool:
-        """Tell whether a job has a history to be told in; one that was deleted leaves nothing."""
+        """Tell whether a job has a history to write in; one that was deleted leaves nothing."""
         try:
             return not RecordStore(self._store).is_deleted(job_id)
         except OrchestratorError:  # its record is what is amiss

@@ -119,7 +119,7 @@ def _add(
 def spent_queues(
     limits: Mapping[str, float], used: Mapping[str, float], now: datetime
 ) -> dict[str, str]:
-    """Return the queues that have used up their month, with what their jobs are told.
+    """Return the queues that have used up their month, with the reason that their jobs show.
 
     Args:
         limits: Queue to GPU-hours a month; a queue without an entry has no limit.

@@ -23,7 +23,7 @@ FINAL_MESSAGES: dict[Reason, str] = {
     Reason.GPU_HOURS_SPENT: "`ddpmctl retry` gives it as many again",
     Reason.CANCELLED_BY_USER: "it was cancelled",
 }
-"""What a job is told that ends for a reason that another attempt cannot cure."""
+"""The message of a job that ends for a reason that another attempt cannot cure."""
 
 BUDGETS: dict[Reason, str] = {
     Reason.WORKER_LOST: "worker_lost",

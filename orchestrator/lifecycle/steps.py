@@ -58,7 +58,7 @@ class Facts:
         outcome: What the driver said; None if nothing yet.
         outcome_age_s: Seconds since it said so.
         phase: What the heartbeat shows; None before the first one.
-        has_begun: Whether any process of the attempt ever told the store of itself.
+        has_begun: Whether any process of the attempt ever registered itself in the store.
         driver_runs: Whether its driver's process is alive.
         num_running: Its processes that are alive, the driver among them.
         num_unknown: Its processes on machines that nobody can ask, nor call dead.

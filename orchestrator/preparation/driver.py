@@ -77,7 +77,7 @@ class PrepareAttempt:
         attempt: Its identity.
         spec: What was asked.
         metrics: Takes the numbers.
-        lines: What was told of the source.
+        lines: What was noticed of the source.
     """
 
     attempt: Attempt
@@ -107,15 +107,15 @@ class PrepareAttempt:
         except PreparationStoppedError:
             done = int(progress.committed)
             if self.attempt.origin.is_smoke:
-                told = f"its first image of {counted(progress.total, 'image')} can be read"
-                return Outcome(succeeded=True, message=told)
-            told = f"stopped with {counted(done, 'image')} prepared"
-            return Outcome(stopped=True, progress=done, message=told)
+                message = f"its first image of {counted(progress.total, 'image')} can be read"
+                return Outcome(succeeded=True, message=message)
+            message = f"stopped with {counted(done, 'image')} prepared"
+            return Outcome(stopped=True, progress=done, message=message)
         self._keep(ref)
         progress.total = ref.num_images
         progress.done = progress.committed = ref.num_images
-        told = "; ".join([f"data set {ref.sha256[:12]}", *self.lines])
-        return Outcome(succeeded=True, progress=ref.num_images, message=told)
+        message = "; ".join([f"data set {ref.sha256[:12]}", *self.lines])
+        return Outcome(succeeded=True, progress=ref.num_images, message=message)
 
     def _say(self, line: str) -> None:
         self.lines.append(line)

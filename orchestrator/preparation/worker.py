@@ -180,11 +180,11 @@ def _check_decoders(wanted: dict[str, str]) -> None:
     found = decoder_versions()
     differing = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     if differing:
-        told = ", ".join(
+        message = ", ".join(
             f"{name} {found.get(name, 'missing')} here and {wanted.get(name, 'missing')} there"
             for name in differing
         )
         raise BadInputError(
             f"{socket.gethostname()} decodes with other versions than the node that began "
-            f"({told}), which may give other pixels; install the same on all nodes"
+            f"({message}), which may give other pixels; install the same on all nodes"
         )

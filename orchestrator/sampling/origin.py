@@ -1,4 +1,4 @@
-"""What MLflow is told of where a set comes from: model, checkpoint, code and data."""
+"""What goes to MLflow of where a set comes from: model, checkpoint, code and data."""
 
 from contextlib import suppress
 from pathlib import Path

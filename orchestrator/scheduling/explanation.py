@@ -88,7 +88,7 @@ class Explanation:
         free: Every node, the one with the most room for it first.
         avoids: Nodes that it keeps away from, since they broke its attempts.
         uses_avoided: Nodes that it would keep away from if it fitted in any other way.
-        estimated_start_at: Seconds since the epoch; None if it cannot be told.
+        estimated_start_at: Seconds since the epoch; None if nobody can say.
     """
 
     job_id: str

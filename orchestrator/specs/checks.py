@@ -111,8 +111,8 @@ def _on_steps(spec: TrainJob) -> Iterator[Remark]:
     training = spec.training
     steps, rate = training.num_steps, training.learning_rate
     if steps > MAX_STEPS:
-        told = f"training.num_steps must be {MAX_STEPS:,} at most, not {steps:.3g}"
-        yield Remark((("training", "num_steps"),), told)
+        message = f"training.num_steps must be {MAX_STEPS:,} at most, not {steps:.3g}"
+        yield Remark((("training", "num_steps"),), message)
     if training.lr_warmup_steps > steps:
         yield Remark(
             (("training", "num_steps"), ("training", "lr_warmup_steps")),
@@ -129,15 +129,15 @@ def _on_steps(spec: TrainJob) -> Iterator[Remark]:
         )
     every = spec.checkpoints.every_steps
     if every > MAX_STEPS:
-        told = f"checkpoints.every_steps must be {MAX_STEPS:,} at most, not {every:.3g}"
-        yield Remark((("checkpoints", "every_steps"),), told)
+        message = f"checkpoints.every_steps must be {MAX_STEPS:,} at most, not {every:.3g}"
+        yield Remark((("checkpoints", "every_steps"),), message)
 
 
 def _on_timesteps(spec: TrainJob, gives: Gives) -> Iterator[Remark]:
     total = spec.diffusion.num_timesteps
     if total > MAX_TIMESTEPS:
-        told = f"diffusion.num_timesteps must be {MAX_TIMESTEPS:,} at most, not {total:.3g}"
-        yield Remark((("diffusion", "num_timesteps"),), told)
+        message = f"diffusion.num_timesteps must be {MAX_TIMESTEPS:,} at most, not {total:.3g}"
+        yield Remark((("diffusion", "num_timesteps"),), message)
     used = {
         ("tracking", "sample_steps"): (
             spec.tracking.sample_steps if spec.tracking.sample_every_steps else 0
@@ -195,21 +195,21 @@ def registered_fault(registered: str, field: str = "model") -> str | None:
 def _on_drawing(spec: SampleJob, gives: Gives) -> Iterator[Remark]:
     steps, images = spec.sampling.num_steps, spec.num_samples
     if steps > MAX_TIMESTEPS:
-        told = f"sampling.num_steps must be {MAX_TIMESTEPS:,} at most, not {steps:.3g}"
-        yield Remark((("sampling", "num_steps"),), told)
+        message = f"sampling.num_steps must be {MAX_TIMESTEPS:,} at most, not {steps:.3g}"
+        yield Remark((("sampling", "num_steps"),), message)
     labels = spec.sampling.labels
     if isinstance(labels, dict) and sum(labels.values()) != images:
         asked = counted(sum(labels.values()), "image")
-        told = f"sampling.labels asks for {asked}, num_samples for {images}"
-        yield Remark((("num_samples",), ("sampling", "labels")), f"{told}: make them equal")
+        message = f"sampling.labels asks for {asked}, num_samples for {images}"
+        yield Remark((("num_samples",), ("sampling", "labels")), f"{message}: make them equal")
     shown = {
         ("sampling", "trajectory"): spec.sampling.trajectory,
         ("tracking", "num_sample_images"): spec.tracking.num_sample_images,
     }
     for place, number in shown.items():
         if number > images and gives(place):
-            told = f"{'.'.join(place)} ({number}) is above num_samples: {images} are taken"
-            yield Remark((("num_samples",), place), told, is_fatal=False)
+            message = f"{'.'.join(place)} ({number}) is above num_samples: {images} are taken"
+            yield Remark((("num_samples",), place), message, is_fatal=False)
     num_shards = -(-images // spec.shard_size)
     most = spec.num_workers.max
     if most > num_shards:
@@ -281,10 +281,10 @@ def _on_comparing(metrics: MetricsSpec, seen: ImagesSeen, left: int) -> Iterator
     """Yield why samples of checkpoints can't be compared with the images, or not well."""
     places = (("dataset", "source"), ("evaluation", "metrics"))
     if (seen.dtype, seen.value_range) != ("uint8", (0.0, 255.0)):
-        told = (
+        message = (
             f"evaluation.metrics: the images hold {seen.dtype}; features are those of 8-bit images"
         )
-        yield Remark(places, f"{told}: take it out")
+        yield Remark(places, f"{message}: take it out")
     elif metrics.extractor.name == "pixels" and math.prod(seen.shape) > _MANY_PIXELS:
         yield Remark(
             places,
@@ -293,8 +293,10 @@ def _on_comparing(metrics: MetricsSpec, seen: ImagesSeen, left: int) -> Iterator
             is_fatal=False,
         )
     if left < _FEW_IMAGES:
-        told = f"evaluation.metrics: {counted(left, 'image')} to train on are few to compare with"
-        yield Remark(places, f"{told}; errors are large", is_fatal=False)
+        message = (
+            f"evaluation.metrics: {counted(left, 'image')} to train on are few to compare with"
+        )
+        yield Remark(places, f"{message}; errors are large", is_fatal=False)
 
 
 def _on_attention(spec: TrainJob, seen: ImagesSeen, gives: Gives) -> Iterator[Remark]:

@@ -27,14 +27,14 @@ def obstacles(old: TrainJob, new: TrainJob, taken: int) -> Iterator[tuple[Locati
     """
     steps, schedule = new.training.num_steps, new.training.lr_schedule
     if new.training.lr_depends_on_length:
-        told = (
+        message = (
             f"training.lr_schedule {schedule} depends on num_steps, so that {steps} steps are "
             f"others from the first on than those of {old.training.num_steps}"
         )
-        yield ("training", "lr_schedule"), told
+        yield ("training", "lr_schedule"), message
     if steps <= taken:
-        told = f"training.num_steps must be above {taken}, which are taken, not {steps}"
-        yield ("training", "num_steps"), told
+        message = f"training.num_steps must be above {taken}, which are taken, not {steps}"
+        yield ("training", "num_steps"), message
     for place, theirs, ours in _pairs(old, new):
         if theirs != ours:
             yield place, f"{'.'.join(map(str, place))} was {theirs} and is {ours}: it must stay"

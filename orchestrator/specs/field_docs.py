@@ -141,13 +141,13 @@ def _of_words(annotation: Any) -> set[Any]:
 
 
 def _limits(annotation: Any) -> str:
-    told = []
+    lines = []
     for limit in _metadata(annotation):
         for kind, name, words in _LIMITS:
             value = getattr(limit, name, None) if isinstance(limit, kind) else None
             if value is not None:
-                told.append(words.format(value))
-    return " and ".join(told)
+                lines.append(words.format(value))
+    return " and ".join(lines)
 
 
 _LIMITS: tuple[tuple[type, str, str], ...] = (

@@ -155,7 +155,7 @@ class JobFile:
         if not isinstance(self.spec, GroupJob):
             return ""
         settings = next(c.settings for c in self.spec.children if c.step == step)
-        return _told_settings(step, settings)
+        return _in_words(step, settings)
 
 
 def _pinned(part: Mapping[str, Any], job: Job | None) -> dict[str, Any]:
@@ -325,8 +325,8 @@ class _Pipeline:
             wanted = Output.DATASET if field == "dataset" else Output.SAMPLES
             is_fit = leaves(other, wanted) or (field == "against" and reads(other, Input.DATASET))
             if not is_fit:
-                told = "prepares no data set" if field == "dataset" else "leaves no images"
-                raise document.fault(place, f"{field}.step: {name} {told}")
+                message = "prepares no data set" if field == "dataset" else "leaves no images"
+                raise document.fault(place, f"{field}.step: {name} {message}")
             if "source" in ref:
                 raise document.fault(place, f"{field}: give step {name} or a source, not both")
             if "job" in ref:
@@ -388,9 +388,9 @@ def _run(file: SweepFile, step: str, settings: dict[str, Any], job: Document) ->
         _inherit(job, file, step)
         return Child(step=step, settings=settings, spec=checked_job(job))
     except BadInputError as error:
-        raise BadInputError(f"{error}{_told_settings(step, settings)}") from error
+        raise BadInputError(f"{error}{_in_words(step, settings)}") from error
 
 
-def _told_settings(step: str, settings: Mapping[str, Any]) -> str:
-    told = ", ".join(f"{key}={value}" for key, value in settings.items())
-    return f" (run {step}: {told})" if told else ""
+def _in_words(step: str, settings: Mapping[str, Any]) -> str:
+    text = ", ".join(f"{key}={value}" for key, value in settings.items())
+    return f" (run {step}: {text})" if text else ""

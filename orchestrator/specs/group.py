@@ -21,7 +21,7 @@ from orchestrator.store.keys import part_id
 
 
 class GroupTracking(Closed):
-    """What MLflow is told of a group.
+    """What goes to MLflow of a group.
 
     Attributes:
         experiment: MLflow experiment of the group's run and of its children's runs.
@@ -67,7 +67,7 @@ class GroupJob(Closed):
         queue: What its children count against unless they say otherwise.
         priority: 0..100; theirs likewise.
         notify: Where the end of the group is posted.
-        tracking: What MLflow is told of it.
+        tracking: What goes to MLflow.
         max_concurrent: Children that may live at once; None for all.
         children: In the order of the file.
     """

@@ -64,7 +64,7 @@ class Job(Closed, ABC):
         preemptible: May have to make room for a higher priority; its work is saved first.
         retry: What is tried again, by cause; progress renews the budgets.
         notify: Where its end is posted, at least once.
-        tracking: What MLflow is told.
+        tracking: What goes to MLflow.
         resources: Its workers and what each of them gets.
     """
 
@@ -242,7 +242,7 @@ class TrainJob(Job):
 
     @property
     def reads_labels(self) -> bool:
-        """Whether its network is told classes."""
+        """Whether its network is conditioned on classes."""
         return self.model.num_classes != 0
 
     @property
@@ -297,9 +297,9 @@ class TrainJob(Job):
         }
         for place, is_asked in asked.items():
             if is_asked:
-                told = f"{'.'.join(place)} must be left out with model.family {family}"
+                message = f"{'.'.join(place)} must be left out with model.family {family}"
                 why = "which draws in one step" if len(place) == 1 else "which trains in float32"
-                raise FieldsError((("model", "family"), place), f"{told}, {why}")
+                raise FieldsError((("model", "family"), place), f"{message}, {why}")
         return self
 
     @model_validator(mode="after")

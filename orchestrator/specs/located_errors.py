@@ -191,10 +191,10 @@ def _of_text(kind: str, value: Any, context: dict[str, object]) -> str | None:
 
 
 def _choice(expected: Sequence[str], value: Any) -> str:
-    told = f"must be {' or '.join(expected)}, not {_shown(value)}"
+    message = f"must be {' or '.join(expected)}, not {_shown(value)}"
     words = " ".join(expected).replace("'", " ").replace(",", " ").split()
     near = difflib.get_close_matches(str(value).lower(), words, n=1, cutoff=0.6)
-    return f"{told}; did you mean {near[0]}?" if near and str(value) != near[0] else told
+    return f"{message}; did you mean {near[0]}?" if near and str(value) != near[0] else message
 
 
 def _shown(value: object) -> str:

@@ -100,5 +100,5 @@ def check_evaluations(
         )
     number = len(evaluated_steps(metrics.every_steps, num_steps))
     if number > MAX_EVALUATIONS:
-        told = f"evaluation.metrics.every_steps ({metrics.every_steps}) makes {number:,}"
-        raise FieldsError(places[1:], f"{told} evaluations; {MAX_EVALUATIONS:,} at most")
+        text = f"evaluation.metrics.every_steps ({metrics.every_steps}) makes {number:,}"
+        raise FieldsError(places[1:], f"{text} evaluations; {MAX_EVALUATIONS:,} at most")

@@ -69,7 +69,7 @@ def steps_fault(sampling: SamplingConfig, trained: TrainJob, named: str) -> str:
 def _training(spec: TrainJob, trained: TrainJob, named: str, gives: Gives) -> TrainJob:
     """Weights are those of the same network, which predicts the same."""
     del gives
-    if goes_on(spec):  # of that more must be equal, which is told in words of its own
+    if goes_on(spec):  # of that more must be equal, which is reported in words of its own
         return spec
     ours = (spec.model, spec.diffusion)
     for found, wanted, name in differing_weights((trained.model, trained.diffusion), ours):

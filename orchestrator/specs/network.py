@@ -42,7 +42,7 @@ def _schema(source: Any, handler: Callable[[Any], CoreSchema]) -> CoreSchema:
 def _json_schema(schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
     named = {"type": "string", "description": _TOLD}
     classes = {
-        "description": "Classes of the labels that the network is told; auto: of the data set.",
+        "description": "Classes that the network is conditioned on; auto: those of the data set.",
         "anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}],
     }
     own = {"properties": {OWN_NETWORK: named, "num_classes": classes}}
@@ -65,8 +65,10 @@ def check_network(model: NetworkConfig, training: TrainingConfig) -> None:
     """
     recomputed, augment = ("training", "activation_checkpointing"), ("training", "augment")
     if isinstance(model, OwnConfig) and training.activation_checkpointing:
-        told = f"{'.'.join(recomputed)} must be left out with model.network, whose layers nobody "
-        raise FieldsError(((_MODEL, OWN_NETWORK), recomputed), f"{told}here knows")
+        message = (
+            f"{'.'.join(recomputed)} must be left out with model.network, whose layers nobody "
+        )
+        raise FieldsError(((_MODEL, OWN_NETWORK), recomputed), f"{message}here knows")
     if training.augment and not (isinstance(model, UNetConfig) and model.augmentation):
         raise FieldsError(
             ((_MODEL, "augmentation"), augment),

@@ -27,8 +27,8 @@ class PrepareResources(Resources):
     @model_validator(mode="after")
     def _without_gpus(self) -> Self:
         if self.gpus_per_worker != 0:
-            told = "gpus_per_worker must be 0 here: pictures are decoded by CPUs; take it out"
-            raise FieldsError([("gpus_per_worker",)], told)
+            message = "gpus_per_worker must be 0 here: pictures are decoded by CPUs; take it out"
+            raise FieldsError([("gpus_per_worker",)], message)
         return self
 
 

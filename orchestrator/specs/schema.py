@@ -120,9 +120,9 @@ def _step(defs: _Schema, kind: str) -> _Schema:
     form["properties"] |= _STEP_KEYS
     for field in {Input.MODEL, Input.INIT} & JOB_KINDS[kind].inputs:
         own = copy.deepcopy(defs["InitRef" if field is Input.INIT else "ModelRef"])
-        told = "The step whose model it takes; with `job`, the step of a checkpoint."
+        message = "The step whose model it takes; with `job`, the step of a checkpoint."
         own["properties"]["step"] = {
-            "description": told,
+            "description": message,
             "anyOf": [{"type": "string"}, {"type": "integer", "minimum": 1}],
         }
         form["properties"][field.value] = own

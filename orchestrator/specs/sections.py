@@ -139,10 +139,10 @@ class DatasetSpec(SourceSpec):
             places = [("source",), ("job",)] if self.source else [()]
             raise FieldsError(places, "exactly one of source and job must be given")
         if self.job is not None:
-            told = "goes with source: a prepared set is as its job made it; take it out"
+            message = "goes with source: a prepared set is as its job made it; take it out"
             for name, field in SourceSpec.model_fields.items():
                 if name != "source" and getattr(self, name) != field.default:
-                    raise FieldsError([("job",), (name,)], f"{name} {told}")
+                    raise FieldsError([("job",), (name,)], f"{name} {message}")
         return self
 
 
@@ -172,7 +172,7 @@ class RunSpec(Closed):
 
 
 class TrackingSpec(RunSpec):
-    """What MLflow is told.
+    """What goes to MLflow.
 
     Attributes:
         registered_model: Name under which the trained model is registered; None is the job's name.
@@ -190,7 +190,7 @@ class TrackingSpec(RunSpec):
 
 
 class SampleTrackingSpec(RunSpec):
-    """What MLflow is told of a sample set.
+    """What goes to MLflow of a sample set.
 
     Attributes:
         num_sample_images: Images of the grid.

@@ -53,10 +53,10 @@ def mlflow_part(
         "--allowed-hosts": ",".join(ALLOWED_HOSTS),
         "--cors-allowed-origins": ",".join(origins),
     }
-    told = [word for option in options.items() for word in option]
+    words = [word for option in options.items() for word in option]
     return Part(
         name="mlflow",
-        command=(sys.executable, "-m", "mlflow", "server", *told),
+        command=(sys.executable, "-m", "mlflow", "server", *words),
         settings={
             **store,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -98,8 +98,8 @@ class Codec(Generic[_T]):
             value = self._upgrade(value) if version < self._version else value
             return self._adapter.validate_python(value)
         except (ValueError, AttributeError, TypeError, KeyError) as error:
-            told = " ".join(str(error).split())
-            raise StoredFormError(f"{named} cannot be read: {told[:300]}") from error
+            message = " ".join(str(error).split())
+            raise StoredFormError(f"{named} cannot be read: {message[:300]}") from error
 
     def read(self, store: ObjectStore, key: str) -> tuple[_T, StoredObject] | None:
         """Return what lies at a key and how it was stored, or None where there is nothing.

@@ -50,5 +50,5 @@ def _client(profile: str, endpoint: str) -> "S3Client":
             session.create_client("s3", region_name=region, endpoint_url=at, config=config),
         )
     except (BotoCoreError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise BadInputError(f"the store elsewhere cannot be opened: {told}") from error
+        message = " ".join(str(error).split())
+        raise BadInputError(f"the store elsewhere cannot be opened: {message}") from error

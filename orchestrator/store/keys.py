@@ -342,7 +342,7 @@ class JobPaths:
 
     @property
     def tracking_cursor(self) -> str:
-        """How far MLflow has been told."""
+        """How much has gone to MLflow."""
         return f"{self.folder}tracking.json"
 
     def attempt(self, number: int) -> AttemptPaths:

@@ -104,16 +104,16 @@ def _region(variables: Mapping[str, str]) -> str | None:
 
 def _fault(error: Exception, variables: Mapping[str, str]) -> str:
     """Say which setting a client cannot be made of."""
-    told = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     name = type(error).__name__
     if name == "ProfileNotFound":
         profile = next((p for p in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE") if variables.get(p)), "")
-        return f"{profile or 'AWS_PROFILE'}: {told}; name one of ~/.aws/config, or unset it"
+        return f"{profile or 'AWS_PROFILE'}: {message}; name one of ~/.aws/config, or unset it"
     if name == "InvalidRegionError":
         setting = next((n for n in _REGIONS if variables.get(n)), "the profile's region")
-        return f"{setting}: {told}"
+        return f"{setting}: {message}"
     if name == "ConfigParseError":
-        return f"{told}; mend that file, or set AWS_CONFIG_FILE"
+        return f"{message}; mend that file, or set AWS_CONFIG_FILE"
     if isinstance(error, ValueError) and "AWS_ENDPOINT" in endpoint_setting(variables):
-        return f"{endpoint_setting(variables)}: {told}"
-    return f"the AWS_* settings are not usable: {told}"
+        return f"{endpoint_setting(variables)}: {message}"
+    return f"the AWS_* settings are not usable: {message}"

@@ -146,8 +146,8 @@ class S3Connection:
         if fault.may_pass(has_served=self._has_served):
             return self._expired(fault.code)
         if fault.has(REFUSED):
-            told = f"the store {self._uri} refuses {fault.operation} ({fault.code}); {cure}"
-            return StoreRefusedError(told)
+            message = f"the store {self._uri} refuses {fault.operation} ({fault.code}); {cure}"
+            return StoreRefusedError(message)
         return StoreUnavailableError(f"the store {self._uri} failed: {_one_line(error)}; {cure}")
 
 

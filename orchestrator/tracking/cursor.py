@@ -1,4 +1,4 @@
-"""How far MLflow has been told about a job: what survives the process that tells it."""
+"""How much of a job has gone to MLflow: what survives the process that sends it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""What a training's run in MLflow is told of its checkpoints: the curve, and which is the best.
+"""What goes to a training's run in MLflow of its checkpoints: the curve, and which is the best.
 
 Told when an evaluation has ended, and once more of all points when the training itself has: its
 run may not have been there before. A point goes out with the time stamp that it was put with, so

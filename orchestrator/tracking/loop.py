@@ -68,7 +68,7 @@ def tracking_troubles(store: ObjectStore, carrier: TrackingCarrier) -> Troubles:
 
 
 def carry_all(store: ObjectStore, carrier: TrackingCarrier, troubles: Troubles) -> None:
-    """Tell MLflow what is new about each job that it has not been told everything about.
+    """Send to MLflow what is new of each job of which not everything has gone there.
 
     Raises:
         TrackingError: MLflow does not answer.

@@ -34,10 +34,10 @@ def result_tags(
     if measure is None:
         return {}
     best = min((c for c in children if measure in c.scores), key=lambda c: c.scores[measure])
-    told = f"{best.job_id}: {_MEASURES[measure]} {best.scores[measure]:.4g}"
-    room = _MOST_BYTES - len(description(spec, record, told).encode())
-    results = f"best: {told}\n\n{_table(children, best, room)}"
-    return {tags.BEST: told, "mlflow.note.content": description(spec, record, results)}
+    winner = f"{best.job_id}: {_MEASURES[measure]} {best.scores[measure]:.4g}"
+    room = _MOST_BYTES - len(description(spec, record, winner).encode())
+    results = f"best: {winner}\n\n{_table(children, best, room)}"
+    return {tags.BEST: winner, "mlflow.note.content": description(spec, record, results)}
 
 
 def _table(children: Sequence[ChildEntry], best: ChildEntry, room: int) -> str:

@@ -106,7 +106,7 @@ class MetricWriter:
         Args:
             metrics: Values by name.
             since: When the job was submitted. Their step is the whole seconds since then; two in
-                one second stand one after the other, so a step is never told twice.
+                one second stand one after the other, so a step is never sent twice.
             at: When they were measured; now by default.
         """
         seconds = (_ms(at) - _ms(since)) // 1000

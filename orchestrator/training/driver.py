@@ -101,7 +101,7 @@ def trainer(attempt: Attempt, placement: Placement, config: dict[str, Any], fold
     Args:
         attempt: Whose group it forms.
         placement: Where the workers go.
-        config: What `train_in_group` is told.
+        config: What `train_in_group` gets.
         folder: Takes what Ray Train writes of its own, which nobody reads.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig

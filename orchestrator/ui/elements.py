@@ -33,15 +33,15 @@ def el(tag: str, /, *children: object, **attributes: object) -> Markup:
         attributes: `class_` is class and `aria_label` is aria-label; None and False are left out,
             True has no value.
     """
-    told = "".join(
+    written = "".join(
         f" {key.rstrip('_').replace('_', '-')}"
         + ("" if value is True else f'="{html.escape(str(value))}"')
         for key, value in attributes.items()
         if value is not None and value is not False
     )
     if tag in _VOID:
-        return Markup(f"<{tag}{told}>")
-    return Markup(f"<{tag}{told}>{joined(*children)}</{tag}>")
+        return Markup(f"<{tag}{written}>")
+    return Markup(f"<{tag}{written}>{joined(*children)}</{tag}>")
 
 
 @dataclass(frozen=True)

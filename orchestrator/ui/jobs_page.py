@@ -87,11 +87,13 @@ def _who_acts(overview: Overview) -> Markup:
     if overview.acted_at is None:
         return el("p", f"{at}: no orchestrator ever ran on this store.", class_="warn")
     silent_s = (overview.at - overview.acted_at).total_seconds()
-    told = (
+    message = (
         f"{at}: no orchestrator for {duration_text(silent_s)}. The states below are those that it "
         "wrote last; "
     )
-    return el("p", told, el("code", "ddpmctl orchestrator ensure"), " starts one.", class_="warn")
+    return el(
+        "p", message, el("code", "ddpmctl orchestrator ensure"), " starts one.", class_="warn"
+    )
 
 
 def _since(job: ListedJob, overview: Overview) -> str:

@@ -1,4 +1,4 @@
-"""Why jobs wait, told again and again without taking a processor for it."""
+"""Why jobs wait, shown again and again without taking a processor for it."""
 
 import threading
 import time

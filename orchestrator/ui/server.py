@@ -33,10 +33,11 @@ def main() -> None:
     try:
         serve(options.port, with_actions=options.actions, as_json=options.json)
     except OrchestratorError as error:
-        told = " ".join(str(error).split())
-        value = json.dumps({"error": told, "exit_code": error.exit_code})
+        message = " ".join(str(error).split())
+        value = json.dumps({"error": message, "exit_code": error.exit_code})
         _write(
-            sys.stdout if options.json else sys.stderr, value if options.json else f"error: {told}"
+            sys.stdout if options.json else sys.stderr,
+            value if options.json else f"error: {message}",
         )
         sys.exit(error.exit_code)
 
@@ -58,8 +59,8 @@ def serve(port: int, *, with_actions: bool, as_json: bool) -> None:
         looks = Looks(around.store, lambda status: _links(around, status))
         app = build_app(looks, access, _actions(around) if with_actions else None)
         address = f"http://{_HOST}:{access.port}/?token={access.token}"
-        told = f"{address}\n  open it once; Ctrl-C ends it"
-        _write(sys.stdout, json.dumps({"url": address}) if as_json else told)
+        message = f"{address}\n  open it once; Ctrl-C ends it"
+        _write(sys.stdout, json.dumps({"url": address}) if as_json else message)
         config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False)
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])

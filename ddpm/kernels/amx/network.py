@@ -99,7 +99,7 @@ class TiledUNet:
             x_t: (B, C, H, W) float32.
             t: (B,) int64.
             labels: (B,) int64, of a network that has some; None means no class.
-            augment: (B, 9) float32, of a network that is told what was done to its images.
+            augment: (B, 9) float32, of a network that knows what was done to its images.
 
         Returns:
             (B, C, H, W) float32.

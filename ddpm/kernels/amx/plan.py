@@ -1,4 +1,4 @@
-"""What the kernels are told of a layer and maps of one size, written down once.
+"""What the kernels know of a layer and maps of one size, written down once.
 
 A step of a network calls a hundred layers, and between two calls of the kernels the interpreter
 finds nothing in the caches: so all that stays is filled in when a size is seen first, and only

@@ -77,7 +77,7 @@ def call_kernel(struct: Struct, reads: Sequence[Tensor | None]) -> None:
     """Call the kernel that a struct is for.
 
     Args:
-        struct: What it is told.
+        struct: Its arguments.
         reads: What it reads of what kernels before it wrote.
     """
     recorder = _recorder.get()

@@ -1,4 +1,4 @@
-"""Which code of another package computes a network: decided once, told where it is another one."""
+"""Which code of another package computes a network: decided once, said where it is another."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -287,9 +287,9 @@ def check_one_picture_each(listing: Listing, name: str) -> None:
         has_several = has_several or max(archives.values()) > 1
     is_webdataset = len(parts) <= _MOST_PARTS and min(parts.values(), default=0) > 1
     if has_several and is_webdataset:
-        told = ", ".join(f"{part} {count}" for part, count in sorted(parts.items()))
+        kinds = ", ".join(f"{part} {count}" for part, count in sorted(parts.items()))
         raise DatasetError(
-            f"{name} holds several pictures of each sample ({told}); pack again the one kind that "
+            f"{name} holds several pictures of each sample ({kinds}); pack again the one kind that "
             "is to be trained on"
         )
 

@@ -1,4 +1,4 @@
-"""How a source is cut for its preparation, and what is told of each piece that is done.
+"""How a source is cut for its preparation, and what is committed of each piece that is done.
 
 A *chunk* is what a set consists of: neighbouring images, about 64 MiB of them. A *unit* is what one
 process prepares and commits at a time: a whole chunk where there are many, else a part of one, so

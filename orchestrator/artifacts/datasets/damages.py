@@ -23,12 +23,12 @@ class Damage:
 
 def list_damage(damages: list[Damage], num_images: int) -> DatasetError:
     """Return the error that names damaged images: the first ones, and how many there are."""
-    told = "; ".join(damage.problem for damage in damages[:MAX_LISTED])
+    message = "; ".join(damage.problem for damage in damages[:MAX_LISTED])
     more = len(damages) - MAX_LISTED
     rest = f"; and {more} more" if more > 0 else ""
     if len(damages) == 1 and num_images == 1:
-        return DatasetError(told)
+        return DatasetError(message)
     count = f"{len(damages)} of {counted(num_images, 'image')} cannot be read"
     return DatasetError(
-        f"{count}: {told}{rest}. Mend or remove them, or set dataset.skip_damaged: true"
+        f"{count}: {message}{rest}. Mend or remove them, or set dataset.skip_damaged: true"
     )

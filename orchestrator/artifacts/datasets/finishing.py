@@ -138,7 +138,7 @@ def _drop_chunks(
 
 
 def _forget(preparation: Preparation) -> None:
-    """Remove what was told of a preparation, the plan last."""
+    """Remove the objects of a preparation, the plan last."""
     infos = list(preparation.store.list_objects(preparation.paths.folder))
     for info in sorted(infos, key=lambda info: info.key == preparation.paths.plan):
         preparation.store.delete(info.key)

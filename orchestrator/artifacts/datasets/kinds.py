@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes, and what to do with one that is no picture."""
+"""What a file is, recognised by its first bytes, and what to do with one that is no picture."""
 
 _LFS = "a pointer of Git LFS, not the file itself: run `git lfs pull`"
 _MAGICS = (

@@ -79,10 +79,10 @@ def named_rows(
     if len(heads) == 2 and not (label == 0 and name == 1):
         return [row[:2] for row in _alike(rows, source)]
     if label is None or name is None:
-        told = ", ".join(rows[0][:_MANY]) + (", ..." if len(heads) > _MANY else "")
+        listed = ", ".join(rows[0][:_MANY]) + (", ..." if len(heads) > _MANY else "")
         raise DatasetError(
-            f"{source} has {counted(len(heads), 'column')} ({told}), and which one is the class is "
-            "not clear; keep two of them: name,label"
+            f"{source} has {counted(len(heads), 'column')} ({listed}), and which one is the class "
+            "is not clear; keep two of them: name,label"
         )
     return [(row[name], row[label]) for row in _alike(rows, source)[1:]]
 

@@ -59,9 +59,9 @@ def labels_from_folders(names: Sequence[str], source: str) -> ClassLabels:
     classes = [_folder(name, shared) for name in names]
     check_all_named(names, classes, f"{source}: dataset.labels: folders")
     if parts_of_sets(classes) == set(classes) and len(set(classes)) > 1:
-        told = ", ".join(sorted(set(classes)))
+        folders = ", ".join(sorted(set(classes)))
         raise DatasetError(
-            f"{source} holds the folders {told}, which look like parts of a set and not like "
+            f"{source} holds the folders {folders}, which look like parts of a set and not like "
             "classes; give one of them as the source"
         )
     return labels_from_names(classes)

@@ -1,4 +1,4 @@
-"""Pixels out of encoded pictures, told by their content: PNG, JPEG, WebP, BMP, TIFF and GIF.
+"""Pixels out of encoded pictures, recognised by their content: PNG, JPEG, WebP, BMP, TIFF and GIF.
 
 What a viewer shows is what comes out: the orientation of EXIF is applied, colours of another space
 than sRGB are converted to it, 16 bits stay 16 bits. What cannot be read so is refused by name.
@@ -118,8 +118,8 @@ def decode_picture(
         if data.startswith(_TIFF):  # floats in several channels, and other things of science
             return decode_wide_tiff(data, name)
         kind = kind_of(data[:_LOOKED_AT])
-        told = f": it is {kind}" if kind else ""
-        raise DatasetError(f"{name} is not a readable {_NAMES}{told}") from error
+        message = f": it is {kind}" if kind else ""
+        raise DatasetError(f"{name} is not a readable {_NAMES}{message}") from error
     except (*_DAMAGE, MemoryError) as error:
         raise DatasetError(f"{name} is damaged: {' '.join(str(error).split())}") from error
 

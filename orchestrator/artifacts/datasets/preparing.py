@@ -284,10 +284,10 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _advice(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    told = []
+    advice = []
     if found[:2] != wanted[:2]:
-        told.append("dataset.image_size scales them to one size")
+        advice.append("dataset.image_size scales them to one size")
     if found[2] != wanted[2]:
         alpha = " (2 and 4 are with transparency)" if {found[2], wanted[2]} & {2, 4} else ""
-        told.append(f"dataset.channels: grey, rgb or rgba brings them to one kind{alpha}")
-    return f"; {', '.join(told)}" if told else ""
+        advice.append(f"dataset.channels: grey, rgb or rgba brings them to one kind{alpha}")
+    return f"; {', '.join(advice)}" if advice else ""

@@ -69,15 +69,15 @@ class DatasetRef:
 
     @property
     def profile(self) -> dict[str, Any]:
-        """What a tracker is told of it, beside its name."""
-        told = {key: value for key, value in asdict(self).items() if key != "sha256"}
-        names, counts = told.pop("class_names"), told.pop("class_counts")
-        if told["images_sha256"] == "":
-            del told["images_sha256"]
+        """What is logged of it to MLflow, beside its name."""
+        logged = {key: value for key, value in asdict(self).items() if key != "sha256"}
+        names, counts = logged.pop("class_names"), logged.pop("class_counts")
+        if logged["images_sha256"] == "":
+            del logged["images_sha256"]
         if names:
-            told["num_classes"] = len(names)
-            told["images_by_class"] = dict(zip(names, counts, strict=True))
-        return told
+            logged["num_classes"] = len(names)
+            logged["images_by_class"] = dict(zip(names, counts, strict=True))
+        return logged
 
 
 # What all manifests begin with, those of labels among them; the rest is passed over.

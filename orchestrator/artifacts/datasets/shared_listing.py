@@ -1,4 +1,4 @@
-"""Where the pictures of a source lie, told through the store: one process lists, many read.
+"""Where the pictures of a source lie, shared through the store: one process lists, many read.
 
 A worker then needs the page or two of its unit alone, however many pictures there are, and whoever
 lists a bucket of a million objects does it once.
@@ -62,7 +62,7 @@ def share_listing(source: Source, store: ObjectStore, paths: PreparationPaths) -
 def shared_source(
     store: ObjectStore, paths: PreparationPaths, open_bucket: Callable[[str], ObjectStore]
 ) -> Source | None:
-    """Return a source of which another process told where its pictures lie; None if none did.
+    """Return a source whose listing another process shared; None if none did.
 
     Raises:
         DatasetError: This machine does not see where they lie.

@@ -1,4 +1,4 @@
-"""Opens data sets wherever they are: a known name, a path, or an s3:// URI; told by content."""
+"""Opens data sets wherever they are: a known name, a path, or an s3:// URI; by content."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,8 +70,8 @@ def open_source(source: str, scratch: Path, open_bucket: Callable[[str], ObjectS
         if path.is_dir():
             return _open_listing(list_folder(path), scratch)
         if not path.is_file():
-            told = "it is no plain file" if path.exists() else "there is no such file or folder"
-            raise DatasetError(f"data set {source}: {told}")
+            message = "it is no plain file" if path.exists() else "there is no such file or folder"
+            raise DatasetError(f"data set {source}: {message}")
         status = path.stat()
         place, stamp = LocalPlace(path.parent), f"{status.st_size} {status.st_mtime_ns}"
         return _open_file(place, path.name, stamp, scratch)

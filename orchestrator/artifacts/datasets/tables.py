@@ -69,8 +69,8 @@ class ParquetImages:
             if lower < upper:
                 name = self._place.full_name(path)
                 for row, value in self._values(path, lower, upper):
-                    told = f"{name}: row {row}"
-                    yield told, lambda value=value, told=told: _bytes_of(value, told)  # type: ignore[misc]
+                    where = f"{name}: row {row}"
+                    yield where, lambda value=value, where=where: _bytes_of(value, where)  # type: ignore[misc]
             first += num_rows
 
     def _values(self, path: str, lower: int, upper: int) -> Iterator[tuple[int, Any]]:

@@ -26,7 +26,7 @@ class LabelRule:
     Attributes:
         kind: "cycle" goes through `classes` again and again; "blocks" has `counts` images of each,
             one class behind the other.
-        classes: Numbers of classes; NO_CLASS for images that are told none.
+        classes: Numbers of classes; NO_CLASS for images without.
         counts: Of "blocks".
         class_names: Of all classes that the model knows.
     """

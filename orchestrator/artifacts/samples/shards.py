@@ -245,7 +245,7 @@ def _untar(body: bytes, commit: ShardCommit) -> Pixels:
 
 
 def _member_names(commit: ShardCommit) -> Iterator[str]:
-    """Yield the names that a tar's members must have, without an end: surplus is told by number."""
+    """Yield the names that a tar's members must have, without an end: surplus shows by number."""
     for index in itertools.count(commit.start):
         yield _image_name(index)
         if commit.labels_sha256:

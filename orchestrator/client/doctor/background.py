@@ -16,7 +16,7 @@ def diagnose_background(store: ObjectStore) -> list[Finding]:
         return []  # the probes of the store say more
     if not troubles:
         return [Finding("jobs", "background", True, "nothing waits in the background")]
-    told = "; ".join(f"{one.job_id} ({one.what}): {one.why}" for one in troubles[:_SHOWN])
+    message = "; ".join(f"{one.job_id} ({one.what}): {one.why}" for one in troubles[:_SHOWN])
     more = f", and {len(troubles) - _SHOWN} more" if len(troubles) > _SHOWN else ""
     remedy = "`ddpmctl status JOB` says what each job waits for"
-    return [Finding("jobs", "background", False, told + more, remedy)]
+    return [Finding("jobs", "background", False, message + more, remedy)]

@@ -142,9 +142,9 @@ def _over_seeds(rows: Sequence[Evaluated]) -> Iterator[str]:
     if len(means) == len(rows):
         return
     yield from _numbers(means, "means with standard deviations between sets of other seeds")
-    told = [corner_text(corner) for corner in corners_of(means)]
-    if told:
-        lines = [*told, training_text(means)]
+    parts = [corner_text(corner) for corner in corners_of(means)]
+    if parts:
+        lines = [*parts, training_text(means)]
         yield "<p>The trilemma, each family by its set with the most steps:</p>"
         yield f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
 
@@ -162,8 +162,11 @@ def _of_extractor(rows: Sequence[Evaluated], caption: str) -> str:
         (f"real images ({reference})", [_floor(row.metric(m)) for m in measures])
         for reference, row in {row.reference: row for row in rows}.items()
     ]
-    told = "".join(f"<dt>{m}</dt><dd>{_text(_MEANING[m])}</dd>" for m in measures)
-    return _table(caption, ["set", *measures], lines) + f"<p>{_text(_how(rows))}</p><dl>{told}</dl>"
+    meanings = "".join(f"<dt>{m}</dt><dd>{_text(_MEANING[m])}</dd>" for m in measures)
+    return (
+        _table(caption, ["set", *measures], lines)
+        + f"<p>{_text(_how(rows))}</p><dl>{meanings}</dl>"
+    )
 
 
 def _how(rows: Sequence[Evaluated]) -> str:
@@ -212,8 +215,8 @@ def _classes(rows: Sequence[Evaluated]) -> str:
     shares = [(row.samples, row.classes) for row in rows]
     shares += list({row.reference: (row.reference, row.real_classes) for row in rows}.values())
     lines = [(who, [_value(found, name) for name in names]) for who, found in shares if found]
-    told = "; ".join(sorted({row.classifier for row in rows if row.classifier}))
-    return _table("Share of each class", ["set", *names], lines) + f"<p>{_text(told)}.</p>"
+    classifiers = "; ".join(sorted({row.classifier for row in rows if row.classifier}))
+    return _table("Share of each class", ["set", *names], lines) + f"<p>{_text(classifiers)}.</p>"
 
 
 def _memorisation(rows: Sequence[Evaluated]) -> str:
@@ -296,5 +299,5 @@ def _pictures(store: ObjectStore, rows: Sequence[Evaluated], name: str, told: st
 def _nearest(store: ObjectStore, rows: Sequence[Evaluated]) -> Iterator[str]:
     for row in rows:
         if row.nearest:
-            told = f"samples of {row.samples} (left), each with its nearest training image"
-            yield _picture(store, row.nearest, told)
+            caption = f"samples of {row.samples} (left), each with its nearest training image"
+            yield _picture(store, row.nearest, caption)
