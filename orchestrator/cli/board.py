@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.cli.terminal import Column, shortened_to_end, table
-from orchestrator.client.describe import duration_text, mark_of, progress_text, state_text
+from orchestrator.cli.terminal import Column, progress_column, shortened_to_end, table
+from orchestrator.client.describe import duration_text, mark_of, state_text
 from orchestrator.client.overview import Overview
 from orchestrator.client.status import ListedJob
 from orchestrator.counts import counted
@@ -149,7 +149,7 @@ def _rows(overview: Overview, board: Board, width: int, room: int) -> list[str]:
             [state_text(job) for job in shown],
             [f"{job.state}{mark_of(job)}" for job in shown],
         ),
-        Column("PROGRESS", 3, [progress_text(job) for job in shown]),
+        progress_column(shown, 3),
         Column(
             "AGE",
             1,

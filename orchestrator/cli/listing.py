@@ -9,8 +9,14 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from orchestrator.cli.output import Output, output_forms
-from orchestrator.cli.terminal import Column, color_option, table, width_of_terminal
-from orchestrator.client.describe import age_s, duration_text, mark_of, progress_text, state_text
+from orchestrator.cli.terminal import (
+    Column,
+    color_option,
+    progress_column,
+    table,
+    width_of_terminal,
+)
+from orchestrator.client.describe import age_s, duration_text, mark_of, state_text
 from orchestrator.client.owner import user_name
 from orchestrator.client.status import ListedJob, list_jobs
 from orchestrator.client.surroundings import surroundings
@@ -156,7 +162,7 @@ def job_table(jobs: Sequence[ListedJob], everything: bool = False, wide: bool = 
             [f"{job.state}{mark_of(job)}" for _, job in shown],
         ),
         Column("TRY", 1, [str(job.attempt) for _, job in shown]),
-        Column("PROGRESS", 4, [progress_text(job) for _, job in shown]),
+        progress_column([job for _, job in shown], 4),
         Column("AGE", 3, [duration_text(age_s(job.submitted_at)) for _, job in shown]),
     ]
     if wide:

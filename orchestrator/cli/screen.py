@@ -1,6 +1,7 @@
 """A terminal that is drawn over and over, and the keys that are pressed meanwhile."""
 
 import os
+import re
 import select
 import shutil
 import sys
@@ -28,6 +29,17 @@ _KEYS = {
 }
 
 
+# One key: what begins with an escape, up to its last letter, or one character.
+_KEY = re.compile(
+    rb"\x1b[\[O][0-9;]*[A-Za-z~]|\x1b|[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*|.", re.DOTALL
+)
+
+
+def keys_of(pressed: bytes) -> list[str]:
+    """Return the names of keys that came together, as from somebody who types ahead."""
+    return [key_name(key) for key in _KEY.findall(pressed)]
+
+
 def key_name(pressed: bytes) -> str:
     """Return what a key that was pressed is called: "up", "enter", "q"; "" for one without name."""
     if pressed in _KEYS:
@@ -51,6 +63,7 @@ class Screen:
     def __init__(self, color: bool = True) -> None:
         self._color = color
         self._before: list[Any] | None = None
+        self._ahead: list[str] = []
 
     def __enter__(self) -> Self:
         import termios
@@ -84,11 +97,14 @@ class Screen:
 
     def key(self, within_s: float) -> str:
         """Return the key that is pressed within some seconds; "" for none."""
+        if self._ahead:
+            return self._ahead.pop(0)
         ready, _, _ = select.select([sys.stdin], [], [], within_s)
         if not ready:
             return ""
-        pressed = os.read(sys.stdin.fileno(), 8)
-        return key_name(pressed) if pressed else "q"  # whoever held the terminal is gone
+        pressed = os.read(sys.stdin.fileno(), 1024)
+        first, *self._ahead = keys_of(pressed) or ["q"]  # whoever held the terminal is gone
+        return first
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)

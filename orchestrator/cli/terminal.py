@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from orchestrator.client.describe import describe_job
-from orchestrator.client.status import JobStatus
+from orchestrator.client.describe import describe_job, progress_text
+from orchestrator.client.status import JobStatus, ListedJob
 from orchestrator.lifecycle.state import JobState
 
 _COLOURS = {
@@ -106,6 +106,14 @@ class Column:
     def width(self) -> int:
         """Columns of the terminal that it takes."""
         return max(len(self.title), *(len(cell) for cell in self.cells), 0)
+
+
+def progress_column(jobs: Sequence[ListedJob], keep: int) -> Column:
+    """Return how far jobs are; where room is short, without their pace and bits per dimension."""
+    told = [progress_text(job) for job in jobs]
+    parts = [text.split(", ") for text in told]
+    short = [", ".join(p[:1] + [one for one in p[1:] if one.startswith("loss ")]) for p in parts]
+    return Column("PROGRESS", keep, told, short)
 
 
 def table(columns: Sequence[Column], states: Sequence[JobState], width: int | None) -> str:

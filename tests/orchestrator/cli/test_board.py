@@ -7,7 +7,7 @@ import click
 import pytest
 
 from orchestrator.cli.board import Board, frame
-from orchestrator.cli.screen import key_name
+from orchestrator.cli.screen import key_name, keys_of
 from orchestrator.cli.top import top_command
 from orchestrator.client.overview import Overview, read_overview
 from orchestrator.client.status import ListedJob
@@ -64,6 +64,8 @@ def test_a_frame_tells_who_acts_what_is_held_and_what_each_job_does() -> None:
     text = "\n".join(shown(overview(), Board(), (120, 24)))
     for told in ("orchestrator acts", "3 of 8 CPUs held, 1 of 1 GPU", "job-00 x2", "2/100 steps"):
         assert told in text, told
+    narrow = "\n".join(shown(overview(), Board(), (60, 24)))
+    assert "2/100 steps" in narrow
     silent = overview(is_acting=False, acted_at=NOW - timedelta(minutes=5))
     assert "NO orchestrator for 5m00s" in shown(silent, Board(), (120, 24))[0]
     assert "ever ran" in shown(overview(is_acting=False, acted_at=None), Board(), (120, 24))[0]
@@ -102,6 +104,14 @@ def test_keys_have_names_whatever_the_terminal_sends() -> None:
     names = {b"\x1b[A": "up", b"\x1bOB": "down", b"\r": "enter", b"\x1b": "back", b"q": "q"}
     assert {pressed: key_name(pressed) for pressed in names} == names
     assert key_name(b"\xff") == key_name(b"\x01") == ""
+
+
+def test_keys_that_come_together_count_each() -> None:
+    """Whoever holds j down, or types ahead while a look takes a second, stayed where they were."""
+    assert keys_of(b"jjk\x1b[Bq") == ["down", "down", "up", "down", "q"]
+    assert keys_of(b"j\x1b") == ["down", "back"]
+    assert keys_of(b"\x1b[1;5A\xc3\xa4\xffj") == ["", "ä", "", "down"]
+    assert keys_of(b"") == []
 
 
 def test_without_a_terminal_top_looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
