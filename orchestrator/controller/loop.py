@@ -13,12 +13,6 @@ from functools import partial
 from types import MappingProxyType
 
 from orchestrator.cluster.ray_cluster import Cluster
-from orchestrator.controller.admission import (
-    loans_of,
-    queued_job,
-    running_job,
-    with_ours_taken,
-)
 from orchestrator.controller.adoption import Adopter, LiveJob
 from orchestrator.controller.agreed import Agreed
 from orchestrator.controller.allowances import Allowances
@@ -28,6 +22,7 @@ from orchestrator.controller.group_steps import GroupControl, LiveGroup, Seen
 from orchestrator.controller.growth import Growth
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.lending import Lender, may_grow
+from orchestrator.controller.looking import snapshot_of
 from orchestrator.controller.measures import Measures
 from orchestrator.controller.node_board import NodeBoard
 from orchestrator.controller.requests import handle_request
@@ -51,12 +46,10 @@ from orchestrator.scheduling.promised import promised_nodes
 from orchestrator.scheduling.snapshot import (
     NodeCapacity,
     NodeType,
-    QueuedJob,
     Snapshot,
     Start,
     in_line,
 )
-from orchestrator.scheduling.submitters import within_limits
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -336,25 +329,14 @@ class Controller:
             nodes: The nodes that are there, and those that could be started.
             types: What the autoscaler may start.
         """
-        there = [node for node in nodes if not node.is_promised]
-        now = self._store.now()
-        jobs = list(self._jobs.values())
-        busy = [job for job in jobs if job.record.state.has_processes]
-        queued = [job for job in jobs if job.record.state is JobState.QUEUED and job.is_settled]
-        seen = Snapshot(
-            queue=[self._as_queued(job, nodes) for job in queued],
-            running=[running_job(job.record, job.spec, job.said, now) for job in busy],
-            nodes=with_ours_taken(there, [job.record for job in busy], self._control.workers_there),
-            quotas=self._agreed.quotas,
-            loans=[loan for job in busy for loan in loans_of(job.record, job.said)],
-            node_types=types,
-        )
-        return within_limits(seen, self._agreed.limits.submitters)
-
-    def _as_queued(self, job: LiveJob, nodes: Sequence[NodeCapacity]) -> QueuedJob:
-        is_smoke = job.origin.is_smoke
-        return queued_job(
-            job.record, job.spec, nodes, job.waits_for, is_smoke=is_smoke, spent=self._spent
+        return snapshot_of(
+            self._jobs.values(),
+            nodes,
+            types,
+            agreed=self._agreed,
+            spent=self._spent,
+            workers_there=self._control.workers_there,
+            now=self._store.now(),
         )
 
     def _start(self, job: LiveJob, to: Mapping[str, int], nodes: list[NodeCapacity]) -> None:

@@ -136,23 +136,7 @@ class PreparedSampler:
         self._check_same_model(decided, decisions)
         origin = origin_of(decisions)
         set_up_process(compute)
-        loaded, spec = self._loaded, self._setup.spec
-        config = recorded_sampling(decided, loaded.info)
-        drawing = loaded.drawing(loaded.model, compute, config, decided.labels)
-        if compute.compiled:
-            size = spec.sampling.microbatch_size
-            compile_in_turn(
-                origin.decisions_sha256,
-                lambda: loaded.pass_once(drawing.denoiser(0), compute.device, size),
-            )
-        sampler = ShardSampler(
-            drawing.denoiser,
-            drawing.diffusion,
-            drawing.config,
-            loaded.info.image_shape,
-            compute.device,
-            num_trajectories=min(spec.sampling.trajectory, spec.num_samples),
-        )
+        sampler = self._sampler(decided, compute, origin.decisions_sha256)
         worker = SampleWorker(
             self._store,
             self._setup,
@@ -164,6 +148,28 @@ class PreparedSampler:
         )
         worker.try_out()
         return worker
+
+    def _sampler(
+        self, decided: SetDecisions, compute: ComputeDecision, decisions_sha256: str
+    ) -> ShardSampler:
+        """Put the network where it computes, compiled if that was decided."""
+        loaded, spec = self._loaded, self._setup.spec
+        config = recorded_sampling(decided, loaded.info)
+        drawing = loaded.drawing(loaded.model, compute, config, decided.labels)
+        if compute.compiled:
+            size = spec.sampling.microbatch_size
+            compile_in_turn(
+                decisions_sha256,
+                lambda: loaded.pass_once(drawing.denoiser(0), compute.device, size),
+            )
+        return ShardSampler(
+            drawing.denoiser,
+            drawing.diffusion,
+            drawing.config,
+            loaded.info.image_shape,
+            compute.device,
+            num_trajectories=min(spec.sampling.trajectory, spec.num_samples),
+        )
 
     def _check_same_model(self, decided: SetDecisions, decisions: Decisions) -> None:
         if decided.model.commit_sha256 != self._setup.model.commit_sha256:

@@ -82,11 +82,7 @@ def report_page(
     }
     kept = {title: body for title, body in sections.items() if body}
     links = "".join(f'<a href="#{_anchor(title)}">{_text(title)}</a>' for title in kept)
-    bodies = "".join(
-        f'<section aria-labelledby="{_anchor(title)}"><h2 id="{_anchor(title)}">{_text(title)}</h2>'
-        f"{body}</section>"
-        for title, body in kept.items()
-    )
+    bodies = "".join(_section(title, body) for title, body in kept.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
@@ -96,6 +92,13 @@ def report_page(
         f'<time datetime="{at.isoformat()}">{at:%Y-%m-%d %H:%M} UTC</time>.</p>{_missing(missing)}'
         f"{_called(rows)}"
         f'<nav aria-label="Sections">{links}</nav></header><main>{bodies}</main></body></html>'
+    )
+
+
+def _section(title: str, body: str) -> str:
+    anchor = _anchor(title)
+    return (
+        f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{_text(title)}</h2>{body}</section>'
     )
 
 
