@@ -9,7 +9,7 @@ from orchestrator.cli.output import Output, output_option
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.field_docs import FieldDoc, field_docs
-from orchestrator.specs.files import PipelineFile, SweepFile
+from orchestrator.specs.group_files import PipelineFile, SweepFile
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.specs.other_names import place_of
 from orchestrator.specs.schema import job_file_schema

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from orchestrator.lifecycle.retry import RetryBudget, RetryPolicy
 from orchestrator.specs.field_docs import FieldDoc, field_docs, shown
 from orchestrator.specs.fields import fields_of
-from orchestrator.specs.files import PipelineFile, SweepFile
+from orchestrator.specs.group_files import PipelineFile, SweepFile
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
 

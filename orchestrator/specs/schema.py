@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from orchestrator.specs.field_docs import meaning
 from orchestrator.specs.fields import fields_of, structure_of
-from orchestrator.specs.files import PipelineFile, SweepFile
+from orchestrator.specs.group_files import PipelineFile, SweepFile
 from orchestrator.specs.kinds import JOB_KINDS, Input
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from orchestrator.specs.document import load_document, parse_document
 from orchestrator.specs.field_docs import field_docs, own_meanings
 from orchestrator.specs.fields import all_locations
-from orchestrator.specs.files import PipelineFile, SweepFile
+from orchestrator.specs.group_files import PipelineFile, SweepFile
 from orchestrator.specs.kinds import JOB_KINDS
 from tests.docs.write_reference import ROOT, SCHEMA
 
