@@ -14,6 +14,7 @@ from orchestrator.client.status import job_status
 from orchestrator.client.surroundings import Start, surroundings
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
+from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.limits import GPU_HOURS, SUBMITTERS, set_limit
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.queue import MAX_QUOTA, read_snapshot, set_quota
@@ -35,6 +36,8 @@ def explain_command(job: str, output: Output) -> None:
     store = surroundings(output.say).store
     job_id = find_job_id(store, job)
     record = RecordStore(store).read(job_id).record
+    if record.state not in ENDED:
+        _say_if_nobody_acts(store, output)
     if record.kind in GROUP_KINDS:
         _explain_group(store, job_id, output)
         return
@@ -49,6 +52,15 @@ def explain_command(job: str, output: Output) -> None:
         return
     explanation = explain(snapshot, job_id, now.timestamp())
     output.result(explanation, _describe(explanation, now))
+
+
+def _say_if_nobody_acts(store: ObjectStore, output: Output) -> None:
+    lease = read_lease(store)
+    if lease is not None and not lease.is_fresh:
+        output.say(
+            f"no orchestrator has acted since {lease.renewed_at:%Y-%m-%d %H:%M:%S}, and nothing "
+            "starts without one: `ddpmctl orchestrator ensure` starts it"
+        )
 
 
 def _explain_group(store: ObjectStore, job_id: str, output: Output) -> None:

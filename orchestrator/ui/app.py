@@ -170,7 +170,7 @@ class _Pages:
             found = self._looks.plots(job_id)
         figures = [el("figure", Markup(svg)) for svg in found]
         plots = el("div", *figures, class_="plots")
-        return el("section", el("h2", "Loss and pace"), plots) if figures else None
+        return el("section", el("h2", "Curves"), plots) if figures else None
 
     def picture(self, request: Request) -> Response:
         """Show a picture that the job left in the store."""

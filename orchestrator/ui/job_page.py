@@ -52,7 +52,7 @@ def job_now(view: JobView) -> Markup:
             "p",
             bar(status.done, status.total, "progress"),
             " ",
-            ", ".join(part for part in (progress_text(status), fleet_text(status)) if part),
+            ", ".join(part for part in (progress_text(status), _fleet(status)) if part),
         ),
         _facts(view),
         _why(view.explanation, view.at),
@@ -152,6 +152,11 @@ def _attempts(attempts: Sequence[AttemptRecord], at: datetime) -> Markup:
     ]
     heads = ("attempt", "started (UTC)", "took", "ended by", "committed", "nodes", "to blame")
     return table("Attempts", heads, rows)
+
+
+def _fleet(status: JobStatus) -> str:
+    """Return how many workers are at it; of what has ended, "0 workers" is no news."""
+    return fleet_text(status) if status.state is JobState.RUNNING else ""
 
 
 def _workers(status: JobStatus) -> Markup:

@@ -22,7 +22,8 @@ caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top; overflow-wrap: normal;
   border-bottom: 1px solid var(--soft); font-variant-numeric: tabular-nums; }
 thead th { font-weight: 500; } tbody th { font-weight: 500; }
-tbody th, .short { white-space: nowrap; } .long { min-width: 16rem; } .scroll { margin-top: 1rem; }
+tbody th, .short { white-space: nowrap; } .long { min-width: 16rem; overflow-wrap: anywhere; }
+.scroll { margin-top: 1rem; }
 .state { font-weight: 600; white-space: nowrap; }
 .SUCCEEDED { color: var(--good); } .FAILED { color: var(--bad); }
 .RUNNING, .STARTING { color: var(--busy); } .QUEUED, .STOPPING { color: var(--wait); }

@@ -110,6 +110,11 @@ def test_a_set_is_browsed_by_index_and_each_image_is_the_right_one(app: Any) -> 
     assert 'rel="prev"' in last
 
 
+def test_a_set_that_is_drawn_has_no_workers_any_more(app: Any) -> None:
+    """Beside SUCCEEDED, "0 workers" reads as a fault."""
+    assert "0 workers" not in ask(app, "/jobs/set-1").text
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
