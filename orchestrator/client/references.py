@@ -9,8 +9,11 @@ from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import IndexEntry
 from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.jobs.records import RecordStore
-from orchestrator.jobs.submissions import read_spec
+from orchestrator.jobs.submissions import read_spec, read_submission
 from orchestrator.jobs.tracked_run import tracked_run
+from orchestrator.lifecycle.state import GROUP_KINDS, JobState
+from orchestrator.specs.group import GroupJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
@@ -49,7 +52,11 @@ def references_to(
         uses = pool.map(lambda other: _reads_from(store, other, going), others)
         users = [other for other, used in zip(others, uses, strict=True) if used]
     named = [f"the {JOB_KINDS[user.kind].noun} {user.job_id}" for user in users]
-    return registered + named + _family(jobs, going)
+    groups = [job for job in jobs if job.kind in GROUP_KINDS and job.job_id not in going]
+    planned = [
+        f"the {group.kind} {group.job_id}" for group in groups if _plans(store, group, going)
+    ]
+    return registered + named + list(dict.fromkeys(planned + _family(jobs, going)))
 
 
 def _has_run(store: ObjectStore, job_id: str) -> bool:
@@ -82,7 +89,43 @@ def _reads_from(store: ObjectStore, user: IndexEntry, job_ids: frozenset[str]) -
     except BadInputError as error:
         logger.warning("job=%s cannot be read and is taken to refer to it: %s", user_id, error)
         return True
-    model = spec.model_input if record.model is None else None
+    is_waiting = not record.state.has_ended
+    has_model = record.model is not None
+    return _asks_for(store, spec, job_ids, has_model=has_model, is_waiting=is_waiting)
+
+
+def _plans(store: ObjectStore, group: IndexEntry, job_ids: frozenset[str]) -> bool:
+    """Tell whether a job that a group has not created yet would read from one of these jobs."""
+    if group.state is JobState.SUCCEEDED:  # it creates no more
+        return False
+    records = RecordStore(store)
+    try:
+        spec = read_submission(records, group.job_id)
+    except JobNotFoundError:
+        return False
+    except BadInputError as error:
+        logger.warning("job=%s cannot be read and is taken to refer to it: %s", group.job_id, error)
+        return True
+    return isinstance(spec, GroupJob) and any(
+        _asks_for(store, child.spec, job_ids, has_model=False, is_waiting=True)
+        for child in spec.children
+        if not store.exists(keys.JobPaths(child.job_id).spec)  # else it answers for itself
+    )
+
+
+def _asks_for(
+    store: ObjectStore, spec: Job, job_ids: frozenset[str], *, has_model: bool, is_waiting: bool
+) -> bool:
+    """Tell whether what is asked of a job is to come from one of these jobs.
+
+    Args:
+        store: Where the jobs are.
+        spec: What is asked.
+        job_ids: These jobs.
+        has_model: Whether its checkpoint was found, so that what was asked counts no more.
+        is_waiting: Whether it may still read images.
+    """
+    model = None if has_model else spec.model_input
     if model is not None and _means(store, model, job_ids):
         return True
     asked = spec.dataset_input
@@ -90,7 +133,7 @@ def _reads_from(store: ObjectStore, user: IndexEntry, job_ids: frozenset[str]) -
     waited_for = asked.job if asked is not None and asked.sha256 is None else None
     if waited_for is not None and _is_one_of(store, waited_for, job_ids):
         return True
-    sets = () if record.state.has_ended else spec.image_jobs
+    sets = spec.image_jobs if is_waiting else ()
     return any(_is_one_of(store, name, job_ids) for name in sets)
 
 

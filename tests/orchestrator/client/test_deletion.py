@@ -28,9 +28,11 @@ from orchestrator.errors import (
     TrackingError,
 )
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests
+from orchestrator.jobs.index import INDEX, Index, index_entry
 from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobState
+from orchestrator.specs.group import Child, GroupJob
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
@@ -180,6 +182,33 @@ def test_a_job_stays_while_its_group_moves_it_and_a_group_while_it_has_jobs(
     assert references_to(store, ["old"]) == ["the pipeline busy"]
     assert references_to(store, ["busy"]) == ["the train old"]
     assert references_to(store, ["old", "busy"]) == []
+
+
+def test_what_a_group_has_not_created_yet_holds_what_it_would_read(store: MemoryStore) -> None:
+    """Its step waited for another, the model went, and the step failed hours later."""
+    first, second = (
+        SampleJob(kind="sample", name=name, model=ModelRef(job=model), num_samples=4)
+        for name, model in (("p-one", "busy"), ("p-two", "old"))
+    )
+    steps = (Child(step="one", spec=first), Child(step="two", needs=("one",), spec=second))
+    group = GroupJob(kind="pipeline", name="p", children=steps)
+    group_id = submit_job(store, group).job_id
+    with pytest.raises(OrchestratorError, match=f"the pipeline {group_id} refers to job old"):
+        find_deletable(store, "old")
+    records = RecordStore(store)
+    record = replace(records.read(group_id).record, state=JobState.SUCCEEDED)
+    store.put(JobPaths(group_id).record, RECORD.encode(record))
+    assert references_to(store, ["old"]) == []  # that step was there, and somebody deleted it
+
+
+@pytest.mark.parametrize("name", ["a", "old"])
+def test_a_queued_job_holds_a_model_given_by_name(store: MemoryStore, name: str) -> None:
+    """It was found nowhere but in what was asked: the orchestrator has not seen the job yet."""
+    known = index_entry(RecordStore(store).read("old").record)
+    store.put(keys.INDEX, INDEX.encode(Index(ended=(known,))))
+    sample = set_of(store, "set", name)
+    with pytest.raises(OrchestratorError, match=f"the sample set {sample} refers to job old"):
+        find_deletable(store, "old")
 
 
 @pytest.mark.parametrize("after", [False, True])
