@@ -26,8 +26,8 @@ def delete_command(job: str, yes: bool, output: Output) -> None:
 
     The jobs of a pipeline or a sweep go with it, and the evaluations of a training's checkpoints,
     which are cancelled first where they live.
-    A job is kept while a sample set or a registered model refers to its checkpoints. Its MLflow run
-    and its data set stay.
+    A job is kept while another job, also one that a pipeline will create, or a registered model
+    refers to it. Its MLflow run and its data set stay.
     """
     around = surroundings(output.say, Start.AGAIN)
     store = around.store

@@ -55,6 +55,8 @@ class Listing:
             what is neither the first ones alone.
         classes: The `.cls` members of a WebDataset.
         survey: What was left out.
+        picture_bytes: Of all pictures together, as they lie there.
+        archive_bytes: Of each file of `others` that may be an archive, by path.
     """
 
     place: Place
@@ -62,6 +64,8 @@ class Listing:
     others: dict[str, Entry]
     survey: Survey
     classes: Catalog = field(default_factory=Catalog)
+    picture_bytes: int = 0
+    archive_bytes: dict[str, int] = field(default_factory=dict)
 
 
 class Collector:
@@ -73,6 +77,8 @@ class Collector:
         self._pictures = Catalog()
         self._others: dict[str, Entry] = {}
         self._classes = Catalog()
+        self._picture_bytes = 0
+        self._archive_bytes: dict[str, int] = {}
 
     def add(self, entry: Entry, size_bytes: int, head: Callable[[], bytes]) -> None:
         """Take a file in by its name, or by its first bytes where the name doesn't tell."""
@@ -91,6 +97,8 @@ class Collector:
             is_looked_for = suffix in _LOOKED_FOR or parts[-1] == LIST
             if is_looked_for or len(self._others) < _MANY:
                 self._others[entry.name] = entry
+            if suffix in _LOOKED_FOR:
+                self._archive_bytes[entry.name] = size_bytes
             self.survey.leave_out(NO_IMAGE, entry.name)
             return
         if size_bytes > MAX_FILE_BYTES:
@@ -99,6 +107,7 @@ class Collector:
                 f"an image has {MAX_FILE_BYTES} at most"
             )
         self._pictures.add(entry)
+        self._picture_bytes += size_bytes
 
     def listing(self) -> Listing:
         """Return what was found, in the order of the names' bytes.
@@ -112,7 +121,15 @@ class Collector:
                 f"{self._place.full_name(twice.path)} holds {twice.name} twice; "
                 "pack it again with the one that is meant"
             )
-        return Listing(self._place, self._pictures, self._others, self.survey, self._classes)
+        return Listing(
+            self._place,
+            self._pictures,
+            self._others,
+            self.survey,
+            self._classes,
+            self._picture_bytes,
+            self._archive_bytes,
+        )
 
 
 def list_folder(folder: Path) -> Listing:

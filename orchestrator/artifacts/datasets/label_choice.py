@@ -11,6 +11,8 @@ from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace
 from orchestrator.errors import DatasetError
 from orchestrator.store.objects import ObjectStore
 
+_MEMBERS = (".json", ".txt", ".pyd")  # of WebDataset, with anything in them
+
 
 def find_labels(
     source: Source,
@@ -44,9 +46,19 @@ def find_labels(
     if labels is None and are_needed:
         raise DatasetError(
             f"{source.name} has no labels that can be found: no folders, no labels in a "
-            "dataset.json, no .cls, label array or label column; give dataset.labels: {file: PATH}"
+            "dataset.json, no .cls, label array or label column; "
+            f"{_members_told(source)}give dataset.labels: {{file: PATH}}"
         )
     return labels
+
+
+def _members_told(source: Source) -> str:
+    """Return a word on the members of a WebDataset that may hold labels, each in its own way."""
+    others = source.listing.others if source.listing is not None else {}
+    member = next((n for n, e in others.items() if e.path != n and n.endswith(_MEMBERS)), None)
+    if member is None:
+        return ""
+    return f"members as {member} are not read: write each label into a .cls beside it, or "
 
 
 def _file_place(path: str, open_place: Callable[[str], ObjectStore]) -> tuple[Place, str]:

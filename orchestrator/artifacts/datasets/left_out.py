@@ -18,6 +18,7 @@ UNREADABLE = "unreadable folder"
 EMPTY = "empty folder"
 ARRAY = "array"
 COLUMN = "column"
+BESIDE = "picture beside the set"
 _NAMED = 2  # of what is left out for a reason, so many are named
 _BY_SUFFIX = frozenset({NO_IMAGE})
 

@@ -27,6 +27,7 @@ from orchestrator.artifacts.datasets.arrays import (
     Block,
     is_array,
 )
+from orchestrator.artifacts.datasets.beside import leave_pictures_out, pictures_are_beside
 from orchestrator.artifacts.datasets.catalog import Catalog, Entry
 from orchestrator.artifacts.datasets.entries import (
     Collector,
@@ -41,7 +42,7 @@ from orchestrator.artifacts.datasets.opened import Source, hash_of, pictures_of
 from orchestrator.artifacts.datasets.pictures import is_picture, is_tiff
 from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace
 from orchestrator.artifacts.datasets.refs import DIGITS
-from orchestrator.artifacts.datasets.refusals import refuse_kind, refuse_listing, refuse_source
+from orchestrator.artifacts.datasets.refusals import refuse_kind, refuse_source
 from orchestrator.artifacts.datasets.tables import PARQUET_MAGIC, ParquetImages
 from orchestrator.artifacts.datasets.wide_pictures import count_tiff_pages, tiff_pages
 from orchestrator.errors import DatasetError
@@ -88,8 +89,6 @@ def open_source(source: str, scratch: Path, open_bucket: Callable[[str], ObjectS
 
 def _open_listing(listing: Listing, scratch: Path) -> Source:
     """Open a folder or a prefix: its pictures, else its tars, Parquet files or arrays."""
-    if listing.pictures:
-        return pictures_of(listing, listing.place.name)
     files = [entry for _, entry in sorted(listing.others.items())]
     for suffixes, open_files in (
         (TAR_SUFFIXES, _open_shards),
@@ -97,11 +96,13 @@ def _open_listing(listing: Listing, scratch: Path) -> Source:
         (ARRAY_SUFFIXES, _open_arrays),
     ):
         found = [entry for entry in files if entry.name.lower().endswith(suffixes)]
-        if found:
-            for entry in found:
-                listing.survey.take_back(NO_IMAGE, entry.name)
-            return open_files(listing, found, scratch)
-    return refuse_listing(listing, listing.place.name)
+        if not found or (listing.pictures and not pictures_are_beside(listing, found)):
+            continue
+        leave_pictures_out(listing)
+        for entry in found:
+            listing.survey.take_back(NO_IMAGE, entry.name)
+        return open_files(listing, found, scratch)
+    return pictures_of(listing, listing.place.name)
 
 
 def _open_shards(listing: Listing, tars: list[Entry], scratch: Path) -> Source:
