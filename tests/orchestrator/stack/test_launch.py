@@ -1,7 +1,10 @@
 """A part of the stack is started once, again when it must be, and fails in one line."""
 
+import os
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +23,23 @@ from orchestrator.stack.ports import choose_ports, is_free
 
 SERVE = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1])));"
 FOREVER = "time.sleep(600)"
+# `up` with two small servers for parts, of which the second never does its work.
+UP = """import signal, sys
+from orchestrator.cli.main import main
+from orchestrator.stack.embedded import Stack
+from tests.orchestrator.stack.test_launch import Setting
+from orchestrator.stack.files import StackFolder
+from dataclasses import replace
+from pathlib import Path
+
+setting = Setting(StackFolder(Path(sys.argv.pop())))
+quick, port = setting.part(), setting.port
+slow = replace(quick, name="store", ports=(), command=(*quick.command[:-1], str(port + 1)))
+slow = replace(slow, is_ready=lambda: False)
+Stack._parts = lambda _self, _secrets, _ports: [quick, slow]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has none
+main()
+"""
 
 
 class Setting:
@@ -168,3 +188,29 @@ def test_each_try_is_more_patient_and_tells_the_part_so(
         setting.launcher().bring_up(part)
     assert sum("trying again" in line for line in setting.said) == 2
     assert len({environment["WAIT_S"] for environment in started}) > 1
+
+
+def test_ctrl_c_in_up_ends_what_it_began(setting: Setting) -> None:
+    """Exit code 130, no traceback, nothing left running, and the next `up` begins anew."""
+    with subprocess.Popen(
+        [sys.executable, "-c", UP, "up", str(setting.folder.root)],
+        env={**os.environ, "DDPMCTL_HOME": str(setting.folder.root)},
+        cwd=Path(__file__).resolve().parents[3],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as up:
+        assert up.stderr is not None
+        said = ""
+        while "MLflow server is ready" not in said:
+            line = up.stderr.readline()
+            assert line, said
+            said += line
+        assert setting.processes()
+        up.send_signal(signal.SIGINT)
+        said += up.stderr.read()
+    assert up.returncode == 130
+    assert "Traceback" not in said
+    assert "ending the MLflow server" in said
+    assert setting.processes() == []
+    assert owned_processes(f"{setting.folder.root}:store", None) == []
+    assert load_state(setting.folder).leaders == {}
