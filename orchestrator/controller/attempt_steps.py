@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from orchestrator.cluster.entrypoints import python_entrypoint
-from orchestrator.cluster.process_search import ProcessRef
+from orchestrator.cluster.process_search import ProcessRef, Sighting
 from orchestrator.cluster.ray_cluster import Cluster
 from orchestrator.controller.admission import (
     resolve_resources,
@@ -55,6 +55,8 @@ from orchestrator.store.keys import AttemptPaths, JobPaths
 from orchestrator.store.objects import ObjectStore
 
 STOP_GRACE_S = 30.0
+_HEARD_WITHIN_S = 6.0  # two heartbeats
+_LOOK_EVERY_S = 15.0  # half of what a wrong word may stand
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class AttemptControl:
         self._records = records
         # By attempt's folder and key; what is there once stays as it is, once it knows its node.
         self._known_processes: dict[str, dict[str, ProcessRef]] = {}
+        self._looks: dict[str, _Look] = {}  # by attempt's folder
 
     def start(
         self,
@@ -186,6 +189,7 @@ class AttemptControl:
         if not moved.record.state.has_processes:
             attempt = JobPaths(record.job_id).attempt(record.attempt)
             self._known_processes.pop(attempt.processes, None)
+            self._looks.pop(attempt.processes, None)
         return moved
 
     def _view(self, record: JobRecord, said: Heartbeat | None) -> "_View":
@@ -194,8 +198,11 @@ class AttemptControl:
         found = OUTCOME.read(self._store, paths.outcome)
         outcome = found[0] if found else None
         processes = self._processes(paths)
-        seen = self._cluster.alive(processes)
         ray, message = self._ray_status(record)
+        silent_s = (now - _heard_of(record, said)).total_seconds()
+        is_well = record.state is JobState.RUNNING and ray is DriverStatus.RUNNING and not found
+        may_be_old = is_well and silent_s <= _HEARD_WITHIN_S
+        seen = self._look(paths.processes, processes, may_be_old=may_be_old)
         facts = Facts(
             ray=ray,
             outcome=outcome,
@@ -207,11 +214,24 @@ class AttemptControl:
             num_unknown=len(seen.unknown),
             running_s=(now - record.attempts[-1].started_at).total_seconds(),
             in_state_s=(now - record.changed_at).total_seconds(),
-            silent_s=(now - _heard_of(record, said)).total_seconds(),
+            silent_s=silent_s,
             ray_message=message,
             gpu_hours=gpu_hours(record, now),
         )
         return _View(facts, seen.running, _committed(outcome, said))
+
+    def _look(self, folder: str, processes: list[ProcessRef], *, may_be_old: bool) -> Sighting:
+        """Look for the processes of an attempt.
+
+        On another machine that is a task of Ray's, for which a busy node starts a process each
+        time: so while all is said to be well, a look of some seconds ago will do.
+        """
+        now, last = self._store.now(), self._looks.get(folder)
+        if may_be_old and last is not None and last.will_do(now, processes):
+            return last.found
+        found = self._cluster.alive(processes)
+        self._looks[folder] = _Look(now, found)
+        return found
 
     def _ray_status(self, record: JobRecord) -> tuple[DriverStatus | None, str]:
         try:
@@ -298,6 +318,19 @@ class AttemptControl:
         known = nodes if view.facts.has_begun else ()
         blamed = blamed_nodes(reason, view.facts.outcome, known, alive)
         return replace(record, reason=reason).with_attempt(reason=reason, failed_node_ids=blamed)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a look for the processes of an attempt found, and when."""
+
+    at: datetime
+    found: Sighting
+
+    def will_do(self, now: datetime, processes: Collection[ProcessRef]) -> bool:
+        """Tell whether it found all of some processes, and not long ago."""
+        is_new = (now - self.at).total_seconds() < _LOOK_EVERY_S
+        return is_new and set(processes) == set(self.found.running)
 
 
 @dataclass(frozen=True)
