@@ -134,8 +134,8 @@ def _size(folder: Path) -> int:
 def _download(store: ObjectStore, manifest: Manifest, cache: Path, path: Path) -> None:
     if not fits(manifest, cache):
         raise DatasetError(
-            f"the data set has {manifest.size_bytes / _GIB:.1f} GiB but {cache} may hold "
-            f"{cache_limit(cache) / _GIB:.1f}: raise {LIMIT_VARIABLE} on the node; a training can "
+            f"the data set has {manifest.size_bytes >> 20:,} MiB but {cache} may hold "
+            f"{cache_limit(cache) >> 20:,}: raise {LIMIT_VARIABLE} on the node; a training can "
             "do with less by dataset.shuffle: blocks"
         )
     make_room(cache, manifest.size_bytes, manifest.ref.sha256)
