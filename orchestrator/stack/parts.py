@@ -16,6 +16,8 @@ BUCKET = "ddpmctl"
 STORE_URI = f"s3://{BUCKET}/store"
 REGION = "us-east-1"
 _FOREIGN = ("AWS_", "DDPMCTL_", "MLFLOW_", "_MLFLOW_", "RAY_")
+# What is said of this machine, whichever stack or cluster it is part of.
+_OF_MACHINE = frozenset({"DDPMCTL_DATASET_CACHE_GIB"})
 _PROBE_TIMEOUT_S = 3.0
 
 
@@ -68,7 +70,11 @@ def inherited_environment(home: Path) -> dict[str, str]:
     Args:
         home: What HOME is where neither the environment nor passwd tells; MLflow needs one.
     """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _OF_MACHINE or not name.startswith(_FOREIGN)
+    }
     programs = sysconfig.get_path("scripts")
     path = os.pathsep.join([programs, kept.get("PATH", os.defpath)])
     return {**_nobody_in_passwd(home), **kept, "PATH": path}

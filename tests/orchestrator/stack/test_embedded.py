@@ -19,6 +19,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from orchestrator.artifacts.datasets.node_cache import LIMIT_VARIABLE
 from orchestrator.cluster.private_files import make_private_folder, write_private
 from orchestrator.cluster.process_identity import ProcessIdentity, born_s
 from orchestrator.errors import LocalFolderError, StackError
@@ -183,6 +184,12 @@ def test_servers_do_not_inherit_another_cluster(monkeypatch: pytest.MonkeyPatch)
     inherited = inherited_environment(Path("/home"))
     assert "theirs" not in inherited.values()
     assert inherited["PATH"].endswith(f"bin{os.pathsep}/usr/bin")
+
+
+def test_servers_inherit_what_is_said_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers, Ray's children, did not learn how large their cache may be."""
+    monkeypatch.setenv(LIMIT_VARIABLE, "0.5")
+    assert inherited_environment(Path("/home"))[LIMIT_VARIABLE] == "0.5"
 
 
 @pytest.mark.parametrize("is_known", [True, False])
