@@ -1,6 +1,7 @@
 """The main job, as a user runs it, against a real Ray, a real store and a real MLflow."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
@@ -16,6 +18,7 @@ from ruamel.yaml import YAML
 
 from orchestrator.api import Client
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
+from orchestrator.artifacts.images import encode_png
 from orchestrator.artifacts.samples.verify import verify_samples
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.records import RecordStore
@@ -31,6 +34,8 @@ from tests.integration.commands import (
     wait_until,
 )
 from tests.support.browser import open_page
+
+CLASSES = ("a #1?", "b c", "ü")
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +172,28 @@ def test_killed_workers_and_orchestrators_lose_no_job_and_change_no_bit(
     assert checkpoint_hash(store, shaken, 300) == checkpoint_hash(store, calm, 300)
 
 
-def test_a_killed_driver_is_followed_by_another_attempt(store: ObjectStore, tmp_path: Path) -> None:
-    """No outcome was written, so the orchestrator has to find out by itself."""
-    job_id = submit(tmp_path, train_text("driver", steps=400, every=20))
+def class_folders(folder: Path) -> Path:
+    """Return a folder of 60 grey images whose classes are its folders, with odd names."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), np.uint8)
+    for number, image in enumerate(noise):
+        path = folder / CLASSES[number // 10 % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(image))
+    return folder
+
+
+def test_a_killed_driver_is_followed_by_another_attempt(
+    store: ObjectStore, stack_info: StackInfo, tmp_path: Path
+) -> None:
+    """No outcome was written, so the orchestrator has to find out by itself.
+
+    Both attempts tell MLflow of the data set and its classes; it has them once.
+    """
+    text = train_text("driver", steps=400, every=20).replace(
+        "model: {", "model: {num_classes: auto, "
+    )
+    source = f'"{class_folders(tmp_path / "photos")}"'
+    job_id = submit(tmp_path, text.replace("digits", source))
     wait_for_checkpoint(store, job_id, 20)
     wait_until(lambda: ddpmctl("status", job_id).value["state"] == "RUNNING")
     workers = registered_processes(store, job_id, 1, "worker")
@@ -180,6 +204,14 @@ def test_a_killed_driver_is_followed_by_another_attempt(store: ObjectStore, tmp_
         "QUEUED", "STARTING", "RUNNING", "STOPPING", "QUEUED", "STARTING", "RUNNING", "SUCCEEDED",
     ]  # fmt: skip
     assert not any(psutil.pid_exists(pid) for pid in workers)
+    wait_until(lambda: not store.exists(f"tracking/{job_id}"))
+    run_id = ddpmctl("status", job_id).value["run_id"]
+    run = MlflowClient(stack_info.environment["MLFLOW_TRACKING_URI"]).get_run(run_id)
+    (logged,) = run.inputs.dataset_inputs
+    profile = json.loads(logged.dataset.profile)
+    assert (logged.dataset.name, profile["num_images"]) == ("photos", 60)
+    assert profile["images_by_class"] == dict.fromkeys(CLASSES, 20)
+    assert "data_wait_s" in run.data.metrics
 
 
 def test_jobs_are_cancelled_in_the_queue_and_at_work_and_retried(
