@@ -28,7 +28,7 @@ print(json.dumps({{f.name: f.sha256 for f in files if f.name.endswith(".safetens
 _SHARDS = """
 from orchestrator.artifacts.samples.shards import SampleShards
 indices = SampleShards(store, JobPaths({job!r})).indices
-while len(indices()) < {number}:
+while len(list(indices())) < {number}:
     time.sleep(0.05)
 """
 _SET = """

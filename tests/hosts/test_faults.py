@@ -202,8 +202,8 @@ def test_a_fleet_with_a_node_that_is_asked_to_end(cluster: Cluster) -> None:
     """Its worker there saves what it has and leaves; the others draw the rest, the same set."""
     model = cluster.submit(train_text("drawn-from", steps=20, every=20))
     ended(cluster, model)
-    text = SAMPLE.format(name="fleet", model=model).replace("num_samples: 20", "num_samples: 4096")
-    text = text.replace("shard_size: 8", "shard_size: 64").replace("num_steps: 5", "num_steps: 50")
+    text = SAMPLE.format(name="fleet", model=model).replace("num_samples: 20", "num_samples: 1024")
+    text = text.replace("shard_size: 8", "shard_size: 64").replace("num_steps: 5", "num_steps: 20")
     alone = cluster.submit(text)
     ended(cluster, alone)
     wide = text.replace("num_workers: 1", "num_workers: {min: 1, max: 3}")
@@ -265,14 +265,15 @@ def test_a_slow_link(cluster: Cluster, undisturbed: dict[str, str]) -> None:
 
 
 def test_clocks_apart(cluster: Cluster, undisturbed: dict[str, str]) -> None:
-    """One host is ten minutes ahead; clocks that nobody sets are left alone."""
+    """One host is ten minutes ahead, with all that it runs."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
         pytest.skip("no libfaketime here: apt-get install faketime")
     for name in WORKERS:
         cluster.network.hosts[name].kill()
     cluster.boot("worker-2")
-    ahead = {"LD_PRELOAD": str(library), "FAKETIME": "+600", "DONT_FAKE_MONOTONIC": "1"}
+    # The clock that nobody sets goes ahead too: left alone, sleep fails with libfaketime 0.9.10.
+    ahead = {"LD_PRELOAD": str(library), "FAKETIME": "+600"}
     cluster.start_worker("worker-2", **ahead)
     cluster.restart("worker-1")
     cluster.wait_for_nodes(3)
