@@ -47,14 +47,14 @@ def readme(info: CheckpointInfo, origin: str, class_names: Sequence[str]) -> str
     channels, height, width = info.image_shape
     classes = info.unet_config.known_classes
     diffusion = info.diffusion_config
-    message = (
+    text = (
         f"# A diffusion model{f' of {origin}' if origin else ''}\n\n"
         f"{info.step:,} training steps, images of {height}x{width} with {channels} channel(s), "
         f"{diffusion.num_timesteps} timesteps ({diffusion.betas} betas), which predicts "
         f"{diffusion.prediction}. diffusers loads it as it is; written by ddpmctl.\n\n"
     )
     if not classes:
-        return message + _PLAIN.format(steps=diffusion.num_timesteps)
+        return text + _PLAIN.format(steps=diffusion.num_timesteps)
     names = ", ".join(f"{number} {name}" for number, name in enumerate(class_names))
     lines = _LABELLED.format(classes=classes, channels=channels, height=height, width=width)
-    return message + lines + (f"\nClasses: {names}.\n" if names else "")
+    return text + lines + (f"\nClasses: {names}.\n" if names else "")

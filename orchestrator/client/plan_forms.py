@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What every plan says; a fact that is None is left out.
+    """What every plan says; a fact that is None is left out, those of workers stand alone.
 
     Attributes:
         kind: Of the job.
@@ -20,8 +20,14 @@ class Plan:
 
     def facts(self) -> dict[str, object]:
         """Return what is planned in plain JSON values, in the order in which people read it."""
-        own = {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
-        return {key: value for key, value in own.items() if value is not None and key != "warnings"}
+        own: dict[str, object] = {}
+        for name in (one.name for one in fields(self) if one.name != "warnings"):
+            value = getattr(self, name)
+            if isinstance(value, Workers):
+                own |= asdict(value)
+            elif value is not None:
+                own[name] = _plain(value)
+        return own
 
     def as_json(self) -> dict[str, object]:
         """Return it for programs, the warnings at the end."""
@@ -156,10 +162,6 @@ class SamplePlan(Plan):
     workers: Workers
     model: str | None = None
 
-    def facts(self) -> dict[str, object]:
-        """Return the facts, those of the workers among them."""
-        return _with_workers(super().facts(), self.workers)
-
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodPlan(Plan):
@@ -182,10 +184,6 @@ class LikelihoodPlan(Plan):
     network_passes: int | None = None
     workers: Workers | None = None
     model: str | None = None
-
-    def facts(self) -> dict[str, object]:
-        """Return the facts, those of the workers among them."""
-        return _with_workers(super().facts(), self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +213,7 @@ class PreparationPlan(Plan):
         own: dict[str, object] = {}
         for key, value in super().facts().items():
             own |= self.asked if key == "asked" else {key: value}
-        return _with_workers(own, self.workers)
+        return own
 
 
 @dataclass(frozen=True)
@@ -262,11 +260,3 @@ class GroupPlan(Plan):
         own: dict[str, object] = {"kind": self.kind, "name": self.name}
         children = [child.facts() for child in self.children]
         return {**own, self.unit: len(children), "at_once": self.at_once, "children": children}
-
-
-def _with_workers(facts: dict[str, object], workers: Workers | None) -> dict[str, object]:
-    """Return facts with those of the workers in their place."""
-    spread: dict[str, object] = {}
-    for key, value in facts.items():
-        spread |= asdict(workers) if key == "workers" and workers else {key: value}
-    return spread

@@ -108,8 +108,8 @@ def _plans(store: ObjectStore, group: IndexEntry, job_ids: frozenset[str]) -> bo
         return True
     return isinstance(spec, GroupJob) and any(
         _asks_for(store, child.spec, job_ids, has_model=False, is_waiting=True)
+        and not store.exists(keys.JobPaths(child.job_id).spec)  # else it answers for itself
         for child in spec.children
-        if not store.exists(keys.JobPaths(child.job_id).spec)  # else it answers for itself
     )
 
 

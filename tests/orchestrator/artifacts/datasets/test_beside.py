@@ -1,7 +1,5 @@
 """Folders with pictures and archives: the logo is left out, and what is unclear is refused."""
 
-import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from orchestrator.artifacts.datasets.sources import open_source
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError
 from orchestrator.store.objects import open_bucket
+from tests.support.tars import write_tar
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
 PNGS = [encode_png(image) for image in IMAGES]
@@ -33,15 +32,7 @@ def _put_set(folder: Path, suffix: str) -> None:
     elif suffix == ".npz":
         np.savez(path, images=IMAGES)
     else:
-        _put_tar(path, {f"{number:03d}.png": png for number, png in enumerate(PNGS)})
-
-
-def _put_tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, body in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
+        write_tar(path, {f"{number:03d}.png": png for number, png in enumerate(PNGS)})
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".parquet", ".npz"])
@@ -59,7 +50,7 @@ def test_a_logo_beside_a_set_is_left_out_and_named(tmp_path: Path, suffix: str) 
 
 def test_many_pictures_are_the_set_and_the_archive_is_left_out(tmp_path: Path) -> None:
     """As somebody's copy of half of them."""
-    _put_tar(tmp_path / "old.tar", {"a.png": PNGS[0]})
+    write_tar(tmp_path / "old.tar", {"a.png": PNGS[0]})
     for number, png in enumerate(PNGS):
         (tmp_path / f"{number}.png").write_bytes(png)
     source = _opened(tmp_path)
@@ -73,13 +64,13 @@ def test_either_may_be_meant_and_both_are_named(tmp_path: Path, num_pictures: in
     """Nobody should train on the wrong one of two."""
     for number in range(num_pictures):
         (tmp_path / f"{number}.png").write_bytes(PNGS[number])
-    _put_tar(tmp_path / "a.tar", {f"{n}.png": png for n, png in enumerate(PNGS[:num_pictures])})
+    write_tar(tmp_path / "a.tar", {f"{n}.png": png for n, png in enumerate(PNGS[:num_pictures])})
     with pytest.raises(DatasetError, match=r"\(0\.png.*beside 1 file .*\(a\.tar\); put what"):
         _opened(tmp_path)
 
 
 def test_members_that_may_hold_labels_are_named(tmp_path: Path) -> None:
     """What a `.json` of a WebDataset holds is for its writer to know."""
-    _put_tar(tmp_path / "a.tar", {"0.png": PNGS[0], "0.json": b'{"label": 3}'})
+    write_tar(tmp_path / "a.tar", {"0.png": PNGS[0], "0.json": b'{"label": 3}'})
     with pytest.raises(DatasetError, match=r"members as 0\.json are not read.*\.cls.*\{file: "):
         find_labels(_opened(tmp_path), "auto", open_bucket)

@@ -3,10 +3,9 @@
 import io
 import json
 import os
-import tarfile
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from orchestrator.artifacts.datasets.labels import read_labels
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError
 from tests.support.fakes import MemoryStore
+from tests.support.tars import write_tar
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
 Labelled = list[
@@ -54,14 +54,6 @@ def _folder(tmp_path: Path, names: Sequence[str] = ("a.png", "b.png")) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(IMAGES[index]))
     return tmp_path / "set"
-
-
-def _tar(path: Path, members: Mapping[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, body in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(body)
-            tar.addfile(member, io.BytesIO(body))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +127,7 @@ def test_class_is_of_its_own_shard_where_names_come_again(tmp_path: Path) -> Non
     folder = tmp_path / "shards"
     folder.mkdir()
     for shard in range(2):
-        _tar(
+        write_tar(
             folder / f"{shard}.tar",
             {
                 "0000.png": encode_png(IMAGES[2 * shard]),

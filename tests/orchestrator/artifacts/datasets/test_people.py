@@ -30,6 +30,7 @@ from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError
 from orchestrator.store.objects import open_bucket
 from tests.support.fakes import MemoryStore
+from tests.support.tars import write_tar
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
 PNGS = [encode_png(image) for image in IMAGES]
@@ -66,15 +67,6 @@ def _folder(root: Path, files: Mapping[str, bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
     return root / "set"
-
-
-def _tar(path: Path, members: Mapping[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, body in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(body)
-            tar.addfile(member, io.BytesIO(body))
-    return path
 
 
 def _zip(path: Path, members: Mapping[str, bytes]) -> Path:
@@ -223,7 +215,7 @@ def test_packed_shards_are_one_set_in_the_order_of_plain_ones(
     for shard in (0, 1):
         members = {f"{k}.png": PNGS[2 * k + shard] for k in range(3)}
         members |= {f"{k}.cls": str(k % 2).encode() for k in range(3)}
-        body = _tar(tmp_path / "x", members).read_bytes()
+        body = write_tar(tmp_path / "x", members).read_bytes()
         suffix, packed = pack(body)
         files[f"shard-{shard}{suffix}"] = packed
     folder = _folder(tmp_path, {**files, "README.md": b"hello"})
@@ -250,7 +242,7 @@ def test_name_of_the_first_file_does_not_say_what_a_packed_tar_is(
 
 def test_damaged_shard_is_named(tmp_path: Path) -> None:
     """The others are whole."""
-    body = zlib.compress(_tar(tmp_path / "x", {"a.png": PNGS[0]}).read_bytes(), wbits=31)
+    body = zlib.compress(write_tar(tmp_path / "x", {"a.png": PNGS[0]}).read_bytes(), wbits=31)
     folder = _folder(tmp_path, {"0.tar.gz": body, "1.tar.gz": body[:-30]})
     assert "1.tar.gz cannot be read" in _refusal(folder, tmp_path)
 
@@ -331,18 +323,18 @@ def test_array_that_unpacks_to_more_than_an_image_is_refused(
 def test_samples_with_image_and_mask_are_refused(tmp_path: Path) -> None:
     """Masks were trained on as images."""
     members = {f"{k}.{part}": PNGS[k] for k in range(3) for part in ("jpg", "seg.png")}
-    told = _refusal(_tar(tmp_path / "x.tar", members), tmp_path)
+    told = _refusal(write_tar(tmp_path / "x.tar", members), tmp_path)
     assert "several pictures of each sample (jpg 3, seg.png 3)" in told
     plain = {f"v1.{k}.png": PNGS[k] for k in range(6)}  # dots alone are no parts
-    np.testing.assert_array_equal(_taken(_tar(tmp_path / "y.tar", plain), tmp_path)[0], IMAGES)
+    np.testing.assert_array_equal(_taken(write_tar(tmp_path / "y.tar", plain), tmp_path)[0], IMAGES)
 
 
 def test_members_with_a_dot_before_them_are_the_same_files(tmp_path: Path) -> None:
     """`tar c .` writes "./a.png"; the list beside them says "a.png"."""
     listed = b'{"labels": [["a.png", 1], ["b.png", 0]]}'
     members = {"./a.png": PNGS[0], "./b.png": PNGS[1], "./dataset.json": listed}
-    assert _classes(_tar(tmp_path / "x.tar", members), tmp_path) == [1, 0]
-    twice = _tar(tmp_path / "y.tar", {"a.png": PNGS[0], "./a.png": PNGS[1]})
+    assert _classes(write_tar(tmp_path / "x.tar", members), tmp_path) == [1, 0]
+    twice = write_tar(tmp_path / "y.tar", {"a.png": PNGS[0], "./a.png": PNGS[1]})
     assert "holds a.png twice" in _refusal(twice, tmp_path)
 
 
@@ -449,7 +441,7 @@ def test_damage_anywhere_ends_in_one_line_or_changes_pixels_alone(
 ) -> None:
     """No damage of a container is a traceback, or drops an image in silence."""
     grey = IMAGES[..., :1]
-    plain = _tar(tmp_path / "t", {f"{k}.png": png for k, png in enumerate(PNGS)}).read_bytes()
+    plain = write_tar(tmp_path / "t", {f"{k}.png": png for k, png in enumerate(PNGS)}).read_bytes()
     pictures = {f"{k}.png": png for k, png in enumerate(PNGS)}
     if kind == "parquet":
         pq.write_table(pa.table({"image": PNGS}), tmp_path / "p")

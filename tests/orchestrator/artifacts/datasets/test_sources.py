@@ -5,7 +5,6 @@ import io
 import json
 import os
 import struct
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError
 from tests.support.fakes import MemoryStore
+from tests.support.tars import tar_bytes
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), np.uint8)
 CLASSES = ["cat" if index % 3 else "dog" for index in range(12)]
@@ -62,16 +62,6 @@ def _write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def _tar(files: dict[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
-
-
 def _zip(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", method) as archive:
@@ -85,15 +75,15 @@ def _folder(path: Path) -> Path:
 
 
 def _one_tar(path: Path) -> Path:
-    return _write(path, {"set.tar": _tar(_files())}) / "set.tar"
+    return _write(path, {"set.tar": tar_bytes(_files())}) / "set.tar"
 
 
 def _packed_tar(path: Path) -> Path:
-    return _write(path, {"set.tgz": gzip.compress(_tar(_files()))}) / "set.tgz"
+    return _write(path, {"set.tgz": gzip.compress(tar_bytes(_files()))}) / "set.tgz"
 
 
 def _zstd_tar(path: Path) -> Path:
-    packed = zstandard.ZstdCompressor().compress(_tar(_files()))
+    packed = zstandard.ZstdCompressor().compress(tar_bytes(_files()))
     return _write(path, {"set.tar.zst": packed}) / "set.tar.zst"
 
 
@@ -107,7 +97,7 @@ def _stored_zip(path: Path) -> Path:
 
 def _shards(path: Path) -> Path:
     files = list(_files().items())
-    shards = {f"shard-{n:03d}.tar": _tar(dict(files[n::3])) for n in range(3)}
+    shards = {f"shard-{n:03d}.tar": tar_bytes(dict(files[n::3])) for n in range(3)}
     return _write(path / "shards", shards)
 
 
@@ -214,7 +204,7 @@ def test_list_of_edm_and_members_of_webdataset_give_labels(
     listed = {"labels": [[name, number] for name, number in numbers.items()]}
     edm = _zip({**_files(), "dataset.json": json.dumps(listed).encode()})
     classes = {name.replace(".png", ".cls"): str(n).encode() for name, n in numbers.items()}
-    shard = _tar({**_files(), **classes})
+    shard = tar_bytes({**_files(), **classes})
     _write(tmp_path, {"edm.zip": edm, "shards/0.tar": shard, "w.tar": shard})
     found = {
         ingest(str(tmp_path / name), store, cache, labels="auto").sha256
@@ -377,9 +367,13 @@ def _bad_gzip(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.tgz", _bad_gzip(_tar(_files())), r"a\.tgz cannot be read: CRC check failed"),
-        ("a.tar", _tar(_files()) + _tar({"b.png": b"x"}), r"a\.tar goes on after its end mark"),
-        ("a.tar.zst", zstandard.compress(_tar(_files()))[:-9], r"a\.tar\.zst"),
+        ("a.tgz", _bad_gzip(tar_bytes(_files())), r"a\.tgz cannot be read: CRC check failed"),
+        (
+            "a.tar",
+            tar_bytes(_files()) + tar_bytes({"b.png": b"x"}),
+            r"a\.tar goes on after its end mark",
+        ),
+        ("a.tar.zst", zstandard.compress(tar_bytes(_files()))[:-9], r"a\.tar\.zst"),
         ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(50), r"a\.7z is a 7z archive; unpack it"),
         ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(50), r"a\.h5 is an HDF5 file; save its images"),
         ("a.pkl", b"\x80\x04\x95" + bytes(50), r"a\.pkl is a Python pickle"),
