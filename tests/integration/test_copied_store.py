@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.stack.embedded import StackInfo
+from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import open_store
 from tests.integration.commands import ddpmctl, submit, train_text, wait_until
@@ -24,10 +25,12 @@ def test_a_copied_store_goes_on(
     wait_until(lambda: ddpmctl("status", job_id).value["committed"] >= 10)
     assert ddpmctl("cancel", job_id).exit_code == 0
     wait_until(lambda: ddpmctl("store", "copy", second).exit_code == 0)  # its mark is gone by then
+    one, other = open_store(first), open_store(second)
+    wait_until(lambda: next(one.list_objects(keys.TRACKING), None) is None)  # all is in MLflow
+    assert ddpmctl("store", "copy", second).exit_code == 0
     again = ddpmctl("store", "copy", second)
     assert again.value["objects"] > 20
     assert (again.value["copied"], again.value["removed"]) == (0, 0), again
-    one, other = open_store(first), open_store(second)
     written = [info.key for info in one.list_objects(JobPaths(job_id).folder)]
     assert all(one.get(key).body == other.get(key).body for key in written)
     monkeypatch.setenv("DDPMCTL_STORE", second)
