@@ -14,7 +14,7 @@ from ddpm.config import SamplingConfig
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.sampling import ChainState, sample_chain, to_uint8
 from ddpm.process.steps import plan_steps
-from orchestrator.artifacts.samples.shards import Pixels
+from orchestrator.artifacts.samples.encoding import Pixels
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard
 

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ddpm.process.sampling import ChainState
-from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
+from orchestrator.artifacts.samples.commits import SetOrigin
+from orchestrator.artifacts.samples.encoding import Pixels
 from orchestrator.errors import ObjectNotFoundError
 from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import UnfinishedShard

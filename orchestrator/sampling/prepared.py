@@ -19,9 +19,9 @@ from ddpm.process.steps import plan_steps, settled
 from ddpm.training.checkpoint import CheckpointInfo, load_model
 from orchestrator.artifacts.checkpoints.own_code import network_change, network_decision
 from orchestrator.artifacts.checkpoints.resolve import fetch_model
+from orchestrator.artifacts.samples.commits import origin_of
 from orchestrator.artifacts.samples.decisions import SET_DECISIONS, SetDecisions
 from orchestrator.artifacts.samples.labels import LabelRule, make_rule
-from orchestrator.artifacts.samples.shards import origin_of
 from orchestrator.attempts.compile_turn import compile_in_turn
 from orchestrator.attempts.compute import kernel_folder, set_up_process, threads_of
 from orchestrator.errors import BadInputError, CheckpointError

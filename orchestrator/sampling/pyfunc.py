@@ -15,8 +15,8 @@ from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.steps import settled
 from ddpm.settings.sampling import Method
 from ddpm.training.checkpoint import CheckpointInfo, load_model
+from orchestrator.artifacts.samples.encoding import Pixels
 from orchestrator.artifacts.samples.labels import make_rule
-from orchestrator.artifacts.samples.shards import Pixels
 from orchestrator.attempts.compute import kernel_folder
 from orchestrator.errors import BadInputError
 from orchestrator.fleet.work import Watch

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from orchestrator.artifacts.samples.shards import SampleShards, ShardCommit
+from orchestrator.artifacts.samples.commits import ShardCommit
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.attempts.smoke import smoke_part
 from orchestrator.errors import OrchestratorError, ShardDamagedError
 from orchestrator.fleet.work import Watch

@@ -4,11 +4,8 @@ import secrets
 import threading
 from collections.abc import Sequence
 
-from orchestrator.artifacts.samples.labels import LabelRule
-from orchestrator.artifacts.samples.shards import (
-    SampleShards,
-    SetOrigin,
-    ShardCommit,
+from orchestrator.artifacts.samples.commits import SetOrigin, ShardCommit
+from orchestrator.artifacts.samples.encoding import (
     encode_array,
     encode_shard,
     hash_bytes,
@@ -16,6 +13,8 @@ from orchestrator.artifacts.samples.shards import (
     hash_pixels,
     suffix_of,
 )
+from orchestrator.artifacts.samples.labels import LabelRule
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.sampling.drawing import DrawnShard, ShardSampler, UnfinishedShard
 from orchestrator.sampling.partials import load_partial, save_partial

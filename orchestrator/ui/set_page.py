@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 
-from orchestrator.artifacts.samples.shards import Pixels
+from orchestrator.artifacts.samples.encoding import Pixels
 from orchestrator.artifacts.samples.verify import SampleSet
 from orchestrator.errors import BadInputError
 from orchestrator.store.objects import ObjectStore

@@ -6,14 +6,9 @@ from typing import Self
 
 import numpy as np
 
-from orchestrator.artifacts.samples.shards import (
-    SampleShards,
-    SetOrigin,
-    ShardCommit,
-    encode_shard,
-    hash_bytes,
-    hash_pixels,
-)
+from orchestrator.artifacts.samples.commits import SetOrigin, ShardCommit
+from orchestrator.artifacts.samples.encoding import encode_shard, hash_bytes, hash_pixels
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.sampling.drawing import DrawnShard

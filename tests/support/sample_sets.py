@@ -8,18 +8,17 @@ import numpy as np
 
 from ddpm.config import SamplingConfig
 from orchestrator.artifacts.datasets.ingest import ingest
-from orchestrator.artifacts.samples.labels import LabelRule
-from orchestrator.artifacts.samples.manifest import SetReader, put_manifest
-from orchestrator.artifacts.samples.shards import (
+from orchestrator.artifacts.samples.commits import ShardCommit, origin_of
+from orchestrator.artifacts.samples.encoding import (
     Pixels,
-    SampleShards,
-    ShardCommit,
     encode_shard,
     hash_bytes,
     hash_labels,
     hash_pixels,
-    origin_of,
 )
+from orchestrator.artifacts.samples.labels import LabelRule
+from orchestrator.artifacts.samples.manifest import SetReader, put_manifest
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.specs.job import SampleJob

@@ -14,16 +14,12 @@ from typing import Self
 
 import numpy as np
 
+from orchestrator.artifacts.samples.commits import ManifestEntry, SetOrigin, origin_of
 from orchestrator.artifacts.samples.decisions import SET_DECISIONS
+from orchestrator.artifacts.samples.encoding import Pixels
 from orchestrator.artifacts.samples.labels import LabelRule
 from orchestrator.artifacts.samples.proof import SetProof
-from orchestrator.artifacts.samples.shards import (
-    ManifestEntry,
-    Pixels,
-    SampleShards,
-    SetOrigin,
-    origin_of,
-)
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.errors import ConditionFailedError, ShardDamagedError, StoredFormError
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import ShardPlan

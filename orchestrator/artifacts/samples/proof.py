@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass
 
+from orchestrator.artifacts.samples.commits import SetOrigin, ShardCommit
+from orchestrator.artifacts.samples.encoding import Pixels, hash_labels
 from orchestrator.artifacts.samples.labels import LabelRule
-from orchestrator.artifacts.samples.shards import (
-    Pixels,
-    SampleShards,
-    SetOrigin,
-    ShardCommit,
-    hash_labels,
-)
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.errors import ShardDamagedError
 from orchestrator.jobs.units import ShardPlan
 

@@ -7,17 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from orchestrator.artifacts.samples.commits import SetOrigin, ShardCommit, origin_of
 from orchestrator.artifacts.samples.decisions import SET_DECISIONS
+from orchestrator.artifacts.samples.encoding import Pixels
 from orchestrator.artifacts.samples.labels import LabelRule
 from orchestrator.artifacts.samples.manifest import SetHash, SetManifest, read_manifest
 from orchestrator.artifacts.samples.proof import SetProof
-from orchestrator.artifacts.samples.shards import (
-    Pixels,
-    SampleShards,
-    SetOrigin,
-    ShardCommit,
-    origin_of,
-)
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, ShardDamagedError
 from orchestrator.jobs.decisions import read_decisions

@@ -14,14 +14,9 @@ from ddpm.config import DiffusionConfig, SamplingConfig, TrainingConfig, UNetCon
 from ddpm.training.checkpoint import StateSnapshot
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
-from orchestrator.artifacts.samples.shards import (
-    SampleShards,
-    SetOrigin,
-    ShardCommit,
-    encode_shard,
-    hash_bytes,
-    hash_pixels,
-)
+from orchestrator.artifacts.samples.commits import SetOrigin, ShardCommit
+from orchestrator.artifacts.samples.encoding import encode_shard, hash_bytes, hash_pixels
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.attempts.smoke import smoke_part
 from orchestrator.client.status import list_jobs

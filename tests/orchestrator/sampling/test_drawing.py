@@ -10,7 +10,8 @@ from torch import Tensor
 from ddpm.config import DiffusionConfig, SamplingConfig
 from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.sampling import ChainState, draw, to_uint8
-from orchestrator.artifacts.samples.shards import Pixels, SetOrigin
+from orchestrator.artifacts.samples.commits import SetOrigin
+from orchestrator.artifacts.samples.encoding import Pixels
 from orchestrator.fleet.work import Watch
 from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.sampling.drawing import (

@@ -7,18 +7,15 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from orchestrator.artifacts.samples.shards import (
-    Format,
+from orchestrator.artifacts.samples.commits import Format, SetOrigin, ShardCommit, origin_of
+from orchestrator.artifacts.samples.encoding import (
     Pixels,
-    SampleShards,
-    SetOrigin,
-    ShardCommit,
     decode_shard,
     encode_shard,
     hash_bytes,
     hash_pixels,
-    origin_of,
 )
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.errors import ShardDamagedError
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.store.keys import JobPaths

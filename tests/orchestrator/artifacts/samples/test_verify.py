@@ -15,6 +15,8 @@ import pytest
 from ddpm.config import SamplingConfig
 from orchestrator.artifacts.images import decode_png
 from orchestrator.artifacts.samples import verify
+from orchestrator.artifacts.samples.commits import ShardCommit, origin_of
+from orchestrator.artifacts.samples.encoding import Pixels, encode_shard, hash_bytes, hash_pixels
 from orchestrator.artifacts.samples.export import ExportFormat, export_samples
 from orchestrator.artifacts.samples.manifest import (
     SetHash,
@@ -23,15 +25,7 @@ from orchestrator.artifacts.samples.manifest import (
     put_manifest,
     read_manifest,
 )
-from orchestrator.artifacts.samples.shards import (
-    Pixels,
-    SampleShards,
-    ShardCommit,
-    encode_shard,
-    hash_bytes,
-    hash_pixels,
-    origin_of,
-)
+from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.artifacts.samples.verify import SampleSet, repair_samples, verify_samples
 from orchestrator.errors import BadInputError, JobNotFoundError, ShardDamagedError
 from orchestrator.jobs.decisions import Decisions
