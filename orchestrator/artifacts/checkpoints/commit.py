@@ -3,13 +3,12 @@
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.errors import CheckpointError
+from orchestrator.errors import CheckpointError, StoredFormError
+from orchestrator.store.codec import Codec
 from orchestrator.store.objects import StoredObject
-
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,12 @@ def describe_file(path: Path) -> DataFile:
     return DataFile(path.name, path.stat().st_size, digest)
 
 
+_COMMIT = Codec(CheckpointCommit, "commit of a checkpoint", indent=1)
+
+
 def encode_commit(commit: CheckpointCommit) -> bytes:
-    """Return a commit as JSON."""
-    return json.dumps({"format_version": FORMAT_VERSION, **asdict(commit)}, indent=1).encode()
+    """Return a commit as it is stored."""
+    return _COMMIT.encode(commit)
 
 
 def decode_commit(stored: StoredObject) -> CheckpointCommit:
@@ -75,21 +77,9 @@ def decode_commit(stored: StoredObject) -> CheckpointCommit:
         CheckpointError: It is damaged, of a later format, or names files elsewhere.
     """
     try:
-        blob = json.loads(stored.body)
-        if blob["format_version"] > FORMAT_VERSION:
-            raise CheckpointError(f"{stored.key} has the unknown format {blob['format_version']}")
-        files = tuple(
-            DataFile(str(f["name"]), int(f["size_bytes"]), str(f["sha256"])) for f in blob["files"]
-        )
-        commit = CheckpointCommit(
-            step=int(blob["step"]),
-            attempt=int(blob["attempt"]),
-            folder=str(blob["folder"]),
-            files=files,
-            extra=dict(blob.get("extra", {})),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{stored.key} is not the commit of a checkpoint") from error
-    if any(Path(file.name).name != file.name for file in files):
+        commit = _COMMIT.decode(stored.body, stored.key)
+    except StoredFormError as error:
+        raise CheckpointError(str(error)) from error
+    if any(Path(file.name).name != file.name for file in commit.files):
         raise CheckpointError(f"{stored.key} names a file outside its folder")
     return commit

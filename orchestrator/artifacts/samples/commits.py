@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from orchestrator.artifacts.samples.decisions import SET_DECISIONS
-from orchestrator.errors import ShardDamagedError
 from orchestrator.jobs.decisions import Decisions
+from orchestrator.store.codec import Codec
 
-FORMAT_VERSION = 1
 Format = Literal["webdataset", "npy"]
 # Who decided first, and in how many images and shards they are cut, changes no pixel.
 _NOT_FIXING = frozenset({"attempt", "format_version", "num_samples", "shard_size"})
@@ -82,27 +81,8 @@ class ShardCommit(ManifestEntry):
     frames_key: str = ""
     labels_sha256: str = ""
 
-    def to_json(self) -> dict[str, object]:
-        """Return plain JSON values."""
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
 
-    @classmethod
-    def from_json(cls, body: bytes, key: str) -> "ShardCommit":
-        """Read a commit; keys of later versions are ignored. Raises: ShardDamagedError."""
-        try:
-            blob = json.loads(body)
-            if blob["format_version"] > FORMAT_VERSION:
-                raise ShardDamagedError(f"{key} has the unknown format {blob['format_version']}")
-            height, width, channels = (int(size) for size in blob["image_shape"])
-            blob.setdefault("labels_sha256", "")
-            known = {name: blob[name] for name in cls.__dataclass_fields__}
-            known["image_shape"] = (height, width, channels)
-            known["origin"] = SetOrigin(
-                **{name: blob["origin"][name] for name in SetOrigin.__dataclass_fields__}
-            )
-            return cls(**known)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ShardDamagedError(f"{key} is not the commit of a shard") from error
+SHARD_COMMIT = Codec(ShardCommit, "commit of a shard")
 
 
 def origin_of(decisions: Decisions) -> SetOrigin:

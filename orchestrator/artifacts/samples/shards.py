@@ -6,15 +6,14 @@ exist. A copy that comes second removes its own data and changes nothing.
 """
 
 import io
-import json
 import logging
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from orchestrator.artifacts.samples.commits import ShardCommit
+from orchestrator.artifacts.samples.commits import SHARD_COMMIT, ShardCommit
 from orchestrator.artifacts.samples.encoding import Pixels, decode_shard
-from orchestrator.errors import ConditionFailedError, ObjectNotFoundError, ShardDamagedError
+from orchestrator.errors import ConditionFailedError, ObjectNotFoundError, ShardDamagedError, StoredFormError
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -40,7 +39,7 @@ class SampleShards:
         Raises:
             ShardDamagedError: What stands cannot be read or has another origin.
         """
-        key, body = self._paths.shard(own.index), json.dumps(own.to_json()).encode()
+        key, body = self._paths.shard(own.index), SHARD_COMMIT.encode(own)
         while True:
             try:
                 self._store.put(key, body, if_absent=True)
@@ -59,10 +58,10 @@ class SampleShards:
         """Return a shard's commit, or None. Raises: ShardDamagedError."""
         key = self._paths.shard(index)
         try:
-            commit = ShardCommit.from_json(self._store.get(key).body, key)
-        except ObjectNotFoundError:
-            return None
-        if commit.index != index:
+            commit = SHARD_COMMIT.value(self._store, key)
+        except StoredFormError as error:
+            raise ShardDamagedError(str(error)) from error
+        if commit is not None and commit.index != index:
             raise ShardDamagedError(f"{key} is the commit of shard {commit.index}")
         return commit
 

@@ -177,8 +177,8 @@ def _with_escaping_name(store: MemoryStore, commit: CheckpointCommit) -> None:
         (_remove, "is missing"),
         (_truncate, "bytes instead of"),
         (_flip, "SHA-256"),
-        (_garble, "not the commit"),
-        (_from_the_future, "unknown format"),
+        (_garble, "cannot be read"),
+        (_from_the_future, "a newer version wrote it"),
         (_with_escaping_name, "outside its folder"),
     ],
 )

@@ -1,6 +1,7 @@
 """A shard is committed once, and what is read back is what was committed."""
 
 import io
+import json
 import tarfile
 from dataclasses import asdict, replace
 
@@ -159,8 +160,21 @@ def test_commit_survives_the_store() -> None:
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"format_version": 99}', b"[1]"])
 def test_unreadable_commit_is_told(body: bytes) -> None:
     """A torn or foreign object at a commit's key is damage, not a crash."""
-    with pytest.raises(ShardDamagedError):
-        ShardCommit.from_json(body, "key")
+    store = MemoryStore()
+    store.put(PATHS.shard(2), body)
+    with pytest.raises(ShardDamagedError, match=f"commit of a shard {PATHS.shard(2)}"):
+        SampleShards(store, PATHS).find(2)
+
+
+def test_a_commit_of_before_labels_is_read_and_its_keys_are_still_written() -> None:
+    """Two versions may draw one set: each must understand what the other committed."""
+    store = MemoryStore()
+    own = SampleShards(store, PATHS).commit(put_copy(store, "a", pixels_of()))
+    written = json.loads(store.get(PATHS.shard(2)).body)
+    assert written == {"format_version": 1, **asdict(own), "image_shape": [4, 6, 3]}
+    del written["labels_sha256"]
+    store.put(PATHS.shard(2), json.dumps({**written, "of a later version": 1}).encode())
+    assert SampleShards(store, PATHS).find(2) == own
 
 
 def test_withdrawing_never_touches_other_jobs() -> None:
