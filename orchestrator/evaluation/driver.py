@@ -4,7 +4,6 @@ What is compared is fixed once for the job. Features are committed by shards und
 extractor and images, so an attempt begins by looking at what is there, also of other jobs.
 """
 
-import json
 import logging
 import sys
 import tempfile
@@ -36,6 +35,13 @@ from orchestrator.evaluation.image_sets import (
     find_sets,
     open_reader,
     read_classes,
+)
+from orchestrator.evaluation.result import (
+    EVALUATION_RESULT,
+    EvaluationResult,
+    NearestPair,
+    StoredClasses,
+    StoredScore,
 )
 from orchestrator.evaluation.scoring import Findings, score_features, speed_of, split_reference
 from orchestrator.evaluation.statistics import (
@@ -185,16 +191,23 @@ class Evaluation:
     def _keep(self, findings: Findings) -> None:
         attempt, (samples, reference) = self.attempt, self.sets
         numbers = {**findings.numbers(), **self._speed()}
-        result = {
-            **findings.to_json(),
-            "of": samples.to_json(),
-            "against": reference.to_json(),
-            "extractor": self.decided.extractor.model_dump(mode="json"),
-            "extractor_sha256": self._extractor,
-            "statistics_sha256": self.decided.statistics_sha256,
-            "speed": self._speed(),
-        }
-        attempt.store.put(attempt.job_paths.evaluation, json.dumps(result, indent=1).encode())
+        result = EvaluationResult(
+            scores={name: StoredScore.of(score) for name, score in findings.scores.items()},
+            memorisation=findings.memorisation,
+            classes=StoredClasses.of(findings.class_names, findings.classes),
+            nearest=[
+                NearestPair(sample=int(sample), training_image=int(image))
+                for sample, image in zip(findings.shown, findings.neighbours, strict=True)
+            ],
+            remarks=findings.remarks,
+            of=samples,
+            against=reference,
+            extractor=self.decided.extractor,
+            extractor_sha256=self._extractor,
+            statistics_sha256=self.decided.statistics_sha256,
+            speed=self._speed(),
+        )
+        attempt.store.put(attempt.job_paths.evaluation, EVALUATION_RESULT.encode(result))
         if attempt.origin.trained_by:
             put_point(attempt.store, attempt.origin.trained_by, self._point(findings.numbers()))
         self.metrics.log(attempt.progress.total, numbers)
@@ -243,17 +256,14 @@ class Evaluation:
 
 def _proposal(store: ObjectStore, spec: EvaluateJob) -> Decisions:
     samples, reference = find_sets(store, spec)
-    told = {}
-    if spec.statistics is not None:
-        told["statistics_sha256"] = read_statistics(spec.statistics, spec.extractor).sha256
-    return Decisions(
-        {
-            **told,
-            "of": samples.to_json(),
-            "against": reference.to_json(),
-            "extractor": spec.extractor.model_dump(mode="json"),
-        }
+    published = read_statistics(spec.statistics, spec.extractor) if spec.statistics else None
+    decided = EvaluationDecisions(
+        of=samples,
+        against=reference,
+        extractor=spec.extractor,
+        statistics_sha256=published.sha256 if published else "",
     )
+    return Decisions(EVALUATION_DECISIONS.as_json(decided))
 
 
 def _gathered(path: Path, images: ImageSet, shards: FeatureShards) -> Rows:

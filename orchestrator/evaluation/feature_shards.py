@@ -6,22 +6,46 @@ data come first, under the hash of their bytes; a put-if-absent commit then make
 
 import hashlib
 import io
-import json
 import logging
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from ddpm.metrics.blocks import Features
-from orchestrator.errors import ConditionFailedError, ObjectNotFoundError, ShardDamagedError
+from orchestrator.errors import (
+    ConditionFailedError,
+    ObjectNotFoundError,
+    ShardDamagedError,
+    StoredFormError,
+)
 from orchestrator.jobs.units import Shard, ShardPlan
+from orchestrator.store.codec import Codec
 from orchestrator.store.keys import feature_folder
 from orchestrator.store.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCommit:
+    """What makes a shard of features exist.
+
+    Attributes:
+        data_key: Where they lie.
+        sha256: Hash of that object.
+        dimensions: D.
+        writer: Who computed them; "" where nobody wrote that.
+    """
+
+    data_key: str
+    sha256: str
+    dimensions: int = 0
+    writer: str = ""
+
+
+_FEATURE_COMMIT = Codec(FeatureCommit, "commit of features")
 
 
 class FeatureShards:
@@ -55,15 +79,11 @@ class FeatureShards:
         sha256 = hashlib.sha256(body).hexdigest()
         data_key = f"{self._folder}{sha256}.npy"
         self._store.put(data_key, body)
-        commit = {
-            "format_version": FORMAT_VERSION,
-            "data_key": data_key,
-            "sha256": sha256,
-            "dimensions": features.shape[1],
-            "writer": self._writer,
-        }
+        commit = FeatureCommit(
+            data_key=data_key, sha256=sha256, dimensions=features.shape[1], writer=self._writer
+        )
         try:
-            self._store.put(self._commit_key(shard), json.dumps(commit).encode(), if_absent=True)
+            self._store.put(self._commit_key(shard), _FEATURE_COMMIT.encode(commit), if_absent=True)
         except ConditionFailedError:
             return False
         return True
@@ -72,11 +92,13 @@ class FeatureShards:
         """Return a shard's features, verified: (n, D) float32. Raises: ShardDamagedError."""
         key = self._commit_key(shard)
         try:
-            commit = json.loads(self._store.get(key).body)
-            body = self._store.get(str(commit["data_key"])).body
-        except (ObjectNotFoundError, ValueError, KeyError, TypeError) as error:
+            commit = _FEATURE_COMMIT.decode(self._store.get(key).body, key)
+            body = self._store.get(commit.data_key).body
+        except ObjectNotFoundError as error:
             raise ShardDamagedError(f"the features of {key} cannot be read: {error}") from error
-        if hashlib.sha256(body).hexdigest() != commit["sha256"]:
+        except StoredFormError as error:
+            raise ShardDamagedError(str(error)) from error
+        if hashlib.sha256(body).hexdigest() != commit.sha256:
             raise ShardDamagedError(f"the features of {key} are damaged; delete {self._folder}")
         features: Features = np.load(io.BytesIO(body), allow_pickle=False)
         if features.ndim != 2 or len(features) != shard.num_images:

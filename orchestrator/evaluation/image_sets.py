@@ -1,8 +1,7 @@
 """The two sets of images that an evaluation compares, and how a worker reads a shard of one."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,16 +56,6 @@ class ImageSet:
     def plan(self) -> ShardPlan:
         """Its shards."""
         return ShardPlan(self.num_images, self.shard_size)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "ImageSet":
-        """Read what `to_json` gave; keys of later versions are ignored."""
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        return cls(**{**known, "shape": tuple(known["shape"])})
 
 
 def find_sets(store: ObjectStore, spec: EvaluateJob) -> tuple[ImageSet, ImageSet]:

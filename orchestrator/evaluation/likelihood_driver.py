@@ -1,6 +1,5 @@
 """The driver of one attempt of a likelihood: the bound by a fleet, then its mean and its curve."""
 
-import json
 import logging
 import sys
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from orchestrator.errors import (
 from orchestrator.evaluation.bound_shards import BoundShards
 from orchestrator.evaluation.decisions import BOUND_DECISIONS
 from orchestrator.evaluation.likelihood_worker import LikelihoodSetup
+from orchestrator.evaluation.result import LIKELIHOOD_RESULT, LikelihoodResult
 from orchestrator.fleet.run import FleetRun, placement_of
 from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.decisions import read_decisions
@@ -36,7 +36,6 @@ from orchestrator.tracking.writer import MetricWriter
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 STRAGGLER_FLOOR_S = 10.0
 
 
@@ -119,17 +118,18 @@ class Likelihood:
         means, curve = sums.means(), sums.curve()
         store, job = self.attempt.store, self.attempt.job_paths
         decided = read_decisions(store, job)
-        result = {
-            "format_version": FORMAT_VERSION,
-            "means": means,
-            "curve": curve,
-            "num_images": sums.num_images,
-            "num_draws": sums.num_draws,
-            "split": self.spec.split,
-            "dataset": self.spec.dataset.model_dump(mode="json"),
-            "model": decided.values["model"] if decided else {},
-        }
-        store.put(job.likelihood, json.dumps(result, indent=1).encode())
+        if decided is None:
+            raise ShardDamagedError(f"{job.decisions} is missing")
+        result = LikelihoodResult(
+            means=means,
+            curve=curve,
+            num_images=sums.num_images,
+            num_draws=sums.num_draws,
+            split=self.spec.split,
+            dataset=self.spec.dataset,
+            model=BOUND_DECISIONS.of(decided.values).model,
+        )
+        store.put(job.likelihood, LIKELIHOOD_RESULT.encode(result))
         self.metrics.log(sums.num_images, means)
         for t, bits in zip(curve["t"], curve["bits"], strict=True):
             self.metrics.log(int(t), {"bpd_at_t": float(bits)})

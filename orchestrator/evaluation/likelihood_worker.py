@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from orchestrator.attempts.compute import set_up_process
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.errors import BadInputError, CheckpointError
 from orchestrator.evaluation.bound_shards import BoundShards
-from orchestrator.evaluation.decisions import BOUND_DECISIONS
+from orchestrator.evaluation.decisions import BOUND_DECISIONS, BoundDecisions
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.lifecycle.model import ResolvedModel
@@ -109,8 +109,9 @@ class PreparedLikelihood:
             worth_compiling=False,
             device_kind="cuda" if setup.uses_gpu else "cpu",
         )
-        decided = {"compute": compute.to_json(), "model": asdict(setup.model)}
-        return Decisions({**decided, **network_decision(info.unet_config)})
+        decided = BoundDecisions(model=setup.model, compute=compute.to_json())
+        own = network_decision(info.unet_config)
+        return Decisions({**BOUND_DECISIONS.as_json(decided), **own})
 
     def begin(self, decisions: Decisions) -> "LikelihoodWorker":
         """Put the network where it computes. Raises: BadInputError."""

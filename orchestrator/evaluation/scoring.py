@@ -1,7 +1,7 @@
 """What the features of two sets say: metrics beside their floors, and signs of memorisation."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from orchestrator.evaluation.statistics import Statistics
 from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.specs.evaluate import EvaluateJob
 
-FORMAT_VERSION = 1
 NUM_SHOWN = 16
 COPIES_BELOW = -3.0
 MIN_HELD_OUT = 20  # below, the copying score's normal law does not hold
@@ -53,29 +52,6 @@ class Findings:
     remarks: tuple[str, ...]
     classes: ClassShares | None = None
     class_names: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain JSON values."""
-        scores = {
-            name: {**asdict(score), "is_at_floor": score.is_at_floor}
-            for name, score in self.scores.items()
-        }
-        return {
-            "format_version": FORMAT_VERSION,
-            "scores": scores,
-            "memorisation": self.memorisation,
-            "classes": self._classes(),
-            "nearest": [
-                {"sample": int(sample), "training_image": int(image)}
-                for sample, image in zip(self.shown, self.neighbours, strict=True)
-            ],
-            "remarks": list(self.remarks),
-        }
-
-    def _classes(self) -> dict[str, object]:
-        if self.classes is None:
-            return {}
-        return {"names": list(self.class_names), **asdict(self.classes)}
 
     def numbers(self) -> dict[str, float]:
         """Return what is logged to MLflow: each metric with its spread and its floor."""

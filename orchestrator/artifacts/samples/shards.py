@@ -13,7 +13,12 @@ import numpy as np
 
 from orchestrator.artifacts.samples.commits import SHARD_COMMIT, ShardCommit
 from orchestrator.artifacts.samples.encoding import Pixels, decode_shard
-from orchestrator.errors import ConditionFailedError, ObjectNotFoundError, ShardDamagedError, StoredFormError
+from orchestrator.errors import (
+    ConditionFailedError,
+    ObjectNotFoundError,
+    ShardDamagedError,
+    StoredFormError,
+)
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 

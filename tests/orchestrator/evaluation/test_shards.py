@@ -1,11 +1,13 @@
 """Of two workers that commit one shard, one counts, whatever happens to their answers."""
 
+import json
 from contextlib import suppress
 
 import numpy as np
+import pytest
 
 from ddpm.process.bound_sums import BoundSums
-from orchestrator.errors import ConditionFailedError
+from orchestrator.errors import ConditionFailedError, ShardDamagedError
 from orchestrator.evaluation.bound_shards import BoundShards
 from orchestrator.evaluation.feature_shards import FeatureShards
 from orchestrator.jobs.units import Shard
@@ -57,3 +59,18 @@ def test_one_of_two_workers_with_the_same_bound_counts() -> None:
     assert [worker.put(SHARD, sums) for worker in workers] == [True, False]
     assert workers[0].put(SHARD, sums), "its own, sent again"
     assert workers[1].read(SHARD).num_images == SHARD.num_images
+
+
+def test_features_of_an_older_version_are_read_and_those_of_a_newer_one_refused() -> None:
+    """Features are shared between jobs, so whoever wrote them may be of another version."""
+    store = MemoryStore()
+    shards = FeatureShards(store, "e" * 64, "i" * 64)
+    shards.put(SHARD, np.ones((2, 3), np.float32))
+    (key,) = (key for key in store.objects if key.endswith(".json"))
+    written = json.loads(store.get(key).body)
+    assert written["format_version"] == 1
+    store.put(key, json.dumps({name: written[name] for name in ("data_key", "sha256")}).encode())
+    assert shards.read(SHARD).shape == (2, 3)
+    store.put(key, json.dumps({**written, "format_version": 9}).encode())
+    with pytest.raises(ShardDamagedError, match="a newer version wrote it"):
+        shards.read(SHARD)
