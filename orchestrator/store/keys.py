@@ -196,6 +196,11 @@ class AttemptPaths:
         return f"{self.folder}heartbeat.json"
 
     @property
+    def held_out_bound(self) -> str:
+        """The bound of held-out images, of a training that has ended."""
+        return f"{self.folder}evaluation.json"
+
+    @property
     def processes(self) -> str:
         """Folder with an object for each process of the attempt."""
         return f"{self.folder}processes/"

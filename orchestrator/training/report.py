@@ -1,7 +1,6 @@
 """What a training shows: sample grids on the way, and at the end the bound and the film strips."""
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Mapping
 
@@ -25,6 +24,7 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.images import film_strip, image_grid
 from orchestrator.artifacts.samples.labels import by_class, make_rule
 from orchestrator.attempts.attempt import Attempt
+from orchestrator.jobs.held_out_bound import HELD_OUT_BOUND, HeldOutBound, ImageTerms
 from orchestrator.specs.job import TrainJob
 from orchestrator.tracking import tags
 from orchestrator.tracking.writer import MetricWriter
@@ -103,7 +103,7 @@ def final_report(
         log_samples(spec, state, metrics)
         _log_strips(spec, state, holdout, metrics)
     if spec.evaluation.num_images and len(holdout) and state.family.has_bound:
-        means, draws = evaluate(spec, state, holdout)
+        means, terms = evaluate(spec, state, holdout)
         if holdout.num_levels is None:
             attempt.tell("the bound leaves L_0 out, which images of real numbers do not have")
         metrics.log(state.step, means)
@@ -112,9 +112,10 @@ def final_report(
             for name in ("bpd", "bpd_se")
             if f"holdout/{name}" in means
         }
-        said = {"format_version": 1, "step": state.step, "means": means, "images": draws}
-        body = json.dumps({**said, "num_levels": holdout.num_levels})
-        attempt.store.put(f"{attempt.paths.folder}evaluation.json", body.encode())
+        bound = HeldOutBound(
+            step=state.step, means=means, images=terms, num_levels=holdout.num_levels
+        )
+        attempt.store.put(attempt.paths.held_out_bound, HELD_OUT_BOUND.encode(bound))
     commit = CheckpointStore(attempt.store, attempt.job_paths).find(state.step)
     if commit is not None:
         metrics.log_model(
@@ -129,14 +130,14 @@ def final_report(
 
 def evaluate(
     spec: TrainJob, state: TrainState, holdout: ImageDataset
-) -> tuple[dict[str, float], list[dict[str, object]]]:
+) -> tuple[dict[str, float], list[ImageTerms]]:
     """Compute the bound of held-out images, in bits per dimension.
 
     Returns:
         The means of the bound and of its three terms with their standard errors, and for each image
         the timesteps that were drawn with their terms.
     """
-    draws: list[dict[str, object]] = []
+    images: list[ImageTerms] = []
     model, diffusion = AveragedModel(state), _diffusion(state)
     num_images = min(spec.evaluation.num_images, len(holdout))
     shown = dict(_PARTS_OF_BOUND)
@@ -149,10 +150,10 @@ def evaluate(
         for name, attribute in shown.items():
             parts[name].append(getattr(bound, attribute))
         rows = zip(chosen.tolist(), bound.timesteps.tolist(), bound.terms.tolist(), strict=True)
-        draws += [{"image": k, "timesteps": t, "terms": terms} for k, t, terms in rows]
+        images += [ImageTerms(image=k, timesteps=t, terms=terms) for k, t, terms in rows]
     means = _with_errors({name: torch.cat(values) for name, values in parts.items()})
     logger.info("held-out bound: %s", means)
-    return {**means, "holdout/num_images": float(num_images)}, draws
+    return {**means, "holdout/num_images": float(num_images)}, images
 
 
 def _bound(

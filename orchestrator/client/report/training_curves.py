@@ -1,6 +1,5 @@
 """The curves of trainings in a report: loss, bound, and what their checkpoints are worth."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from orchestrator.client.report.plots import Band, Plot, Series
 from orchestrator.client.short_names import short_names
 from orchestrator.errors import JobNotFoundError, ObjectNotFoundError
 from orchestrator.jobs.curve import CurvePoint, read_curve
+from orchestrator.jobs.held_out_bound import HELD_OUT_BOUND
 from orchestrator.jobs.records import RecordStore
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -125,14 +125,13 @@ def _loss(store: ObjectStore, job_id: str) -> Series | None:
 def _terms(store: ObjectStore, job_id: str) -> Series | None:
     """Return the mean term of each bin of timesteps; L_0 stands at 1."""
     record = RecordStore(store).read(job_id).record
-    key = f"{JobPaths(job_id).attempt(record.attempt).folder}evaluation.json"
-    if not store.exists(key):
+    key = JobPaths(job_id).attempt(record.attempt).held_out_bound
+    bound = HELD_OUT_BOUND.value(store, key)
+    # A VAE's chain has one step, so that no timesteps were drawn.
+    if bound is None or not any(image.timesteps for image in bound.images):
         return None
-    rows = json.loads(store.get(key).body).get("images", [])
-    if not any(row["timesteps"] for row in rows):  # as of a VAE, whose chain has one step
-        return None
-    timesteps = np.concatenate([np.asarray(row["timesteps"], float) for row in rows])
-    terms = np.concatenate([np.asarray(row["terms"], float) for row in rows])
+    timesteps = np.concatenate([np.asarray(image.timesteps, float) for image in bound.images])
+    terms = np.concatenate([np.asarray(image.terms, float) for image in bound.images])
     edges = np.geomspace(1.0, timesteps.max() + 2.0, _BINS + 1)
     bins = np.digitize(timesteps + 1.0, edges)
     kept = [number for number in range(1, _BINS + 1) if (bins == number).any()]
