@@ -8,8 +8,9 @@ from orchestrator.errors import StoredFormError
 from orchestrator.jobs.nodes import NODES, NodeEntry, NodeList
 from orchestrator.jobs.queue import read_quotas
 from orchestrator.scheduling.matching import why_unsuited
+from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.scheduling.promised import promised_nodes
-from orchestrator.scheduling.snapshot import JobRequest, NodeCapacity
+from orchestrator.scheduling.requests import JobRequest
 from orchestrator.scheduling.verdict import Verdict
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job

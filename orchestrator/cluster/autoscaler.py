@@ -10,8 +10,8 @@ import os
 from typing import Any
 
 from orchestrator.errors import BadInputError
+from orchestrator.scheduling.nodes import NodeType
 from orchestrator.scheduling.promised import MOST_PROMISED
-from orchestrator.scheduling.snapshot import NodeType
 
 VARIABLE = "DDPMCTL_NODE_TYPES"
 _AMOUNTS = ("cpus", "gpus", "memory_gb")

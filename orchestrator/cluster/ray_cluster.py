@@ -21,7 +21,7 @@ from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.cluster.ray_private import draining_deadlines_ms, free_resources
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.scheduling.demand import Bundle
-from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
+from orchestrator.scheduling.nodes import NodeCapacity, NodeType
 
 GB = 1e9
 TYPE_LABEL = "ray.io/accelerator-type"

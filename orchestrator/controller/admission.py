@@ -4,19 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.lifecycle.retry import GAVE_WAY
 from orchestrator.lifecycle.state import JobRecord, JobState, Placement, ResolvedResources
 from orchestrator.scheduling.matching import unsuited_nodes
-from orchestrator.scheduling.snapshot import (
-    JobRequest,
-    Loan,
-    NodeCapacity,
-    QueuedJob,
-    RunningJob,
-)
+from orchestrator.scheduling.nodes import NodeCapacity
+from orchestrator.scheduling.requests import JobRequest, Loan, QueuedJob, RunningJob
 from orchestrator.specs.job import Job
 
 MAX_AUTO_CPUS_PER_GPU = 8
@@ -115,28 +109,28 @@ def _cpus_alone(num_workers: int, nodes: Sequence[NodeCapacity]) -> int:
     return 1
 
 
-def _request(record: JobRecord, spec: Job, resources: ResolvedResources) -> dict[str, Any]:
-    return {
-        "job_id": record.job_id,
-        "queue": record.queue,
-        "priority": record.priority,
-        "submitted_at": record.submitted_at.timestamp(),
-        "num_workers_min": resources.min_workers,
-        "num_workers_max": resources.max_workers,
-        "cpus_per_worker": resources.cpus_per_worker,
-        "gpus_per_worker": resources.gpus_per_worker,
-        "max_runtime_s": spec.max_runtime_s,
-        "preemptible": spec.preemptible,
-        "memory_gb_per_worker": resources.memory_gb_per_worker,
-        "accelerators": (
+def _request(record: JobRecord, spec: Job, resources: ResolvedResources) -> JobRequest:
+    return JobRequest(
+        job_id=record.job_id,
+        queue=record.queue,
+        priority=record.priority,
+        submitted_at=record.submitted_at.timestamp(),
+        num_workers_min=resources.min_workers,
+        num_workers_max=resources.max_workers,
+        cpus_per_worker=resources.cpus_per_worker,
+        gpus_per_worker=resources.gpus_per_worker,
+        max_runtime_s=spec.max_runtime_s,
+        preemptible=spec.preemptible,
+        memory_gb_per_worker=resources.memory_gb_per_worker,
+        accelerators=(
             (resources.accelerator,)
             if resources.accelerator and spec.fixes_accelerator
             else spec.resources.accelerators
         ),
-        "is_of_one_accelerator": spec.is_of_one_accelerator,
-        "labels": labels_asked(spec),
-        "owner": record.owner,
-    }
+        is_of_one_accelerator=spec.is_of_one_accelerator,
+        labels=labels_asked(spec),
+        owner=record.owner,
+    )
 
 
 def queued_job(
@@ -161,8 +155,8 @@ def queued_job(
     resources = record.resources or resolve_resources(spec, nodes, is_smoke=is_smoke)
     if waits_for is None and resources.gpus_per_worker:
         waits_for = spent.get(record.queue)
-    return QueuedJob(
-        **_request(record, spec, resources),
+    return QueuedJob.of(
+        _request(record, spec, resources),
         was_preempted=record.reason in GAVE_WAY,
         not_before=record.not_before.timestamp() if record.not_before else 0.0,
         avoided_nodes=frozenset(record.avoided_nodes),
@@ -179,8 +173,8 @@ def running_job(record: JobRecord, spec: Job, said: Heartbeat | None, now: datet
     rate = said.rate_per_s
     left_s = (said.total - said.done) / rate if rate > 0 else None
     uncommitted = max(0.0, said.done - said.committed)
-    return RunningJob(
-        **_request(record, spec, resources),
+    return RunningJob.of(
+        _request(record, spec, resources),
         placement=placement.workers_by_node,
         started_at=record.attempts[-1].started_at.timestamp(),
         progress_since_checkpoint_s=uncommitted / rate if rate > 0 else 0.0,

@@ -48,7 +48,7 @@ from orchestrator.lifecycle.steps import (
     next_step,
     with_lost_nodes,
 )
-from orchestrator.scheduling.snapshot import NodeCapacity
+from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.store.keys import AttemptPaths, JobPaths

@@ -11,7 +11,8 @@ from orchestrator.controller.adoption import LiveJob
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import JobRecord, JobState, Lending
 from orchestrator.scheduling.borrowing import leaving, somebody_starts
-from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot
+from orchestrator.scheduling.nodes import NodeCapacity
+from orchestrator.scheduling.snapshot import Snapshot
 
 LATE_START = timedelta(seconds=40)
 LACKS_LASTINGLY = timedelta(seconds=5)  # longer than a heartbeat: a worker may be on its way

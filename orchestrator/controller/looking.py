@@ -12,7 +12,9 @@ from orchestrator.controller.admission import (
 from orchestrator.controller.adoption import LiveJob
 from orchestrator.controller.agreed import Agreed
 from orchestrator.lifecycle.state import JobRecord, JobState
-from orchestrator.scheduling.snapshot import NodeCapacity, NodeType, QueuedJob, Snapshot
+from orchestrator.scheduling.nodes import NodeCapacity, NodeType
+from orchestrator.scheduling.requests import QueuedJob
+from orchestrator.scheduling.snapshot import Snapshot
 from orchestrator.scheduling.submitters import within_limits
 
 

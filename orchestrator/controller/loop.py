@@ -41,15 +41,10 @@ from orchestrator.lifecycle.allowance import must_pause
 from orchestrator.lifecycle.attempts import must_move
 from orchestrator.lifecycle.state import JobState, Lending
 from orchestrator.scheduling.decide import decide
+from orchestrator.scheduling.nodes import NodeCapacity, NodeType
 from orchestrator.scheduling.outlook import outlooks
 from orchestrator.scheduling.promised import promised_nodes
-from orchestrator.scheduling.snapshot import (
-    NodeCapacity,
-    NodeType,
-    Snapshot,
-    Start,
-    in_line,
-)
+from orchestrator.scheduling.snapshot import Snapshot, Start, in_line
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore

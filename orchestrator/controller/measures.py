@@ -15,7 +15,7 @@ from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.retry import BUDGETS
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
-from orchestrator.scheduling.snapshot import NodeCapacity
+from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.specs.kinds import JOB_KINDS, Output, leaves
 
 QUEUE_DEPTH = Metric("ddpmctl_queue_depth", "Jobs that wait.", ("queue", "priority"))

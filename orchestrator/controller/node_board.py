@@ -5,7 +5,7 @@ from datetime import datetime
 
 from orchestrator.jobs.nodes import NODES, AvoidedBy, NodeEntry, NodeList
 from orchestrator.lifecycle.state import JobRecord
-from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
+from orchestrator.scheduling.nodes import NodeCapacity, NodeType
 from orchestrator.store import keys
 from orchestrator.store.objects import ObjectStore
 

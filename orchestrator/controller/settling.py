@@ -12,7 +12,7 @@ from orchestrator.controller.smoke_gate import read_gate, smoke_gate
 from orchestrator.errors import BadInputError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState, Reason
-from orchestrator.scheduling.snapshot import NodeCapacity
+from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.store.objects import ObjectStore
 
 

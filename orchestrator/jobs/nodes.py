@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.scheduling.snapshot import NodeType
+from orchestrator.scheduling.nodes import NodeType
 from orchestrator.store import keys
 from orchestrator.store.codec import Codec
 from orchestrator.store.objects import ObjectStore

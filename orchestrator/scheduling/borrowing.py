@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.snapshot import Loan, NodeCapacity, Snapshot
+from orchestrator.scheduling.nodes import NodeCapacity
+from orchestrator.scheduling.requests import Loan
+from orchestrator.scheduling.snapshot import Snapshot
 
 
 def somebody_starts(snapshot: Snapshot, now: float, given_back: Iterable[Loan] = ()) -> bool:

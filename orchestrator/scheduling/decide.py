@@ -21,17 +21,9 @@ from orchestrator.scheduling.ledger import Ask, NodeLedger, QuotaLedger, Reserva
 from orchestrator.scheduling.matching import accelerators_to_try, unsuited_nodes
 from orchestrator.scheduling.placement import worker_of
 from orchestrator.scheduling.preemption import Evictables, choose_victims
+from orchestrator.scheduling.requests import QueuedJob, RunningJob
 from orchestrator.scheduling.reservations import clock_of, reserve_nodes, reserve_quota
-from orchestrator.scheduling.snapshot import (
-    Action,
-    Preempt,
-    QueuedJob,
-    RunningJob,
-    Snapshot,
-    Start,
-    in_line,
-    started_job,
-)
+from orchestrator.scheduling.snapshot import Action, Preempt, Snapshot, Start, in_line, started_job
 
 _Size = tuple[Hashable, ...]
 _Line = list[tuple[QueuedJob, _Size]]

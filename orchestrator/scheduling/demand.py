@@ -9,14 +9,10 @@ from dataclasses import dataclass
 
 from orchestrator.scheduling.decide import asks_of
 from orchestrator.scheduling.ledger import NodeLedger, QuotaLedger
+from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.scheduling.promised import promised_nodes
-from orchestrator.scheduling.snapshot import (
-    JobRequest,
-    NodeCapacity,
-    QueuedJob,
-    Snapshot,
-    in_line,
-)
+from orchestrator.scheduling.requests import JobRequest, QueuedJob
+from orchestrator.scheduling.snapshot import Snapshot, in_line
 
 TYPE_LABEL = "ray.io/accelerator-type"
 

@@ -10,18 +10,11 @@ from orchestrator.scheduling.decide import asks_of, decide, kept_for
 from orchestrator.scheduling.forecast import estimated_start
 from orchestrator.scheduling.ledger import Ask, NodeLedger, QuotaLedger
 from orchestrator.scheduling.matching import why_unsuited
+from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.scheduling.placement import UNITS
 from orchestrator.scheduling.promised import promised_nodes
-from orchestrator.scheduling.snapshot import (
-    Action,
-    NodeCapacity,
-    Preempt,
-    QueuedJob,
-    RunningJob,
-    Snapshot,
-    Start,
-    in_line,
-)
+from orchestrator.scheduling.requests import QueuedJob, RunningJob
+from orchestrator.scheduling.snapshot import Action, Preempt, Snapshot, Start, in_line
 from orchestrator.scheduling.verdict import Verdict
 
 

@@ -8,14 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.snapshot import (
-    Preempt,
-    QueuedJob,
-    RunningJob,
-    Snapshot,
-    Start,
-    in_line,
-)
+from orchestrator.scheduling.requests import QueuedJob, RunningJob
+from orchestrator.scheduling.snapshot import Preempt, Snapshot, Start, in_line
 
 MAX_EVENTS = 100
 

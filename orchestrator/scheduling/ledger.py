@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.scheduling.placement import (
     MANY,
     IntArray,
@@ -21,7 +22,7 @@ from orchestrator.scheduling.placement import (
     worker_of,
     worker_slots,
 )
-from orchestrator.scheduling.snapshot import NodeCapacity, QueuedJob, RunningJob
+from orchestrator.scheduling.requests import QueuedJob, RunningJob
 
 NEVER_PASSED = float("-inf")
 """Begin of a reservation whose time is not known: no job provably ends before it."""

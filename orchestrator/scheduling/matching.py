@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.scheduling.snapshot import JobRequest, NodeCapacity
+from orchestrator.scheduling.nodes import NodeCapacity
+from orchestrator.scheduling.requests import JobRequest
 
 _RAY = "ray.io/"
 _PLACES = ("availability-region", "availability-zone", "market-type", "node-group")

@@ -5,15 +5,18 @@ once. Pure.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 
 from orchestrator.scheduling.decide import asks_of
 from orchestrator.scheduling.ledger import NodeLedger, QuotaLedger
 from orchestrator.scheduling.promised import promised_nodes
-from orchestrator.scheduling.snapshot import QueuedJob, Snapshot, request_fields
+from orchestrator.scheduling.requests import JobRequest, QueuedJob
+from orchestrator.scheduling.snapshot import Snapshot
 from orchestrator.scheduling.verdict import Verdict
 
 _OF_ITS_OWN = ("job_id", "submitted_at", "priority", "max_runtime_s", "preemptible", "owner")
+_SIZE = attrgetter(*(f.name for f in fields(JobRequest) if f.name not in _OF_ITS_OWN))
 
 
 def outlooks(snapshot: Snapshot) -> Mapping[str, Verdict]:
@@ -31,8 +34,7 @@ def outlooks(snapshot: Snapshot) -> Mapping[str, Verdict]:
 
 
 def _size(job: QueuedJob) -> tuple[object, ...]:
-    asked = request_fields(job)
-    return (*(v for name, v in asked.items() if name not in _OF_ITS_OWN), job.avoided_nodes)
+    return (*_SIZE(job), job.avoided_nodes)
 
 
 class _Cluster:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.scheduling.snapshot import JobRequest
+from orchestrator.scheduling.requests import JobRequest
 
 IntArray = npt.NDArray[np.int64]
 Worker = tuple[int, int, int]

@@ -16,7 +16,7 @@ import numpy as np
 
 from orchestrator.scheduling.ledger import Ask, NodeLedger, QuotaLedger
 from orchestrator.scheduling.placement import IntArray, gpu_slots, to_units, worker_of
-from orchestrator.scheduling.snapshot import QueuedJob, RunningJob
+from orchestrator.scheduling.requests import QueuedJob, RunningJob
 
 Rank = tuple[int, float, float, str]
 Held = tuple[int, int, int, int]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
+from orchestrator.scheduling.nodes import NodeCapacity, NodeType
 
 GROUP_LABEL = "ray.io/node-group"
 MOST_PROMISED = 4096

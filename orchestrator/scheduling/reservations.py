@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.scheduling.ledger import NEVER_PASSED, Ask, NodeLedger, QuotaLedger, Reservation
 from orchestrator.scheduling.placement import IntArray, place, to_units
 from orchestrator.scheduling.preemption import Evictables, held_by
-from orchestrator.scheduling.snapshot import QueuedJob, RunningJob
+from orchestrator.scheduling.requests import QueuedJob, RunningJob
 
 
 @dataclass(frozen=True, slots=True)

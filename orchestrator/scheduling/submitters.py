@@ -6,7 +6,8 @@ Whoever submitted is what the job says, so this is an agreement; but it holds fo
 from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.scheduling.snapshot import QueuedJob, Snapshot, in_line
+from orchestrator.scheduling.requests import QueuedJob
+from orchestrator.scheduling.snapshot import Snapshot, in_line
 
 ANYBODY = "*"
 """The limit of each submitter who has none of his own."""

@@ -22,8 +22,10 @@ from typing import Any
 
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.ledger import Ask, NodeLedger
+from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.scheduling.placement import worker_of
-from orchestrator.scheduling.snapshot import Action, NodeCapacity, QueuedJob, Snapshot, Start
+from orchestrator.scheduling.requests import QueuedJob
+from orchestrator.scheduling.snapshot import Action, Snapshot, Start
 
 Policy = Callable[[Snapshot, float], Sequence[Action]]
 

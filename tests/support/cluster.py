@@ -8,7 +8,7 @@ from orchestrator.cluster.process_search import ProcessRef, Sighting
 from orchestrator.errors import RayUnavailableError
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.scheduling.demand import Bundle
-from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
+from orchestrator.scheduling.nodes import NodeCapacity, NodeType
 
 
 class FakeCluster:

@@ -6,15 +6,9 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.snapshot import (
-    Action,
-    NodeCapacity,
-    Preempt,
-    QueuedJob,
-    RunningJob,
-    Snapshot,
-    Start,
-)
+from orchestrator.scheduling.nodes import NodeCapacity
+from orchestrator.scheduling.requests import QueuedJob, RunningJob
+from orchestrator.scheduling.snapshot import Action, Preempt, Snapshot, Start
 
 
 def node(node_id: str, gpus: float, cpus: float = 16) -> NodeCapacity:

@@ -9,7 +9,7 @@ from orchestrator.cluster.process_search import ProcessRef, Sighting
 from orchestrator.errors import RayUnavailableError
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.scheduling.demand import Bundle
-from orchestrator.scheduling.snapshot import NodeCapacity, NodeType
+from orchestrator.scheduling.nodes import NodeCapacity, NodeType
 
 CPUS = 4.0
 NODES_NOTICE_WITHIN_S = 60  # a node that does not reach its head ends itself

@@ -8,7 +8,7 @@ from orchestrator.cli.listing import list_command
 from orchestrator.client.outlook import outlook_of
 from orchestrator.client.submit import submit_job
 from orchestrator.jobs.queue import set_quota
-from orchestrator.scheduling.snapshot import NodeType
+from orchestrator.scheduling.nodes import NodeType
 from orchestrator.specs.files import load_submission
 from orchestrator.store import keys
 from tests.support.verbs import Verbs

@@ -6,7 +6,7 @@ from orchestrator.cluster.autoscaler import node_types_here, parse_node_types
 from orchestrator.cluster.growth_actor import FORGET_AFTER_S, Wishes
 from orchestrator.errors import BadInputError
 from orchestrator.scheduling.demand import Bundle
-from orchestrator.scheduling.snapshot import NodeType
+from orchestrator.scheduling.nodes import NodeType
 
 
 class Asked:

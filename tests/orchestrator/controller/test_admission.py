@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.controller.admission import with_ours_taken
 from orchestrator.lifecycle.state import JobState, Placement
-from orchestrator.scheduling.snapshot import NodeCapacity
+from orchestrator.scheduling.nodes import NodeCapacity
 from tests.support.records import record_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

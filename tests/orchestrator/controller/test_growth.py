@@ -4,7 +4,7 @@ from orchestrator.client.submit import submit_job
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState
 from orchestrator.scheduling.demand import Bundle
-from orchestrator.scheduling.snapshot import NodeType
+from orchestrator.scheduling.nodes import NodeType
 from tests.support.world import World, train_job
 
 

@@ -20,7 +20,8 @@ from orchestrator.lifecycle.state import (
     Reason,
     ResolvedResources,
 )
-from orchestrator.scheduling.snapshot import Loan, Snapshot
+from orchestrator.scheduling.requests import Loan
+from orchestrator.scheduling.snapshot import Snapshot
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, SampleResources, TrainResources, WorkerRange
 from orchestrator.store.keys import JobPaths

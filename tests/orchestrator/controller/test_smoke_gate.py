@@ -35,7 +35,7 @@ from orchestrator.lifecycle.state import JobRecord, JobState, Reason, ResolvedRe
 from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.smoke import smoke_drawing
-from orchestrator.scheduling.snapshot import NodeCapacity
+from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.kinds import stored_job
 from orchestrator.specs.sections import DatasetSpec, ModelRef, TrainResources

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from orchestrator.scheduling.borrowing import leaving
-from orchestrator.scheduling.snapshot import Loan, QueuedJob, RunningJob, Snapshot
+from orchestrator.scheduling.requests import Loan, QueuedJob, RunningJob
+from orchestrator.scheduling.snapshot import Snapshot
 from tests.support.scheduling import gang, job, node
 
 

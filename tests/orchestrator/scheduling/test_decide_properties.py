@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.scheduling.decide import decide
-from orchestrator.scheduling.snapshot import Preempt, QueuedJob, Snapshot
+from orchestrator.scheduling.requests import QueuedJob
+from orchestrator.scheduling.snapshot import Preempt, Snapshot
 from tests.support.examples import examples
 from tests.support.scheduling import Cluster, clusters, queued_jobs, starts, victims
 

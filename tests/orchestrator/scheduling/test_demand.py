@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.demand import Bundle, demand, with_promised
 from orchestrator.scheduling.explanation import explain
+from orchestrator.scheduling.nodes import NodeType
 from orchestrator.scheduling.promised import promised_nodes
-from orchestrator.scheduling.snapshot import NodeType, Snapshot, started_job
+from orchestrator.scheduling.snapshot import Snapshot, started_job
 from orchestrator.scheduling.verdict import Verdict
 from tests.support.examples import examples
 from tests.support.scheduling import Cluster, clusters, gang, job, node

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.explanation import explain
-from orchestrator.scheduling.snapshot import NodeCapacity, Snapshot
+from orchestrator.scheduling.nodes import NodeCapacity
+from orchestrator.scheduling.snapshot import Snapshot
 from orchestrator.scheduling.verdict import Verdict
 from tests.support.scheduling import Cluster, gang, job, node, starts, victims
 

@@ -6,8 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.scheduling.explanation import explain
+from orchestrator.scheduling.nodes import NodeType
 from orchestrator.scheduling.outlook import outlooks
-from orchestrator.scheduling.snapshot import NodeType, Snapshot
+from orchestrator.scheduling.snapshot import Snapshot
 from orchestrator.scheduling.verdict import Verdict
 from tests.support.examples import examples
 from tests.support.scheduling import Cluster, clusters, gang, job, node

@@ -5,13 +5,9 @@ from hypothesis import strategies as st
 
 from orchestrator.scheduling.decide import decide
 from orchestrator.scheduling.explanation import explain
-from orchestrator.scheduling.snapshot import (
-    NodeCapacity,
-    QueuedJob,
-    RunningJob,
-    Snapshot,
-    Start,
-)
+from orchestrator.scheduling.nodes import NodeCapacity
+from orchestrator.scheduling.requests import QueuedJob, RunningJob
+from orchestrator.scheduling.snapshot import Snapshot, Start
 from orchestrator.scheduling.submitters import ANYBODY, within_limits
 
 NODE = NodeCapacity(node_id="n", cpus=64, gpus=16, free_cpus=64, free_gpus=16)
