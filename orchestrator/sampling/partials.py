@@ -8,7 +8,7 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,17 +18,37 @@ from safetensors.numpy import load, save
 from ddpm.process.sampling import ChainState
 from orchestrator.artifacts.samples.commits import SetOrigin
 from orchestrator.artifacts.samples.encoding import Pixels
-from orchestrator.errors import ObjectNotFoundError
+from orchestrator.errors import ObjectNotFoundError, StoredFormError
 from orchestrator.jobs.units import Shard
 from orchestrator.sampling.drawing import UnfinishedShard
+from orchestrator.store.codec import Codec
 from orchestrator.store.keys import AttemptPaths
 from orchestrator.store.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 # As they are stored since 0.1.
 _DESCRIPTION, _TRAJECTORIES, _FRAMES = "canvas", "films", "film"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialShard:
+    """What a file of tensors says of the half-drawn shard that they are.
+
+    Attributes:
+        origin: What fixed its bits.
+        range: Its first image, and one past its last.
+        step_index: Steps that the images which were cut off have taken.
+        seconds: Worker-seconds that it took so far.
+    """
+
+    origin: SetOrigin
+    range: tuple[int, int]
+    step_index: int
+    seconds: float
+
+
+_PARTIAL_SHARD = Codec(PartialShard, "half-drawn shard")
 
 
 def save_partial(
@@ -44,16 +64,15 @@ def save_partial(
             arrays["memory"] = unfinished.chain.memory.detach().cpu().contiguous().numpy()
     for name, parts in _lists(unfinished).items():
         arrays |= {f"{name}.{number}": array for number, array in enumerate(parts)}
-    described = {
-        "format_version": FORMAT_VERSION,
-        "origin": asdict(origin),
-        "range": [unfinished.shard.start, unfinished.shard.stop],
-        "step_index": unfinished.chain.step_index if unfinished.chain else 0,
-        "seconds": unfinished.seconds,
-    }
+    described = PartialShard(
+        origin=origin,
+        range=(unfinished.shard.start, unfinished.shard.stop),
+        step_index=unfinished.chain.step_index if unfinished.chain else 0,
+        seconds=unfinished.seconds,
+    )
     body = save(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-        metadata={_DESCRIPTION: json.dumps(described)},
+        metadata={_DESCRIPTION: _PARTIAL_SHARD.encode(described).decode()},
     )
     key = f"{paths.partial}shard-{unfinished.shard.index:06d}-{secrets.token_hex(4)}.safetensors"
     store.put(key, body)
@@ -66,13 +85,20 @@ def load_partial(
     """Return a half-drawn shard, or None where it is gone, damaged or of another set."""
     try:
         body = store.get(key).body
-        described = _metadata(body)
-        if described["origin"] != asdict(origin):
+        described = _description(body, key)
+        if described.origin != origin:
             raise ValueError("it has another origin")
-        if described["range"] != [shard.start, shard.stop]:
+        if described.range != (shard.start, shard.stop):
             raise ValueError("it has another range")
         return _unfinished(shard, load(body), described)
-    except (ObjectNotFoundError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (
+        ObjectNotFoundError,
+        SafetensorError,
+        StoredFormError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         logger.warning("shard=%d begins anew, not from %s: %s", shard.index, key, error)
         return None
 
@@ -85,18 +111,14 @@ def _lists(unfinished: UnfinishedShard) -> Mapping[str, list[Pixels]]:
     }
 
 
-def _metadata(body: bytes) -> dict[str, object]:
+def _description(body: bytes, key: str) -> PartialShard:
     length = int.from_bytes(body[:8], "little")
-    described: dict[str, object] = json.loads(
-        json.loads(body[8 : 8 + length])["__metadata__"][_DESCRIPTION]
-    )
-    if described["format_version"] != FORMAT_VERSION:
-        raise ValueError(f"it has format version {described['format_version']}")
-    return described
+    text: str = json.loads(body[8 : 8 + length])["__metadata__"][_DESCRIPTION]
+    return _PARTIAL_SHARD.decode(text.encode(), key)
 
 
 def _unfinished(
-    shard: Shard, arrays: Mapping[str, np.ndarray], described: Mapping[str, object]
+    shard: Shard, arrays: Mapping[str, np.ndarray], described: PartialShard
 ) -> UnfinishedShard:
     def numbered(name: str) -> list[Pixels]:
         keys = [key for key in arrays if key.startswith(f"{name}.")]
@@ -105,7 +127,7 @@ def _unfinished(
     chain = None
     if "x" in arrays:
         memory = torch.from_numpy(arrays["memory"].copy()) if "memory" in arrays else None
-        x, step_index = torch.from_numpy(arrays["x"].copy()), int(str(described["step_index"]))
+        x, step_index = torch.from_numpy(arrays["x"].copy()), described.step_index
         chain = ChainState(x, step_index, memory)
     return UnfinishedShard(
         shard=shard,
@@ -113,5 +135,5 @@ def _unfinished(
         chain=chain,
         trajectories=numbered(_TRAJECTORIES),
         frames=numbered(_FRAMES),
-        seconds=float(str(described["seconds"])),
+        seconds=described.seconds,
     )

@@ -24,7 +24,7 @@ from orchestrator.specs.envelope import STORED_SPEC, StoredSpec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking import tags
-from orchestrator.tracking.cursor import TrackingCursor, decode_cursor, encode_cursor
+from orchestrator.tracking.cursor import TRACKING_CURSOR, TrackingCursor
 from orchestrator.tracking.curves import tell_curve
 from orchestrator.tracking.description import description
 from orchestrator.tracking.groups import group_tags, own_settings
@@ -107,6 +107,7 @@ class TrackingCarrier:
             TrackingError: MLflow failed; calling again later goes on from there.
             ConditionFailedError: Another carrier is at this job.
             StoreError: The store failed.
+            StoredFormError: The cursor is damaged, or of a newer version.
         """
         # Before the lines are listed: if it says that the job has ended, no line follows.
         record = RecordStore(self._store).read(job_id).record
@@ -156,14 +157,11 @@ class _Carry:
         return CarryResult(done, self._cursor.run_id, self._cursor.experiment_id)
 
     def _load(self) -> tuple[TrackingCursor, str]:
-        try:
-            stored = self._store.get(self._paths.tracking_cursor)
-        except ObjectNotFoundError:
-            return TrackingCursor(), ""
-        return decode_cursor(stored.body), stored.etag
+        standing = TRACKING_CURSOR.read(self._store, self._paths.tracking_cursor)
+        return (standing[0], standing[1].etag) if standing else (TrackingCursor(), "")
 
     def _save(self, cursor: TrackingCursor) -> None:
-        key, body = self._paths.tracking_cursor, encode_cursor(cursor)
+        key, body = self._paths.tracking_cursor, TRACKING_CURSOR.encode(cursor)
         if self._etag:
             self._etag = self._store.put(key, body, if_match=self._etag)
         else:

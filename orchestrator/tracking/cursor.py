@@ -4,12 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from pydantic import TypeAdapter
-
+from orchestrator.store.codec import Codec
 from orchestrator.tracking.lines import MetricsLine
 from orchestrator.tracking.server import MetricValue
-
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,6 @@ class TrackingCursor:
     earlier: Mapping[str, int] = field(default_factory=dict)
     params: frozenset[str] = frozenset()
     status: str = "RUNNING"
-    format_version: int = FORMAT_VERSION
 
     def at_next_attempt(self) -> Self:
         """Return the cursor at the beginning of the next attempt's lines."""
@@ -60,14 +56,4 @@ class TrackingCursor:
         return replace(self, number=number, sent=sent)
 
 
-_CURSOR: TypeAdapter[TrackingCursor] = TypeAdapter(TrackingCursor)
-
-
-def encode_cursor(cursor: TrackingCursor) -> bytes:
-    """Return a cursor as JSON."""
-    return _CURSOR.dump_json(cursor)
-
-
-def decode_cursor(body: bytes) -> TrackingCursor:
-    """Return a cursor from JSON; keys of later versions are ignored."""
-    return _CURSOR.validate_json(body)
+TRACKING_CURSOR = Codec(TrackingCursor, "tracking cursor")

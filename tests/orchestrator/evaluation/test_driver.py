@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.datasets.ingest import ingest_as_asked
 from orchestrator.attempts.attempt import Attempt
+from orchestrator.client.results import read_evaluations
 from orchestrator.errors import BadInputError, ShardDamagedError
 from orchestrator.evaluation.driver import Evaluation
 from orchestrator.evaluation.extractors import extractor_sha256
@@ -131,6 +132,9 @@ def test_an_evaluation_says_how_good_a_set_is(store: MemoryStore, metrics: Metri
     assert abs(result["memorisation"]["copying_score"]) < 4.0
     assert len(result["nearest"]) == 16
     assert store.exists("jobs/quality/evaluation-nearest.png")
+    (row,) = read_evaluations(store, ["quality"]).rows
+    assert row.metrics["coverage-pixels"].value == coverage["value"]
+    assert (row.samples, row.reference, row.classes) == ("drawn", "blobs", {})
 
 
 def test_a_set_that_copies_its_training_images_is_found_out(

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.errors import (
     ConditionFailedError,
     JobNotFoundError,
+    StoredFormError,
     StoreUnavailableError,
     TrackingError,
 )
@@ -113,6 +114,24 @@ def test_two_attempts_are_told_as_one_run(store: MemoryStore) -> None:
     result = carried(store, server)
     assert result == CarryResult(True, "run-1", "experiment-numbers")
     assert_all_is_told_once(server)
+
+
+def test_the_cursor_of_a_newer_version_is_refused_before_anything_is_sent(
+    store: MemoryStore,
+) -> None:
+    """What it means by its numbers is unknown, so lines could go out twice or never."""
+    write_steps(store, 1, 1, 12)
+    server = MemoryTracking()
+    carried(store, server)
+    written = json.loads(store.get(PATHS.tracking_cursor).body)
+    assert (written["format_version"], written["run_id"]) == (1, "run-1")
+    sent = Counter(steps_of(server, "loss"))
+    body = json.dumps({**written, "number": 0, "format_version": 9}).encode()
+    store.put(PATHS.tracking_cursor, body)
+    with pytest.raises(StoredFormError, match="a newer version wrote it"):
+        TrackingCarrier(store, server).carry(JOB_ID)
+    assert Counter(steps_of(server, "loss")) == sent
+    assert store.get(PATHS.tracking_cursor).body == body
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
