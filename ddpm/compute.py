@@ -59,7 +59,7 @@ class ComputeDecision:
     num_threads: int = 1
     reason: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the decision as plain JSON values."""
         return dataclasses.asdict(self)
 

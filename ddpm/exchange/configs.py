@@ -55,7 +55,7 @@ def check_can_leave(diffusion: DiffusionConfig) -> None:
         raise ForeignModelError("diffusion.variance", message)
 
 
-def unet_there(model: GenerativeNetwork) -> dict[str, Any]:
+def unet_there(model: GenerativeNetwork) -> dict[str, object]:
     """Return the config of the UNet2DModel that computes what a network does.
 
     Raises:
@@ -211,7 +211,7 @@ def _classes(values: Mapping[str, Any], num_classes: int | None) -> int:
     return num_classes
 
 
-def scheduler_there(diffusion: DiffusionConfig) -> dict[str, Any]:
+def scheduler_there(diffusion: DiffusionConfig) -> dict[str, object]:
     """Return the config of the DDPMScheduler of a diffusion, with the same betas.
 
     Raises:

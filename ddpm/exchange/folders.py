@@ -83,7 +83,7 @@ def write_folder(
     """
     model, info = load_model(checkpoint, weights=weights)
     scheduler, unet = scheduler_there(info.diffusion_config), unet_there(model)
-    names = [str(name) for name in info.fixed.get("class_names", ())]
+    names = list(info.class_names)
     own = {
         "format_version": _FORMAT_VERSION,
         "origin": origin,
@@ -152,7 +152,7 @@ def read_folder(folder: Path, *, last_class_is_none: bool = False) -> tuple[Fore
 
 
 def write_checkpoint(
-    found: ForeignModel, model: UNet, folder: Path, *, origin: Mapping[str, Any]
+    found: ForeignModel, model: UNet, folder: Path, *, origin: Mapping[str, object]
 ) -> list[Path]:
     """Write what `read_folder` gave as a checkpoint that is drawn from, or started from.
 

@@ -47,7 +47,7 @@ class OwnConfig(ToldClasses):
         classes = values.get("num_classes", 0)
         return cls(network=values[OWN_NETWORK], num_classes=classes, settings=settings)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain JSON values: the settings beside the name, as a job file has them."""
         return {OWN_NETWORK: self.network, "num_classes": self.num_classes, **self.settings}
 
@@ -59,7 +59,7 @@ class OwnConfig(ToldClasses):
 NetworkConfig = UNetConfig | OwnConfig
 
 
-def network_to_json(config: NetworkConfig) -> dict[str, Any]:
+def network_to_json(config: NetworkConfig) -> dict[str, object]:
     """Return a network's configuration as JSON values."""
     return config.to_json() if isinstance(config, OwnConfig) else dataclasses.asdict(config)
 

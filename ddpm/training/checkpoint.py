@@ -71,10 +71,16 @@ class CheckpointInfo:
     training_config: TrainingConfig
     image_shape: tuple[int, int, int]
     compute: ComputeDecision
-    fixed: Mapping[str, Any]
+    fixed: Mapping[str, object]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, where the caller had them fixed; () else."""
+        names = self.fixed.get("class_names")
+        return tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()
 
     @classmethod
-    def of(cls, state: TrainState, fixed: Mapping[str, Any]) -> Self:
+    def of(cls, state: TrainState, fixed: Mapping[str, object]) -> Self:
         """Describe a state."""
         return cls(
             step=state.step,
@@ -86,7 +92,7 @@ class CheckpointInfo:
             fixed=fixed,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain JSON values."""
         training = self.training_config
         return {
@@ -139,7 +145,7 @@ class StateSnapshot:
     further_emas: Mapping[str, Tensor]
 
     @classmethod
-    def take(cls, state: TrainState, fixed: Mapping[str, Any] | None = None) -> Self:
+    def take(cls, state: TrainState, fixed: Mapping[str, object] | None = None) -> Self:
         """Copy a state to CPU memory: four long vectors.
 
         Args:
@@ -201,7 +207,7 @@ class StateSnapshot:
 
 
 def save_state(
-    state: TrainState, folder: Path, fixed: Mapping[str, Any] | None = None
+    state: TrainState, folder: Path, fixed: Mapping[str, object] | None = None
 ) -> list[Path]:
     """Write a state to the files of a checkpoint and return their paths."""
     return StateSnapshot.take(state, fixed).write(folder)

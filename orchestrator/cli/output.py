@@ -35,7 +35,7 @@ class Output:
         """Tell a person what happens, on standard error."""
         click.echo(line, err=True)
 
-    def result(self, value: Any, text: str | None = None) -> None:
+    def result(self, value: object, text: str | None = None) -> None:
         """Give the result: JSON, or the text for people."""
         if self.as_json:
             click.echo(json.dumps(value, indent=1, default=plain))
@@ -54,7 +54,7 @@ class Output:
         if text and self.form == "text":
             click.echo(text, err=True)
 
-    def line(self, value: Any, text: str) -> None:
+    def line(self, value: object, text: str) -> None:
         """Give one of many results: a line of JSON, or of text."""
         click.echo(json.dumps(value, default=plain) if self.as_json else text)
 
@@ -68,7 +68,7 @@ def plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     """Return a result as YAML: the values of its JSON."""
     from ruamel.yaml import YAML
 

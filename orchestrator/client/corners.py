@@ -51,15 +51,11 @@ def corners_of(rows: Iterable[Evaluated]) -> list[Corner]:
     """Return the corners in which some sets' families can be compared; none of one family alone."""
     best: dict[str, Evaluated] = {}
     for row in rows:
-        family = str(row.settings.get("family", ""))
-        if family and (family not in best or _steps(row) > _steps(best[family])):
+        family = row.family
+        if family and (family not in best or row.num_steps > best[family].num_steps):
             best[family] = row
     corners = (_corner(name, measure, best.values()) for name, measure in _CORNERS)
     return [corner for corner in corners if len(corner.places) > 1]
-
-
-def _steps(row: Evaluated) -> int:
-    return int(row.settings.get("num_steps", 0))
 
 
 def _corner(name: str, measure: str, rows: Iterable[Evaluated]) -> Corner:
@@ -72,7 +68,7 @@ def _corner(name: str, measure: str, rows: Iterable[Evaluated]) -> Corner:
 
 
 def _place(measure: str, row: Evaluated) -> Place | None:
-    family = str(row.settings["family"])
+    family = row.family
     if measure == "images/s":
         rate = row.speed.get("mean_images_per_s")
         return None if rate is None else Place(family=family, value=rate, num_sets=row.num_sets)
@@ -107,7 +103,7 @@ def training_text(rows: Iterable[Evaluated]) -> str:
     seconds: dict[str, dict[str, float]] = {}
     for row in rows:
         if row.training_s is not None:
-            family = seconds.setdefault(str(row.settings["family"]), {})
+            family = seconds.setdefault(row.family, {})
             family[row.training] = row.training_s
     lines = [f"{name} {sum(s.values()) / len(s):.0f} s" for name, s in seconds.items()]
     return f"trained for: {', '.join(lines)}"

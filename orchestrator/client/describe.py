@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from orchestrator.client.plan_forms import GroupPlan, Plan
 from orchestrator.client.status import JobStatus, ListedJob
@@ -195,7 +194,7 @@ def _fleet_lines(status: JobStatus) -> dict[str, str]:
     return lines
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -225,8 +224,8 @@ def _aligned(facts: Mapping[str, object]) -> str:
     )
 
 
-def _plan_value(key: str, value: Any) -> str:
-    if "bytes" in key:
+def _plan_value(key: str, value: object) -> str:
+    if "bytes" in key and isinstance(value, int | float):
         return bytes_text(value)
     if isinstance(value, dict):
         return _named_values(value)

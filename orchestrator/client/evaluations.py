@@ -5,7 +5,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.lifecycle.cost import Cost
 
@@ -83,7 +82,7 @@ class Evaluated:
     recipe: str = ""
     reference: str
     extractor: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     metrics: Mapping[str, Measured] = field(default_factory=dict)
     memorisation: Mapping[str, float] = field(default_factory=dict)
     speed: Mapping[str, float] = field(default_factory=dict)
@@ -95,6 +94,16 @@ class Evaluated:
     classifier: str = ""
     num_sets: int = 1
     nearest: str = ""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the reverse process; 0 where the sample job is gone."""
+        return int(str(self.settings.get("num_steps", 0)))
+
+    @property
+    def family(self) -> str:
+        """The model's family; "" where the training is gone."""
+        return str(self.settings.get("family", ""))
 
     def metric(self, measure: str) -> Measured | None:
         """Return the metric of a measure, whatever its extractor."""

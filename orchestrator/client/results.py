@@ -5,7 +5,6 @@ A group may still be at work, and a training have checkpoints that nobody has co
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from orchestrator.client.evaluations import Evaluated, Measured
 from orchestrator.counts import counted
@@ -198,7 +197,6 @@ def _row(store: ObjectStore, records: RecordStore, job_id: str, result: _Result)
     samples, classes = result.of.job_id, result.classes
     nearest = f"{JobPaths(job_id).folder}evaluation-nearest.png"
     origin = _origin(records, samples)
-    num_images = origin.get("settings", {}).get("num_samples", 0)
     return Evaluated(
         job_id=job_id,
         samples=samples,
@@ -211,9 +209,13 @@ def _row(store: ObjectStore, records: RecordStore, job_id: str, result: _Result)
         classes=dict(zip(classes.names, classes.shares, strict=True)),
         real_classes=dict(zip(classes.names, classes.real_shares, strict=True)),
         classifier=classes.told if classes.names else "",
-        cost=cost_of_jobs(store, [samples], num_images) if samples else None,
-        training_cost=_training_cost(store, origin.get("training", "")),
-        **origin,
+        cost=cost_of_jobs(store, [samples], origin.num_samples) if samples else None,
+        training_cost=_training_cost(store, origin.training),
+        settings=origin.settings,
+        training=origin.training,
+        step=origin.step,
+        recipe=origin.recipe,
+        training_s=origin.training_s,
     )
 
 
@@ -221,32 +223,48 @@ def _training_cost(store: ObjectStore, job_id: str) -> Cost | None:
     return cost_of_jobs(store, [job_id]) if job_id else None
 
 
-def _origin(records: RecordStore, job_id: str) -> dict[str, Any]:
-    """Return how a set was drawn and from what; {} if its job is gone.
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """How a set was drawn and from what, by the fields of `Evaluated`; nothing if its job is gone.
+
+    Attributes:
+        num_samples: Images that were asked for.
+    """
+
+    settings: Mapping[str, object] = field(default_factory=dict)
+    training: str = ""
+    step: int = 0
+    recipe: str = ""
+    training_s: float | None = None
+    num_samples: int = 0
+
+
+def _origin(records: RecordStore, job_id: str) -> _Origin:
+    """Return where a set comes from.
 
     The settings say of which family the model is, as far as its training is there.
     """
     try:
         spec, record = read_submission(records, job_id), records.read(job_id).record
     except JobNotFoundError:
-        return {}
+        return _Origin()
     if not isinstance(spec, SampleJob):
-        return {}
-    told = spec.model_dump(mode="json")
-    settings = {**told["sampling"], "num_samples": spec.num_samples, "weights": spec.model.weights}
+        return _Origin()
+    sampling = spec.model_dump(mode="json")["sampling"]
+    settings = {**sampling, "num_samples": spec.num_samples, "weights": spec.model.weights}
     training = record.model.job_id if record.model else ""
     step = record.model.step if record.model else 0
+    of_set = _Origin(settings=settings, training=training, step=step, num_samples=spec.num_samples)
     trained = _training_of(records, training)
     if trained is None:
-        return {"settings": settings, "training": training, "step": step}
+        return of_set
     alike = trained.model_copy(update={"name": "x", "training": replace(trained.training, seed=0)})
-    return {
-        "settings": {"family": trained.model.family, **settings},
-        "training": training,
-        "step": step,
-        "recipe": alike.spec_hash,
-        "training_s": _seconds_of(records, training),
-    }
+    return replace(
+        of_set,
+        settings={"family": trained.model.family, **settings},
+        recipe=alike.spec_hash,
+        training_s=_seconds_of(records, training),
+    )
 
 
 def _seconds_of(records: RecordStore, job_id: str) -> float | None:

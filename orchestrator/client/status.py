@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from orchestrator.errors import BadInputError, JobNotFoundError, StoreUnavailableError
 from orchestrator.jobs.curve import read_curve
@@ -36,6 +35,7 @@ from orchestrator.lifecycle.cost import Cost
 from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import GROUP_KINDS, AttemptRecord, JobRecord, JobState
+from orchestrator.specs.stored_parts import CURVE_PARTS, GROUP_PARTS
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -146,10 +146,10 @@ def _cost(
 
 def _planned(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:
     """Return the children of a group of which nothing is known but that they are asked for."""
-    children: Any = RecordStore(store).stored_spec(job_id).spec["children"]
+    group = GROUP_PARTS.of(RecordStore(store).stored_spec(job_id).spec, job_id)
     return tuple(
-        planned_entry(c["step"], c["job_id"], c["spec"]["kind"], c["settings"], c["needs"])
-        for c in children
+        planned_entry(child.step, child.job_id, child.spec.kind, child.settings, child.needs)
+        for child in group.children
     )
 
 
@@ -183,10 +183,10 @@ def _evaluations(store: ObjectStore, job_id: str) -> tuple[ChildEntry, ...]:
 def _is_evaluated(store: ObjectStore, job_id: str) -> bool:
     """Tell whether a job asked that its checkpoints are evaluated while it goes on."""
     try:
-        evaluation: Any = RecordStore(store).stored_spec(job_id).spec.get("evaluation")
+        asked = CURVE_PARTS.of(RecordStore(store).stored_spec(job_id).spec, job_id)
     except (JobNotFoundError, BadInputError):  # deleted by half, or damaged: its record still tells
         return False
-    return isinstance(evaluation, dict) and bool(evaluation.get("metrics"))
+    return asked.evaluation.metrics is not None
 
 
 def list_jobs(store: ObjectStore, *, everything: bool = False) -> list[ListedJob]:

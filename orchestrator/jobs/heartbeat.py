@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
@@ -76,10 +75,11 @@ class Heartbeat:
     details: Mapping[str, float] = field(default_factory=dict)
 
 
-def _from_before_versions(value: dict[str, Any]) -> dict[str, Any]:
+def _from_before_versions(value: dict[str, object]) -> dict[str, object]:
     """Once, what a fleet lacks stood among what people are shown."""
-    details = value.get("details") or {}
-    return {"num_unplaced": details.get("num_unplaced", 0), **value}
+    details = value.get("details")
+    num_unplaced = details.get("num_unplaced", 0) if isinstance(details, dict) else 0
+    return {"num_unplaced": num_unplaced, **value}
 
 
 HEARTBEAT = Codec(Heartbeat, "heartbeat", upgrade=_from_before_versions)

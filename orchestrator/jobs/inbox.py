@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from orchestrator.errors import StoredFormError, StoreError
 from orchestrator.jobs.troubles import concerns_all
@@ -50,9 +49,10 @@ class Request:
     key: str = ""
 
 
-def _from_before_versions(value: dict[str, Any]) -> dict[str, Any]:
+def _from_before_versions(value: dict[str, object]) -> dict[str, object]:
     """Once, what a verb's options were stood in a mapping that nobody checked."""
-    given = (value.get("details") or {}).get("grace_s")
+    details = value.get("details")
+    given = details.get("grace_s") if isinstance(details, dict) else None
     is_usable = isinstance(given, int | float) and math.isfinite(given) and given >= 0
     return {**value, "grace_s": given if is_usable else DEFAULT_GRACE_S}
 

@@ -2,13 +2,13 @@
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
 
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import IndexEntry, read_entries, read_index
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import GROUP_KINDS
+from orchestrator.specs.stored_parts import GROUP_PARTS
 from orchestrator.store import keys
 from orchestrator.store.keys import MADE_ID, SMOKE_ENDING, JobPaths, check_name, stem_of
 from orchestrator.store.objects import ObjectStore
@@ -87,8 +87,8 @@ def _group_to_begin(store: ObjectStore, job: str) -> str:
             continue
         with suppress(JobNotFoundError):  # deleted meanwhile
             # As it is stored: the models of job files take longer than all that finds a job.
-            children: Any = RecordStore(store).stored_spec(entry.job_id).spec["children"]
-            if any(job in (child["job_id"], child["spec"]["name"]) for child in children):
+            group = GROUP_PARTS.of(RecordStore(store).stored_spec(entry.job_id).spec, entry.job_id)
+            if any(job in (child.job_id, child.spec.name) for child in group.children):
                 return entry.job_id
     return ""
 

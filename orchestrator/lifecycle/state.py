@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self, TypedDict, Unpack
 
 from orchestrator.errors import InvalidTransitionError
 from orchestrator.lifecycle.model import ResolvedModel
@@ -114,6 +114,15 @@ class AttemptRecord:
     failed_node_ids: tuple[str, ...] = ()
     gpus: float = 0.0
     gpus_by_type: Mapping[str, float] = field(default_factory=dict)
+
+
+class AttemptChanges(TypedDict, total=False):
+    """What of an attempt's entry changes while it goes on and when it ends."""
+
+    ended_at: datetime | None
+    reason: Reason | None
+    progress: int
+    failed_node_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +269,7 @@ class JobRecord:
             stop_grace_s=stop_grace_s if state is JobState.STOPPING else 0.0,
         )
 
-    def with_attempt(self, **changes: Any) -> Self:
+    def with_attempt(self, **changes: Unpack[AttemptChanges]) -> Self:
         """Return the record with the last attempt's entry changed."""
         *earlier, last = self.attempts
         return replace(self, attempts=(*earlier, replace(last, **changes)))

@@ -71,7 +71,7 @@ class LoadedModel:
             raise CheckpointError(f"{setup.model.commit_key} does not fit: {error}") from error
         sampling = setup.spec.sampling
         plan_steps(sampling, GaussianDiffusion(info.diffusion_config))
-        names = info.fixed.get("class_names", ())
+        names = info.class_names
         return cls(
             model=model, info=info, rule=make_rule(sampling, info.unet_config.known_classes, names)
         )

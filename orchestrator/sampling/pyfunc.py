@@ -90,7 +90,7 @@ def _drawn(
         kernel_folder=kernel_folder(),
     )
     config = settled(config, info.diffusion_config)
-    names = info.fixed.get("class_names", ())
+    names = info.class_names
     drawing = Drawing(
         network=build_denoiser(model, compute),
         diffusion=build_diffusion(info, compute.device),

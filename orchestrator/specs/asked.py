@@ -6,7 +6,6 @@ what nobody wrote is not compared, and what somebody wrote must mean the same.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.specs.envelope import Asked, Origin
 from orchestrator.specs.group import GroupJob
@@ -50,7 +49,9 @@ def differences(new: Submitted, stored: Submitted) -> list[str]:
     ]
 
 
-def fields_that_differ(one: Job | GroupJob, other: Job | GroupJob) -> dict[str, tuple[Any, Any]]:
+def fields_that_differ(
+    one: Job | GroupJob, other: Job | GroupJob
+) -> dict[str, tuple[object, object]]:
     """Return the fields, as ways with dots, in which two specs differ, with both values.
 
     A field that one of them does not have is None there.
@@ -113,7 +114,7 @@ def _counts(way: _Way, written: set[_Way] | None) -> bool:
     return any(way[:end] in written for end in range(1, len(way) + 1))
 
 
-def _leaves(value: Mapping[str, object], above: _Way = ()) -> Iterator[tuple[_Way, Any]]:
+def _leaves(value: Mapping[str, object], above: _Way = ()) -> Iterator[tuple[_Way, object]]:
     for key, inner in value.items():
         if isinstance(inner, Mapping) and inner:
             yield from _leaves(inner, (*above, key))

@@ -9,7 +9,7 @@ import graphlib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryPolicy
@@ -264,7 +264,7 @@ def unfold_sweep(document: Document, file: SweepFile) -> tuple[GroupJob, dict[st
     return _group(file, children), parts
 
 
-def _run(file: SweepFile, step: str, settings: dict[str, Any], job: Document) -> Child:
+def _run(file: SweepFile, step: str, settings: dict[str, JsonValue], job: Document) -> Child:
     try:
         _inherit(job, file, step)
         return Child(step=step, settings=settings, spec=checked_job(job))
@@ -272,7 +272,7 @@ def _run(file: SweepFile, step: str, settings: dict[str, Any], job: Document) ->
         raise BadInputError(f"{error}{run_in_words(step, settings)}") from error
 
 
-def run_in_words(step: str, settings: Mapping[str, Any]) -> str:
+def run_in_words(step: str, settings: Mapping[str, object]) -> str:
     """Return which run of a sweep it is, behind a message; "" of a pipeline's step."""
     text = ", ".join(f"{key}={value}" for key, value in settings.items())
     return f" (run {step}: {text})" if text else ""

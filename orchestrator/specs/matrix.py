@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import JsonValue
+
 from orchestrator.specs.document import Document
 
 MAX_RUNS = 256
@@ -83,7 +85,7 @@ def _holds(value: Any, way: _Way) -> bool:
     return True
 
 
-def runs(document: Document) -> list[tuple[dict[str, Any], Document]]:
+def runs(document: Document) -> list[tuple[dict[str, JsonValue], Document]]:
     """Return what each run of a sweep has of its own, by key, and the document of its job.
 
     Args:
@@ -118,7 +120,7 @@ def _check(document: Document, axis: _Axis) -> None:
             raise document.fault((*place, index), message)
 
 
-def _run(document: Document, chosen: Mapping[_Axis, int]) -> tuple[dict[str, Any], Document]:
+def _run(document: Document, chosen: Mapping[_Axis, int]) -> tuple[dict[str, JsonValue], Document]:
     job = document.part(("job",))
     for axis, index in chosen.items():
         _set(job, document, axis, index)

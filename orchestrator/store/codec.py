@@ -7,7 +7,7 @@ at one object. What only a newer version can read is refused in one line.
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from orchestrator.errors import ObjectNotFoundError, StoredFormError
 from orchestrator.store.objects import ObjectStore, StoredObject
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 VERSION_KEY = "format_version"
 _T = TypeVar("_T")
-Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+Upgrade = Callable[[dict[str, object]], dict[str, object]]
 
 
 class Codec(Generic[_T]):
@@ -53,9 +53,9 @@ class Codec(Generic[_T]):
 
         return TypeAdapter(self._form)
 
-    def as_json(self, value: _T) -> dict[str, Any]:
+    def as_json(self, value: _T) -> dict[str, object]:
         """Return a value in plain JSON types."""
-        plain: dict[str, Any] = self._adapter.dump_python(value, mode="json")
+        plain: dict[str, object] = self._adapter.dump_python(value, mode="json")
         return plain
 
     def encode(self, value: _T) -> bytes:
@@ -88,8 +88,8 @@ class Codec(Generic[_T]):
         """
         named = f"{self._noun} {where}".rstrip()
         try:
-            value: dict[str, Any] = {**values}
-            version = value.get(VERSION_KEY, 0)
+            value: dict[str, object] = {**values}
+            version = int(str(value.get(VERSION_KEY, 0)))
             if version > self._version:
                 raise StoredFormError(
                     f"{named}: a newer version wrote it (format {version}, this one reads up to "

@@ -7,7 +7,6 @@ that one that is sent again changes nothing.
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from orchestrator.errors import JobNotFoundError
 from orchestrator.jobs.curve import CurvePoint, best_point, read_curve
@@ -15,7 +14,7 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.tracked_run import tracked_run
 from orchestrator.lifecycle.curves import evaluated_steps
 from orchestrator.lifecycle.state import JobRecord, JobState
-from orchestrator.specs.envelope import StoredSpec
+from orchestrator.specs.stored_parts import CURVE_PARTS, CurveParts
 from orchestrator.store.keys import part_id
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking import tags
@@ -45,8 +44,8 @@ def tell_curve(store: ObjectStore, server: TrackingServer, record: JobRecord) ->
     try:
         own = records.stored_spec(record.job_id)
         training = own.origin.trained_by or record.job_id
-        asked = records.stored_spec(training)
-        if not _metrics(asked):
+        asked = CURVE_PARTS.of(records.stored_spec(training).spec, training)
+        if not asked.every_steps:
             return
         points = read_curve(store, training)
         _tell(store, server, training, points, record.job_id)
@@ -56,11 +55,6 @@ def tell_curve(store: ObjectStore, server: TrackingServer, record: JobRecord) ->
         return  # deleted meanwhile
     except (LineRefusedError, RunMissingError) as error:
         logger.warning("job=%s: MLflow goes without its curve: %s", record.job_id, error)
-
-
-def _metrics(asked: StoredSpec) -> dict[str, Any]:
-    evaluation: Any = asked.spec.get("evaluation") or {}
-    return evaluation.get("metrics") or {}
 
 
 def _tell(
@@ -92,7 +86,7 @@ def _run_of(store: ObjectStore, server: TrackingServer, training: str) -> str:
 def _is_settled(
     records: RecordStore,
     training: str,
-    asked: StoredSpec,
+    asked: CurveParts,
     points: Sequence[CurvePoint],
     job_id: str,
 ) -> bool:
@@ -100,9 +94,8 @@ def _is_settled(
     record = records.read(training).record
     if not record.state.has_ended:
         return False
-    told: Any = asked.spec["training"]
-    num_steps, known = int(told["num_steps"]), {point.step for point in points}
-    for step in evaluated_steps(int(_metrics(asked)["every_steps"]), num_steps):
+    num_steps, known = asked.training.num_steps, {point.step for point in points}
+    for step in evaluated_steps(asked.every_steps, num_steps):
         if step in known:
             continue
         try:
@@ -120,18 +113,18 @@ def _register_best(
     store: ObjectStore,
     server: TrackingServer,
     training: str,
-    asked: StoredSpec,
+    asked: CurveParts,
     points: Sequence[CurvePoint],
 ) -> None:
-    checkpoints: Any = asked.spec.get("checkpoints") or {}
-    measure, run_id = checkpoints.get("keep_best"), _run_of(store, server, training)
+    measure = asked.checkpoints.keep_best
+    if not measure:
+        return
     kept = (point for point in points if point.source)  # else it was gone when it was compared
-    best = best_point(kept, measure) if measure else None
+    best, run_id = best_point(kept, measure), _run_of(store, server, training)
     if best is None or not run_id:
         return
-    tracking: Any = asked.spec.get("tracking") or {}
     line = ModelLine(
-        name=str(tracking.get("registered_model") or asked.spec["name"]),
+        name=asked.tracking.registered_model or asked.name,
         source=best.source,
         step=best.step,
         sha256=best.sha256,

@@ -1,7 +1,6 @@
 """What a group's own run in MLflow tells of its children once they have ended."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from orchestrator.jobs.progress import ChildEntry, read_progress
 from orchestrator.lifecycle.state import GROUP_KINDS, JobRecord
@@ -65,6 +64,6 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """Return a value that ends neither the cell nor the line."""
     return " ".join(str(value).replace("|", "/").replace("`", "'").split())

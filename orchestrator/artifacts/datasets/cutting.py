@@ -8,7 +8,6 @@ images alone, so it does not depend on who prepared it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.artifacts.datasets.chunks import Chunk
 from orchestrator.artifacts.datasets.damages import Damage
@@ -66,7 +65,7 @@ class Plan:
         return range(first, min(first + self.units_per_chunk, self.num_units))
 
 
-def _with_chunks(value: dict[str, Any]) -> dict[str, Any]:
+def _with_chunks(value: dict[str, object]) -> dict[str, object]:
     """Return a plan of an earlier version in this form: a unit was a chunk."""
     return {"images_per_chunk": value["images_per_unit"], **value}
 

@@ -5,7 +5,6 @@ The manifest of a set with labels says what a `DatasetRef` does, and names the s
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.artifacts.datasets.chunks import Chunk
 from orchestrator.artifacts.datasets.damages import Damage
@@ -58,12 +57,18 @@ class Manifest(DatasetRef):
         return DatasetRef(**{name: getattr(self, name) for name in DatasetRef.__dataclass_fields__})
 
 
-def _from_one_array(value: dict[str, Any]) -> dict[str, Any]:
+def _from_one_array(value: dict[str, object]) -> dict[str, object]:
     """Return a manifest of format 1 in this form: `images.npy` lies beside it."""
     if value.get("images_sha256"):
         return value
-    key = f"{dataset_folder(value['sha256'])}images.npy"
-    return {**value, "chunks": [Chunk(key, value["num_images"], value["size_bytes"], "")]}
+    key = f"{dataset_folder(str(value['sha256']))}images.npy"
+    chunk = {
+        "key": key,
+        "num_images": value["num_images"],
+        "size_bytes": value["size_bytes"],
+        "sha256": "",
+    }
+    return {**value, "chunks": [chunk]}
 
 
 MANIFEST = Codec(

@@ -8,7 +8,6 @@ import difflib
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import DatasetError
 from orchestrator.store.codec import Codec
@@ -68,7 +67,7 @@ class DatasetRef:
         return len(self.class_names)
 
     @property
-    def profile(self) -> dict[str, Any]:
+    def profile(self) -> dict[str, object]:
         """What is logged of it to MLflow, beside its name."""
         logged = {key: value for key, value in asdict(self).items() if key != "sha256"}
         names, counts = logged.pop("class_names"), logged.pop("class_counts")

@@ -99,7 +99,7 @@ def step_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
     if len({row.settings.get("num_steps") for row in rows if row.settings}) < 2:
         return
     by_sampler: dict[str, list[Evaluated]] = defaultdict(list)
-    for row in sorted(over_seeds(rows), key=lambda row: int(row.settings.get("num_steps", 0))):
+    for row in sorted(over_seeds(rows), key=lambda row: row.num_steps):
         if row.settings:
             by_sampler[sampler_of(row)].append(row)
     for measure in ("kid", "precision", "coverage"):
@@ -111,7 +111,7 @@ def step_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
                 series=[
                     Series(
                         name=name,
-                        x=[float(row.settings["num_steps"]) for row in found],
+                        x=[float(row.num_steps) for row in found],
                         y=_values(found, measure),
                         errors=_errors(found, measure),
                     )
