@@ -1,5 +1,7 @@
 """Numbers with what is counted, as every message writes them: the one place for plurals."""
 
+from collections.abc import Sequence
+
 
 def counted(number: float, noun: str, form: str = "") -> str:
     """Return a number with its noun: "1 CPU", "0.5 GPUs", "2 classes".
@@ -11,6 +13,17 @@ def counted(number: float, noun: str, form: str = "") -> str:
     """
     written = format(number, form or ("g" if isinstance(number, float) else "d"))
     return f"{written} {noun if number == 1 else plural(noun)}"
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of some names and how many more there are: "a, b, c and 4 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def does(number: float, verb: str) -> str:
+    """Return a verb as it stands behind so many: "refers" of one, "refer" of several."""
+    return f"{verb}s" if number == 1 else verb
 
 
 def plural(noun: str) -> str:

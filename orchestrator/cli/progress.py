@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from orchestrator.cli.output import Output
-from orchestrator.client.describe import duration_text, fleet_text, progress_text, state_text
+from orchestrator.client.describe import (
+    data_wait_text,
+    duration_text,
+    fleet_text,
+    progress_text,
+    state_text,
+)
 from orchestrator.client.status import JobStatus
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import GROUP_KINDS, JobState
@@ -121,7 +127,7 @@ def pace_line(status: JobStatus) -> str:
     if status.kind in GROUP_KINDS:
         return _children_line(status)
     left = f", {duration_text((total - done) / rate)} left" if rate and total > done else ""
-    parts = [progress_text(status) + left]
+    parts = [progress_text(status) + left, data_wait_text(status)]
     if status.state is JobState.RUNNING and (fleet := fleet_text(status)):
         parts.append(fleet)
     return ", ".join(part for part in parts if part)

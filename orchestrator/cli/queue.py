@@ -76,7 +76,7 @@ def _explain_group(store: ObjectStore, job_id: str, output: Output) -> None:
         if child.state is JobState.QUEUED:
             with suppress(JobNotFoundError):  # it started, or was just put into the queue
                 told = explain(read_snapshot(store), child.job_id, now.timestamp())
-                text = f"{child.step}  {told.verdict}. {told.reason}"
+                text = f"{child.step}  {told.verdict}: {told.reason}"
         children.append({**vars(child), "explanation": told})
         lines.append(f"  {text}")
     told_of = ("job_id", "kind", "state", "reason", "message")
@@ -85,7 +85,7 @@ def _explain_group(store: ObjectStore, job_id: str, output: Output) -> None:
 
 
 def _describe(told: Explanation, now: datetime) -> str:
-    lines = [f"{told.job_id}: {told.verdict}. {told.reason}", f"  asks for   {told.asks_for}"]
+    lines = [f"{told.job_id}  {told.verdict}: {told.reason}", f"  asks for   {told.asks_for}"]
     lines.append(f"  position   {told.position}")
     if told.ahead:
         lines.append(f"  ahead      {', '.join(told.ahead[:5])}")

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from orchestrator.counts import counted
+from orchestrator.counts import counted, few
 from orchestrator.errors import ObjectNotFoundError, OrchestratorError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.store import keys
@@ -137,11 +137,9 @@ def _check_idle(source: ObjectStore) -> None:
     """Refuse a store in which a job lives, or somebody has just asked for something."""
     live = RecordStore(source).queued_ids()
     if live:
-        more = f" and {len(live) - _NAMED} more" if len(live) > _NAMED else ""
-        named = ", ".join(live[:_NAMED])
         raise OrchestratorError(
-            f"{counted(len(live), 'job')} of {source.uri} have not ended ({named}{more}): wait for "
-            "them or cancel them, since a copy would run them a second time"
+            f"{counted(len(live), 'job')} of {source.uri} have not ended ({few(live, _NAMED)}): "
+            "wait for them or cancel them, since a copy would run them a second time"
         )
     if next(source.list_objects(keys.INBOX), None) is not None:
         raise OrchestratorError(f"requests in {source.uri} wait for the orchestrator: try again")

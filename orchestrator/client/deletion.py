@@ -13,6 +13,7 @@ from functools import partial
 from orchestrator.artifacts.checkpoints.references import let_go_of_model
 from orchestrator.client.references import references_to
 from orchestrator.client.status import follow, request
+from orchestrator.counts import does, few
 from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
 from orchestrator.jobs.lookup import LAST, find_job_id
@@ -29,7 +30,6 @@ from orchestrator.store.keys import JobPaths, check_name
 from orchestrator.store.objects import ObjectInfo, ObjectStore
 
 _THREADS = 16
-_NAMED = 3
 _MARGIN_S = 30.0
 
 
@@ -84,9 +84,8 @@ def find_deletable(
             )
     found = references(store, ids)
     if found:
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        named = ", ".join(found[:_NAMED])
-        raise OrchestratorError(f"{named}{more} refers to job {job_id}; delete that first")
+        refer = does(len(found), "refer")
+        raise OrchestratorError(f"{few(found)} {refer} to job {job_id}; delete that first")
     return ids
 
 

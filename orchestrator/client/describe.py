@@ -13,6 +13,7 @@ from orchestrator.jobs.records import Event
 from orchestrator.lifecycle.cost import Cost
 from orchestrator.lifecycle.state import JobState
 
+_LEAST_DATA_WAIT = 0.01
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -41,6 +42,17 @@ def progress_text(job: IndexEntry | ChildEntry) -> str:
         parts = [f"{job.done:.0f}/{job.total} {job.unit}"]
         parts += [f"{job.rate_per_s:.1f}/s"] if job.rate_per_s else []
     return ", ".join([*parts, *_score_texts(job.scores)])
+
+
+def data_wait_text(status: JobStatus) -> str:
+    """Return what of its time a training waits for images: "23% of the time waiting for data".
+
+    It belongs behind the pace; "" without one, and for less than anybody need care about.
+    """
+    share = status.details.get("data_wait_share", 0.0)
+    if not status.rate_per_s or share < _LEAST_DATA_WAIT:
+        return ""
+    return f"{share:.0%} of the time waiting for data"
 
 
 def _score_texts(scores: Mapping[str, float]) -> list[str]:
@@ -121,8 +133,8 @@ def describe_job(status: JobStatus) -> str:
     lines += [f"  model     {text}" for text in _descent_lines(status)]
     if status.message:
         lines.append(f"  message   {status.message}")
-    if progress_text(status):
-        lines.append(f"  progress  {progress_text(status)}")
+    if progress := ", ".join(filter(None, (progress_text(status), data_wait_text(status)))):
+        lines.append(f"  progress  {progress}")
     if status.committed:
         lines.append(f"  committed {status.committed:g}")
     lines += [f"  {name:<9} {text}" for name, text in _fleet_lines(status).items()]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.client.evaluations import Evaluated, Measured
-from orchestrator.counts import counted
+from orchestrator.counts import counted, few
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.prices import cost_of_jobs
@@ -78,12 +78,7 @@ def _by_state(missing: Iterable[Missing]) -> str:
     states: dict[str, list[str]] = {}
     for one in missing:
         states.setdefault(one.told, []).append(one.job_id)
-    return "; ".join(f"{state} {_some(ids)}" for state, ids in states.items())
-
-
-def _some(ids: Sequence[str]) -> str:
-    named, left = ", ".join(ids[:_MOST_NAMED]), len(ids) - _MOST_NAMED
-    return f"{named} and {left} more" if left > 0 else named
+    return "; ".join(f"{state} {few(ids, _MOST_NAMED)}" for state, ids in states.items())
 
 
 def read_evaluations(store: ObjectStore, jobs: Iterable[str]) -> Evaluations:

@@ -13,6 +13,7 @@ from orchestrator.artifacts.datasets.refs import (
 )
 from orchestrator.client.deletion import Removed, remove_objects
 from orchestrator.client.status import list_jobs
+from orchestrator.counts import does, few
 from orchestrator.errors import BadInputError, DatasetError, JobNotFoundError, OrchestratorError
 from orchestrator.jobs.prepared_sets import find_prepared, with_prepared
 from orchestrator.jobs.records import RecordStore
@@ -23,7 +24,6 @@ from orchestrator.store.objects import ObjectInfo, ObjectStore
 
 HALF_MADE_OLDER_THAN = timedelta(days=1)
 _THREADS = 16
-_NAMED = 3
 
 
 def list_datasets(store: ObjectStore) -> list[DatasetRef]:
@@ -79,9 +79,8 @@ def delete_dataset(store: ObjectStore, ref: DatasetRef) -> Removed:
     """
     found = references_to_dataset(store, ref)
     if found:
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        named = ", ".join(found[:_NAMED])
-        raise OrchestratorError(f"{named}{more} refers to data set {ref.sha256[:12]}")
+        refer = does(len(found), "refer")
+        raise OrchestratorError(f"{few(found)} {refer} to data set {ref.sha256[:12]}")
     chunks = () if ref.images_sha256 else read_manifest(store, ref.sha256).chunks
     infos = list(store.list_objects(dataset_folder(ref.sha256)))
     first = [info for info in infos if info.key == manifest_key(ref.sha256)]

@@ -25,6 +25,7 @@ class WorkerReport:
         total: Units in all.
         committed: Units that no crash can lose.
         rate_per_s: Units a second, lately.
+        data_wait_share: Of that time, the part that went by waiting for images, in [0, 1].
         scores: What the work is worth so far: "loss", "bpd", "bpd_se".
     """
 
@@ -39,6 +40,7 @@ class WorkerReport:
     total: int | None = None
     committed: int | None = None
     rate_per_s: float | None = None
+    data_wait_share: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
 
 

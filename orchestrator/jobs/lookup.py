@@ -3,7 +3,7 @@
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from orchestrator.counts import counted
+from orchestrator.counts import counted, few
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import IndexEntry, read_entries, read_index
 from orchestrator.jobs.records import RecordStore
@@ -37,11 +37,8 @@ def find_job_id(store: ObjectStore, job: str) -> str:
     if not begun:
         raise JobNotFoundError(job, _group_to_begin(store, job))
     if len(begun) > 1:
-        more = f" and {len(begun) - _SHOWN} more" if len(begun) > _SHOWN else ""
-        named = ", ".join(sorted(begun)[:_SHOWN])
-        raise BadInputError(
-            f"{job} is the beginning of {counted(len(begun), 'job')}: {named}{more}"
-        )
+        named = few(sorted(begun), _SHOWN)
+        raise BadInputError(f"{job} is the beginning of {counted(len(begun), 'job')}: {named}")
     return begun[0]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, SerializeAsAny, StringConstraints
 
+from orchestrator.counts import few
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.document import Document
@@ -130,8 +131,7 @@ def job_of(submission: Job | GroupJob, job_id: str) -> Job:
     if not isinstance(submission, GroupJob):
         return submission
     ids = [child.job_id for child in submission.children]
-    more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
     raise BadInputError(
         f"{job_id} is a {submission.kind} and has no processes of its own; "
-        f"ask for one of its jobs: {', '.join(ids[:4])}{more}"
+        f"ask for one of its jobs: {few(ids, 4)}"
     )

@@ -159,4 +159,6 @@ class BoardReader:
         progress.done = progress.done if first.done is None else first.done
         progress.rate_per_s = first.rate_per_s or 0.0
         progress.scores = first.scores
+        if first.data_wait_share is not None:
+            progress.details = {"data_wait_share": first.data_wait_share}
         progress.committed = max(progress.committed, first.committed or 0)

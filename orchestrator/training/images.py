@@ -47,7 +47,8 @@ def opened_images(store: ObjectStore, ref: DatasetRef, window: int) -> Iterator[
         logger.info("data set %s: %s", ref.sha256[:12], describe_classes(ref))
     labels = fetch_labels(store, ref, cache)
     if not window:
-        yield ImageDataset.open(fetch(store, ref.images, cache), labels, ref.value_range)
+        whole = fetch(store, ref.images, cache, for_training=True)
+        yield ImageDataset.open(whole, labels, ref.value_range)
         return
     manifest = read_manifest(store, ref.images)
     check_window(manifest, window, cache)

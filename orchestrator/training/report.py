@@ -152,8 +152,19 @@ def evaluate(
         rows = zip(chosen.tolist(), bound.timesteps.tolist(), bound.terms.tolist(), strict=True)
         images += [ImageTerms(image=k, timesteps=t, terms=terms) for k, t, terms in rows]
     means = _with_errors({name: torch.cat(values) for name, values in parts.items()})
-    logger.info("held-out bound: %s", means)
+    logger.info("held-out bound of %d images: %s", num_images, bound_text(means))
     return {**means, "holdout/num_images": float(num_images)}, images
+
+
+def bound_text(means: Mapping[str, float]) -> str:
+    """Return a bound for people: "4.57 ± 0.05 bits/dim (prior 0.01, denoising 2.01, ...)"."""
+    texts = {}
+    for name, part in _PARTS_OF_BOUND.items():
+        mean, error = (means.get(f"holdout/{name}{end}") for end in ("", "_se"))
+        if mean is not None:
+            texts[part] = f"{mean:.4g}" + ("" if error is None else f" ± {error:.2g}")
+    total = texts.pop("total")
+    return f"{total} bits/dim ({', '.join(f'{part} {text}' for part, text in texts.items())})"
 
 
 def _bound(

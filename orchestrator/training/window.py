@@ -24,6 +24,14 @@ class Window:
         self._seconds += self._batch_size / metrics.images_per_s
         self.steps_per_s = len(self._steps) / self._seconds
 
+    def pace(self) -> dict[str, float]:
+        """Return what a heartbeat tells of the steps since the last line, of which there are some.
+
+        `rate_per_s` is in steps, `data_wait_share` what of their time went by waiting for images.
+        """
+        share = min(1.0, self._data_wait_s() / self._seconds)
+        return {"rate_per_s": self.steps_per_s, "data_wait_share": share}
+
     def take(self) -> dict[str, float]:
         """Return the values of a line, and begin anew.
 
@@ -36,7 +44,7 @@ class Window:
             "grad_norm": last.grad_norm,
             "learning_rate": last.learning_rate,
             "images_per_s": self.steps_per_s * self._batch_size,
-            "data_wait_s": sum(step.data_wait_s for step in self._steps),
+            "data_wait_s": self._data_wait_s(),
         }
         by_quarter = zip(*(step.loss_by_quarter for step in self._steps), strict=True)
         for quarter, losses in enumerate(by_quarter, start=1):
@@ -46,3 +54,6 @@ class Window:
         self._steps.clear()
         self._seconds = 0.0
         return values
+
+    def _data_wait_s(self) -> float:
+        return sum(step.data_wait_s for step in self._steps)

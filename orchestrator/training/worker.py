@@ -277,7 +277,7 @@ class TrainingWorker:
             saved = state.step
             for measured in self._steps(state, train_set):
                 window.add(measured)
-                self._board.say(done=measured.step, rate_per_s=window.steps_per_s)
+                self._board.say(done=measured.step, **window.pace())
                 if measured.step % self._spec.tracking.log_every_steps == 0:
                     values = window.take()
                     metrics.log(measured.step, values)

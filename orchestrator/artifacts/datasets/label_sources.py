@@ -49,6 +49,15 @@ def labels_beside(listing: Listing) -> dict[str, LabelFinder]:
     return found
 
 
+def count_label_files(listing: Listing) -> None:
+    """Tell the files that labels are read from apart from those that are left out."""
+    lists = sum(PurePosixPath(name).name == LIST for name in listing.others)
+    if lists:
+        listing.survey.take_as_labels(LIST, lists)
+    elif listing.classes:
+        listing.survey.take_as_labels(CLASS_SUFFIX, len(listing.classes))
+
+
 def labels_from_folders(names: Sequence[str], source: str) -> ClassLabels:
     """Take the first folder that not all images share as the name of an image's class.
 

@@ -12,6 +12,7 @@ from orchestrator.artifacts.datasets.labels import (
     labels_from_names,
     labels_from_numbers,
 )
+from orchestrator.counts import few
 from orchestrator.errors import DatasetError
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?", re.ASCII)
@@ -91,8 +92,7 @@ def check_all_named(names: Sequence[str], classes: Sequence[str], what: str) -> 
     """Raise DatasetError where an image has no class."""
     missing = [name for name, label in zip(names, classes, strict=True) if label == ""]
     if missing:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        raise DatasetError(f"{what} gives no class to {', '.join(missing[:_NAMED])}{more}")
+        raise DatasetError(f"{what} gives no class to {few(missing, _NAMED)}")
 
 
 def _text(value: str | bytes) -> str:

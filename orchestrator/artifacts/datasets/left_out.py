@@ -94,6 +94,19 @@ class Survey:
         if one_line(name) in named:
             named.remove(one_line(name))
 
+    def take_as_labels(self, ending: str, count: int) -> None:
+        """Count files that hold labels as taken after all; they were left out as no images.
+
+        Args:
+            ending: Of their names: ".cls", "dataset.json".
+            count: How many.
+        """
+        suffix = PurePosixPath(f"x{ending}").suffix
+        self._counts -= Counter({(NO_IMAGE, suffix): count})
+        named = self._names.get(NO_IMAGE, [])
+        named[:] = [name for name in named if not name.endswith(ending)]
+        self.notes[f"files of labels ({ending})"] = count
+
     def note_parts(self, names: Iterable[str]) -> None:
         """Note that a source has parts as train and test, by its files' folders or beginnings."""
         words = {word for name in names for word in _words(name)}

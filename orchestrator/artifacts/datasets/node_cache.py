@@ -34,13 +34,14 @@ _THREADS = 8
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def fetch(store: ObjectStore, sha256: str, cache: Path) -> Path:
+def fetch(store: ObjectStore, sha256: str, cache: Path, *, for_training: bool = False) -> Path:
     """Return the local .npy of a data set; one process of a machine fetches it, the others wait.
 
     Args:
         store: Where it is kept.
         sha256: Which one; of a set with labels, the images'.
         cache: Folder of the local cache.
+        for_training: Whether the reader could do with a part of the set at a time instead.
 
     Returns:
         Path of a whole and verified (N, H, W, C) array.
@@ -56,7 +57,9 @@ def fetch(store: ObjectStore, sha256: str, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{sha256}.lock"):
             if not _is_whole(path):
-                _download(store, read_manifest(store, sha256), cache, path)
+                manifest = read_manifest(store, sha256)
+                _check_fits(manifest, cache, for_training=for_training)
+                _download(store, manifest, cache, path)
             os.utime(path)
     return path
 
@@ -131,13 +134,21 @@ def _size(folder: Path) -> int:
     return total
 
 
+def _check_fits(manifest: Manifest, cache: Path, *, for_training: bool) -> None:
+    if fits(manifest, cache):
+        return
+    remedy = (
+        "or draw from a part of it at a time by dataset.shuffle: blocks"
+        if for_training
+        else "or make room on its disk: only a training can do with a part of the set at a time"
+    )
+    raise DatasetError(
+        f"data set {manifest.ref.sha256[:12]} has {manifest.size_bytes >> 20:,} MiB but {cache} "
+        f"may hold {cache_limit(cache) >> 20:,}: raise {LIMIT_VARIABLE} on the node, {remedy}"
+    )
+
+
 def _download(store: ObjectStore, manifest: Manifest, cache: Path, path: Path) -> None:
-    if not fits(manifest, cache):
-        raise DatasetError(
-            f"the data set has {manifest.size_bytes >> 20:,} MiB but {cache} may hold "
-            f"{cache_limit(cache) >> 20:,}: raise {LIMIT_VARIABLE} on the node; a training can "
-            "do with less by dataset.shuffle: blocks"
-        )
     make_room(cache, manifest.size_bytes, manifest.ref.sha256)
     with tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as folder:
         copy = Path(folder) / "images.npy"

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from orchestrator.artifacts.datasets.arrays import Block
 from orchestrator.artifacts.datasets.catalog import Entry, Names
 from orchestrator.artifacts.datasets.entries import Listing, entry_name, read_entry
-from orchestrator.artifacts.datasets.label_sources import LabelFinder, labels_beside
+from orchestrator.artifacts.datasets.label_sources import (
+    LabelFinder,
+    count_label_files,
+    labels_beside,
+)
 from orchestrator.artifacts.datasets.left_out import Survey
 from orchestrator.artifacts.datasets.places import Place
 from orchestrator.artifacts.datasets.refusals import refuse_listing
@@ -47,6 +51,7 @@ def pictures_of(listing: Listing, name: str) -> Source:
     """Open the pictures of a listing as a source. Raises: DatasetError, there are none."""
     if not listing.pictures:
         refuse_listing(listing, name)
+    count_label_files(listing)
     listing.survey.note_parts(Names(listing.pictures))
     return Source(
         name,

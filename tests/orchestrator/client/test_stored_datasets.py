@@ -103,6 +103,9 @@ def test_set_that_is_needed_is_not_deleted(
     assert references_to_dataset(store, labelled) == [f"job {job_id}"]
     with pytest.raises(OrchestratorError, match=f"job {job_id} refers to data set"):
         delete_dataset(store, labelled)
+    submit_job(store, TrainJob.model_validate_json(json.dumps(spec)))
+    with pytest.raises(OrchestratorError, match=r"job \S+, job \S+ refer to data set"):
+        delete_dataset(store, labelled)
 
 
 def test_deleted_set_leaves_nothing(store: MemoryStore, labelled: DatasetRef) -> None:

@@ -15,10 +15,11 @@ from ddpm.config import DiffusionConfig
 from ddpm.process.code_length import discretized_gaussian_log_likelihood
 from ddpm.process.gaussian import GaussianDiffusion, model_log_variance
 from orchestrator.artifacts.checkpoints.resolve import resolve_model
+from orchestrator.artifacts.datasets.node_cache import LIMIT_VARIABLE
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.client.plan import plan_of
 from orchestrator.client.plan_forms import LikelihoodPlan
-from orchestrator.errors import BadInputError, ShardDamagedError
+from orchestrator.errors import BadInputError, DatasetError, ShardDamagedError
 from orchestrator.evaluation.likelihood_driver import Likelihood
 from orchestrator.evaluation.likelihood_worker import (
     LikelihoodSetup,
@@ -227,3 +228,17 @@ def test_the_plan_says_how_often_the_network_is_asked(store: MemoryStore) -> Non
     assert isinstance(plan, LikelihoodPlan)
     assert (plan.images, plan.shards, plan.network_passes) == (60, 3, 60)
     assert "network_passes" not in plan_of(spec_of(store), store).facts()
+
+
+def test_set_that_the_cache_cannot_hold_names_what_helps_a_measurement(
+    store: MemoryStore,
+    metrics: MetricWriter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has no dataset.shuffle, so that must not be offered."""
+    monkeypatch.setenv(LIMIT_VARIABLE, str(1000 / (1 << 30)))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # with nothing in the machine's cache
+    with pytest.raises(DatasetError, match=f"raise {LIMIT_VARIABLE} on the node") as caught:
+        Measured(store, "bits", spec_of(store)).run(metrics)
+    assert "shuffle" not in str(caught.value)

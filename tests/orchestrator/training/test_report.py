@@ -15,7 +15,7 @@ from ddpm.training.loop import TrainState
 from orchestrator.artifacts.images import image_grid
 from orchestrator.specs.job import TrainJob
 from orchestrator.specs.kinds import stored_job
-from orchestrator.training.report import AveragedModel, log_samples
+from orchestrator.training.report import AveragedModel, bound_text, log_samples
 from tests.support.small_training import small_state
 
 
@@ -82,3 +82,16 @@ def test_rows_are_told_their_class() -> None:
         drawn.append(image_grid(to_uint8(images).numpy(), columns=1))
     assert grid_of(3, 3) == drawn[0]
     assert drawn[0] != drawn[1]
+
+
+def test_the_log_tells_the_bound_as_people_read_it() -> None:
+    """It showed the names and all digits of a Python dict."""
+    means = {
+        "holdout/bpd": 4.571234567,
+        "holdout/bpd_se": 0.0481,
+        "holdout/bpd_prior": 0.5,
+        "holdout/bpd_denoising": 4.071234567,
+        "holdout/bpd_denoising_se": 0.05,
+    }
+    told = "4.571 ± 0.048 bits/dim (prior 0.5, denoising 4.071 ± 0.05)"
+    assert bound_text(means) == told

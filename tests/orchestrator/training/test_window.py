@@ -1,5 +1,7 @@
 """A metric line tells of all steps since the one before."""
 
+from dataclasses import replace
+
 import pytest
 
 from ddpm.training.loop import StepMetrics
@@ -42,3 +44,13 @@ def test_the_next_line_knows_nothing_of_the_one_before() -> None:
     window.take()
     window.add(step(2, 1.0, (None,) * 4))
     assert window.take()["loss"] == 1.0
+
+
+def test_the_pace_says_what_of_the_time_went_by_waiting_for_images() -> None:
+    """A GPU that waits for its data looks as busy as one that does not."""
+    window = Window(batch_size=16)
+    window.add(step(1, 1.0, (None,) * 4))
+    assert window.pace() == {"rate_per_s": 1.0, "data_wait_share": 0.25}
+    window.take()
+    window.add(replace(step(2, 1.0, (None,) * 4), data_wait_s=0.0))
+    assert window.pace() == {"rate_per_s": 1.0, "data_wait_share": 0.0}

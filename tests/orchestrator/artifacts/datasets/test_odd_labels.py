@@ -325,3 +325,12 @@ def test_labels_that_are_no_classes_say_where(
     np.savez(tmp_path / "x.npz", images=IMAGES, labels=values)
     with warnings.catch_warnings(action="error"), pytest.raises(DatasetError, match=told):
         _labelled(tmp_path / "x.npz", tmp_path)
+
+
+def test_list_of_labels_is_not_told_as_left_out(tmp_path: Path) -> None:
+    """It was "no image", though each image has its class from there."""
+    path = _edm(tmp_path, [["00000/img00000000.png", 0], ["00000/img00000001.png", 1]])
+    told: list[str] = []
+    ref = ingest(str(path), MemoryStore(), tmp_path / "c", labels="auto", say=told.append)
+    assert ref.class_counts == (1, 1)
+    assert told[0] == "2 images taken; files of labels (dataset.json): 1"

@@ -221,7 +221,7 @@ def test_packed_shards_are_one_set_in_the_order_of_plain_ones(
     folder = _folder(tmp_path, {**files, "README.md": b"hello"})
     found, line = _taken(folder, tmp_path)
     np.testing.assert_array_equal(found, IMAGES)
-    assert line == "6 images taken; 7 left out: 7 no image (.cls 6, .md 1)"
+    assert line == "6 images taken; 1 left out: 1 no image (.md 1); files of labels (.cls): 6"
     assert _classes(folder, tmp_path) == [0, 0, 1, 1, 0, 0]
 
 
