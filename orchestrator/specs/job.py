@@ -24,6 +24,7 @@ from ddpm.config import (
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.specs.located_errors import FieldsError
 from orchestrator.specs.measuring import EvaluationSpec, check_evaluations
+from orchestrator.specs.microbatches import with_fitting_microbatch
 from orchestrator.specs.network import ModelConfig, check_network
 from orchestrator.specs.sections import (
     CheckpointSpec,
@@ -333,7 +334,8 @@ class SampleJob(Job):
         model: The model that draws; one of job, registered, checkpoint and diffusers.
         num_samples: Images of the set.
         sampling: How they are drawn.
-        shard_size: Images that are committed together, a multiple of the microbatch.
+        shard_size: Images that are committed together, a multiple of the microbatch; one that was
+            left out becomes a divisor of it.
         format: `webdataset` is tars of PNGs named by index, `npy` is arrays.
     """
 
@@ -380,6 +382,11 @@ class SampleJob(Job):
             "num_samples": 1,
             "shard_size": self.sampling.microbatch_size,
         }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_microbatch(cls, value: object) -> object:
+        return with_fitting_microbatch(value)
 
     @model_validator(mode="after")
     def _microbatches_fill_shards(self) -> Self:

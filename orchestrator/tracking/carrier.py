@@ -40,7 +40,7 @@ from orchestrator.tracking.lines import (
     params_of,
     segments,
 )
-from orchestrator.tracking.results import result_tags
+from orchestrator.tracking.results import result_metrics, result_tags
 from orchestrator.tracking.server import (
     METRICS_PER_CALL,
     NAMES_PER_CALL,
@@ -315,6 +315,7 @@ class _Carry:
                     **result_tags(self._store, self._record, self._stored_spec().spec),
                 }
             )
+            self._send_metrics(result_metrics(self._store, self._record))
             self._server.set_status(self._cursor.run_id, status, end_ms)
         if state.has_ended:
             tell_curve(self._store, self._server, self._record)

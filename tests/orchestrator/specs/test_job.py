@@ -103,6 +103,20 @@ WRONG = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("shard_size", "microbatch_size"), [(16, 16), (200, 100), (131, 1), (1024, 128), (128, 128)]
+)
+def test_a_microbatch_that_nobody_wrote_fits_the_shard(
+    tmp_path: Path, shard_size: int, microbatch_size: int
+) -> None:
+    """The default refused small shards; where it fits it stays, since it is part of the bits."""
+    text = SAMPLE.replace("shard_size: 16", f"shard_size: {shard_size}")
+    for sampling in ("sampling: {num_steps: 50}", ""):
+        spec = load(tmp_path, text.replace("sampling: {microbatch_size: 8}", sampling))
+        assert isinstance(spec, SampleJob)
+        assert spec.sampling.microbatch_size == microbatch_size
+
+
 @pytest.mark.parametrize(("right", "wrong", "message"), WRONG)
 def test_a_mistake_is_one_line_that_names_the_place(
     tmp_path: Path, right: str, wrong: str, message: str

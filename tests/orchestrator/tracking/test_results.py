@@ -93,3 +93,26 @@ def test_the_carrier_tells_it_with_the_end() -> None:
     carrier.carry("s-1")
     assert server.tags["run-1"]["ddpmctl.best"] == "s-1-001: loss 0.5"
     assert "s-1-001" in server.tags["run-1"]["mlflow.note.content"]
+    values = {value.name: value.value for value in server.metrics["run-1"]}
+    assert values == {"jobs/loss": 0.5, "best/loss": 0.5, "best/job": 1.0}
+
+
+def test_a_sweeps_own_run_can_be_sorted_and_drawn_by_what_it_found() -> None:
+    """A table of runs sorts by metrics, and a chart draws nothing but metrics."""
+    store, server = MemoryStore(), MemoryTracking()
+    children = (child(1, bpd=4.5, bpd_se=0.1), child(2, bpd=4.25, loss=0.3), child(3))
+    progress = GroupProgress(done=3, total=3, children=children)
+    store.put(JobPaths("s-1").spec, json.dumps({"kind": "sweep", "name": "s"}).encode())
+    store.put(JobPaths("s-1").record, RECORD.encode(SWEEP))
+    store.put(JobPaths("s-1").progress, GROUP_PROGRESS.encode(progress))
+    TrackingCarrier(store, server).carry("s-1")
+    found = {(value.name, value.step): value.value for value in server.metrics["run-1"]}
+    assert found == {
+        ("jobs/bpd", 1): 4.5,
+        ("jobs/bpd_se", 1): 0.1,
+        ("jobs/bpd", 2): 4.25,
+        ("jobs/loss", 2): 0.3,
+        ("best/bpd", 0): 4.25,
+        ("best/loss", 0): 0.3,
+        ("best/job", 0): 2.0,
+    }
