@@ -45,7 +45,8 @@ from orchestrator.specs.group import job_of
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.store.keys import AttemptPaths, JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 
 HEARTBEAT_EVERY_S = 3.0
 STOP_POLL_EVERY_S = 0.5

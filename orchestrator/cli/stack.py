@@ -10,7 +10,7 @@ from orchestrator.client.mlflow_page import runs_page
 from orchestrator.client.surroundings import stack_folder, use_stack
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.store.conditions import prove_conditions
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 
 
 @click.command("up")

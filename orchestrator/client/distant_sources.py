@@ -11,7 +11,8 @@ from orchestrator.specs.checks import Remark
 from orchestrator.specs.job import Job
 from orchestrator.specs.prepare import source_of
 from orchestrator.specs.sections import LabelFile, SourceSpec
-from orchestrator.store.objects import ObjectStore, open_bucket
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_bucket
 
 _SOURCE = (("dataset", "source"),)
 

@@ -31,7 +31,8 @@ from orchestrator.specs.model_fit import steps_fault
 from orchestrator.specs.sections import ModelRef
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 
 _JOB, _STEP, _CHECKPOINT = ("model", "job"), ("model", "step"), ("model", "checkpoint")
 _REGISTERED = ("model", "registered")

@@ -14,7 +14,8 @@ from orchestrator.client.mlflow_page import runs_page
 from orchestrator.cluster.private_files import write_private
 from orchestrator.errors import BadInputError, LocalFolderError, StackError
 from orchestrator.store.conditions import prove_conditions
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:

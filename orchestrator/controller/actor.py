@@ -18,7 +18,7 @@ from orchestrator.cluster.ray_cluster import RayCluster
 from orchestrator.controller.leading import OrchestratorActor
 from orchestrator.errors import OrchestratorError
 from orchestrator.jobs.lease_view import LeaseHolder, read_lease
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 
 NAMESPACE = "ddpmctl"
 PING_TIMEOUT_S = 10.0

@@ -15,7 +15,7 @@ from orchestrator.controller.loop import Controller
 from orchestrator.controller.notifications import WHAT, notify_all
 from orchestrator.errors import ConditionFailedError, LeaseLostError, OrchestratorError
 from orchestrator.jobs.troubles import Troubles
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from orchestrator.tracking.loop import carry_until
 
 LOOP_EVERY_S = 1.0

@@ -30,8 +30,9 @@ from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
 from orchestrator.store.outages import Backoff, outlast_outage
+from orchestrator.store.s3_store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,9 @@ from orchestrator.evaluation.image_sets import open_reader
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import JoinedPlan
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
 from orchestrator.store.outages import Backoff, outlast_outage
+from orchestrator.store.s3_store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from orchestrator.fleet.work import (
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.lifecycle.causes import raising_causes
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 
 logger = logging.getLogger(__name__)
 

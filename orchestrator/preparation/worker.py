@@ -22,8 +22,9 @@ from orchestrator.errors import BadInputError, DatasetError
 from orchestrator.fleet.work import ShardEvent, ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.store.keys import PreparationPaths
-from orchestrator.store.objects import ObjectStore, open_bucket, open_store
+from orchestrator.store.objects import ObjectStore
 from orchestrator.store.outages import Backoff, outlast_outage
+from orchestrator.store.s3_store import open_bucket, open_store
 
 
 @dataclass(frozen=True, kw_only=True)

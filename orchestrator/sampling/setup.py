@@ -12,7 +12,7 @@ from orchestrator.fleet.work import PreparedWorker
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.job import SampleJob
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)

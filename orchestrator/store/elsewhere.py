@@ -4,8 +4,8 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from orchestrator.errors import BadInputError
-from orchestrator.store.objects import S3Store, open_store
 from orchestrator.store.s3_client import DEFAULT_REGION
+from orchestrator.store.s3_store import S3Store, open_store
 from orchestrator.store.uris import parse_store_uri
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from orchestrator.jobs.index import live_attempts
 from orchestrator.jobs.marks import Mark, Marked, drop_orphan, marked_jobs
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import Troubles, concerns_all
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from orchestrator.tracking.carrier import TrackingCarrier
 from orchestrator.tracking.mlflow_server import open_mlflow
 

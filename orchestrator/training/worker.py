@@ -39,7 +39,7 @@ from orchestrator.lifecycle.curves import is_evaluated
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.specs.job import TrainJob
 from orchestrator.specs.on_the_way import evaluation_at
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from orchestrator.tracking import tags
 from orchestrator.tracking.system import SystemMetrics
 from orchestrator.tracking.writer import MetricWriter

@@ -30,7 +30,7 @@ from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.specs.job import TrainJob
 from orchestrator.specs.sections import DatasetSpec, TrainResources
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from tests.benchmarks.bench_many_jobs import seaweed
 from tests.benchmarks.fake_work import FakeSetup
 from tests.support.world import World

@@ -32,7 +32,8 @@ from orchestrator.artifacts.datasets.node_cache import fetch
 from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.preparing import Preparation
 from orchestrator.artifacts.datasets.reading import Reading
-from orchestrator.store.objects import StoredObject, open_store
+from orchestrator.store.objects import StoredObject
+from orchestrator.store.s3_store import open_store
 from tests.support.fakes import MemoryStore
 
 SIZE = 64

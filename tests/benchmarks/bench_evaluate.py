@@ -34,7 +34,8 @@ from orchestrator.evaluation.worker import FeatureSetup, FeatureWorker
 from orchestrator.fleet.work import ShardTask, Watch
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.specs.measuring import ExtractorSpec
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from tests.benchmarks.bench_many_jobs import ROOT, seaweed
 from tests.support.fakes import MemoryStore
 from tests.support.sample_sets import put_set

@@ -41,7 +41,7 @@ from orchestrator.specs.job import SampleJob
 from orchestrator.specs.kinds import stored_job
 from orchestrator.stack.embedded import Stack
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from tests.benchmarks.fake_work import FakeSetup
 from tests.benchmarks.fleet_tolerance import tolerance
 

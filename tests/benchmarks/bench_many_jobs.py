@@ -38,8 +38,8 @@ from orchestrator.stack.launch import Launcher
 from orchestrator.stack.parts import BUCKET, REGION, STORE_URI
 from orchestrator.stack.ports import choose_ports
 from orchestrator.stack.seaweed import STORE_PORTS, store_part, store_url
-from orchestrator.store.objects import S3Store, open_store
 from orchestrator.store.s3_client import Patience, s3_client
+from orchestrator.store.s3_store import S3Store, open_store
 from tests.support.cluster import FakeCluster
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -43,7 +43,8 @@ from orchestrator.specs.kinds import load_spec
 from orchestrator.specs.sections import CheckpointSpec
 from orchestrator.stack.embedded import Stack
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from tests.benchmarks.bench_speed_setups import ROOT
 
 Row = dict[str, Any]

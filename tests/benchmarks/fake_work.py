@@ -14,7 +14,7 @@ from orchestrator.jobs.decisions import Decisions
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.worker import Result
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 
 
 @dataclass(frozen=True)

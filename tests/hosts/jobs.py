@@ -11,7 +11,7 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import decode_commit
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 store = open_store("s3://ddpmctl/store")
 """
 _STEP = """

@@ -11,7 +11,7 @@ from tests.hosts.user import CLI, wait_until
 
 _WRITER = """
 import itertools, logging, threading
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from orchestrator.store.outages import Backoff, outlast_outage
 logging.basicConfig(format="%(message)s")
 store, backoff = open_store("s3://ddpmctl/store"), Backoff(first_s=0.2, longest_s=1.0)

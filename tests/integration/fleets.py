@@ -38,7 +38,8 @@ from orchestrator.lifecycle.state import (
 from orchestrator.specs.job import SampleJob
 from orchestrator.specs.sections import ModelRef, SampleResources, WorkerRange
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from tests.support.records import record_of
 
 NUM_SAMPLES = 200

@@ -11,7 +11,7 @@ from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.numbered import NumberedFolder
-from orchestrator.store.objects import S3Store, open_store
+from orchestrator.store.s3_store import S3Store, open_store
 
 LARGE_BYTES = 20 * 1024**2  # uploaded in parts
 

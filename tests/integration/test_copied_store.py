@@ -8,7 +8,7 @@ import pytest
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from tests.integration.commands import ddpmctl, submit, train_text, wait_until
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.client.doctor.run import diagnose
 from orchestrator.stack.embedded import StackInfo
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 
 
 def test_embedded_stack_is_in_good_health(stack_info: StackInfo) -> None:

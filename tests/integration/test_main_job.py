@@ -24,7 +24,8 @@ from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.records import RecordStore
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from tests.integration.commands import (
     SAMPLE,
     ddpmctl,

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from tests.integration.commands import ddpmctl, wait_until
 
 TRAIN = """

@@ -10,7 +10,7 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.jobs.records import RecordStore
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from tests.integration.commands import ddpmctl, submit, train_text, wait_until
 from tests.integration.nodes import kill_tree
 

@@ -9,7 +9,8 @@ from mlflow.tracking import MlflowClient
 from orchestrator.artifacts.samples.verify import verify_samples
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from tests.integration.commands import (
     ddpmctl,
     registered_processes,

@@ -25,8 +25,8 @@ from orchestrator.stack.seaweed import STORE_PORTS, store_part, store_url
 from orchestrator.store import keys
 from orchestrator.store.conditions import prove_conditions
 from orchestrator.store.elsewhere import open_elsewhere
-from orchestrator.store.objects import S3Store
 from orchestrator.store.s3_connection import S3Connection
+from orchestrator.store.s3_store import S3Store
 from tests.integration.commands import ROOT, wait_until
 from tests.support.world import train_job
 

@@ -16,7 +16,8 @@ from orchestrator.artifacts.datasets.refs import describe
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store.json_objects import read_json
 from orchestrator.store.keys import JobPaths, PreparationPaths
-from orchestrator.store.objects import ObjectStore, open_bucket, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_bucket, open_store
 from tests.integration.commands import ddpmctl, registered_processes, submit, wait_until
 from tests.support.fakes import MemoryStore
 

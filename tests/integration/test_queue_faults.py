@@ -21,7 +21,8 @@ from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.stack.parts import http_get
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from tests.integration.commands import (
     ddpmctl,
     registered_processes,

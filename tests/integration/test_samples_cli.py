@@ -13,7 +13,8 @@ from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.errors import SpecConflictError
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from tests.integration.commands import Answer, ddpmctl, wait_until
 from tests.integration.fleets import MODEL_JOB, last_metric, put_model
 from tests.integration.nodes import held_cpus

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from orchestrator.cluster.processes import owned_processes
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder, load_state
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 
 PARTS = ("store", "ray", "mlflow")
 # Pages of numbers for Prometheus, which Ray cannot protect: nothing can be written or run there.

@@ -14,7 +14,8 @@ from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.jobs.lease_view import LeaseView, read_lease
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from tests.integration.commands import ddpmctl, submit, train_text, wait_until
 
 # The same class as the named actor's, in a process of its own that nobody watches over.

@@ -22,7 +22,7 @@ from orchestrator.lifecycle.state import JobState
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder, load_state
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import S3Store, open_store
+from orchestrator.store.s3_store import S3Store, open_store
 from orchestrator.tracking.carrier import TrackingCarrier
 from orchestrator.tracking.mlflow_server import open_mlflow
 from orchestrator.tracking.writer import MetricWriter
@@ -37,7 +37,7 @@ TRAINING = """
 import itertools, sys, time
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from tests.support.records import record_of
 writer = MetricWriter(open_store(sys.argv[1]), JobPaths(sys.argv[2]).attempt(1), every_s=0.1)
 for step in itertools.count(1):

@@ -20,7 +20,8 @@ from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 
 logger = logging.getLogger(__name__)
 

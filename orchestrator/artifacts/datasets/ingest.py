@@ -32,7 +32,8 @@ from orchestrator.artifacts.datasets.stored import stored_source
 from orchestrator.errors import DatasetError, ObjectNotFoundError
 from orchestrator.specs.sections import SourceSpec
 from orchestrator.store.keys import PreparationPaths
-from orchestrator.store.objects import ObjectStore, open_bucket
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_bucket
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]

@@ -18,7 +18,8 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder, load_state
 from orchestrator.store.keys import JobPaths
-from orchestrator.store.objects import ObjectStore, open_store
+from orchestrator.store.objects import ObjectStore
+from orchestrator.store.s3_store import open_store
 from tests.nemesis.real.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,8 +11,8 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from orchestrator.errors import CredentialsExpiredError, ObjectNotFoundError, StoreRefusedError
-from orchestrator.store.objects import S3Store
 from orchestrator.store.outages import Backoff, outlast_outage
+from orchestrator.store.s3_store import S3Store
 
 
 def stubbed(*, code: str = "", served: bool = False) -> tuple[object, Stubber]:

@@ -10,7 +10,7 @@ import pytest
 from botocore.config import Config
 
 from orchestrator.errors import ConditionFailedError
-from orchestrator.store.objects import S3Store
+from orchestrator.store.s3_store import S3Store
 
 
 class ForgetfulServer(ThreadingHTTPServer):

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.errors import BadInputError
-from orchestrator.store.objects import open_store
+from orchestrator.store.s3_store import open_store
 from orchestrator.store.uris import parse_store_uri
 from tests.support.odd_texts import ODD_TEXTS
 

@@ -12,7 +12,7 @@ from orchestrator.artifacts.datasets.opened import Source
 from orchestrator.artifacts.datasets.sources import open_source
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError
-from orchestrator.store.objects import open_bucket
+from orchestrator.store.s3_store import open_bucket
 from tests.support.tars import write_tar
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)

@@ -28,7 +28,7 @@ from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.artifacts.datasets.sources import open_source
 from orchestrator.artifacts.images import encode_png
 from orchestrator.errors import DatasetError
-from orchestrator.store.objects import open_bucket
+from orchestrator.store.s3_store import open_bucket
 from tests.support.fakes import MemoryStore
 from tests.support.tars import write_tar
 
