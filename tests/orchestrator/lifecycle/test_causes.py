@@ -27,15 +27,13 @@ from orchestrator.errors import (
     StoreUnavailableError,
 )
 from orchestrator.lifecycle.causes import (
-    _BY_NAME,
-    _EXPLAINS,
-    _WRAPPERS,
-    _own_cause,
     failed_ranks,
     headline,
+    own_cause,
     reason_of,
     unwrapped,
 )
+from orchestrator.lifecycle.known_errors import BY_NAME, EXPLAINS, WRAPPERS
 from orchestrator.lifecycle.retry import BUDGETS, ENDS_NO_ATTEMPT, FINAL_MESSAGES, GAVE_WAY
 from orchestrator.lifecycle.state import Reason
 from orchestrator.lifecycle.steps import LIMITS
@@ -72,7 +70,7 @@ def test_the_table_has_a_row_for_every_class_that_ray_has() -> None:
         for _, cls in inspect.getmembers(importlib.import_module(home), inspect.isclass)
         if issubclass(cls, Exception) and cls.__module__.startswith("ray.")
     ]
-    known = {*_BY_NAME["ray"], *(name for package, name in _WRAPPERS if package == "ray")}
+    known = {*BY_NAME["ray"], *(name for package, name in WRAPPERS if package == "ray")}
     assert len(classes) > 50
     assert {cls.__name__ for cls in classes} - known == set()
 
@@ -80,13 +78,13 @@ def test_the_table_has_a_row_for_every_class_that_ray_has() -> None:
 @pytest.mark.parametrize("cls", our_error_classes(), ids=lambda cls: cls.__name__)
 def test_the_table_has_a_row_for_every_class_of_ours(cls: type[Exception]) -> None:
     """One that nothing is known of is passed over where another error holds it as its cause."""
-    assert _own_cause(example_of(cls)) is not None
+    assert own_cause(example_of(cls)) is not None
 
 
 def test_every_class_that_the_table_names_exists() -> None:
     """A library that renames one of them would make it unknown without a word."""
-    named = {(package, name) for package, names in _BY_NAME.items() for name in names}
-    for package, name in named | set(_WRAPPERS):
+    named = {(package, name) for package, names in BY_NAME.items() for name in names}
+    for package, name in named | set(WRAPPERS):
         modules = [importlib.import_module(home) for home in HOMES[package]]
         assert any(hasattr(module, name) for module in modules), (package, name)
 
@@ -204,5 +202,5 @@ def test_every_reason_has_its_place_in_the_retry_policy() -> None:
 def test_every_reason_that_an_error_may_stand_for_can_explain() -> None:
     """One without a rank would end a driver without an outcome."""
     told_by_others = {*GAVE_WAY, *LIMITS, Reason.CANCELLED_BY_USER}
-    assert set(_EXPLAINS) == set(Reason) - ENDS_NO_ATTEMPT - told_by_others
-    assert reason_of(OrchestratorError("x")) in _EXPLAINS
+    assert set(EXPLAINS) == set(Reason) - ENDS_NO_ATTEMPT - told_by_others
+    assert reason_of(OrchestratorError("x")) in EXPLAINS
