@@ -20,8 +20,9 @@ from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.queue import MAX_QUOTA, read_snapshot, set_quota
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import ENDED, GROUP_KINDS, JobState
-from orchestrator.scheduling.explanation import Explanation, NodeRoom, explain
+from orchestrator.scheduling.explanation import Explanation, explain
 from orchestrator.scheduling.matching import own_labels
+from orchestrator.scheduling.waiting import NodeRoom
 from orchestrator.store.keys import check_name
 from orchestrator.store.objects import ObjectStore
 
