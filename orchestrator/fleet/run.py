@@ -16,7 +16,7 @@ from orchestrator.fleet.work import WorkerSetup
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard
 from orchestrator.lifecycle.state import Placement
-from orchestrator.specs.sections import Resources
+from orchestrator.specs.resources import Resources
 from orchestrator.tracking.writer import MetricWriter
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from pydantic import Field, StringConstraints, model_validator
 from orchestrator.specs.job import Job
 from orchestrator.specs.located_errors import FieldsError
 from orchestrator.specs.measuring import ExtractorSpec
-from orchestrator.specs.sections import Closed, DatasetSpec, SampleResources, WorkerRange
+from orchestrator.specs.resources import SampleResources, WorkerRange
+from orchestrator.specs.sections import Closed, DatasetSpec
 
 
 class SetRef(Closed):

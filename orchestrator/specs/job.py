@@ -26,6 +26,7 @@ from orchestrator.specs.located_errors import FieldsError
 from orchestrator.specs.measuring import EvaluationSpec, check_evaluations
 from orchestrator.specs.microbatches import with_fitting_microbatch
 from orchestrator.specs.network import ModelConfig, check_network
+from orchestrator.specs.resources import Resources, SampleResources, TrainResources, WorkerRange
 from orchestrator.specs.sections import (
     CheckpointSpec,
     Closed,
@@ -34,14 +35,10 @@ from orchestrator.specs.sections import (
     ModelRef,
     Name,
     NotifySpec,
-    Resources,
     Retry,
     RunSpec,
-    SampleResources,
     SampleTrackingSpec,
     TrackingSpec,
-    TrainResources,
-    WorkerRange,
 )
 
 SMOKE_STEPS = 2  # reverse steps of a sampling's smoke test

@@ -8,7 +8,8 @@ from pydantic import Field
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
 from orchestrator.specs.job import Job
-from orchestrator.specs.sections import DatasetSpec, ModelRef, SampleResources, WorkerRange
+from orchestrator.specs.resources import SampleResources, WorkerRange
+from orchestrator.specs.sections import DatasetSpec, ModelRef
 
 
 class LikelihoodJob(Job):

@@ -13,8 +13,9 @@ from orchestrator.specs.evaluate import EvaluateJob, SetRef
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.measuring import MetricsSpec
-from orchestrator.specs.sections import ModelRef, RunSpec, SampleResources, SampleTrackingSpec
-from orchestrator.specs.sections import WorkerRange as Workers
+from orchestrator.specs.resources import SampleResources
+from orchestrator.specs.resources import WorkerRange as Workers
+from orchestrator.specs.sections import ModelRef, RunSpec, SampleTrackingSpec
 from orchestrator.store.keys import MAX_NAME_LENGTH, JobPaths, part_id, shortened
 
 PRIORITY = 0

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 
 from orchestrator.specs.job import Job
 from orchestrator.specs.located_errors import FieldsError
-from orchestrator.specs.sections import Gpus, Resources, SourceSpec, WorkerRange, Workers
+from orchestrator.specs.resources import Gpus, Resources, WorkerRange, Workers
+from orchestrator.specs.sections import SourceSpec
 
 MAX_WORKERS = 64
 

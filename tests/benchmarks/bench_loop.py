@@ -26,7 +26,8 @@ from orchestrator.controller.loop import Controller
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.job import TrainJob
-from orchestrator.specs.sections import DatasetSpec, TrainResources
+from orchestrator.specs.resources import TrainResources
+from orchestrator.specs.sections import DatasetSpec
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectInfo, StoredObject

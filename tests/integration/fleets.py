@@ -36,7 +36,8 @@ from orchestrator.lifecycle.state import (
     Reason,
 )
 from orchestrator.specs.job import SampleJob
-from orchestrator.specs.sections import ModelRef, SampleResources, WorkerRange
+from orchestrator.specs.resources import SampleResources, WorkerRange
+from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.store.s3_store import open_store

@@ -38,7 +38,8 @@ from orchestrator.sampling.smoke import smoke_drawing
 from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.kinds import stored_job
-from orchestrator.specs.sections import DatasetSpec, ModelRef, TrainResources
+from orchestrator.specs.resources import TrainResources
+from orchestrator.specs.sections import DatasetSpec, ModelRef
 from orchestrator.specs.smoke import smoke_job, smoke_job_id
 from orchestrator.store import keys
 from orchestrator.store.keys import MAX_JOB_ID_LENGTH, JobPaths, check_name

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.fleet.pool import has_labels
 from orchestrator.fleet.run import label_selector
-from orchestrator.specs.sections import SampleResources
+from orchestrator.specs.resources import SampleResources
 
 
 def test_a_selector_says_what_the_job_asks_for() -> None:

@@ -27,7 +27,8 @@ from orchestrator.specs.kinds import (
     reads_model,
     stored_job,
 )
-from orchestrator.specs.sections import ModelRef, WorkerRange
+from orchestrator.specs.resources import WorkerRange
+from orchestrator.specs.sections import ModelRef
 from tests.support.fakes import MemoryStore
 from tests.support.models import model_of
 from tests.support.world import World
