@@ -93,6 +93,10 @@ def _store(mode: str) -> Fault:
     return strike
 
 
+def _disk_filled(home: Home, watch: Watch, planned: PlannedFault) -> bool:
+    return home.fill_disk(planned.between(2, 20))
+
+
 VERBS = (("list",), ("status", "{job}"), ("up",), ("events", "{job}"), ("explain", "{job}"))
 
 
@@ -150,6 +154,7 @@ FAULTS: Mapping[str, tuple[float, Fault]] = {
     "store stopped": (1, _stopped("store", 15.0)),
     "MLflow stopped": (0.7, _stopped("mlflow")),
     **{f"the store: {mode}": (1.2, _store(mode)) for mode in MODES},
+    "the disk full": (1.5, _disk_filled),
     "a verb killed": (3, _verb_killed),
     "two `up` at once": (0.7, _two_ups),
     "a shard damaged": (1.5, _shard_damaged),

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from orchestrator.store.s3_store import open_store
 from tests.nemesis.real.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[3]
+DISK = "1500m"  # of the stack's folder, where it can be made to have an end
 _FOREIGN = ("AWS_", "DDPMCTL_", "MLFLOW_", "RAY_")
 
 
@@ -61,6 +64,8 @@ class Home:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
         }
+        self.is_limited = _mount_limited(folder / "home")
+        self._filler = folder / "home" / "filler"
         self.stack = Stack(folder / "home")
         self.info: StackInfo | None = None
         self._store: ObjectStore | None = None
@@ -78,7 +83,20 @@ class Home:
 
     def down(self) -> Answer:
         """End it."""
-        return self.verb("down", timeout_s=200)
+        self._filler.unlink(missing_ok=True)
+        answer = self.verb("down", timeout_s=200)
+        if self.is_limited:
+            subprocess.run(["umount", "--lazy", str(self.folder / "home")], check=False)
+        return answer
+
+    def fill_disk(self, seconds: float) -> bool:
+        """Leave no byte of the stack's disk free for some seconds; false where it has no end."""
+        if not self.is_limited or self._filler.exists():
+            return False
+        with self._filler.open("wb") as stream, suppress(OSError):  # others write meanwhile
+            os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(self._filler).free)
+        threading.Timer(seconds, self._filler.unlink, kwargs={"missing_ok": True}).start()
+        return True
 
     @property
     def store(self) -> ObjectStore:
@@ -139,6 +157,15 @@ class Home:
                     if ref.identity.find() is not None:
                         found.append(ref)
         return found
+
+
+def _mount_limited(folder: Path) -> bool:
+    """Have a folder lie on a disk of its own, a small one; false where that is not allowed."""
+    folder.mkdir(exist_ok=True)
+    if os.path.ismount(folder):
+        return True
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "nemesis", str(folder)]
+    return os.geteuid() == 0 and subprocess.run(command, check=False).returncode == 0
 
 
 def _ray_parts(pid: int) -> list[Part]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.samples.manifest import read_manifest
 from orchestrator.jobs.prepared_sets import read_prepared
+from orchestrator.jobs.records import RecordStore
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
@@ -120,8 +122,8 @@ def _prepared(store: ObjectStore, job_id: str) -> object:
 
 
 def _children(store: ObjectStore, job_id: str) -> list[str]:
-    spec = json.loads(store.get(JobPaths(job_id).spec).body)
-    return [child["job_id"] for child in spec["children"]]
+    children: Any = RecordStore(store).stored_spec(job_id).spec["children"]
+    return [child["job_id"] for child in children]
 
 
 def _of_pipeline(store: ObjectStore, job_id: str) -> object:
