@@ -11,10 +11,13 @@ from orchestrator.errors import JobNotFoundError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.stack.files import StackFolder
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+from orchestrator.tracking.lines import MetricsLine, decode_lines, segments
 from tests.nemesis.plan import planned_faults
 from tests.nemesis.real.faults import FAULTS
 from tests.nemesis.real.home import Home
-from tests.nemesis.real.shapes import SHAPES, Shape, write_files
+from tests.nemesis.real.shapes import LOG_EVERY, SHAPES, Shape, write_files
 from tests.nemesis.real.witness import Watch, look_at_the_end
 from tests.nemesis.real.workload import Workload
 from tests.nemesis.report import spread
@@ -115,7 +118,7 @@ def _compare(
     """Look at how each job ended, and at its bits."""
     records, attempts = RecordStore(home.store), 0
     shapes = {shape.name: shape for shape in SHAPES}
-    equal, there = 0, list[str]()
+    equal, redone, there = 0, 0, list[str]()
     for job_id, name in workload.jobs.items():
         try:
             record = records.read(job_id).record
@@ -124,6 +127,7 @@ def _compare(
             continue
         there.append(job_id)
         attempts += record.attempt
+        redone += _steps_redone(home.store, job_id, record.attempt)
         if record.state not in workload.ends[job_id]:
             watch.say(f"{job_id} is {record.state}: {record.message}")
         if record.state is JobState.SUCCEEDED:
@@ -136,8 +140,21 @@ def _compare(
         "jobs": len(workload.jobs),
         "attempts": attempts,
         "equal_to_the_bit": equal,
+        "steps_redone": redone,
         "looks": watch.looks,
         "violations": watch.violations,
         "truth": {kind: spread(seconds) for kind, seconds in sorted(watch.truth_s.items())},
         "untrue": spread(watch.untrue_s),
     }
+
+
+def _steps_redone(store: ObjectStore, job_id: str, attempts: int) -> int:
+    """Return how many steps of a training its attempts took more than once, 0 of other jobs."""
+    told = [
+        line.step
+        for attempt in range(1, attempts + 1)
+        for _, body in segments(store, JobPaths(job_id).attempt(attempt)).bodies()
+        for line in decode_lines(body)[0]
+        if isinstance(line, MetricsLine) and "loss" in line.values
+    ]
+    return LOG_EVERY * (len(told) - len(set(told)))

@@ -18,6 +18,7 @@ from orchestrator.store.objects import ObjectStore
 
 MODEL = "reference-train"
 STEPS = 80
+LOG_EVERY = 5
 # Faults come far oftener than budgets of retries are made for.
 _RETRY = """retry: {worker_lost: {max_retries: 99, backoff_s: 0.5, max_backoff_s: 2},
   driver_lost: {max_retries: 99, backoff_s: 0.5, max_backoff_s: 2},
@@ -34,7 +35,7 @@ diffusion: {{num_timesteps: 50}}
 training: {{num_steps: {STEPS}, global_batch_size: 12, learning_rate: 1e-3, ema_decay: 0.9,
            precision: float32, compile: false}}
 checkpoints: {{every_steps: 10, keep: 3}}
-tracking: {{log_every_steps: 5, sample_every_steps: 0}}
+tracking: {{log_every_steps: {LOG_EVERY}, sample_every_steps: 0}}
 evaluation: {{num_images: 8, num_timesteps: 5}}
 """
 _SAMPLING = f"""model: {{job: {MODEL}}}

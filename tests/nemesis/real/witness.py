@@ -13,7 +13,7 @@ from orchestrator.jobs.troubles import read_troubles
 from orchestrator.lifecycle.state import JobState
 from orchestrator.store import keys
 from tests.nemesis.real.home import Home
-from tests.nemesis.real.shapes import STEPS
+from tests.nemesis.real.shapes import LOG_EVERY, STEPS
 
 UNTRUE_AT_MOST_S = 30.0
 ENDS_WITHIN_S = 5.0  # between two looks at a job and at its processes
@@ -159,5 +159,5 @@ def _check_run(watch: Watch, job_id: str) -> None:
         watch.say(f"{job_id} has no run")
         return
     told = Counter(one.step for one in client.get_metric_history(run_id, "loss"))
-    if told != Counter(range(5, STEPS + 1, 5)):
+    if told != Counter(range(LOG_EVERY, STEPS + 1, LOG_EVERY)):
         watch.say(f"{job_id}: MLflow has the steps {sorted(told.elements())}")
