@@ -53,7 +53,7 @@ class Share:
 
 def write(share: Share) -> float:
     """Commit shards; return the processor time that it took, in seconds."""
-    work = FakeSetup(share.store_uri, share.job_id, IMAGES).open(f"writer-{share.first}")
+    work = FakeSetup(share.store_uri, share.job_id, IMAGES).open(f"writer-{share.first}", None)
     began_s = time.process_time()
     for index in range(share.first, share.first + share.count):
         shard = Shard(index, index * IMAGES, (index + 1) * IMAGES)

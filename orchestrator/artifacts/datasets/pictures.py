@@ -56,6 +56,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLAIN = {"L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "1": "L", "La": "LA", "RGBa": "RGBA"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 258, 262, 277, 339  # of a TIFF's tags
 _UNSIGNED, _IMAGE_DEPTH = 1, 32997
+_ORIENTATION, _TURNED = 0x0112, range(2, 9)  # of EXIF: mirrored, turned, or both
 # What Pillow's decoders raise on damaged files, fuzzed ones among them.
 _DAMAGE = (
     ArithmeticError,
@@ -211,6 +212,8 @@ def _plain(image: Image.Image, name: str, notes: Counter[str]) -> Image.Image | 
 def _upright(image: Image.Image, notes: Counter[str]) -> Image.Image:
     """Return an image as its EXIF says it is held; viewers pass over EXIF that is damaged."""
     try:
+        if image.getexif().get(_ORIENTATION, 1) not in _TURNED:
+            return image  # Pillow would copy it
         return ImageOps.exif_transpose(image)
     except _DAMAGE:
         notes[NO_EXIF] += 1
@@ -229,7 +232,7 @@ def _sixteen_bits(image: Image.Image) -> NDArray[Any]:
 def _turned(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
     """Apply the orientation that a picture's EXIF tells to pixels that another library read."""
     try:
-        orientation = image.getexif().get(0x0112, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except _DAMAGE:
         return pixels
     if orientation in (5, 6, 7, 8):
