@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def main() -> None:
     synthetic = [10_000, 100_000, 1_000_000] if is_long else [10_000, 100_000]
     with tempfile.TemporaryDirectory(prefix="ddpmctl-bench-") as name:
         folder = Path(name)
-        parts = {
+        parts: dict[str, Callable[[], Any]] = {
             "preparing": lambda: preparing(folder, options.photos, options.turns),
             "reading": lambda: reading(folder, options.turns),
             "growth": lambda: growth(folder, files, synthetic),

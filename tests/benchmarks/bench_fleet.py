@@ -187,7 +187,7 @@ def fleet_pace(store_uri: str, workers: int, cpus: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pace.yaml"
         file.write_text(json.dumps(pace_job(store_uri, workers, cpus)))
-        verb = [DDPMCTL, "submit", str(file), "--id", job_id, "--wait"]
+        verb = [str(DDPMCTL), "submit", str(file), "--id", job_id, "--wait"]
         subprocess.run(verb, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     store, found = open_store(store_uri), 0.0
     for segment in store.list_objects(JobPaths(job_id).attempt(1).metrics):
@@ -221,7 +221,8 @@ def growth() -> Row:
         def hold(self) -> bool:
             return True
 
-    hog: Any = Hog.remote()
+    hogs: Any = Hog
+    hog = hogs.remote()
     ray.get(hog.hold.remote())
     plan = PoolPlan(nodes=("",), max_workers=2, cpus=1)
     freed_at: list[float] = []
@@ -231,7 +232,7 @@ def growth() -> Row:
         if not freed_at and fleet.totals.images:
             ray.kill(hog)
             freed_at.append(time.monotonic())
-        if freed_at and not drew_at and len([m for m in fleet.members if m.report]) == 2:
+        if freed_at and not drew_at and len([m for m in fleet.workers if m.report]) == 2:
             drew_at.append(time.monotonic())
             stop.set()
 

@@ -156,7 +156,7 @@ def timed(store: CountingStore, what: str, action: Callable[[], object], times: 
         cpu.append(time.process_time() - computed_s)
         requests.append(store.num_requests - asked)
         store.advance(1)
-    row = {
+    row: Row = {
         "what": what,
         "median_s": statistics.median(wall),
         "worst_s": max(wall),

@@ -149,7 +149,7 @@ def timed(name: str, action: Callable[[], object], times: int) -> Row:
         action()
         wall.append(time.monotonic() - began_at)
         cpu.append(cpu_s() - computed_s)
-    row = {"what": name, "median_s": statistics.median(wall), "worst_s": max(wall)}
+    row: Row = {"what": name, "median_s": statistics.median(wall), "worst_s": max(wall)}
     row["cpu_s"] = statistics.median(cpu)
     print("{what:<34}{median_s:>9.3f} s{worst_s:>9.3f} s{cpu_s:>9.3f} s".format(**row), flush=True)
     return row

@@ -74,7 +74,8 @@ Pixels = NDArray[np.float32]
 def digits() -> NDArray[np.uint8]:
     """Return the 1,797 digits as the product takes them in: (N, 8, 8, 1) uint8."""
     images = load_digits().images
-    return np.rint(images / 16.0 * 255.0).astype(np.uint8)[..., None]
+    levels: NDArray[np.uint8] = np.rint(images / 16.0 * 255.0).astype(np.uint8)
+    return levels[..., None]
 
 
 def train(folder: Path) -> None:

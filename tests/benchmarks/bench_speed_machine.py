@@ -38,13 +38,11 @@ class ConvolutionLimit:
         self._flops = 2 * 9 * _CHANNELS * _CHANNELS * _BATCH * _SIZE * _SIZE
         self._operands = {}
         for name, dtype in DTYPES.items():
-            place = {"device": device_kind(), "dtype": dtype}
-            x, weight = (
-                torch.randn(shape, **place),
-                torch.randn(_CHANNELS, _CHANNELS, 3, 3, **place),
-            )
             self._operands[name] = [
-                tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight)
+                torch.randn(size, device=device_kind(), dtype=dtype).contiguous(
+                    memory_format=torch.channels_last
+                )
+                for size in (shape, (_CHANNELS, _CHANNELS, 3, 3))
             ]
 
     @torch.no_grad()

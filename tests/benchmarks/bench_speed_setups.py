@@ -79,6 +79,8 @@ def setups(is_quick: bool) -> list[Setup]:
     """
     digits_job = load_spec(ROOT / "jobs" / "train.yaml")
     assert isinstance(digits_job, TrainJob)
+    digits_unet = digits_job.model
+    assert isinstance(digits_unet, UNetConfig)
     cifar = Setup(
         name="cifar10-16",
         unet=UNetConfig(),
@@ -98,7 +100,7 @@ def setups(is_quick: bool) -> list[Setup]:
     )
     digits = Setup(
         name="digits-16" if is_quick else "digits-128",
-        unet=digits_job.model,
+        unet=digits_unet,
         image_shape=(1, 8, 8),
         batch_size=16 if is_quick else digits_job.training.global_batch_size,
         num_reverse_steps=60,

@@ -248,9 +248,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("bench-training-job.json"))
     options = parser.parse_args()
     if options.bare:
-        store = open_store(os.environ["DDPMCTL_STORE"])
+        own_store = open_store(os.environ["DDPMCTL_STORE"])
         (cpus,) = options.cpus
-        bare_loop(store, training_spec(store, cpus, CHECKPOINT_EVERY[0]), cpus)
+        bare_loop(own_store, training_spec(own_store, cpus, CHECKPOINT_EVERY[0]), cpus)
         return
     with own_stack(max(options.cpus)) as store:
         found = [
