@@ -12,9 +12,14 @@ from functools import partial
 
 from orchestrator.artifacts.checkpoints.references import let_go_of_model
 from orchestrator.client.references import references_to
-from orchestrator.client.status import follow, request
+from orchestrator.client.status import follow, list_jobs, request
 from orchestrator.counts import does, few
-from orchestrator.errors import ConditionFailedError, JobNotFoundError, OrchestratorError
+from orchestrator.errors import (
+    BadInputError,
+    ConditionFailedError,
+    JobNotFoundError,
+    OrchestratorError,
+)
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
 from orchestrator.jobs.lookup import LAST, find_job_id
 from orchestrator.jobs.marks import drop_all_marks
@@ -125,10 +130,12 @@ def _children(store: ObjectStore, record: JobRecord) -> list[JobRecord]:
     if record.kind not in GROUP_KINDS and not leaves(record.kind, Output.CHECKPOINTS):
         return []
     try:
-        spec = read_submission(records, record.job_id)
+        ids = _children_ids(read_submission(records, record.job_id), record.job_id)
     except JobNotFoundError:  # deleted by half: the jobs went before the spec
         return []
-    ids = _children_ids(spec, record.job_id)
+    except BadInputError:  # what cannot be read must go all the same: its jobs name it
+        jobs = list_jobs(store, everything=True)
+        ids = [job.job_id for job in jobs if job.parent == record.job_id]
     with ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(partial(_existing, records), reversed(ids))
         return [one for one in found if one is not None and one.parent == record.job_id]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.client.status import list_jobs
+from orchestrator.client.unreadable import NOTE, may_name, unlisted
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.index import IndexEntry
 from orchestrator.jobs.lookup import exact_job_id
@@ -47,16 +48,18 @@ def references_to(
     tracked = [job_id for job_id in job_ids if _has_run(store, job_id)]
     registered = [f"the registered model {name}" for job_id in tracked for name in versions(job_id)]
     jobs = list_jobs(store, everything=True)
+    names = going | {job.name for job in jobs if job.job_id in going}
+
+    def told(other: IndexEntry) -> str | None:
+        return _told(store, other, going, names)
+
     others = [job for job in jobs if job.kind in JOB_KINDS and job.job_id not in going]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        uses = pool.map(lambda other: _reads_from(store, other, going), others)
-        users = [other for other, used in zip(others, uses, strict=True) if used]
-    named = [f"the {JOB_KINDS[user.kind].noun} {user.job_id}" for user in users]
     groups = [job for job in jobs if job.kind in GROUP_KINDS and job.job_id not in going]
-    planned = [
-        f"the {group.kind} {group.job_id}" for group in groups if _plans(store, group, going)
-    ]
-    return registered + named + list(dict.fromkeys(planned + _family(jobs, going)))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        named = [text for text in pool.map(told, others) if text]
+        planned = [text for text in pool.map(told, groups) if text]
+    hidden = unlisted(store, {*going, *(job.job_id for job in jobs)}, names)
+    return registered + named + hidden + list(dict.fromkeys(planned + _family(jobs, going)))
 
 
 def _has_run(store: ObjectStore, job_id: str) -> bool:
@@ -76,19 +79,36 @@ def _family(jobs: Sequence[IndexEntry], going: frozenset[str]) -> list[str]:
     return [f"the {job.kind} {job.job_id}" for job in kept]
 
 
+def _told(
+    store: ObjectStore, other: IndexEntry, job_ids: frozenset[str], names: frozenset[str]
+) -> str | None:
+    """Return what a job or a group is called that needs one of these jobs; None if it does not.
+
+    Args:
+        store: Where the jobs are.
+        other: The job or the group.
+        job_ids: These jobs.
+        names: Their ids and names: of what cannot be read, the text tells.
+    """
+    is_group = other.kind in GROUP_KINDS
+    called = f"the {other.kind if is_group else JOB_KINDS[other.kind].noun} {other.job_id}"
+    try:
+        needs = (_plans if is_group else _reads_from)(store, other, job_ids)
+    except JobNotFoundError:
+        return None
+    except BadInputError as error:
+        logger.warning("job=%s cannot be read: %s", other.job_id, error)
+        return f"{called} {NOTE}" if may_name(store, other.job_id, names) else None
+    return called if needs else None
+
+
 def _reads_from(store: ObjectStore, user: IndexEntry, job_ids: frozenset[str]) -> bool:
     """Tell whether a job reads the model, the data set or the images of one of these jobs."""
-    records, user_id = RecordStore(store), user.job_id
-    try:
-        record = records.read(user_id).record
-        if record.model is not None and record.model.job_id in job_ids:
-            return True
-        spec = read_spec(records, user_id)
-    except JobNotFoundError:
-        return False
-    except BadInputError as error:
-        logger.warning("job=%s cannot be read and is taken to refer to it: %s", user_id, error)
+    records = RecordStore(store)
+    record = records.read(user.job_id).record
+    if record.model is not None and record.model.job_id in job_ids:
         return True
+    spec = read_spec(records, user.job_id)
     is_waiting = not record.state.has_ended
     has_model = record.model is not None
     return _asks_for(store, spec, job_ids, has_model=has_model, is_waiting=is_waiting)
@@ -98,14 +118,7 @@ def _plans(store: ObjectStore, group: IndexEntry, job_ids: frozenset[str]) -> bo
     """Tell whether a job that a group has not created yet would read from one of these jobs."""
     if group.state is JobState.SUCCEEDED:  # it creates no more
         return False
-    records = RecordStore(store)
-    try:
-        spec = read_submission(records, group.job_id)
-    except JobNotFoundError:
-        return False
-    except BadInputError as error:
-        logger.warning("job=%s cannot be read and is taken to refer to it: %s", group.job_id, error)
-        return True
+    spec = read_submission(RecordStore(store), group.job_id)
     return isinstance(spec, GroupJob) and any(
         _asks_for(store, child.spec, job_ids, has_model=False, is_waiting=True)
         and not store.exists(keys.JobPaths(child.job_id).spec)  # else it answers for itself

@@ -13,9 +13,10 @@ from orchestrator.artifacts.datasets.refs import (
 )
 from orchestrator.client.deletion import Removed, remove_objects
 from orchestrator.client.status import list_jobs
+from orchestrator.client.unreadable import NOTE, may_name, unlisted
 from orchestrator.counts import does, few
 from orchestrator.errors import BadInputError, DatasetError, JobNotFoundError, OrchestratorError
-from orchestrator.jobs.prepared_sets import find_prepared, with_prepared
+from orchestrator.jobs.prepared_sets import find_prepared, read_prepared, with_prepared
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.specs.kinds import Input, reads
@@ -47,12 +48,22 @@ def references_to_dataset(store: ObjectStore, ref: DatasetRef) -> list[str]:
         for other in list_datasets(store)
         if other.images_sha256 == ref.sha256
     ]
-    jobs = [j.job_id for j in list_jobs(store, everything=True) if reads(j.kind, Input.DATASET)]
+    listed = list_jobs(store, everything=True)
+    jobs = [job.job_id for job in listed if reads(job.kind, Input.DATASET)]
+    hidden = unlisted(store, (job.job_id for job in listed), [ref.sha256])
     with ThreadPoolExecutor(_THREADS) as pool:
-        pinned = list(pool.map(lambda job_id: _pinned_by(store, job_id), jobs))
-    return labelled + [
-        f"job {job_id}" for job_id, name in zip(jobs, pinned, strict=True) if name == ref.sha256
-    ]
+        told = pool.map(lambda job_id: _told(store, job_id, ref.sha256), jobs)
+        return labelled + [text for text in told if text] + hidden
+
+
+def _told(store: ObjectStore, job_id: str, sha256: str) -> str | None:
+    """Return what a job is called that needs a set; None if it does not."""
+    try:
+        return f"job {job_id}" if _pinned_by(store, job_id) == sha256 else None
+    except BadInputError:
+        found = read_prepared(store, job_id)
+        reads = found is not None and sha256 in (found.sha256, found.labelled_sha256)
+        return f"job {job_id} {NOTE}" if reads or may_name(store, job_id, [sha256]) else None
 
 
 def _pinned_by(store: ObjectStore, job_id: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -382,3 +383,56 @@ def test_a_late_deletion_forgets_no_job_that_was_made_anew() -> None:
     running = world.controller.snapshot(world.cluster.nodes()).running
     assert [job.job_id for job in running] == ["t"]
     assert list(world.store.list_objects(keys.INBOX)) == []
+
+
+def unread(store: MemoryStore, job_id: str) -> None:
+    """Make a job's spec one that only a newer version reads."""
+    body = json.loads(store.get(JobPaths(job_id).spec).body)
+    store.put(JobPaths(job_id).spec, json.dumps({**body, "format_version": 99}).encode())
+
+
+def test_a_job_that_cannot_be_read_keeps_only_what_it_names(store: MemoryStore) -> None:
+    """One of them, of whatever kind, kept every job from being deleted, and nobody could end it."""
+    sample = set_of(store, "set", "old")
+    group = GroupJob(
+        kind="pipeline",
+        name="p",
+        children=(
+            Child(
+                step="one",
+                spec=SampleJob(
+                    kind="sample", name="p-one", model=ModelRef(job="old"), num_samples=4
+                ),
+            ),
+        ),
+    )
+    group_id = submit_job(store, group).job_id
+    hidden = set_of(store, "hidden", "old")  # before the orchestrator wrote its record
+    for job_id in (sample, group_id):
+        store.put(JobPaths(job_id).record, RECORD.encode(RecordStore(store).read(job_id).record))
+    for job_id in (sample, group_id, hidden):
+        unread(store, job_id)
+    assert references_to(store, ["busy"]) == []
+    refusal = (
+        rf"the sample set {sample} \(which cannot be read, but names it\), "
+        rf"the job {hidden} \(which .*\), the pipeline {group_id} \(which .* names it\) "
+        "refer to job old; delete that first"
+    )
+    with pytest.raises(OrchestratorError, match=refusal):
+        find_deletable(store, "old")
+
+
+@pytest.mark.parametrize("damage", [unread, lambda s, j: s.put(JobPaths(j).spec, b"{torn")])
+def test_a_job_that_cannot_be_read_can_be_deleted(
+    store: MemoryStore, damage: Callable[[MemoryStore, str], None]
+) -> None:
+    """It is the way out for whatever it may refer to; its jobs go with it, as they name it."""
+    sample = set_of(store, "set", "busy")
+    record = RecordStore(store).read(sample).record
+    ended = replace(record, state=JobState.CANCELLED, parent="old")
+    store.put(JobPaths(sample).record, RECORD.encode(ended))
+    damage(store, "old")
+    ids = find_deletable(store, "old")
+    assert ids == ["old", sample]
+    delete_job(store, "old")
+    assert keys_of(store, "old") == keys_of(store, sample) == []

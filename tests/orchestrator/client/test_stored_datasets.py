@@ -20,6 +20,7 @@ from orchestrator.client.stored_datasets import (
 from orchestrator.client.submit import submit_job
 from orchestrator.errors import BadInputError, DatasetError, OrchestratorError
 from orchestrator.specs.job import TrainJob
+from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 6, 4, 3), np.uint8)
@@ -131,3 +132,24 @@ def test_gc_removes_what_nobody_went_on_to_prepare(
     assert collect_garbage(store, dry_run=True).datasets.objects == 3
     assert collect_garbage(store).datasets.size_bytes == 22
     assert verify_dataset(store, labelled).is_whole
+
+
+def test_a_job_that_cannot_be_read_keeps_only_the_set_that_it_names(
+    store: MemoryStore, labelled: DatasetRef, tmp_path: Path
+) -> None:
+    """One of them kept every set from being deleted."""
+    np.savez(tmp_path / "y.npz", images=IMAGES[:5])
+    other = ingest(str(tmp_path / "y.npz"), store, tmp_path / "cache")
+    spec = {
+        "kind": "train",
+        "name": "x",
+        "dataset": {"source": "x.npz", "sha256": labelled.sha256},
+        "training": {"num_steps": 1, "global_batch_size": 1},
+    }
+    job_id = submit_job(store, TrainJob.model_validate_json(json.dumps(spec))).job_id
+    key = JobPaths(job_id).spec
+    body = {**json.loads(store.get(key).body), "format_version": 99}
+    store.put(key, json.dumps(body).encode())
+    with pytest.raises(OrchestratorError, match=rf"job {job_id} \(which cannot be read, but nam"):
+        delete_dataset(store, labelled)
+    assert delete_dataset(store, other).objects > 0

@@ -1,0 +1,57 @@
+"""What a job may refer to that this version cannot read: nothing that its text does not name."""
+
+from collections.abc import Iterable
+
+from orchestrator.errors import BadInputError, JobNotFoundError, ObjectNotFoundError
+from orchestrator.jobs.records import RecordStore
+from orchestrator.store import keys
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.objects import ObjectStore
+
+NOTE = "(which cannot be read, but names it)"
+
+
+def may_name(store: ObjectStore, job_id: str, names: Iterable[str]) -> bool:
+    """Tell whether the spec or the record of a job holds one of some names, or an address with it.
+
+    Args:
+        store: Where the job is.
+        job_id: A job that is damaged, or that a newer version wrote.
+        names: Ids, names and hashes, none of which JSON writes in another way.
+    """
+    text = b"".join(_body(store, key) for key in (JobPaths(job_id).spec, JobPaths(job_id).record))
+    return any(form.encode() in text for name in names for form in (f'"{name}"', f"/{name}/"))
+
+
+def unlisted(store: ObjectStore, listed: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return what jobs are called that no list has, since they cannot be read, and hold a name.
+
+    Args:
+        store: Where the jobs are.
+        listed: The ids that are known.
+        names: As for `may_name`.
+    """
+    known, wanted = set(listed), list(names)
+    others = [job_id for job_id in store.list_folders(keys.JOBS) if job_id not in known]
+    return [
+        f"the job {job_id} {NOTE}"
+        for job_id in others
+        if _is_unreadable(store, job_id) and may_name(store, job_id, wanted)
+    ]
+
+
+def _is_unreadable(store: ObjectStore, job_id: str) -> bool:
+    try:
+        RecordStore(store).read(job_id)
+    except JobNotFoundError:
+        return False
+    except BadInputError:
+        return True
+    return False  # it is being deleted
+
+
+def _body(store: ObjectStore, key: str) -> bytes:
+    try:
+        return store.get(key).body
+    except ObjectNotFoundError:
+        return b""
