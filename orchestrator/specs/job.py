@@ -24,7 +24,6 @@ from ddpm.config import (
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.specs.located_errors import FieldsError
 from orchestrator.specs.measuring import EvaluationSpec, check_evaluations
-from orchestrator.specs.microbatches import with_fitting_microbatch
 from orchestrator.specs.network import ModelConfig, check_network
 from orchestrator.specs.resources import Resources, SampleResources, TrainResources, WorkerRange
 from orchestrator.specs.sections import (
@@ -379,11 +378,6 @@ class SampleJob(Job):
             "num_samples": 1,
             "shard_size": self.sampling.microbatch_size,
         }
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_microbatch(cls, value: object) -> object:
-        return with_fitting_microbatch(value)
 
     @model_validator(mode="after")
     def _microbatches_fill_shards(self) -> Self:

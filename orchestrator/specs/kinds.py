@@ -4,10 +4,11 @@ A further kind is a row of `JOB_KINDS`, a class of its own beside `TrainJob`, an
 driver; nothing else asks for a kind by its name.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import BadInputError
 from orchestrator.specs.document import Document, load_document
@@ -15,6 +16,7 @@ from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.located_errors import validated
+from orchestrator.specs.microbatches import with_fitting_microbatch
 from orchestrator.specs.prepare import PrepareJob
 
 
@@ -47,6 +49,7 @@ class JobKind:
         noun: What messages call what it makes: "training", "sample set".
         inputs: What it reads.
         output: What it leaves; None for nothing that another job could read.
+        completed: Fills in what somebody left out and what he wrote decides.
     """
 
     spec: type[Job]
@@ -55,6 +58,7 @@ class JobKind:
     noun: str
     inputs: frozenset[Input]
     output: Output | None
+    completed: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
 
 JOB_KINDS: Mapping[str, JobKind] = {
@@ -73,6 +77,7 @@ JOB_KINDS: Mapping[str, JobKind] = {
         noun="sample set",
         inputs=frozenset({Input.MODEL}),
         output=Output.SAMPLES,
+        completed=with_fitting_microbatch,
     ),
     "evaluate": JobKind(
         spec=EvaluateJob,
@@ -151,7 +156,8 @@ def checked_job(document: Document) -> Job:
     kind = document.value.get("kind")
     if not isinstance(kind, str) or kind not in JOB_KINDS:
         raise document.fault(("kind",), f"kind must be {one_of(JOB_KINDS)}, not {kind!r}")
-    spec = _of_kind(kind, document)
+    value = JOB_KINDS[kind].completed(document.value)
+    spec = _of_kind(kind, replace(document, value=value))
     model = spec.model_input
     if model is not None and model.step is not None and model.job is None:
         field = spec.model_field

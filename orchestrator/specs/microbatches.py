@@ -8,7 +8,7 @@ from ddpm.config import SamplingConfig
 _DEFAULT = SamplingConfig().microbatch_size
 
 
-def with_fitting_microbatch(value: Any) -> Any:
+def with_fitting_microbatch(value: dict[str, Any]) -> dict[str, Any]:
     """Return what a sample job is made of, with a microbatch that parts its shards evenly.
 
     What was written stays, and so does the default wherever it fits: other sizes give other bits.
@@ -17,8 +17,6 @@ def with_fitting_microbatch(value: Any) -> Any:
     Args:
         value: As somebody wrote it; what is wrong with it is found later.
     """
-    if not isinstance(value, Mapping):
-        return value
     shard_size, sampling = value.get("shard_size"), value.get("sampling", {})
     if not isinstance(shard_size, int) or shard_size < 1 or shard_size % _DEFAULT == 0:
         return value

@@ -111,7 +111,7 @@ def test_a_microbatch_that_nobody_wrote_fits_the_shard(
 ) -> None:
     """The default refused small shards; where it fits it stays, since it is part of the bits."""
     text = SAMPLE.replace("shard_size: 16", f"shard_size: {shard_size}")
-    for sampling in ("sampling: {num_steps: 50}", ""):
+    for sampling in ("sampling: {num_steps: 50, labels: [0, 1]}", ""):
         spec = load(tmp_path, text.replace("sampling: {microbatch_size: 8}", sampling))
         assert isinstance(spec, SampleJob)
         assert spec.sampling.microbatch_size == microbatch_size
