@@ -4,7 +4,8 @@ import logging
 import sys
 from collections.abc import Callable
 
-from orchestrator.attempts.attempt import Attempt, run_attempt
+from orchestrator.attempts.attempt import Attempt
+from orchestrator.attempts.running import run_attempt
 from orchestrator.lifecycle.outcome import Outcome
 
 

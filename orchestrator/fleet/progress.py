@@ -4,7 +4,7 @@ import time
 from collections import deque
 from datetime import datetime
 
-from orchestrator.attempts.attempt import Progress
+from orchestrator.attempts.progress import Progress
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.workers import PoolWorker
 from orchestrator.jobs.heartbeat import WorkerReport

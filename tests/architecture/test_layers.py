@@ -106,8 +106,8 @@ HEAVY = ("ray", "torch", "mlflow", "boto3", "sklearn", "pyarrow")
 # The tops of processes and threads, which record whatever happened below.
 MAY_CATCH_ALL = frozenset(
     {
-        "orchestrator/attempts/attempt.py: beat_until",
-        "orchestrator/attempts/attempt.py: run_attempt",
+        "orchestrator/attempts/running.py: beat_until",
+        "orchestrator/attempts/running.py: run_attempt",
         "orchestrator/cli/main.py: main",
         "orchestrator/controller/leading.py: _run",
         "orchestrator/controller/leading.py: notify_until",

@@ -11,7 +11,7 @@ import webdataset
 from orchestrator.artifacts.images import decode_png
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.artifacts.samples.verify import verify_samples
-from orchestrator.attempts.attempt import STOP_POLL_EVERY_S
+from orchestrator.attempts.running import STOP_POLL_EVERY_S
 from orchestrator.jobs.records import RecordStore
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store.keys import JobPaths

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attempts import attempt
+from orchestrator.attempts import running
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.client import ensure
 from orchestrator.client.ensure import Keeper
@@ -124,9 +124,9 @@ def test_a_heartbeat_outlives_what_nobody_foresaw(monkeypatch: pytest.MonkeyPatc
             ended.set()
         raise KeyError("at")
 
-    monkeypatch.setattr(attempt, "STOP_POLL_EVERY_S", 0.01)
-    monkeypatch.setattr(attempt, "must_stop", broken)
+    monkeypatch.setattr(running, "STOP_POLL_EVERY_S", 0.01)
+    monkeypatch.setattr(running, "must_stop", broken)
     monkeypatch.setattr(Attempt, "beat", lambda self: None)
     record: Any = SimpleNamespace(job_id="a")
-    attempt.beat_until(Attempt(MemoryStore(), record, record, 1), ended)
+    running.beat_until(Attempt(MemoryStore(), record, record, 1), ended)
     assert len(looks) == 3

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.samples.shards import SampleShards
-from orchestrator.attempts.attempt import Attempt, must_stop
+from orchestrator.attempts.attempt import Attempt
+from orchestrator.attempts.running import must_stop
 from orchestrator.errors import (
     AttemptSupersededError,
     ConditionFailedError,

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attempts.attempt import STOP_POLL_EVERY_S, Attempt, must_stop
+from orchestrator.attempts.attempt import Attempt
+from orchestrator.attempts.running import STOP_POLL_EVERY_S, must_stop
 from orchestrator.attempts.stop import StopSignal
 from orchestrator.client.status import request
 from orchestrator.client.submit import submit_job

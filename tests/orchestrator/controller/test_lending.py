@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.attempts.attempt import Attempt, must_stop
+from orchestrator.attempts.attempt import Attempt
+from orchestrator.attempts.running import must_stop
 from orchestrator.client.submit import submit_job
 from orchestrator.controller.adoption import LiveJob
 from orchestrator.controller.lending import LACKS_LASTINGLY, LATE_START, Lender

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attempts.attempt import Attempt, must_stop
+from orchestrator.attempts.attempt import Attempt
+from orchestrator.attempts.running import must_stop
 from orchestrator.client.status import job_status, list_jobs, request
 from orchestrator.client.submit import submit_job, submit_with_smoke
 from orchestrator.controller import loop

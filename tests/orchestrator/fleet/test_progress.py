@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attempts.attempt import Progress
+from orchestrator.attempts.progress import Progress
 from orchestrator.cli.progress import ProgressView
 from orchestrator.client.describe import describe_job, fleet_text
 from orchestrator.client.status import JobStatus
