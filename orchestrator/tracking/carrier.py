@@ -7,15 +7,13 @@ is moved with If-Match, so two carriers cannot both move it.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVar
 
 from orchestrator.errors import (
     ConditionFailedError,
     JobNotFoundError,
-    ObjectNotFoundError,
     TrackingError,
 )
 from orchestrator.jobs.records import RecordStore
@@ -29,30 +27,18 @@ from orchestrator.tracking.curves import tell_curve
 from orchestrator.tracking.description import description
 from orchestrator.tracking.groups import group_tags, own_settings
 from orchestrator.tracking.lines import (
-    DatasetLine,
-    ImageLine,
     MetricsLine,
-    ModelLine,
     ParamsLine,
-    TagsLine,
     TrackingLine,
     decode_lines,
     params_of,
     segments,
 )
 from orchestrator.tracking.results import result_metrics, result_tags
-from orchestrator.tracking.server import (
-    METRICS_PER_CALL,
-    NAMES_PER_CALL,
-    LineRefusedError,
-    MetricValue,
-    RunMissingError,
-    TrackingServer,
-)
+from orchestrator.tracking.sender import TrackedRunSender
+from orchestrator.tracking.server import METRICS_PER_CALL, RunMissingError, TrackingServer
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _STATUS = {
     JobState.SUCCEEDED: "FINISHED",
@@ -196,6 +182,10 @@ class _Carry:
                 self._server.delete_run(run_id)
             raise
 
+    @property
+    def _run(self) -> TrackedRunSender:
+        return TrackedRunSender(self._store, self._server, self._record.job_id, self._cursor.run_id)
+
     def _run_is_active(self) -> bool:
         self._is_checked = self._is_checked or self._server.is_active(self._cursor.run_id)
         if not self._is_checked:
@@ -210,8 +200,8 @@ class _Carry:
             return False
         stored = self._stored_spec()
         params = params_of(own_settings(stored))
-        self._send_params(params)
-        self._send_tags(
+        self._run.send_params(params)
+        self._run.send_tags(
             {
                 tags.KIND: self._record.kind,
                 tags.NAME: self._record.name,
@@ -249,56 +239,23 @@ class _Carry:
     def _begin_next_attempt(self) -> None:
         following = self._cursor.at_next_attempt()
         if self._run_is_active():
-            self._send_tags({tags.ATTEMPT: str(following.attempt)})
+            self._run.send_tags({tags.ATTEMPT: str(following.attempt)})
         self._save(following)
 
     def _send(self, number: int, lines: list[TrackingLine]) -> None:
+        run = self._run
         values = self._cursor.new_values(line for line in lines if isinstance(line, MetricsLine))
-        self._send_metrics(values)
+        run.send_metrics(values)
         params: dict[str, str] = {}
         for line in lines:
             if isinstance(line, ParamsLine):
                 params = {**line.values, **params}  # the first value of a name stands
             else:
-                self._send_other(line)
+                run.send_line(line)
         new = {name: text for name, text in params.items() if name not in self._cursor.params}
-        self._send_params(new)
+        run.send_params(new)
         cursor = self._cursor.with_sent(number, values)
         self._save(replace(cursor, params=cursor.params | set(new)))
-
-    def _send_other(self, line: TrackingLine) -> None:
-        run_id = self._cursor.run_id
-        try:
-            if isinstance(line, TagsLine):
-                self._send_tags(line.values)
-            elif isinstance(line, ImageLine):
-                self._server.log_image(run_id, line, self._store.get(line.key).body)
-            elif isinstance(line, DatasetLine):
-                self._server.log_dataset(run_id, line)
-            elif isinstance(line, ModelLine):
-                self._server.register_model(run_id, self._record.job_id, line)
-        except (LineRefusedError, ObjectNotFoundError) as error:
-            logger.warning("job=%s: MLflow goes without a line: %s", self._record.job_id, error)
-
-    def _send_metrics(self, values: list[MetricValue]) -> None:
-        run_id = self._cursor.run_id
-        _in_parts(values, METRICS_PER_CALL, lambda part: self._server.log_metrics(run_id, part))
-
-    def _send_params(self, params: Mapping[str, str]) -> None:
-        run_id = self._cursor.run_id
-        _in_parts(
-            list(params.items()),
-            NAMES_PER_CALL,
-            lambda part: self._server.log_params(run_id, dict(part)),
-        )
-
-    def _send_tags(self, tags: Mapping[str, str]) -> None:
-        run_id = self._cursor.run_id
-        _in_parts(
-            list(tags.items()),
-            NAMES_PER_CALL,
-            lambda part: self._server.log_tags(run_id, dict(part)),
-        )
 
     def _set_status(self) -> bool:
         """Bring the run's status to the job's state and tell whether the job has ended."""
@@ -308,14 +265,14 @@ class _Carry:
             return state.has_ended
         if self._run_is_active():
             end_ms = _ms(self._record.changed_at) if state.has_ended else None
-            self._send_tags(
+            self._run.send_tags(
                 {
                     tags.STATE: state,
                     tags.REASON: self._record.reason or "none",
                     **result_tags(self._store, self._record, self._stored_spec().spec),
                 }
             )
-            self._send_metrics(result_metrics(self._store, self._record))
+            self._run.send_metrics(result_metrics(self._store, self._record))
             self._server.set_status(self._cursor.run_id, status, end_ms)
         if state.has_ended:
             tell_curve(self._store, self._server, self._record)
@@ -325,19 +282,6 @@ class _Carry:
 
 def _num_values(lines: Sequence[TrackingLine]) -> int:
     return sum(len(line.values) for line in lines if isinstance(line, MetricsLine))
-
-
-def _in_parts(items: Sequence[T], size: int, send: Callable[[Sequence[T]], None]) -> None:
-    """Send items in parts; a part that is refused goes in halves, so that only culprits stay."""
-    for start in range(0, len(items), size):
-        part = items[start : start + size]
-        try:
-            send(part)
-        except LineRefusedError as error:
-            if len(part) == 1:
-                logger.warning("MLflow goes without %s: %s", part[0], error)
-            else:
-                _in_parts(part, (len(part) + 1) // 2, send)
 
 
 def _ms(at: datetime) -> int:
