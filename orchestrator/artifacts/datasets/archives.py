@@ -1,161 +1,31 @@
-"""Finds the pictures of tars and zips, read where they lie and never extracted.
+"""Finds the pictures of tars and zips, read where they lie and never extracted."""
 
-A packed tar (gzip, zstd, xz, bzip2) can't be read from its middle: it is unpacked into a scratch
-file first, which also reads it to its end and so proves its checksum.
-"""
-
-import bz2
-import gzip
 import itertools
-import lzma
 import stat
 import struct
 import tarfile
-import tokenize
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, cast
+from collections.abc import Iterator
+from typing import IO, Any
 
 from orchestrator.artifacts.datasets.catalog import Entry, archive_of
 from orchestrator.artifacts.datasets.entries import Collector, Listing
 from orchestrator.artifacts.datasets.left_out import Survey
 from orchestrator.artifacts.datasets.pictures import HEAD_BYTES
-from orchestrator.artifacts.datasets.places import WHOLE, LocalPlace, Place
+from orchestrator.artifacts.datasets.places import Place
+from orchestrator.artifacts.datasets.unpacking import COPY_BYTES, damage_translated
 from orchestrator.errors import DatasetError
 
-GZIP_MAGIC = b"\x1f\x8b"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-XZ_MAGIC = b"\xfd7zXZ\0"
-BZIP2_MAGIC = b"BZh"
 TAR_SUFFIXES = (
     ".tar",
     *(f".tar.{packer}" for packer in ("gz", "zst", "xz", "bz2")),
     *(".tgz", ".tzst", ".txz", ".tbz", ".tbz2"),
 )
-PACKED = (GZIP_MAGIC, ZSTD_MAGIC, XZ_MAGIC, BZIP2_MAGIC)
 _TAR_BLOCK_BYTES = 512
-_COPY_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30
 _MOST_PARTS = 8  # pictures of a sample
 _UNIX = 3  # of the systems that a zip may be from
-DAMAGE = (
-    EOFError,
-    OSError,
-    ValueError,
-    NotImplementedError,  # a zip of an unknown compression
-    OverflowError,
-    RecursionError,  # the head of a .npy is read as Python's literals are
-    SyntaxError,
-    tokenize.TokenError,
-    struct.error,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-@contextmanager
-def damage_translated(name: str) -> Iterator[None]:
-    """Turn what the readers of archives and arrays raise on damage into a `DatasetError`."""
-    try:
-        yield
-    except DAMAGE as error:
-        raise DatasetError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def unpacked(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
-    """Yield what a gzip, zstd, xz or bzip2 file holds, or the file itself, from its start."""
-    head = file.read(len(XZ_MAGIC))
-    file.seek(0)
-    if head.startswith(GZIP_MAGIC):
-        with gzip.open(file) as plain:
-            yield cast(IO[bytes], plain)
-    elif head.startswith(ZSTD_MAGIC):
-        with _zstd(file, name) as plain:
-            yield plain
-    elif head.startswith(XZ_MAGIC):
-        with lzma.open(file) as plain:
-            yield cast(IO[bytes], plain)
-    elif head.startswith(BZIP2_MAGIC):
-        with bz2.open(file) as plain:
-            yield cast(IO[bytes], plain)
-    else:
-        yield file
-
-
-@contextmanager
-def _zstd(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
-    try:
-        import zstandard
-    except ImportError as error:
-        raise DatasetError(f"{name} is packed with zstd: pip install 'ddpmctl[images]'") from error
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(
-            file, read_across_frames=True, closefd=False
-        ) as plain:
-            yield cast(IO[bytes], plain)
-    except zstandard.ZstdError as error:
-        raise DatasetError(f"{name} cannot be read: {error}") from error
-
-
-def unpack_to(file: IO[bytes], path: Path, name: str) -> None:
-    """Unpack a file into a scratch file, to its end. Raises: DatasetError."""
-    with damage_translated(name), unpacked(file, name) as plain, path.open("wb") as scratch:
-        while piece := plain.read(_COPY_BYTES):
-            try:
-                scratch.write(piece)
-            except OSError as error:
-                raise DatasetError(
-                    f"{name} cannot be unpacked to {path.parent}: {error.strerror}; give the tar "
-                    "unpacked, or more room there"
-                ) from error
-
-
-class UnpackedPlace:
-    """A place some of whose archives lie unpacked in a scratch folder, under their own names."""
-
-    def __init__(self, place: Place, scratch: Path, copies: dict[str, str]) -> None:
-        self.name, self.origin = place.name, ""
-        self._place = place
-        self._scratch = LocalPlace(scratch)
-        self._copies = copies
-
-    def read(self, path: str, first_byte: int = 0, size_bytes: int = WHOLE) -> bytes:
-        """Return a range of a file. Raises: DatasetError."""
-        if path in self._copies:
-            return self._scratch.read(self._copies[path], first_byte, size_bytes)
-        return self._place.read(path, first_byte, size_bytes)
-
-    def open(self, path: str) -> IO[bytes]:
-        """Open a file for reading at any place in it. Raises: DatasetError."""
-        if path in self._copies:
-            return self._scratch.open(self._copies[path])
-        return self._place.open(path)
-
-    def full_name(self, path: str) -> str:
-        """Return what messages call a file."""
-        return self._place.full_name(path)
-
-
-def unpacked_place(place: Place, tars: Sequence[Entry], scratch: Path) -> Place:
-    """Return a place where all of these tars lie unpacked; the same place where none is packed.
-
-    Raises:
-        DatasetError: One is damaged, or the scratch folder is full.
-    """
-    copies: dict[str, str] = {}
-    for tar in tars:
-        if place.read(tar.path, 0, len(XZ_MAGIC)).startswith(PACKED):
-            copies[tar.path] = f"{len(copies):06d}.tar"
-            with place.open(tar.path) as file:
-                unpack_to(file, scratch / copies[tar.path], place.full_name(tar.path))
-    return UnpackedPlace(place, scratch, copies) if copies else place
 
 
 def list_tar(found: Collector, place: Place, path: str, stamp: str) -> None:
@@ -200,7 +70,7 @@ def _check_end(file: Any, end: int, name: str) -> None:
     file.seek(end)
     if file.read(_TAR_BLOCK_BYTES) != bytes(_TAR_BLOCK_BYTES):
         raise DatasetError(f"{name} is cut off: it has no end mark; pack it again")
-    while piece := file.read(_COPY_BYTES):
+    while piece := file.read(COPY_BYTES):
         if piece.count(0) != len(piece):
             raise DatasetError(
                 f"{name} goes on after its end mark: two archives one behind the other? "

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.datasets.archives import damage_translated
 from orchestrator.artifacts.datasets.arrays import (
     MAX_CHANNELS,
     NPY_MAGIC,
@@ -19,6 +18,7 @@ from orchestrator.artifacts.datasets.arrays import (
     read_header,
 )
 from orchestrator.artifacts.datasets.entries import MAX_FILE_BYTES
+from orchestrator.artifacts.datasets.unpacking import damage_translated
 from orchestrator.errors import DatasetError
 
 _FEW_CHANNELS = 4

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from orchestrator.artifacts.datasets.archives import damage_translated, list_zip
+from orchestrator.artifacts.datasets.archives import list_zip
 from orchestrator.artifacts.datasets.array_pictures import is_one_image
 from orchestrator.artifacts.datasets.arrays import (
     LABEL_NAMES,
@@ -29,6 +29,7 @@ from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.artifacts.datasets.left_out import ARRAY, Survey
 from orchestrator.artifacts.datasets.opened import Source, hash_of, pictures_of
 from orchestrator.artifacts.datasets.places import Place
+from orchestrator.artifacts.datasets.unpacking import damage_translated
 from orchestrator.errors import DatasetError
 
 ARRAY_SUFFIXES = (".npy", ".npz")

@@ -12,8 +12,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.artifacts.datasets.archives import damage_translated, unpacked
 from orchestrator.artifacts.datasets.places import Place
+from orchestrator.artifacts.datasets.unpacking import damage_translated, unpacked
 from orchestrator.artifacts.datasets.wide_pictures import KEPT_DTYPES
 from orchestrator.counts import counted
 from orchestrator.errors import DatasetError

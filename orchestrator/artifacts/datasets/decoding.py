@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from orchestrator.artifacts.datasets.archives import damage_translated
 from orchestrator.artifacts.datasets.array_pictures import decode_array, is_array_picture
 from orchestrator.artifacts.datasets.arrays import Block
 from orchestrator.artifacts.datasets.damages import Damage
@@ -23,6 +22,7 @@ from orchestrator.artifacts.datasets.pictures import (
 )
 from orchestrator.artifacts.datasets.quiet import quiet_decoders
 from orchestrator.artifacts.datasets.reading import Reading
+from orchestrator.artifacts.datasets.unpacking import damage_translated
 from orchestrator.errors import DatasetError
 
 _READ_AHEAD = 8  # images on their way for each thread: a store answers slowly

@@ -3,7 +3,7 @@
 from ddpm.config import ConfigError
 from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.errors import BadInputError
-from orchestrator.specs.checks import ImagesSeen, remarks_on_images
+from orchestrator.specs.image_checks import ImagesSeen, remarks_on_images
 from orchestrator.specs.job import Job
 
 

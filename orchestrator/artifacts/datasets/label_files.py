@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from orchestrator.artifacts.datasets.archives import PACKED, damage_translated, unpacked
 from orchestrator.artifacts.datasets.arrays import is_array, read_vector
 from orchestrator.artifacts.datasets.label_rows import LABEL_HEADERS, named_rows, rows_of
 from orchestrator.artifacts.datasets.label_values import labels_from_array, named_or_numbered
 from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.artifacts.datasets.places import Place
+from orchestrator.artifacts.datasets.unpacking import PACKED, damage_translated, unpacked
 from orchestrator.counts import counted
 from orchestrator.errors import DatasetError
 

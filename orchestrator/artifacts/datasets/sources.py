@@ -6,14 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.artifacts.datasets.archives import (
-    PACKED,
     TAR_SUFFIXES,
     check_one_picture_each,
-    damage_translated,
     list_shards,
     list_tar,
-    unpacked,
-    unpacked_place,
 )
 from orchestrator.artifacts.datasets.array_sources import (
     ARRAY_SUFFIXES,
@@ -44,6 +40,12 @@ from orchestrator.artifacts.datasets.places import LocalPlace, Place, StorePlace
 from orchestrator.artifacts.datasets.refs import DIGITS
 from orchestrator.artifacts.datasets.refusals import refuse_kind, refuse_source
 from orchestrator.artifacts.datasets.tables import PARQUET_MAGIC, ParquetImages
+from orchestrator.artifacts.datasets.unpacking import (
+    PACKED,
+    damage_translated,
+    unpacked,
+    unpacked_place,
+)
 from orchestrator.artifacts.datasets.wide_pictures import count_tiff_pages, tiff_pages
 from orchestrator.errors import DatasetError
 from orchestrator.store.objects import ObjectStore
