@@ -29,9 +29,10 @@ from orchestrator.client.model_checks import (
 )
 from orchestrator.client.own_networks import MODEL, check_own_network, with_own_network
 from orchestrator.errors import BadInputError, DatasetError, StoreError
-from orchestrator.specs.checks import Gives, ImagesSeen, Remark, remarks_on_images
+from orchestrator.specs.checks import Gives, Remark
 from orchestrator.specs.files import JobFile
 from orchestrator.specs.group import GroupJob
+from orchestrator.specs.image_checks import ImagesSeen, remarks_on_images
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import Input, reads
 from orchestrator.specs.located_errors import FieldsError

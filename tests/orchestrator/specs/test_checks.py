@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import BadInputError
-from orchestrator.specs.checks import ImagesSeen, remarks_on_images
 from orchestrator.specs.files import JobFile, load_job_file
+from orchestrator.specs.image_checks import ImagesSeen, remarks_on_images
 from orchestrator.specs.job import TrainJob
 
 TRAIN = """\

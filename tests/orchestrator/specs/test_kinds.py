@@ -14,9 +14,9 @@ from orchestrator.errors import BadInputError
 from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.specs import kinds
-from orchestrator.specs.checks import ImagesSeen, remarks_on_images
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob, stored_submission
+from orchestrator.specs.image_checks import ImagesSeen, remarks_on_images
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import (
     JOB_KINDS,
