@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+_OF_ONE = {"are": "is", "were": "was", "have": "has"}
+
 
 def counted(number: float, noun: str, form: str = "") -> str:
     """Return a number with its noun: "1 CPU", "0.5 GPUs", "2 classes".
@@ -22,8 +24,13 @@ def few(names: Sequence[str], most: int = 3) -> str:
 
 
 def does(number: float, verb: str) -> str:
-    """Return a verb as it stands behind so many: "refers" of one, "refer" of several."""
-    return f"{verb}s" if number == 1 else verb
+    """Return a verb as it stands behind so many: "refers" of one, "refer" of several.
+
+    Args:
+        number: How many do it.
+        verb: Of several: "refer", "were".
+    """
+    return _OF_ONE.get(verb, f"{verb}s") if number == 1 else verb
 
 
 def plural(noun: str) -> str:

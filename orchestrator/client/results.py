@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.client.evaluations import Evaluated, Measured
-from orchestrator.counts import counted, few
+from orchestrator.counts import counted, does, few
 from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.prices import cost_of_jobs
@@ -66,7 +66,7 @@ class Evaluations:
         if not self.missing:
             return ""
         total = len(self.rows) + len(self.missing)
-        have = "has" if len(self.missing) == 1 else "have"
+        have = does(len(self.missing), "have")
         return (
             f"{len(self.missing)} of {counted(total, 'evaluation')} {have} no result: "
             f"{_by_state(self.missing)}"

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from orchestrator.counts import counted
+from orchestrator.counts import counted, does
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import FINAL_MESSAGES, GAVE_WAY
 from orchestrator.lifecycle.state import (
@@ -125,9 +125,10 @@ def moved_away(
         notice_s: Seconds that the first of them still has; None where nobody knows.
     """
     placed = record.placement.workers_by_node if record.placement is not None else {}
-    names = ", ".join(sorted(node[:12] for node in placed if node in leaving))
+    names = sorted(node[:12] for node in placed if node in leaving)
+    nodes = f"{'node' if len(names) == 1 else 'nodes'} {', '.join(names)}"
     left = "" if notice_s is None else f", {notice_s:.0f} s are left"
-    message = f"node {names} is being drained{left}: it saves its work and moves"
+    message = f"{nodes} {does(len(names), 'are')} being drained{left}: it saves its work and moves"
     grace_s = PREEMPT_GRACE_S if notice_s is None else min(notice_s, PREEMPT_GRACE_S)
     return stopping(record, at, Reason.PREEMPTED, message, JobState.QUEUED, grace_s)
 

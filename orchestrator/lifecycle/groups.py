@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from orchestrator.counts import does, few
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
 
 _MAX_NAMED = 3
@@ -139,7 +140,7 @@ def _revived(
     if not living:
         return []
     reason = living[0].record.reason if living[0].record else None
-    message = f"{_named(living)} was taken up again"
+    message = f"{_named(living)} {does(len(living), 'were')} taken up again"
     again = group.moved_to(JobState.QUEUED, at=now, reason=reason, message=message)
     return [again, _begun(again, told, now)]
 
@@ -171,7 +172,7 @@ def _verdict(children: Sequence[ChildView], count: str) -> tuple[JobState, Reaso
             message = f"{child.step} failed ({count}): {child.record.message}"
             return JobState.FAILED, child.record.reason, message
     cancelled = [child for child in children if _is(child, JobState.CANCELLED)]
-    message = f"{_named(cancelled)} was cancelled ({count})"
+    message = f"{_named(cancelled)} {does(len(cancelled), 'were')} cancelled ({count})"
     return JobState.CANCELLED, Reason.CANCELLED_BY_USER, message
 
 
@@ -187,7 +188,7 @@ def summary(group: JobRecord, children: Sequence[ChildView], unit: str) -> str:
     if failed := [child for child in ended if child.is_foreign or _is(child, JobState.FAILED)]:
         parts.append(f"{_named(failed)} failed")
     if cancelled := [child for child in ended if _is(child, JobState.CANCELLED)]:
-        parts.append(f"{_named(cancelled)} was cancelled")
+        parts.append(f"{_named(cancelled)} {does(len(cancelled), 'were')} cancelled")
     waiting = [child for child in children if child.step in due and waits_for(child, children)]
     if len(waiting) <= _MAX_NAMED:
         parts += [f"{child.step} {waits_for(child, children)}" for child in waiting]
@@ -209,6 +210,4 @@ def waits_for(child: ChildView, children: Sequence[ChildView]) -> str:
 
 
 def _named(children: Sequence[ChildView]) -> str:
-    names = ", ".join(child.step for child in children[:_MAX_NAMED])
-    more = len(children) - _MAX_NAMED
-    return f"{names} and {more} more" if more > 0 else names
+    return few([child.step for child in children], _MAX_NAMED)

@@ -7,11 +7,12 @@ it is that worker. Workers talk to it from a thread, never from the step loop.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
 from orchestrator.attempts.attempt import Attempt
+from orchestrator.attempts.progress import Progress
 from orchestrator.jobs.heartbeat import WorkerReport
 
 # The first rank hears of a stop for all: the ranks agree on it in each step.
@@ -151,14 +152,18 @@ class BoardReader:
         import ray
 
         reports = [r for r in ray.get(self._board.reports.remote(), timeout=10) if r]
-        if not reports:
-            return
-        progress, first = self._attempt.progress, min(reports, key=lambda report: report.rank)
-        progress.workers = reports
-        progress.phase = first.phase or progress.phase
-        progress.done = progress.done if first.done is None else first.done
-        progress.rate_per_s = first.rate_per_s or 0.0
-        progress.scores = first.scores
-        if first.data_wait_share is not None:
-            progress.details = {"data_wait_share": first.data_wait_share}
-        progress.committed = max(progress.committed, first.committed or 0)
+        if reports:
+            take_over(self._attempt.progress, reports)
+
+
+def take_over(progress: Progress, reports: Sequence[WorkerReport]) -> None:
+    """Turn what workers reported, of which there are some, into the progress of their attempt."""
+    first = min(reports, key=lambda report: report.rank)
+    progress.workers = reports
+    progress.phase = first.phase or progress.phase
+    progress.done = progress.done if first.done is None else first.done
+    progress.rate_per_s = first.rate_per_s or 0.0
+    progress.scores = first.scores
+    if first.data_wait_share is not None:
+        progress.details = {"data_wait_share": first.data_wait_share}
+    progress.committed = max(progress.committed, first.committed or 0)

@@ -38,3 +38,4 @@ def test_of_many_names_the_first_ones_are_told_and_how_many_more() -> None:
 def test_the_verb_agrees_with_how_many_there_are() -> None:
     """It said that "a, b refers to it", as if something had gone missing."""
     assert (does(1, "refer"), does(2, "refer")) == ("refers", "refer")
+    assert (does(1, "were"), does(2, "were")) == ("was", "were")

@@ -12,7 +12,7 @@ from orchestrator.artifacts.datasets.label_values import labels_from_array, name
 from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.artifacts.datasets.places import Place
 from orchestrator.artifacts.datasets.unpacking import PACKED, damage_translated, unpacked
-from orchestrator.counts import counted
+from orchestrator.counts import counted, does
 from orchestrator.errors import DatasetError
 
 _NAMED = 3
@@ -92,7 +92,7 @@ def _told(unused: Sequence[str], source: str) -> tuple[str, ...]:
         return ()
     more = ", ..." if len(unused) > _NAMED else ""
     rows = f"{counted(len(unused), 'row')} of {source}"
-    return (f"{rows} name no image: {', '.join(unused[:_NAMED])}{more}",)
+    return (f"{rows} {does(len(unused), 'name')} no image: {', '.join(unused[:_NAMED])}{more}",)
 
 
 def _values_alone(values: Sequence[str], num_images: int, source: str) -> Sequence[str]:

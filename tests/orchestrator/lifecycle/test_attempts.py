@@ -68,6 +68,8 @@ def test_a_job_moves_once_too_few_of_its_workers_stay(
     assert not must_move(QUEUED, leaving)
     stopping = moved_away(record, at=NOW, leaving=leaving, notice_s=20.0)
     assert not must_move(stopping, leaving)  # it does already
+    if leaving == {"n1", "n2"}:
+        assert stopping.message.startswith("nodes n1, n2 are being drained, 20 s are left")
 
 
 def test_gpu_hours_are_those_of_all_attempts_since_the_last_retry() -> None:

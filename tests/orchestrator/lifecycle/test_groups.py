@@ -114,6 +114,14 @@ def test_a_child_that_was_cancelled_by_itself_leaves_its_group_cancelled() -> No
     assert "b was cancelled" in moved[-1].message
 
 
+def test_several_children_are_told_in_the_plural() -> None:
+    """It read "b, c was cancelled", as if one of them had been left out."""
+    children = [child("a", "SUCCEEDED"), child("b", "CANCELLED"), child("c", "CANCELLED")]
+    (*_, moved) = next_records(RUNNING, children, "steps", NOW)
+    assert "b, c were cancelled" in moved.message
+    assert "b, c were cancelled" in summary(moved, children, "steps")
+
+
 def test_a_cancelled_group_ends_when_its_children_have() -> None:
     """CANCELLED means that nothing of it runs."""
     stopping = replace(record("STOPPING"), stop_target=JobState.CANCELLED)

@@ -1,11 +1,18 @@
 """A metric line tells of all steps since the one before."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ddpm.training.loop import StepMetrics
+from orchestrator.attempts.progress import Progress
+from orchestrator.jobs.heartbeat import WorkerReport
+from orchestrator.training.board import BoardClient, take_over
 from orchestrator.training.window import Window
+from orchestrator.training.worker import TrainingWorker
+from tests.support.fakes import MemoryStore
+from tests.support.trainings import TRAIN, begun, submit_training
 
 
 def step(number: int, loss: float, quarters: tuple[float | None, ...]) -> StepMetrics:
@@ -54,3 +61,23 @@ def test_the_pace_says_what_of_the_time_went_by_waiting_for_images() -> None:
     window.take()
     window.add(replace(step(2, 1.0, (None,) * 4), data_wait_s=0.0))
     assert window.pace() == {"rate_per_s": 1.0, "data_wait_share": 0.0}
+
+
+def test_what_a_training_waits_for_its_data_reaches_its_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a worker measures it, and only the driver's progress is shown."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store, reports = MemoryStore(), list[WorkerReport]()
+
+    def send(report: WorkerReport) -> bool:
+        reports.append(report)
+        return False
+
+    submit_training(tmp_path, store, "t", TRAIN)
+    with BoardClient(send, 0) as board:
+        TrainingWorker(begun(store, "t"), 0, 1, board).run()
+    progress = Progress(unit="steps")
+    take_over(progress, [WorkerReport(rank=1), reports[-1]])
+    assert 0 <= progress.details["data_wait_share"] <= 1
+    assert progress.rate_per_s > 0

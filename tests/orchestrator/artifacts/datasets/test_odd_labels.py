@@ -257,6 +257,14 @@ def test_label_column_of_any_type_is_read(
     assert [label for _, label in _labelled(tmp_path / "x.parquet", tmp_path)] == names
 
 
+def test_one_row_that_names_no_image_is_told_as_one(tmp_path: Path) -> None:
+    """It read "1 row name no image"."""
+    (tmp_path / "l.csv").write_text("b.png,dog\nc.png,cat\na.png,cat\n")
+    folder, mode, said = _folder(tmp_path), f"file:{tmp_path / 'l.csv'}", list[str]()
+    ingest(str(folder), MemoryStore(), tmp_path / "cache", labels=mode, say=said.append)
+    assert said[-1] == f"1 row of {tmp_path / 'l.csv'} names no image: c.png"
+
+
 def test_rows_that_name_no_image_are_counted_and_named(tmp_path: Path) -> None:
     """A list for a larger set, or with a slip in a name, is else taken without a word."""
     (tmp_path / "l.csv").write_text("filename,label\nb.png,dog\nc.png,cat\na.png,cat\nd,owl\n")
