@@ -13,6 +13,7 @@ from functools import partial
 from orchestrator.artifacts.checkpoints.references import let_go_of_model
 from orchestrator.client.references import references_to
 from orchestrator.client.status import follow, list_jobs, request
+from orchestrator.client.unreadable import record_to_delete
 from orchestrator.counts import does, few
 from orchestrator.errors import (
     BadInputError,
@@ -75,7 +76,7 @@ def find_deletable(
     # A job that was deleted by half has no spec any more, only a record.
     has_record = job != LAST and store.exists(JobPaths(check_name("job", job)).record)
     job_id = job if has_record else find_job_id(store, job)
-    record = RecordStore(store).read(job_id).record
+    record = record_to_delete(store, job_id).record
     members = _family(store, record)
     ids = [member.job_id for member in members]
     if record.deleted_at is not None:
@@ -179,7 +180,7 @@ def delete_job(store: ObjectStore, job_id: str) -> Removed:
 
 def _marked(store: ObjectStore, job_id: str) -> JobRecord:
     """Write into the record that the job goes, so that no retry brings it back."""
-    current = RecordStore(store).read(job_id)
+    current = record_to_delete(store, job_id)
     if current.record.deleted_at is not None:
         return current.record
     if not current.record.state.has_ended:

@@ -1,9 +1,16 @@
 """What a job may refer to that this version cannot read: nothing that its text does not name."""
 
+import json
 from collections.abc import Iterable
 
-from orchestrator.errors import BadInputError, JobNotFoundError, ObjectNotFoundError
-from orchestrator.jobs.records import RecordStore
+from orchestrator.errors import (
+    BadInputError,
+    JobNotFoundError,
+    ObjectNotFoundError,
+    StoredFormError,
+)
+from orchestrator.jobs.records import RecordStore, VersionedRecord
+from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
@@ -38,6 +45,41 @@ def unlisted(store: ObjectStore, listed: Iterable[str], names: Iterable[str]) ->
         for job_id in others
         if _is_unreadable(store, job_id) and may_name(store, job_id, wanted)
     ]
+
+
+def record_to_delete(store: ObjectStore, job_id: str) -> VersionedRecord:
+    """Return a job's record; an ended one where its spec is torn, so that nobody can have begun it.
+
+    Raises:
+        JobNotFoundError: There is no such job.
+        BadInputError: Its record is damaged, or a newer version wrote it.
+    """
+    try:
+        return RecordStore(store).read(job_id)
+    except StoredFormError:
+        job = JobPaths(job_id)
+        if store.exists(job.record) or _is_json(_body(store, job.spec)):
+            raise
+    now = store.now()
+    ended = JobRecord(
+        job_id=job_id,
+        kind="",
+        name=job_id,
+        queue="",
+        priority=0,
+        state=JobState.CANCELLED,
+        submitted_at=now,
+        changed_at=now,
+    )
+    return VersionedRecord(ended, "")
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_unreadable(store: ObjectStore, job_id: str) -> bool:

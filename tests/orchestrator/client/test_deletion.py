@@ -23,6 +23,7 @@ from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.requests import handle_request
 from orchestrator.errors import (
+    BadInputError,
     JobNotFoundError,
     OrchestratorError,
     StoreUnavailableError,
@@ -436,3 +437,19 @@ def test_a_job_that_cannot_be_read_can_be_deleted(
     assert ids == ["old", sample]
     delete_job(store, "old")
     assert keys_of(store, "old") == keys_of(store, sample) == []
+
+
+def test_a_job_that_was_torn_before_anybody_saw_it_can_be_deleted() -> None:
+    """It can never begin, so it cannot be ended first; one of a newer version may begin."""
+    world = World()
+    for job_id in ("torn", "newer"):
+        submit_job(world.store, train_job(), job_id)
+    world.store.put(JobPaths("torn").spec, b"{torn")
+    unread(world.store, "newer")
+    world.step(2)
+    assert find_deletable(world.store, "torn") == ["torn"]
+    delete_job(world.store, "torn")
+    world.step(2)
+    assert keys_of(world.store, "torn") == []
+    with pytest.raises(BadInputError, match="a newer version wrote it"):
+        find_deletable(world.store, "newer")
