@@ -60,8 +60,8 @@ def corners_of(rows: Iterable[Evaluated]) -> list[Corner]:
 
 def _corner(name: str, measure: str, rows: Iterable[Evaluated]) -> Corner:
     sign = 1.0 if measure == "kid" else -1.0
-    found = [place for row in rows if (place := _place(measure, row)) is not None]
-    places = sorted(found, key=lambda place: sign * place.value)
+    unordered = [place for row in rows if (place := _place(measure, row)) is not None]
+    places = sorted(unordered, key=lambda place: sign * place.value)
     return Corner(
         name=name, measure=measure, places=tuple(places), is_told_apart=_are_apart(places[-2:])
     )

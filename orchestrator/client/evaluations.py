@@ -120,8 +120,8 @@ def differing(rows: Iterable[Evaluated]) -> list[str]:
 
 def setting(row: Evaluated, key: str) -> str:
     """Return how a set was drawn, for people; "" for what was not asked."""
-    found = row.settings.get(key)
-    return "" if found is None else str(found)
+    value = row.settings.get(key)
+    return "" if value is None else str(value)
 
 
 def measures_of(rows: Iterable[Evaluated]) -> Iterator[str]:

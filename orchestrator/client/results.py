@@ -113,17 +113,17 @@ def _evaluations_of(records: RecordStore, job_id: str) -> list[str]:
     submission = read_submission(records, job_id)
     if isinstance(submission, GroupJob):
         parts = ((child.job_id, child.spec) for child in submission.children)
-        found = [one for child_id, spec in parts for one in _of_job(child_id, spec)]
-        if not found:
+        evaluations = [one for child_id, spec in parts for one in _of_job(child_id, spec)]
+        if not evaluations:
             raise BadInputError(f"{job_id} is a {submission.kind} without an evaluate step")
-        return found
-    found = list(_of_job(job_id, submission))
-    if not found:
+        return evaluations
+    evaluations = list(_of_job(job_id, submission))
+    if not evaluations:
         raise BadInputError(
             f"{job_id} is a {submission.kind} job; give evaluations, or a training that has "
             "evaluation.metrics"
         )
-    return found
+    return evaluations
 
 
 def _of_job(job_id: str, spec: Job) -> Iterator[str]:

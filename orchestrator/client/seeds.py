@@ -67,13 +67,13 @@ def mean_of(rows: Sequence[Evaluated]) -> Evaluated:
     )
 
 
-def _metric(found: Sequence[Measured]) -> Measured:
-    first = found[0]
-    value = float(np.mean([one.value for one in found]))
-    deviation = float(np.std([one.value for one in found], ddof=1))
-    floor = float(np.mean([one.floor for one in found]))
-    floor_spread = float(np.mean([one.floor_spread for one in found]))
-    doubt = 2.0 * math.hypot(deviation / math.sqrt(len(found)), floor_spread)
+def _metric(scores: Sequence[Measured]) -> Measured:
+    first = scores[0]
+    value = float(np.mean([one.value for one in scores]))
+    deviation = float(np.std([one.value for one in scores], ddof=1))
+    floor = float(np.mean([one.floor for one in scores]))
+    floor_spread = float(np.mean([one.floor_spread for one in scores]))
+    doubt = 2.0 * math.hypot(deviation / math.sqrt(len(scores)), floor_spread)
     is_near = value <= floor + doubt if first.lower_is_better else value >= floor - doubt
     return replace(
         first,
@@ -85,12 +85,12 @@ def _metric(found: Sequence[Measured]) -> Measured:
     )
 
 
-def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _means(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the mean of each number that all have."""
-    names = [name for name in found[0] if all(name in one for one in found)]
-    return {name: float(np.mean([one[name] for one in found])) for name in names}
+    names = [name for name in numbers[0] if all(name in one for one in numbers)]
+    return {name: float(np.mean([one[name] for one in numbers])) for name in names}
 
 
-def _mean(found: Sequence[float | None]) -> float | None:
-    known = [one for one in found if one is not None]
-    return float(np.mean(known)) if known and len(known) == len(found) else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import ray
-from numpy.typing import NDArray
 
 from ddpm.metrics.blocks import MappedRows, Rows, chosen
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
@@ -31,10 +30,9 @@ from orchestrator.evaluation.extractors import extractor_sha256
 from orchestrator.evaluation.feature_shards import FeatureShards
 from orchestrator.evaluation.image_sets import (
     ImageSet,
-    Pixels,
     find_sets,
-    open_reader,
     read_classes,
+    read_images,
 )
 from orchestrator.evaluation.result import (
     EVALUATION_RESULT,
@@ -171,12 +169,12 @@ class Evaluation:
         )
         statistics = self._statistics(samples)
         classes = read_classes(self.attempt.store, self.sets[1])
-        found = score_features(self.spec, samples, reference, self.sets[1], classes, statistics)
+        findings = score_features(self.spec, samples, reference, self.sets[1], classes, statistics)
         train = chosen(reference, split_reference(self.sets[1])[0])
         written = encode_statistics(train, self.spec.extractor)
         if written is not None:
             self.attempt.store.put(self.attempt.job_paths.reference_statistics, written)
-        return found
+        return findings
 
     def _statistics(self, samples: Rows) -> Statistics | None:
         """Return the published statistics that were asked for. Raises: BadInputError."""
@@ -244,8 +242,8 @@ class Evaluation:
         samples, reference = self.sets
         pairs = np.stack(
             [
-                _images(self.attempt.store, samples, findings.shown),
-                _images(self.attempt.store, reference, findings.neighbours),
+                read_images(self.attempt.store, samples, findings.shown),
+                read_images(self.attempt.store, reference, findings.neighbours),
             ],
             axis=1,
         )
@@ -276,18 +274,6 @@ def _gathered(path: Path, images: ImageSet, shards: FeatureShards) -> Rows:
                 np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
             file.write(part.tobytes())
     return MappedRows(path)
-
-
-def _images(store: ObjectStore, images: ImageSet, indices: NDArray[np.int64]) -> Pixels:
-    """Return some images of a set, in the order of `indices`."""
-    reader, plan, size = open_reader(store, images), images.plan, images.shard_size
-    found: dict[int, Pixels] = {}
-    for number in sorted({int(index) // size for index in indices}):
-        pixels = reader.read(plan[number])
-        for index in indices:
-            if int(index) // size == number:
-                found[int(index)] = pixels[int(index) - number * size]
-    return np.stack([found[int(index)] for index in indices])
 
 
 def evaluate(attempt: Attempt) -> Outcome:

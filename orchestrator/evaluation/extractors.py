@@ -42,8 +42,8 @@ def extractor_sha256(spec: ExtractorSpec) -> str:
         "efflite0": EFFLITE0_SHA256,
         "inception": INCEPTION_SHA256,
     }.get(spec.name, spec.sha256)
-    told = {"name": spec.name, "weights": weights, "version": 1}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    identity = {"name": spec.name, "weights": weights, "version": 1}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def metric_name(measure: str, spec: ExtractorSpec) -> str:

@@ -160,6 +160,18 @@ def open_reader(store: ObjectStore, images: ImageSet) -> ShardReader:
     return _DatasetReader(store, images)
 
 
+def read_images(store: ObjectStore, images: ImageSet, indices: NDArray[np.int64]) -> Pixels:
+    """Return some images of a set, in the order of `indices`: (len(indices), H, W, C) uint8."""
+    reader, plan, size = open_reader(store, images), images.plan, images.shard_size
+    by_index: dict[int, Pixels] = {}
+    for number in sorted({int(index) // size for index in indices}):
+        pixels = reader.read(plan[number])
+        for index in indices:
+            if int(index) // size == number:
+                by_index[int(index)] = pixels[int(index) - number * size]
+    return np.stack([by_index[int(index)] for index in indices])
+
+
 class _SampleReader:
     def __init__(self, store: ObjectStore, images: ImageSet) -> None:
         self._samples = SampleSet(store, images.job_id)

@@ -73,8 +73,8 @@ class Findings:
         kid = next(name for name in self.scores if name.startswith("kid-"))
         lines = [f"{kid} {self.scores[kid].value:.4f} ± {self.scores[kid].spread:.4f}"]
         for name in ("precision", "recall", "coverage"):
-            found = next(full for full in self.scores if full.startswith(f"{name}-"))
-            lines.append(f"{name} {self.scores[found].value:.3f}")
+            full_name = next(full for full in self.scores if full.startswith(f"{name}-"))
+            lines.append(f"{name} {self.scores[full_name].value:.3f}")
         return ", ".join(lines)
 
 
@@ -180,7 +180,7 @@ def _classes(
 
 def _memorisation(nearest: Nearest, train: Rows, held_out: Rows) -> dict[str, float]:
     gaps = kth_distances(train, 1)
-    found = {
+    numbers = {
         "authentic_share": authentic_share(nearest, gaps),
         "nearest_mean": float(nearest.distances.mean()),
         "nearest_min": float(nearest.distances.min()),
@@ -189,9 +189,9 @@ def _memorisation(nearest: Nearest, train: Rows, held_out: Rows) -> dict[str, fl
     }
     if len(held_out) >= MIN_HELD_OUT:
         of_held_out = nearest_in(held_out, train).distances
-        found["copying_score"] = copying_score(nearest.distances, of_held_out)
-        found["held_out_nearest_mean"] = float(of_held_out.mean())
-    return found
+        numbers["copying_score"] = copying_score(nearest.distances, of_held_out)
+        numbers["held_out_nearest_mean"] = float(of_held_out.mean())
+    return numbers
 
 
 def speed_of(heartbeat: Heartbeat) -> dict[str, float]:

@@ -69,11 +69,11 @@ def read_statistics(spec: StatisticsSpec, extractor: ExtractorSpec) -> Statistic
 
 
 def _check_origin(
-    path: Path, found: dict[str, NDArray[np.generic]], extractor: ExtractorSpec
+    path: Path, arrays: dict[str, NDArray[np.generic]], extractor: ExtractorSpec
 ) -> None:
     own = extractor_sha256(extractor)
-    if "extractor_sha256" in found and str(found["extractor_sha256"]) != own:
-        told = str(found.get("extractor", "another"))
+    if "extractor_sha256" in arrays and str(arrays["extractor_sha256"]) != own:
+        told = str(arrays.get("extractor", "another"))
         raise BadInputError(
             f"statistics.file: {path} is of extractor {told} with other weights or another "
             f"preprocessing than {extractor.name} here; distances between two extractors mean "
@@ -81,15 +81,15 @@ def _check_origin(
         )
 
 
-def _checked(path: Path, found: dict[str, NDArray[np.generic]]) -> tuple[Float64, Float64]:
+def _checked(path: Path, arrays: dict[str, NDArray[np.generic]]) -> tuple[Float64, Float64]:
     """Return mean and covariance if they are such."""
-    missing = [name for name in ("mu", "sigma") if name not in found]
+    missing = [name for name in ("mu", "sigma") if name not in arrays]
     if missing:
-        there = ", ".join(sorted(found)) or "nothing"
+        there = ", ".join(sorted(arrays)) or "nothing"
         raise BadInputError(f"statistics.file: {path} lacks {missing[0]}; it has: {there}")
-    if any(found[name].dtype.kind not in "fiu" for name in ("mu", "sigma")):
+    if any(arrays[name].dtype.kind not in "fiu" for name in ("mu", "sigma")):
         raise BadInputError(f"statistics.file: {path}: mu and sigma must be real numbers")
-    mean, covariance = (found[name].astype(np.float64) for name in ("mu", "sigma"))
+    mean, covariance = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
     if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
         raise BadInputError(
             f"statistics.file: {path}: mu must be (D,) and sigma (D, D), not {mean.shape} and "

@@ -50,5 +50,5 @@ def decode_decisions(body: bytes, key: str) -> Decisions:
 
 def read_decisions(store: ObjectStore, job: JobPaths) -> Decisions | None:
     """Return what was decided for a job, or None if nothing yet. Raises as `decode_decisions`."""
-    found = _HEAD.read(store, job.decisions)
-    return Decisions(json.loads(found[1].body)) if found else None
+    stored = _HEAD.read(store, job.decisions)
+    return Decisions(json.loads(stored[1].body)) if stored else None

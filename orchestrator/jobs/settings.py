@@ -51,8 +51,8 @@ def read_section(store: ObjectStore, section: Section[_T]) -> _T:
     Raises:
         StoredFormError: Somebody wrote it by hand, and not as it has to be.
     """
-    found = _read(store)
-    return section.read(_values(found[0] if found else {}, section.name))
+    stored = _read(store)
+    return section.read(_values(stored[0] if stored else {}, section.name))
 
 
 def change_section(store: ObjectStore, section: Section[_T], change: Callable[[_T], _T]) -> _T:
@@ -68,15 +68,15 @@ def change_section(store: ObjectStore, section: Section[_T], change: Callable[[_
         StoredFormError: Somebody wrote them by hand, and not as they have to be.
     """
     for _ in range(_TRIES):
-        found = _read(store)
-        config: Mapping[str, object] = found[0] if found else {"format_version": 1}
+        stored = _read(store)
+        config: Mapping[str, object] = stored[0] if stored else {"format_version": 1}
         changed = change(section.read(_values(config, section.name)))
         body = json.dumps({**config, section.name: {**section.write(changed)}}).encode()
         try:
-            if found is None:
+            if stored is None:
                 store.put(keys.CONFIG, body, if_absent=True)
             else:
-                store.put(keys.CONFIG, body, if_match=found[1].etag)
+                store.put(keys.CONFIG, body, if_match=stored[1].etag)
         except ConditionFailedError:
             continue
         return changed
@@ -85,12 +85,12 @@ def change_section(store: ObjectStore, section: Section[_T], change: Callable[[_
 
 def _read(store: ObjectStore) -> tuple[Mapping[str, object], StoredObject] | None:
     try:
-        found = read_json(store, keys.CONFIG)
+        stored = read_json(store, keys.CONFIG)
     except ValueError as error:
         raise StoredFormError(f"{keys.CONFIG} is no JSON ({error}): mend or delete it") from error
-    if found is not None and not isinstance(found[0], dict):
+    if stored is not None and not isinstance(stored[0], dict):
         raise StoredFormError(f"{keys.CONFIG} must be an object of sections: mend or delete it")
-    return found
+    return stored
 
 
 def _values(config: Mapping[str, object], name: str) -> Mapping[str, object]:

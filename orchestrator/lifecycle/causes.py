@@ -98,14 +98,14 @@ def _story(failure: BaseException) -> tuple[Cause, BaseException]:
 
 def _chain(error: BaseException) -> list[BaseException]:
     """Return an error and all that it holds: causes, and the failures of single workers."""
-    found: list[BaseException] = []
+    chain: list[BaseException] = []
     waiting = [error]
     while waiting:
         current = waiting.pop(0)
-        if not any(current is one for one in found):
-            found.append(current)
+        if not any(current is one for one in chain):
+            chain.append(current)
             waiting += _held(current)
-    return found
+    return chain
 
 
 def _held(error: BaseException) -> list[BaseException]:
@@ -119,8 +119,8 @@ def _held(error: BaseException) -> list[BaseException]:
 
 
 def _worker_failures(error: BaseException) -> dict[int, BaseException]:
-    found = getattr(error, "worker_failures", None)
-    return found if isinstance(found, dict) else {}
+    failures = getattr(error, "worker_failures", None)
+    return failures if isinstance(failures, dict) else {}
 
 
 def _is_wrapper(error: BaseException) -> bool:

@@ -38,10 +38,10 @@ def decide(snapshot: Snapshot, now: float) -> list[Action]:
     """
     actions: list[Action] = []
     line = _line(snapshot, now)
-    while found := _without_vain(_Round(snapshot, now).walk(line), snapshot, now):
-        actions += found
-        snapshot = snapshot.after(found, now)
-        started = {action.job_id for action in found}
+    while following := _without_vain(_Round(snapshot, now).walk(line), snapshot, now):
+        actions += following
+        snapshot = snapshot.after(following, now)
+        started = {action.job_id for action in following}
         line = [entry for entry in line if entry[0].job_id not in started]
     return actions
 

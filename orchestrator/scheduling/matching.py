@@ -27,8 +27,8 @@ def why_unsuited(job: JobRequest, node: NodeCapacity) -> str:
         return f"it {has}, not {' or '.join(job.accelerators)}"
     for key, value in () if node.is_promised else job.labels:
         if node.labels.get(key) != value:
-            found = f"is {node.labels[key]}" if key in node.labels else "is not set"
-            return f"its label {key} {found}, not {value}"
+            state = f"is {node.labels[key]}" if key in node.labels else "is not set"
+            return f"its label {key} {state}, not {value}"
     return ""
 
 

@@ -23,14 +23,14 @@ def outlooks(snapshot: Snapshot) -> Mapping[str, Verdict]:
     """Return, by job, `NEVER` or `WAITS_FOR_NODES`; jobs that fit the nodes there are left out."""
     cluster = _Cluster(snapshot)
     known: dict[tuple[object, ...], Verdict | None] = {}
-    found = {}
+    verdicts = {}
     for job in snapshot.queue:
         size = _size(job)
         if size not in known:
             known[size] = cluster.outlook(job)
         if (verdict := known[size]) is not None:
-            found[job.job_id] = verdict
-    return found
+            verdicts[job.job_id] = verdict
+    return verdicts
 
 
 def _size(job: QueuedJob) -> tuple[object, ...]:

@@ -155,23 +155,23 @@ def _on_model(ref: ModelRef, field: str) -> Iterator[Remark]:
             f"{field}.checkpoint {ref.checkpoint!r} must be the s3:// URI of a checkpoint's "
             "commit: s3://bucket/prefix/jobs/<id>/checkpoints/step-<number>.json",
         )
-    if ref.registered is not None and (told := registered_fault(ref.registered, field)):
-        yield Remark(((field, "registered"),), told)
+    if ref.registered is not None and (fault := registered_fault(ref.registered, field)):
+        yield Remark(((field, "registered"),), fault)
 
 
 def registered_fault(registered: str, field: str = "model") -> str | None:
     """Return why a text, which a field has, cannot name a registered model; None if it can."""
-    if found := _MLFLOW_URI.fullmatch(registered):
-        right = f"{found['name']}{found['rest']}"
+    if match := _MLFLOW_URI.fullmatch(registered):
+        right = f"{match['name']}{match['rest']}"
         return f"{field}.registered: write {registered!r} as {right}"
-    found = _REGISTERED.fullmatch(registered)
-    if found is None:
+    match = _REGISTERED.fullmatch(registered)
+    if match is None:
         return (
             f"{field}.registered {registered!r} must be name@alias or name/version, "
             "as digits@champion or digits/3"
         )
-    if found["version"] and not 1 <= int(found["version"]) <= MAX_VERSION:
-        return f"{field}.registered: there can be no version {found['version']}"
+    if match["version"] and not 1 <= int(match["version"]) <= MAX_VERSION:
+        return f"{field}.registered: there can be no version {match['version']}"
     return None
 
 

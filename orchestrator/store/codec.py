@@ -115,5 +115,5 @@ class Codec(Generic[_T]):
 
     def value(self, store: ObjectStore, key: str) -> _T | None:
         """Return what lies at a key, or None where there is nothing; raises as `read` does."""
-        found = self.read(store, key)
-        return found[0] if found is not None else None
+        read = self.read(store, key)
+        return read[0] if read is not None else None

@@ -103,14 +103,14 @@ class S3Store:
 
     def list_objects(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose key begins with `prefix` and lies above `after`, by key."""
-        found: list[ObjectInfo] = []
+        listed: list[ObjectInfo] = []
         begin: dict[str, Any] = {"StartAfter": self._prefix + after} if after else {}
         with self._translated(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix, **begin
             )
             for page in pages:
-                found += [
+                listed += [
                     ObjectInfo(
                         item["Key"][len(self._prefix) :],
                         item["Size"],
@@ -120,7 +120,7 @@ class S3Store:
                     for item in page.get("Contents", [])
                 ]
         # Some stores do not list in byte order, and some know no beginning.
-        yield from sorted((i for i in found if i.key > after), key=lambda info: info.key)
+        yield from sorted((i for i in listed if i.key > after), key=lambda info: info.key)
 
     def list_folders(self, prefix: str) -> list[str]:
         """Return the sorted names of the folders directly below `prefix` (which ends in /)."""
@@ -151,7 +151,7 @@ class S3Store:
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._bucket, Prefix=self._prefix
             )
-            found = [
+            uploads = [
                 (upload["Key"], upload["UploadId"])
                 for page in pages
                 for upload in page.get("Uploads", [])
@@ -159,7 +159,7 @@ class S3Store:
             ]
         return [
             OpenUpload(key[len(self._prefix) :], upload_id, self._uploaded_bytes(key, upload_id))
-            for key, upload_id in found
+            for key, upload_id in uploads
         ]
 
     def _uploaded_bytes(self, key: str, upload_id: str) -> int:

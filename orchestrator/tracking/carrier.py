@@ -172,13 +172,13 @@ class _Carry:
         name = tracking.get("experiment") if isinstance(tracking, dict) else None
         experiment_id = self._server.experiment(str(name or "ddpmctl"))
         # A run without a cursor is what a crash between the two leaves behind.
-        found = self._server.find_run(experiment_id, self._record.job_id)
+        known = self._server.find_run(experiment_id, self._record.job_id)
         start_ms = _ms(self._record.submitted_at)
-        run_id = found or self._server.create_run(experiment_id, self._record.job_id, start_ms)
+        run_id = known or self._server.create_run(experiment_id, self._record.job_id, start_ms)
         try:
             self._save(replace(self._cursor, experiment_id=experiment_id, run_id=run_id))
         except ConditionFailedError:
-            if found is None:
+            if known is None:
                 self._server.delete_run(run_id)
             raise
 
@@ -222,10 +222,10 @@ class _Carry:
             number, lines = self._cursor.number, list[TrackingLine]()
             folder = segments(self._store, self._paths.attempt(self._cursor.attempt))
             for number, body in folder.bodies(self._cursor.number):
-                found, num_unreadable = decode_lines(body)
+                readable, num_unreadable = decode_lines(body)
                 if num_unreadable:
                     logger.warning("%d unreadable lines in %s", num_unreadable, folder.key(number))
-                lines += found
+                lines += readable
                 if _num_values(lines) >= METRICS_PER_CALL:
                     break
             if number > self._cursor.number:

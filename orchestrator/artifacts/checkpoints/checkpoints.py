@@ -172,7 +172,7 @@ class CheckpointStore:
 
     def listing(self) -> list[CheckpointCommit]:
         """Return the commits that can be read, by ascending step; data are not looked at."""
-        found: dict[tuple[str, str], CheckpointCommit] = {}
+        known: dict[tuple[str, str], CheckpointCommit] = {}
         for step, info in sorted(self._standing().items()):
             try:
                 commit = self._known.get((info.key, info.etag)) or self.find(step)
@@ -180,9 +180,9 @@ class CheckpointStore:
                 logger.warning("%s", error)
                 continue
             if commit is not None:
-                found[info.key, info.etag] = commit
-        self._known = found
-        return list(found.values())
+                known[info.key, info.etag] = commit
+        self._known = known
+        return list(known.values())
 
     def newest_whole(
         self, cache: Path, on_skip: Callable[[int, str], None]
@@ -233,12 +233,12 @@ class CheckpointStore:
                 self._store.get_file(key, path)
             except ObjectNotFoundError as error:
                 raise CheckpointError(f"{key} is missing") from error
-            found = describe_file(path)
-            if found.size_bytes != file.size_bytes:
+            written = describe_file(path)
+            if written.size_bytes != file.size_bytes:
                 raise CheckpointError(
-                    f"{key} has {found.size_bytes} bytes instead of {file.size_bytes}"
+                    f"{key} has {written.size_bytes} bytes instead of {file.size_bytes}"
                 )
-            if found != file:
+            if written != file:
                 raise CheckpointError(f"{key} is damaged: its SHA-256 is not the committed one")
 
     def refer(self, step: int, by: str) -> None:

@@ -28,7 +28,7 @@ def network_decision(model: NetworkConfig) -> dict[str, object]:
     Raises:
         ConfigError: It is not installed here.
     """
-    return asdict(OwnCode(network=found)) if (found := _identity(model)) else {}
+    return asdict(OwnCode(network=identity)) if (identity := _identity(model)) else {}
 
 
 def network_change(decisions: Mapping[str, object], model: NetworkConfig) -> str:
@@ -50,8 +50,8 @@ def network_told(model: NetworkConfig) -> str:
 
 def package_of(decisions: Mapping[str, object]) -> dict[str, str]:
     """Return the version of the package that a network needs, by its name; {} for none."""
-    found = _OWN_CODE.of(decisions).network
-    return {found.package: found.version} if found and found.package else {}
+    identity = _OWN_CODE.of(decisions).network
+    return {identity.package: identity.version} if identity and identity.package else {}
 
 
 def _identity(model: NetworkConfig) -> NetworkIdentity | None:

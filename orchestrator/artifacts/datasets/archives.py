@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import IO, Any
 
 from orchestrator.artifacts.datasets.catalog import Entry, archive_of
@@ -28,8 +29,8 @@ _MOST_PARTS = 8  # pictures of a sample
 _UNIX = 3  # of the systems that a zip may be from
 
 
-def list_tar(found: Collector, place: Place, path: str, stamp: str) -> None:
-    """Add the files of an unpacked tar to what was found.
+def list_tar(collector: Collector, place: Place, path: str, stamp: str) -> None:
+    """Collect the files of an unpacked tar.
 
     Raises:
         DatasetError: It is damaged, or holds links or devices.
@@ -44,7 +45,7 @@ def list_tar(found: Collector, place: Place, path: str, stamp: str) -> None:
             first = member.offset_data
             member_name = _tidy(member.name)
             entry = Entry(member_name, path, first, member.size, stamp=stamp)
-            found.add(entry, member.size, lambda at=first: place.read(path, at, HEAD_BYTES))  # type: ignore[misc]
+            collector.add(entry, member.size, partial(place.read, path, first, HEAD_BYTES))
 
 
 def _members(tar: tarfile.TarFile, name: str) -> Iterator[tarfile.TarInfo]:
@@ -91,8 +92,8 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     return _tidy(name if "/" in name else name.replace("\\", "/"))
 
 
-def list_zip(found: Collector, place: Place, path: str, stamp: str) -> None:
-    """Add the files of a zip to what was found.
+def list_zip(collector: Collector, place: Place, path: str, stamp: str) -> None:
+    """Collect the files of a zip.
 
     Raises:
         DatasetError: It is damaged, encrypted, or packed in an unusual way.
@@ -104,7 +105,12 @@ def list_zip(found: Collector, place: Place, path: str, stamp: str) -> None:
                 continue
             _check_zip_member(info, name)
             entry = _zip_entry(info, file, path, stamp, name)
-            found.add(entry, info.file_size, lambda info=info: archive.open(info).read(HEAD_BYTES))  # type: ignore[misc]
+            collector.add(entry, info.file_size, partial(_head_of, archive, info))
+
+
+def _head_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with archive.open(info) as file:
+        return file.read(HEAD_BYTES)
 
 
 def _check_zip_member(info: zipfile.ZipInfo, name: str) -> None:
@@ -135,11 +141,11 @@ def _zip_entry(info: zipfile.ZipInfo, file: IO[bytes], path: str, stamp: str, na
 
 def list_shards(place: Place, shards: list[Entry], survey: Survey) -> Listing:
     """List the files of several tars as one source: a WebDataset, or a sample set's shards."""
-    found = Collector(place)
-    found.survey = survey
+    collector = Collector(place)
+    collector.survey = survey
     for shard in shards:
-        list_tar(found, place, shard.path, shard.stamp)
-    return found.listing()
+        list_tar(collector, place, shard.path, shard.stamp)
+    return collector.listing()
 
 
 def check_one_picture_each(listing: Listing, name: str) -> None:

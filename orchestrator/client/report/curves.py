@@ -17,8 +17,8 @@ def sampler_of(row: Evaluated) -> str:
     if method == "ddim":
         return f"ddim eta {settings.get('eta', 0):g}"
     spacing = str(settings.get("spacing", "linear"))
-    told = (method, settings.get("variance"), "" if spacing == "linear" else spacing)
-    return " ".join(str(word) for word in told if word)
+    words = (method, settings.get("variance"), "" if spacing == "linear" else spacing)
+    return " ".join(str(word) for word in words if word)
 
 
 def pair_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
@@ -37,13 +37,13 @@ def pair_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
 
 
 def _values(rows: Iterable[Evaluated], measure: str) -> list[float]:
-    found = (row.metric(measure) for row in rows)
-    return [metric.value if metric else float("nan") for metric in found]
+    metrics = (row.metric(measure) for row in rows)
+    return [metric.value if metric else float("nan") for metric in metrics]
 
 
 def _errors(rows: Iterable[Evaluated], measure: str) -> list[float]:
-    found = (row.metric(measure) for row in rows)
-    return [metric.spread if metric else 0.0 for metric in found]
+    metrics = (row.metric(measure) for row in rows)
+    return [metric.spread if metric else 0.0 for metric in metrics]
 
 
 def _band(rows: Iterable[Evaluated], measure: str) -> Band | None:
@@ -55,8 +55,8 @@ def _band(rows: Iterable[Evaluated], measure: str) -> Band | None:
 
 
 def _bands(rows: Sequence[Evaluated], **measures: str) -> dict[str, Band]:
-    found = {axis: _band(rows, measure) for axis, measure in measures.items()}
-    return {axis: band for axis, band in found.items() if band is not None}
+    bands = {axis: _band(rows, measure) for axis, measure in measures.items()}
+    return {axis: band for axis, band in bands.items() if band is not None}
 
 
 def _pair(rows: Sequence[Evaluated], x: str, y: str) -> Plot:
@@ -65,8 +65,8 @@ def _pair(rows: Sequence[Evaluated], x: str, y: str) -> Plot:
         x_label=x,
         y_label=y,
         series=[
-            Series(name=name_of(found), x=_values(found, x), y=_values(found, y))
-            for found in by_likeness(rows)
+            Series(name=name_of(alike), x=_values(alike, x), y=_values(alike, y))
+            for alike in by_likeness(rows)
         ],
         bands=_bands(rows, x=x, y=y),
     )
@@ -79,12 +79,12 @@ def _against_speed(rows: Sequence[Evaluated], y: str) -> Plot:
         y_label=y,
         series=[
             Series(
-                name=name_of(found),
-                x=[row.speed["mean_images_per_s"] for row in found],
-                y=_values(found, y),
-                errors=_errors(found, y),
+                name=name_of(alike),
+                x=[row.speed["mean_images_per_s"] for row in alike],
+                y=_values(alike, y),
+                errors=_errors(alike, y),
             )
-            for found in by_likeness(rows)
+            for alike in by_likeness(rows)
         ],
         log_x=True,
         bands=_bands(rows, y=y),
@@ -111,11 +111,11 @@ def step_plots(rows: Sequence[Evaluated]) -> Iterator[Plot]:
                 series=[
                     Series(
                         name=name,
-                        x=[float(row.num_steps) for row in found],
-                        y=_values(found, measure),
-                        errors=_errors(found, measure),
+                        x=[float(row.num_steps) for row in sets],
+                        y=_values(sets, measure),
+                        errors=_errors(sets, measure),
                     )
-                    for name, found in by_sampler.items()
+                    for name, sets in by_sampler.items()
                 ],
                 log_x=True,
                 is_line=True,

@@ -69,13 +69,13 @@ def _checkpoint_plots(store: ObjectStore, job_ids: Iterable[str]) -> Iterator[Pl
     seconds = {job_id: training_seconds(store, job_id) for job_id in curves}
     for measure in _MEASURES:
         with_it = {
-            job_id: found
+            job_id: measured
             for job_id, points in curves.items()
-            if (found := [p for p in points if p.name_of(measure)])
+            if (measured := [p for p in points if p.name_of(measure)])
         }
         if not with_it:
             continue
-        steps = {job_id: [float(p.step) for p in found] for job_id, found in with_it.items()}
+        steps = {job_id: [float(p.step) for p in measured] for job_id, measured in with_it.items()}
         yield _worth("training steps", measure, with_it, steps)
         spent = {
             job_id: [float(s) for s in np.interp(at, list(known), list(known.values()))]
