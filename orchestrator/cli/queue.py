@@ -72,36 +72,39 @@ def _explain_group(store: ObjectStore, job_id: str, output: Output) -> None:
     for child in status.children:
         if child.state in ENDED:
             continue
-        told: Explanation | None = None
+        explanation: Explanation | None = None
         text = child_text(child)
         if child.state is JobState.QUEUED:
             with suppress(JobNotFoundError):  # it started, or was just put into the queue
-                told = explain(read_snapshot(store), child.job_id, now.timestamp())
-                text = f"{child.step}  {told.verdict}: {told.reason}"
-        children.append({**vars(child), "explanation": told})
+                explanation = explain(read_snapshot(store), child.job_id, now.timestamp())
+                text = f"{child.step}  {explanation.verdict}: {explanation.reason}"
+        children.append({**vars(child), "explanation": explanation})
         lines.append(f"  {text}")
     told_of = ("job_id", "kind", "state", "reason", "message")
     shown = {key: getattr(status, key) for key in told_of}
     output.result({**shown, "children": children}, "\n".join(lines))
 
 
-def _describe(told: Explanation, now: datetime) -> str:
-    lines = [f"{told.job_id}  {told.verdict}: {told.reason}", f"  asks for   {told.asks_for}"]
-    lines.append(f"  position   {told.position}")
-    if told.ahead:
-        lines.append(f"  ahead      {', '.join(told.ahead[:5])}")
-    for holder in told.holders[:5]:
+def _describe(explanation: Explanation, now: datetime) -> str:
+    lines = [
+        f"{explanation.job_id}  {explanation.verdict}: {explanation.reason}",
+        f"  asks for   {explanation.asks_for}",
+    ]
+    lines.append(f"  position   {explanation.position}")
+    if explanation.ahead:
+        lines.append(f"  ahead      {', '.join(explanation.ahead[:5])}")
+    for holder in explanation.holders[:5]:
         ends = f", ends in {_until(holder.expected_end_at, now)}" if holder.expected_end_at else ""
         held = f"{counted(holder.cpus, 'CPU')}, {counted(holder.gpus, 'GPU')}"
         lines.append(f"  held by    {holder.job_id}: {held}{ends}")
-    lines += [f"  node       {_node_text(node)}" for node in told.free[:_SHOWN_NODES]]
-    lines += [f"  avoids     {node[:12]}, which broke its attempts" for node in told.avoids]
+    lines += [f"  node       {_node_text(node)}" for node in explanation.free[:_SHOWN_NODES]]
+    lines += [f"  avoids     {node[:12]}, which broke its attempts" for node in explanation.avoids]
     lines += [
         f"  may use    {node[:12]}, though it broke its attempts: it fits in no other way"
-        for node in told.uses_avoided
+        for node in explanation.uses_avoided
     ]
-    if told.estimated_start_at is not None:
-        lines.append(f"  starts in  about {_until(told.estimated_start_at, now)}")
+    if explanation.estimated_start_at is not None:
+        lines.append(f"  starts in  about {_until(explanation.estimated_start_at, now)}")
     return "\n".join(lines)
 
 
@@ -181,18 +184,18 @@ def show_command(output: Output) -> None:
 
 
 def _show(store: ObjectStore, output: Output) -> None:
-    found = limits_now(store)
-    output.result(found, _describe_limits(found))
+    limits = limits_now(store)
+    output.result(limits, _describe_limits(limits))
 
 
-def _describe_limits(found: LimitsNow) -> str:
-    lines = [f"{name}: {counted(gpus, 'GPU')}" for name, gpus in sorted(found.quotas.items())]
+def _describe_limits(limits: LimitsNow) -> str:
+    lines = [f"{name}: {counted(gpus, 'GPU')}" for name, gpus in sorted(limits.quotas.items())]
     lines += [
-        f"{name}: {found.used.get(name, 0.0):.1f} of {hours:g} GPU-hours used in {found.month}"
-        for name, hours in sorted(found.gpu_hours.items())
+        f"{name}: {limits.used.get(name, 0.0):.1f} of {hours:g} GPU-hours used in {limits.month}"
+        for name, hours in sorted(limits.gpu_hours.items())
     ]
     lines += [
         f"submitter {name}: {counted(gpus, 'GPU')}"
-        for name, gpus in sorted(found.submitters.items())
+        for name, gpus in sorted(limits.submitters.items())
     ]
     return "\n".join(lines) or "no queue has a limit"

@@ -40,7 +40,7 @@ _FIELD = "model"
 
 
 @dataclass(frozen=True)
-class _Found:
+class _NamedModel:
     """The training that a reference means, and where in the file it is named."""
 
     store: ObjectStore
@@ -91,9 +91,9 @@ def _on_going_on(store: ObjectStore, spec: TrainJob, ref: ModelRef) -> Iterator[
     except (JobNotFoundError, BadInputError):  # reported already
         return
     if isinstance(old, TrainJob):
-        for place, told in obstacles(old, spec, ref.step or old.training.num_steps):
+        for place, obstacle in obstacles(old, spec, ref.step or old.training.num_steps):
             places = (("init", "job"), ("init", "weights"), place)
-            yield Remark(places, f"init: cannot go on from {job_id}: {told}")
+            yield Remark(places, f"init: cannot go on from {job_id}: {obstacle}")
 
 
 def remarks_on_model(
@@ -106,18 +106,18 @@ def remarks_on_model(
         ref: What the file says; its form is right.
         sampling: How it is to draw; None where that does not matter.
     """
-    found = None
+    named = None
     try:
-        found = _find(store, ref)
-        if found is None:
+        named = _find(store, ref)
+        if named is None:
             return
-        spec = read_spec(RecordStore(found.store), found.job_id)
-        yield from _on_training(found, spec, ref.weights, sampling)
+        spec = read_spec(RecordStore(named.store), named.job_id)
+        yield from _on_training(named, spec, ref.weights, sampling)
     except JobNotFoundError:
         if ref.job is not None:
             yield Remark((_JOB,), _no_such_job(store, ref.job))
-        elif found is not None:  # a checkpoint needs no job beside it: it may have been copied
-            yield from _on_bare_checkpoint(found)
+        elif named is not None:  # a checkpoint needs no job beside it: it may have been copied
+            yield from _on_bare_checkpoint(named)
     except BadInputError as error:
         yield Remark((_JOB, _CHECKPOINT, _REGISTERED), f"model: {error}")
     except StoreError as error:  # perhaps another store, which the cluster can reach
@@ -128,15 +128,15 @@ def remarks_on_model(
 def training_of(store: ObjectStore, ref: ModelRef) -> Job | None:
     """Return the job that made a model; None where that is not known from here."""
     try:
-        found = _find(store, ref)
-        return read_spec(RecordStore(found.store), found.job_id) if found else None
+        named = _find(store, ref)
+        return read_spec(RecordStore(named.store), named.job_id) if named else None
     except (JobNotFoundError, BadInputError, StoreError):
         return None  # reported where the reference is looked at
 
 
-def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
+def _find(store: ObjectStore, ref: ModelRef) -> _NamedModel | None:
     if ref.job is not None:
-        return _Found(store, exact_job_id(store, ref.job), _JOB, ref.step)
+        return _NamedModel(store, exact_job_id(store, ref.job), _JOB, ref.step)
     uri = ref.checkpoint or (checkpoint_now(ref.registered) if ref.registered else "")
     prefix, _, rest = uri.rpartition("/jobs/")
     job_id, _, name = rest.partition("/checkpoints/step-")
@@ -145,18 +145,18 @@ def _find(store: ObjectStore, ref: ModelRef) -> _Found | None:
         return None
     other = store if prefix == store.uri else open_store(prefix)
     place = _REGISTERED if ref.registered else _CHECKPOINT
-    return _Found(other, job_id, place, int(step))
+    return _NamedModel(other, job_id, place, int(step))
 
 
-def _on_bare_checkpoint(found: _Found) -> Iterator[Remark]:
-    uri = f"{found.store.uri}/{JobPaths(found.job_id).checkpoint(found.step or 0)}"
-    steps = CheckpointStore(found.store, JobPaths(found.job_id)).steps()
-    if found.step not in steps:
+def _on_bare_checkpoint(named: _NamedModel) -> Iterator[Remark]:
+    uri = f"{named.store.uri}/{JobPaths(named.job_id).checkpoint(named.step or 0)}"
+    steps = CheckpointStore(named.store, JobPaths(named.job_id)).steps()
+    if named.step not in steps:
         there = ", ".join(map(str, steps)) or "none"
         message = (
-            f"{'.'.join(map(str, found.place))}: there is no {uri}; steps that are there: {there}"
+            f"{'.'.join(map(str, named.place))}: there is no {uri}; steps that are there: {there}"
         )
-        yield Remark((found.place,), message)
+        yield Remark((named.place,), message)
 
 
 def _no_such_job(store: ObjectStore, name: str) -> str:
@@ -168,30 +168,30 @@ def _no_such_job(store: ObjectStore, name: str) -> str:
 
 
 def _on_training(
-    found: _Found, spec: Job, weights: str, sampling: SamplingConfig | None
+    named: _NamedModel, spec: Job, weights: str, sampling: SamplingConfig | None
 ) -> Iterator[Remark]:
-    record = RecordStore(found.store).read(found.job_id).record
+    record = RecordStore(named.store).read(named.job_id).record
     if not isinstance(spec, TrainJob):
-        message = f"model.job: {found.job_id} is a {record.kind} job, not a training"
-        yield Remark((found.place,), message)
+        message = f"model.job: {named.job_id} is a {record.kind} job, not a training"
+        yield Remark((named.place,), message)
         return
     known = ("ema", "model", *spec.training.further_averages)
     if weights not in known:
-        message = f"model.weights: {found.job_id} has no {weights}; it has: {', '.join(known)}"
-        yield Remark((found.place, ("model", "weights")), message)
+        message = f"model.weights: {named.job_id} has no {weights}; it has: {', '.join(known)}"
+        yield Remark((named.place, ("model", "weights")), message)
     if sampling is not None:
-        yield from _on_drawing(found, spec, sampling)
-    yield from _on_checkpoints(found, spec, str(record.state), record.state.has_ended)
+        yield from _on_drawing(named, spec, sampling)
+    yield from _on_checkpoints(named, spec, str(record.state), record.state.has_ended)
 
 
-def _on_drawing(found: _Found, spec: TrainJob, sampling: SamplingConfig) -> Iterator[Remark]:
-    if told := steps_fault(sampling, spec, found.job_id):
-        yield Remark((found.place, ("sampling", "num_steps")), told)
+def _on_drawing(named: _NamedModel, spec: TrainJob, sampling: SamplingConfig) -> Iterator[Remark]:
+    if fault := steps_fault(sampling, spec, named.job_id):
+        yield Remark((named.place, ("sampling", "num_steps")), fault)
     try:
-        num_classes, names = _classes_of(found.store, spec)
+        num_classes, names = _classes_of(named.store, spec)
         make_rule(sampling, num_classes, names)
     except ConfigError as error:
-        yield Remark((found.place, tuple(error.field.split("."))), f"{error}")
+        yield Remark((named.place, tuple(error.field.split("."))), f"{error}")
     except DatasetError:
         return  # its images are gone; the checkpoint still says what it knows
 
@@ -206,24 +206,26 @@ def _classes_of(store: ObjectStore, spec: TrainJob) -> tuple[int, tuple[str, ...
     return spec.model.for_classes(dataset.num_classes).known_classes, dataset.class_names
 
 
-def _on_checkpoints(found: _Found, spec: TrainJob, state: str, has_ended: bool) -> Iterator[Remark]:
-    steps = CheckpointStore(found.store, JobPaths(found.job_id)).steps() if has_ended else []
-    place = _STEP if found.place == _JOB else found.place
+def _on_checkpoints(
+    named: _NamedModel, spec: TrainJob, state: str, has_ended: bool
+) -> Iterator[Remark]:
+    steps = CheckpointStore(named.store, JobPaths(named.job_id)).steps() if has_ended else []
+    place = _STEP if named.place == _JOB else named.place
     total = spec.training.num_steps
     if not has_ended:
-        if found.step is not None and found.step > total:
-            message = f"model.step: job {found.job_id} ends at step {total}, before {found.step}"
+        if named.step is not None and named.step > total:
+            message = f"model.step: job {named.job_id} ends at step {total}, before {named.step}"
             yield Remark((place,), message)
     elif not steps:
-        message = f"job {found.job_id} is {state} and has no checkpoint to draw from"
-        yield Remark((found.place,), f"model: {message}")
-    elif found.step is not None and found.step not in steps:
+        message = f"job {named.job_id} is {state} and has no checkpoint to draw from"
+        yield Remark((named.place,), f"model: {message}")
+    elif named.step is not None and named.step not in steps:
         there = ", ".join(map(str, steps))
-        message = f"job {found.job_id} has no checkpoint at step {found.step}; it has: {there}"
+        message = f"job {named.job_id} has no checkpoint at step {named.step}; it has: {there}"
         yield Remark((place,), f"model: {message}")
-    elif state != "SUCCEEDED" and found.step is None:
-        message = f"job {found.job_id} is {state}; its newest checkpoint is of step {max(steps)}"
-        yield Remark((found.place,), f"model: {message}", is_fatal=False)
+    elif state != "SUCCEEDED" and named.step is None:
+        message = f"job {named.job_id} is {state}; its newest checkpoint is of step {max(steps)}"
+        yield Remark((named.place,), f"model: {message}", is_fatal=False)
 
 
 def gpus_of_nodes(store: ObjectStore) -> list[float]:

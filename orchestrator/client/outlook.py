@@ -31,19 +31,19 @@ def outlook_of(store: ObjectStore, spec: Job | GroupJob) -> list[str]:
         spec: What is asked; of a group, all of its jobs are looked at.
     """
     try:
-        found, quotas = NODES.value(store, keys.NODES), read_quotas(store)
+        cluster, quotas = NODES.value(store, keys.NODES), read_quotas(store)
     except StoredFormError as error:  # the job is queued all the same
         return [f"whether it fits is unknown: {error}"]
-    if found is None:
+    if cluster is None:
         return []
     jobs = [("", spec)] if isinstance(spec, Job) else [(c.step, c.spec) for c in spec.children]
-    told: dict[str, str] = {}
+    steps: dict[str, str] = {}
     for step, job in jobs:
-        told.setdefault(_line(_asked(job, found), found, quotas), step)
-    return [f"{line} (step {step})" if step else line for line, step in told.items() if line]
+        steps.setdefault(_line(_asked(job, cluster), cluster, quotas), step)
+    return [f"{line} (step {step})" if step else line for line, step in steps.items() if line]
 
 
-def _line(asked: JobRequest, found: NodeList, quotas: dict[str, float]) -> str:
+def _line(asked: JobRequest, cluster: NodeList, quotas: dict[str, float]) -> str:
     needed = asked.num_workers_min
     gpus, quota = needed * asked.gpus_per_worker, quotas.get(asked.queue)
     if quota is not None and gpus > quota + _NEARLY:
@@ -51,14 +51,14 @@ def _line(asked: JobRequest, found: NodeList, quotas: dict[str, float]) -> str:
             f"{Verdict.NEVER}: it needs {counted(gpus, 'GPU')} and queue {asked.queue} may hold "
             f"{quota:g}"
         )
-    there = [_capacity(node) for node in found.nodes]
+    there = [_capacity(node) for node in cluster.nodes]
     here = _room(asked, there)
-    if here >= needed or not (there or found.types):
+    if here >= needed or not (there or cluster.types):
         return ""
-    ever = _room(asked, [*there, *promised_nodes(found.types, there)])
+    ever = _room(asked, [*there, *promised_nodes(cluster.types, there)])
     room = f"there is room for {here} of its {counted(needed, 'worker')}"
     if ever >= needed:
-        types = ", ".join(kind.name for kind in found.types)
+        types = ", ".join(kind.name for kind in cluster.types)
         return f"{Verdict.WAITS_FOR_NODES}: {room}; the autoscaler may start more ({types})"
     return (
         f"{Verdict.NEVER}: even with nothing else running the cluster has room for {ever} of its "
@@ -99,11 +99,11 @@ def _capacity(node: NodeEntry) -> NodeCapacity:
     )
 
 
-def _asked(job: Job, found: NodeList) -> JobRequest:
+def _asked(job: Job, cluster: NodeList) -> JobRequest:
     asks, workers = job.resources, job.num_workers
     gpus, cpus = asks.gpus_per_worker, asks.cpus_per_worker
     if gpus == "auto":
-        there = [*(node.gpus for node in found.nodes), *(kind.gpus for kind in found.types)]
+        there = [*(node.gpus for node in cluster.nodes), *(kind.gpus for kind in cluster.types)]
         gpus = 1 if asks.accelerators or any(count >= 1 for count in there) else 0
     return JobRequest(
         job_id="",

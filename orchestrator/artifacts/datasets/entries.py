@@ -9,6 +9,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from orchestrator.artifacts.datasets.catalog import Catalog, Entry
@@ -135,11 +136,11 @@ class Collector:
 def list_folder(folder: Path) -> Listing:
     """List a local folder; links are followed, but never in a circle."""
     place = LocalPlace(folder)
-    found = Collector(place)
-    for name, status in _walk(folder, found.survey):
+    collector = Collector(place)
+    for name, status in _walk(folder, collector.survey):
         entry = Entry(name, name, stamp=f"{status.st_size} {status.st_mtime_ns}")
-        found.add(entry, status.st_size, lambda name=name: place.read(name, 0, HEAD_BYTES))  # type: ignore[misc]
-    return found.listing()
+        collector.add(entry, status.st_size, partial(place.read, name, 0, HEAD_BYTES))
+    return collector.listing()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -182,8 +183,8 @@ class _Folder:
 
 def _items(folder: _Folder, survey: Survey) -> list["os.DirEntry[str]"]:
     try:
-        with os.scandir(folder.path) as found:
-            items = sorted(found, key=lambda item: os.fsencode(item.name))
+        with os.scandir(folder.path) as scanned:
+            items = sorted(scanned, key=lambda item: os.fsencode(item.name))
     except OSError:
         survey.leave_out(UNREADABLE, folder.prefix or folder.path)
         return []
@@ -213,13 +214,13 @@ def _entered(
 
 def list_prefix(place: StorePlace) -> Listing:
     """List the objects below a prefix of a store."""
-    found = Collector(place)
+    collector = Collector(place)
     for info in place.store.list_objects(""):
         if info.key == "" or info.key.endswith("/"):
             continue  # what browsers of stores put there for an empty folder
         entry = Entry(info.key, info.key, stamp=info.etag)
-        found.add(entry, info.size_bytes, lambda key=info.key: place.read(key, 0, HEAD_BYTES))  # type: ignore[misc]
-    return found.listing()
+        collector.add(entry, info.size_bytes, partial(place.read, info.key, 0, HEAD_BYTES))
+    return collector.listing()
 
 
 def read_entry(place: Place, entry: Entry) -> bytes:
