@@ -1,19 +1,24 @@
 """What a job may refer to that this version cannot read: nothing that its text does not name."""
 
 import json
+import logging
 from collections.abc import Iterable
 
 from orchestrator.errors import (
     BadInputError,
     JobNotFoundError,
     ObjectNotFoundError,
+    OrchestratorError,
     StoredFormError,
 )
 from orchestrator.jobs.records import RecordStore, VersionedRecord
+from orchestrator.jobs.troubles import concerns_all
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
 
 NOTE = "(which cannot be read, but names it)"
 
@@ -40,11 +45,7 @@ def unlisted(store: ObjectStore, listed: Iterable[str], names: Iterable[str]) ->
     """
     known, wanted = set(listed), list(names)
     others = [job_id for job_id in store.list_folders(keys.JOBS) if job_id not in known]
-    return [
-        f"the job {job_id} {NOTE}"
-        for job_id in others
-        if _is_unreadable(store, job_id) and may_name(store, job_id, wanted)
-    ]
+    return [f"the job {job_id} {NOTE}" for job_id in others if _hides(store, job_id, wanted)]
 
 
 def record_to_delete(store: ObjectStore, job_id: str) -> VersionedRecord:
@@ -80,6 +81,17 @@ def _is_json(body: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _hides(store: ObjectStore, job_id: str, names: list[str]) -> bool:
+    """Tell whether a job cannot be read and holds a name; one whose objects fail stops no other."""
+    try:
+        return _is_unreadable(store, job_id) and may_name(store, job_id, names)
+    except OrchestratorError as error:
+        if concerns_all(store, error):
+            raise
+        logger.warning("job=%s is passed over: %s", job_id, error)
+        return False
 
 
 def _is_unreadable(store: ObjectStore, job_id: str) -> bool:
