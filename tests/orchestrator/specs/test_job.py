@@ -104,7 +104,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(
-    ("shard_size", "microbatch_size"), [(16, 16), (200, 100), (131, 1), (1024, 128), (128, 128)]
+    ("shard_size", "microbatch_size"), [(16, 16), (200, 100), (31, 31), (1024, 128), (128, 128)]
 )
 def test_a_microbatch_that_nobody_wrote_fits_the_shard(
     tmp_path: Path, shard_size: int, microbatch_size: int
@@ -115,6 +115,13 @@ def test_a_microbatch_that_nobody_wrote_fits_the_shard(
         spec = load(tmp_path, text.replace("sampling: {microbatch_size: 8}", sampling))
         assert isinstance(spec, SampleJob)
         assert spec.sampling.microbatch_size == microbatch_size
+
+
+def test_a_shard_that_only_tiny_microbatches_fit_is_refused(tmp_path: Path) -> None:
+    """Drawn image by image, 131 of them take a hundred times as long as 128."""
+    text = SAMPLE.replace("shard_size: 16", "shard_size: 131")
+    with pytest.raises(BadInputError, match=r"shard_size \(131\) must be a multiple of"):
+        load(tmp_path, text.replace("sampling: {microbatch_size: 8}", ""))
 
 
 @pytest.mark.parametrize(("right", "wrong", "message"), WRONG)
