@@ -43,7 +43,7 @@ def tell_of_stack(told: dict[str, Any]) -> None:
     print(table(told["faults"]))
     print(f"jobs {told['jobs']}, attempts {told['attempts']}, looks {told['looks']}")
     print(f"equal to the undisturbed ones to the bit: {told['equal_to_the_bit']}")
-    print(f"steps of trainings done again: {told['steps_redone']}")
+    print(f"steps of trainings whose values were stored again: {told['steps_redone']}")
     for kind, seconds in told["truth"].items():
         print(
             f"time to truth, {kind} killed: {seconds['median_s']} s, {seconds['worst_s']} at worst"

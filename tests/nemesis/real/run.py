@@ -149,7 +149,7 @@ def _compare(
 
 
 def _steps_redone(store: ObjectStore, job_id: str, attempts: int) -> int:
-    """Return how many steps of a training its attempts took more than once, 0 of other jobs."""
+    """Return how many steps of a training were done and told again, in steps; 0 of other jobs."""
     told = [
         line.step
         for attempt in range(1, attempts + 1)
