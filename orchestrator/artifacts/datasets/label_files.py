@@ -12,10 +12,9 @@ from orchestrator.artifacts.datasets.label_values import labels_from_array, name
 from orchestrator.artifacts.datasets.labels import ClassLabels
 from orchestrator.artifacts.datasets.places import Place
 from orchestrator.artifacts.datasets.unpacking import PACKED, damage_translated, unpacked
-from orchestrator.counts import counted, does
+from orchestrator.counts import counted, does, few
 from orchestrator.errors import DatasetError
 
-_NAMED = 3
 _MAX_BYTES = 1 << 30
 
 
@@ -90,9 +89,8 @@ def _told(unused: Sequence[str], source: str) -> tuple[str, ...]:
     """Return a line on the rows that name no image."""
     if not unused:
         return ()
-    more = ", ..." if len(unused) > _NAMED else ""
     rows = f"{counted(len(unused), 'row')} of {source}"
-    return (f"{rows} {does(len(unused), 'name')} no image: {', '.join(unused[:_NAMED])}{more}",)
+    return (f"{rows} {does(len(unused), 'name')} no image: {few(unused)}",)
 
 
 def _values_alone(values: Sequence[str], num_images: int, source: str) -> Sequence[str]:
