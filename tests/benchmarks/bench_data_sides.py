@@ -35,6 +35,7 @@ from orchestrator.artifacts.datasets.reading import Reading
 from orchestrator.store.objects import StoredObject
 from orchestrator.store.s3_store import open_store
 from tests.support.fakes import MemoryStore
+from tests.support.memory import peak_mb
 
 SIZE = 64
 BATCH = 128
@@ -51,12 +52,6 @@ class LightStore(MemoryStore):
         """Keep all but chunks."""
         kept = b"" if "/chunks/" in key else body
         return super().put(key, kept, if_absent=if_absent, if_match=if_match)
-
-
-def peak_mb() -> float:
-    """Return the most memory that this process had, in MB."""
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def cpu_s() -> float:

@@ -11,7 +11,6 @@ clock where others compute, so both are told. Prints and writes JSON. `BENCH_LON
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from orchestrator.store.objects import ObjectStore
 from orchestrator.store.s3_store import open_store
 from tests.benchmarks.bench_many_jobs import ROOT, seaweed
 from tests.support.fakes import MemoryStore
+from tests.support.memory import peak_mb
 from tests.support.sample_sets import put_set
 
 EFFLITE0 = ExtractorSpec(name="efflite0")
@@ -122,10 +122,10 @@ def compare(num: int, width: int) -> Row:
                     rows = min(1000, num - start)
                     file.write(rng.standard_normal((rows, width), np.float32).tobytes())
             maps.append(MappedRows(path))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mb()
         row = timed(lambda: score_all(*maps))
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"images": num, "width": width, **row, "peak_mb": after / 1e3, "start_mb": before / 1e3}
+        after = peak_mb()
+    return {"images": num, "width": width, **row, "peak_mb": after, "start_mb": before}
 
 
 def apart(num: int, width: int) -> Row:

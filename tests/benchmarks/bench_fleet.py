@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import secrets
 import statistics
 import subprocess
@@ -44,6 +43,7 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.s3_store import open_store
 from tests.benchmarks.fake_work import FakeSetup
 from tests.benchmarks.fleet_tolerance import tolerance
+from tests.support.memory import peak_mb
 
 MODEL_JOB = "bench-model"
 PACE_IMAGES, PACE_STEPS, PACE_MICROBATCH = 384, 50, 32
@@ -98,20 +98,16 @@ def memory_of_driver(num_images: int, shard_size: int, workers: int) -> Row:
 def _memory_here(num_images: int, shard_size: int, workers: int) -> Row:
     with local_ray(workers):
         run_fleet(FakeSetup(shard_size=shard_size), shard_size * 4, shard_size, workers, 1)
-        before = _peak_mb()
+        before = peak_mb()
         _, seconds = run_fleet(FakeSetup(shard_size=shard_size), num_images, shard_size, workers, 1)
         return {
             "images": num_images,
             "shards": num_images // shard_size,
             "warm_peak_mb": before,
-            "peak_mb": _peak_mb(),
-            "grew_mb": _peak_mb() - before,
+            "peak_mb": peak_mb(),
+            "grew_mb": peak_mb() - before,
             "seconds": seconds,
         }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def put_model(store_uri: str) -> None:

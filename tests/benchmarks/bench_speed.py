@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -44,6 +43,7 @@ from tests.benchmarks.bench_speed_setups import (
     synchronize,
 )
 from tests.benchmarks.bench_speed_sides import OURS, Side, Turn, network_flops, sides
+from tests.support.memory import peak_mb
 
 Row = dict[str, Any]
 _PEAK_STEPS = 2  # the second one has everything in memory that any later one has
@@ -217,7 +217,7 @@ def _peak_mb_here(options: argparse.Namespace, task: Task, setup_name: str, side
     next(s for s in sides(task, options.compile) if s.name == side).build(short)()
     if device_kind() == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_mb()
 
 
 def print_measurement(found: Row) -> None:
