@@ -104,7 +104,7 @@ class S3Fault:
             return (
                 f"{endpoint_setting(os.environ)}={endpoint} may name something that is no S3 server"
             )
-        return "look at the store's log"
+        return "look at the store's log, or run `ddpmctl up` where the store is the embedded one"
 
 
 def bucket_inside(bucket: str, endpoint: str) -> str | None:

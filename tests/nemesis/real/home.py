@@ -67,6 +67,7 @@ class Home:
         self.is_limited = _mount_limited(folder / "home")
         self._filler = folder / "home" / "filler"
         self.stack = Stack(folder / "home")
+        self._has_been_full = False
         self.info: StackInfo | None = None
         self._store: ObjectStore | None = None
 
@@ -89,12 +90,19 @@ class Home:
             subprocess.run(["umount", "--lazy", str(self.folder / "home")], check=False)
         return answer
 
+    def was_full(self) -> bool:
+        """Tell once of each time the disk was full: its user has made room and calls `up`."""
+        has_room_again = self._has_been_full and not self._filler.exists()
+        self._has_been_full = self._has_been_full and not has_room_again
+        return has_room_again
+
     def fill_disk(self, seconds: float) -> bool:
         """Leave no byte of the stack's disk free for some seconds; false where it has no end."""
         if not self.is_limited or self._filler.exists():
             return False
         with self._filler.open("wb") as stream, suppress(OSError):  # others write meanwhile
             os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(self._filler).free)
+        self._has_been_full = True
         threading.Timer(seconds, self._filler.unlink, kwargs={"missing_ok": True}).start()
         return True
 

@@ -97,7 +97,7 @@ def _strike(home: Home, watch: Watch, minutes: float, seed: int) -> Counter[str]
         if FAULTS[planned.kind][1](home, watch, planned):
             faults[planned.kind] += 1
             print(f"{planned.number} {planned.kind}", flush=True)
-        if not all(part.is_running for part in home.stack.status()):
+        if home.was_full() or not all(part.is_running for part in home.stack.status()):
             time.sleep(planned.between(0, UP_EVERY_S))
             home.up()
     return faults
