@@ -88,7 +88,7 @@ STARTED_BY_NAME = {
     "orchestrator.stack.ray_head": ("orchestrator.stack.ray_start",),
     "orchestrator.training.entry": ("orchestrator.training.worker",),
     "pyproject.toml": ("orchestrator.cli.main", "orchestrator.stack.mlflow_gate"),
-    "infra/compose.yaml": ("orchestrator.stack.certificates",),
+    "infra/compose.yaml": ("orchestrator.stack.certificates", "orchestrator.stack.seaweed_probe"),
 }
 # These cross to another process, so they are no arrows of the house.
 OTHER_PROCESSES = frozenset(
