@@ -111,7 +111,7 @@ def _legend(rows: Sequence[Evaluated]) -> list[str]:
         error += ", of a set alone its standard error" if num_sets[0] == 1 else ""
     return [
         f"{message}; real against real at n = {_span(floors)}",
-        f"± is {error}; {AT_FLOOR}: cannot be told from real images",
+        f"± is {error}; {AT_FLOOR}: cannot be distinguished from real images",
         *(f"classes: {classifier}" for classifier in classifiers),
         *_corners(rows),
     ]

@@ -76,7 +76,7 @@ def _watched(output: Output, store: ObjectStore, job_id: str) -> JobStatus:
 @click.option("--timeout-s", type=click.FloatRange(min=0), help="Give up waiting after this.")
 @output_option
 def wait_command(job: str, timeout_s: float | None, output: Output) -> None:
-    """Wait until a job has ended; the exit code tells how.
+    """Wait until a job has ended; the exit code says how.
 
     0 succeeded, 100 failed, 101 not ended in time, 103 cancelled. Ctrl-C leaves the job running.
     """

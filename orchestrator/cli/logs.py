@@ -102,7 +102,7 @@ def logs_command(
                 output.line(_as_json(line), line_text(line, times))
         said = said or bool(lines)
     if not said:
-        output.say(f"{job_id} has written nothing yet; `ddpmctl events {job_id}` tells its history")
+        output.say(f"{job_id} has written nothing yet; `ddpmctl events {job_id}` shows its history")
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

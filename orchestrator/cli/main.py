@@ -34,7 +34,7 @@ _VERBS = {
     "events": ("events", "Show what happened to a job, or to all."),
     "explain": ("queue", "Say why a job waits, and for how long."),
     "logs": ("logs", "Show what a job's processes wrote."),
-    "wait": ("jobs", "Wait until a job has ended; the exit code tells how."),
+    "wait": ("jobs", "Wait until a job has ended; the exit code says how."),
     "cancel": ("changes", "End a job; returns when its processes are really gone."),
     "retry": ("changes", "Queue a failed or cancelled job again."),
     "delete": ("removal", "Remove an ended job and all that it wrote."),

@@ -94,7 +94,7 @@ def corner_text(corner: Corner) -> str:
         for p in corner.places
     ]
     last = corner.places[-1].family
-    verdict = f"lost by {last}" if corner.is_told_apart else "the last two cannot be told apart"
+    verdict = f"lost by {last}" if corner.is_told_apart else "the last two cannot be distinguished"
     return f"{corner.name} ({corner.measure}): {verdict}: {', '.join(lines)}"
 
 

@@ -140,14 +140,14 @@ def score_features(
 
 
 def _below_floor(scores: Mapping[str, Score]) -> Iterator[str]:
-    """Yield which numbers are as good as real images get, so that they tell nothing finer."""
+    """Yield which numbers are as good as real images get, so that they say nothing finer."""
     lines = [
         f"{name} {score.value:.4f} (floor {score.floor:.4f})"
         for name, score in scores.items()
         if score.is_at_floor
     ]
     if lines:
-        yield f"at or below its floor, not to be told from real ones by so few: {', '.join(lines)}"
+        yield f"at or below its floor, as real ones are at this number: {', '.join(lines)}"
 
 
 def _copying(memorisation: Mapping[str, float]) -> Iterator[str]:

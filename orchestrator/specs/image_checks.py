@@ -95,7 +95,7 @@ def _on_comparing(metrics: MetricsSpec, seen: ImagesSeen, left: int) -> Iterator
     elif metrics.extractor.name == "pixels" and math.prod(seen.shape) > _MANY_PIXELS:
         yield Remark(
             places,
-            f"evaluation.metrics: {math.prod(seen.shape):,} raw pixels tell little of large "
+            f"evaluation.metrics: {math.prod(seen.shape):,} raw pixels say little about large "
             "images; extractor {name: efflite0} sees more",
             is_fatal=False,
         )

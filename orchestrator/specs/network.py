@@ -73,5 +73,5 @@ def check_network(model: NetworkConfig, training: TrainingConfig) -> None:
         raise FieldsError(
             ((_MODEL, "augmentation"), augment),
             "training.augment needs model.augmentation: true, or the network would draw what was "
-            "done to its images (a U-Net alone can be told)",
+            "done to its images (only a U-Net can be conditioned)",
         )

@@ -95,7 +95,7 @@ class BoardClient:
 
         try:
             if self._send_report(self._report) and not self._stop.is_set():
-                logger.info("told to stop: this step is the last one")
+                logger.info("asked to stop: this step is the last one")
                 self._stop.set()
         except (ray.exceptions.RayError, TimeoutError) as error:
             logger.warning("the driver's board does not answer: %s", error)

@@ -179,7 +179,7 @@ def _how(rows: Sequence[Evaluated]) -> str:
     floors = sorted({metric.floor_images for metric in found})
     return (
         f"k = {k} neighbours; {_span(n)} samples; real against real at {_span(floors)} images. "
-        "A value marked = cannot be told from that of real images."
+        "A value marked = cannot be distinguished from that of real images."
     )
 
 
@@ -190,7 +190,11 @@ def _span(numbers: Sequence[int]) -> str:
 def _number(metric: Measured | None) -> str:
     if metric is None:
         return "&ndash;"
-    mark = ' <abbr title="cannot be told from real images">=</abbr>' if metric.is_at_floor else ""
+    mark = (
+        ' <abbr title="cannot be distinguished from real images">=</abbr>'
+        if metric.is_at_floor
+        else ""
+    )
     return f"{metric.value:.4f} ± {metric.spread:.4f}{mark}"
 
 

@@ -63,7 +63,7 @@ def test_what_lies_within_its_errors_is_lost_by_nobody() -> None:
     quality, coverage, _ = corners_of(rows)
     assert not quality.is_told_apart
     assert coverage.is_told_apart
-    assert "cannot be told apart" in corner_text(quality)
+    assert "cannot be distinguished" in corner_text(quality)
 
 
 def test_people_read_the_corners_below_the_table() -> None:
