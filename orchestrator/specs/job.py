@@ -24,6 +24,7 @@ from ddpm.config import (
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.specs.located_errors import FieldsError
 from orchestrator.specs.measuring import EvaluationSpec, check_evaluations
+from orchestrator.specs.microbatches import with_fitting_microbatch
 from orchestrator.specs.network import ModelConfig, check_network
 from orchestrator.specs.resources import Resources, SampleResources, TrainResources, WorkerRange
 from orchestrator.specs.sections import (
@@ -378,6 +379,14 @@ class SampleJob(Job):
             "num_samples": 1,
             "shard_size": self.sampling.microbatch_size,
         }
+
+    @model_validator(mode="after")
+    def _fits_what_was_left_out(self) -> Self:
+        # A file's keys were completed before; this is for who makes a job in Python.
+        if "sampling" not in self.model_fields_set:
+            fitting = with_fitting_microbatch({"shard_size": self.shard_size}).get("sampling", {})
+            object.__setattr__(self, "sampling", replace(self.sampling, **fitting))
+        return self
 
     @model_validator(mode="after")
     def _microbatches_fill_shards(self) -> Self:

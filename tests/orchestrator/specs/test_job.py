@@ -9,6 +9,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryBudget
 from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.kinds import load_spec, stored_job
+from orchestrator.specs.sections import ModelRef
 
 GOOD = """\
 kind: train
@@ -115,6 +116,15 @@ def test_a_microbatch_that_nobody_wrote_fits_the_shard(
         spec = load(tmp_path, text.replace("sampling: {microbatch_size: 8}", sampling))
         assert isinstance(spec, SampleJob)
         assert spec.sampling.microbatch_size == microbatch_size
+
+
+def test_a_job_made_in_python_is_completed_as_one_of_a_file() -> None:
+    """It was refused there, and came through from a file."""
+    spec = SampleJob(
+        kind="sample", name="few", model=ModelRef(job="a"), num_samples=16, shard_size=16
+    )
+    assert spec.sampling.microbatch_size == 16
+    assert stored_job(spec.model_dump(mode="json")) == spec
 
 
 def test_a_shard_that_only_tiny_microbatches_fit_is_refused(tmp_path: Path) -> None:
