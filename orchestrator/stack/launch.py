@@ -125,7 +125,7 @@ class Launcher:
         """Start a part's process and write down whom."""
         patience = dict.fromkeys(part.patience_variables, f"{within_s:.0f}")
         leader = start_detached(
-            part.command,
+            (*part.guard, *part.command),
             {**part.environment, **patience},
             mark=self._mark(part.name),
             folder=part.folder,

@@ -35,6 +35,7 @@ class Part:
         prepare: Called before it is started.
         is_ready: Tells whether it does its work; False while it cannot be reached.
         patience_variables: Told the seconds that a try to start it may take.
+        guard: Words before the command, which run it; a part that has none yet needs no new start.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Part:
     prepare: Callable[[], None]
     is_ready: Callable[[], bool]
     patience_variables: tuple[str, ...] = ()
+    guard: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

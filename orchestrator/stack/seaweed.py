@@ -6,11 +6,13 @@ no inner HTTP, signed tokens among its parts, and mutual TLS on gRPC.
 
 import os
 import shutil
+import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.errors import StackError
+from orchestrator.stack import store_guard
 from orchestrator.stack.certificates import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE
 from orchestrator.stack.files import StackFolder, StackSecrets
 from orchestrator.stack.parts import Part
@@ -63,6 +65,8 @@ def store_part(folder: StackFolder, secrets: StackSecrets, ports: Mapping[str, i
         ports=tuple(ports[name] for name in STORE_PORTS),
         prepare=lambda: None,
         is_ready=probe.keeps_objects,
+        # By its file, which imports nothing of ours: the store gets nothing of a user's settings.
+        guard=(sys.executable, "-I", store_guard.__file__),
     )
 
 

@@ -17,6 +17,7 @@ from orchestrator.cluster.process_search import ProcessRef
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.processes import REGISTERED_PROCESS
 from orchestrator.jobs.records import RecordStore
+from orchestrator.stack import store_guard
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder, load_state
 from orchestrator.store.keys import JobPaths
@@ -67,7 +68,6 @@ class Home:
         self.is_limited = _mount_limited(folder / "home")
         self._filler = folder / "home" / "filler"
         self.stack = Stack(folder / "home")
-        self._has_been_full = False
         self.info: StackInfo | None = None
         self._store: ObjectStore | None = None
 
@@ -90,19 +90,12 @@ class Home:
             subprocess.run(["umount", "--lazy", str(self.folder / "home")], check=False)
         return answer
 
-    def was_full(self) -> bool:
-        """Tell once of each time the disk was full: its user has made room and calls `up`."""
-        has_room_again = self._has_been_full and not self._filler.exists()
-        self._has_been_full = self._has_been_full and not has_room_again
-        return has_room_again
-
     def fill_disk(self, seconds: float) -> bool:
         """Leave no byte of the stack's disk free for some seconds; false where it has no end."""
         if not self.is_limited or self._filler.exists():
             return False
         with self._filler.open("wb") as stream, suppress(OSError):  # others write meanwhile
             os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(self._filler).free)
-        self._has_been_full = True
         threading.Timer(seconds, self._filler.unlink, kwargs={"missing_ok": True}).start()
         return True
 
@@ -142,7 +135,7 @@ class Home:
 
     def parts(self) -> list[Part]:
         """Return the processes of the stack and of the jobs that run on it."""
-        found = [Part(one.name, one.pid) for one in self.stack.status() if one.pid]
+        found = [Part(one.name, _server_of(one.pid)) for one in self.stack.status() if one.pid]
         for part in list(found):
             if part.name == "ray":
                 found += _ray_parts(part.pid)
@@ -174,6 +167,15 @@ def _mount_limited(folder: Path) -> bool:
         return True
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "nemesis", str(folder)]
     return os.geteuid() == 0 and subprocess.run(command, check=False).returncode == 0
+
+
+def _server_of(pid: int) -> int:
+    """Return the process that serves: a guard's child, or the one that was started."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if Path(store_guard.__file__).name in " ".join(process.cmdline()):
+            return next((child.pid for child in process.children()), pid)
+    return pid
 
 
 def _ray_parts(pid: int) -> list[Part]:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import JobNotFoundError
+from orchestrator.errors import JobNotFoundError, StoreError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.stack.files import StackFolder
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.lines import MetricsLine, decode_lines, segments
-from tests.nemesis.plan import planned_faults
+from tests.nemesis.plan import PlannedFault, planned_faults
 from tests.nemesis.real.faults import FAULTS
 from tests.nemesis.real.home import Home
 from tests.nemesis.real.shapes import LOG_EVERY, SHAPES, Shape, write_files
@@ -94,13 +94,20 @@ def _strike(home: Home, watch: Watch, minutes: float, seed: int) -> Counter[str]
     while time.monotonic() < end:
         planned = next(plan)
         time.sleep(planned.after_s)
-        if FAULTS[planned.kind][1](home, watch, planned):
+        if _struck(home, watch, planned):
             faults[planned.kind] += 1
             print(f"{planned.number} {planned.kind}", flush=True)
-        if home.was_full() or not all(part.is_running for part in home.stack.status()):
+        if not all(part.is_running for part in home.stack.status()):
             time.sleep(planned.between(0, UP_EVERY_S))
             home.up()
     return faults
+
+
+def _struck(home: Home, watch: Watch, planned: PlannedFault) -> bool:
+    try:
+        return FAULTS[planned.kind][1](home, watch, planned)
+    except StoreError:  # it looked for a victim while another fault kept the store from answering
+        return False
 
 
 def _wait_for_all(home: Home, workload: Workload) -> None:
