@@ -85,11 +85,11 @@ def look_at_mlflow(front: str, status: dict[str, Any], profile: Path) -> None:
         f"{front}#/models/main": "ddpmctl.commit",
     }
     for address, shown in pages.items():
-        opened = open_page(address, profile, within_ms=20_000)
+        last = r'<img[^>]*src="blob:' if address.endswith(".png") else re.escape(shown)
+        opened = open_page(address, profile, within_ms=20_000, awaited=last)
         assert shown in opened.text, address
+        assert re.search(last, opened.dom), address
         assert not [line for line in opened.complaints if "Error" in line], opened.complaints
-        if address.endswith(".png"):
-            assert re.search(r'<img[^>]*src="blob:', opened.dom)
 
 
 def predicted(uri: str, **asked: object) -> Any:

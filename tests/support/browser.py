@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 _COMPLAINT = re.compile(r":(ERROR|WARNING|INFO):CONSOLE[:(]\d+\)?\] (.*)")
-# On a crowded machine the page's clock may run out before the first byte came.
-_OPENED_AT_MOST = 3
+# On a crowded machine the page's clock may run out before the first byte, or a picture, came.
+_OPENED_AT_MOST = 5
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,15 @@ class Opened:
         return " ".join(html.unescape(bare).split())
 
 
-def open_page(address: str, profile: Path, *, within_ms: int = 2000) -> Opened:
+def open_page(address: str, profile: Path, *, within_ms: int = 2000, awaited: str = "") -> Opened:
     """Open a page and wait until it has loaded; skips the test where there is no Chromium.
 
     Args:
         address: Where it is.
         profile: A folder for the browser's own files.
         within_ms: What the page's own clock may run to.
+        awaited: A pattern in the page's HTML that comes last; the page is opened again while it
+            is missing, a few times, and returned as it is then.
     """
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -51,6 +53,6 @@ def open_page(address: str, profile: Path, *, within_ms: int = 2000) -> Opened:
     for _ in range(_OPENED_AT_MOST):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         opened = Opened(done.stdout, [found[2] for found in _COMPLAINT.finditer(done.stderr)])
-        if opened.text:
+        if opened.text and re.search(awaited, opened.dom):
             break
     return opened
