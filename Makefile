@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The fast tests, which need no servers.
 FAST := -q -n 2 --hypothesis-profile quick -m "not slow and not integration and not gpu and not hosts"
 
-.PHONY: setup demo test test-hosts nemesis nemesis-doubles check coverage format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-commits bench-setup clean
+.PHONY: setup demo test test-hosts nemesis nemesis-hosts nemesis-doubles check coverage format docs reference bench bench-fleet bench-samplers bench-training-time bench-queue bench-jobs bench-data bench-evaluate bench-commits bench-setup clean
 
 setup: $(STAMP)
 
@@ -53,6 +53,11 @@ test-hosts: setup
 # Random faults against a real stack in the folder nemesis/ (docs/nemesis.md). Writes nemesis.json.
 nemesis: setup
 	$(BIN)/python -m tests.nemesis --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
+
+# Random faults against a cluster on hosts made of namespaces, which need root (docs/nemesis.md).
+# Writes nemesis.json.
+nemesis-hosts: setup
+	$(BIN)/python -m tests.nemesis --hosts --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
 
 # Random faults against the orchestrator's loop with time, Ray and processes simulated (docs/nemesis.md);
 # 10,000 faults take some six minutes of one core. Writes nemesis.json.

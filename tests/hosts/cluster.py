@@ -21,6 +21,12 @@ _SECRETS = (
     "WEED_JWT_FILER_SIGNING_KEY",
     "WEED_JWT_FILER_SIGNING_READ_KEY",
 )
+# By itself Ray takes a node for lost after 5 looks of 3 s, each with 10 s to answer.
+QUICK_TO_NOTICE = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "4",
+}
 # As infra/kubernetes/raycluster.yaml: the head runs no job's workers. One CPU a worker.
 _HEAD_OPTIONS = ("--num-cpus=0",)
 _WORKER_OPTIONS = ("--num-cpus=1",)

@@ -5,15 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.cluster import Cluster
+from tests.hosts.cluster import QUICK_TO_NOTICE, Cluster
 from tests.hosts.namespaces import why_not
-
-# By itself Ray takes a node for lost after 5 looks of 3 s, each with 10 s to answer.
-QUICK_TO_NOTICE = {
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "3000",
-    "RAY_health_check_failure_threshold": "4",
-}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -158,7 +158,7 @@ class Host:
         path = self._folder / f"{log}.log"
         with path.open("ab") as output:
             entered = subprocess.Popen(
-                self._inside(command),
+                self.inside(command),
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -177,7 +177,7 @@ class Host:
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command in the host to its end."""
         return subprocess.run(
-            self._inside(command),
+            self.inside(command),
             env=dict(environment),
             input=stdin,
             capture_output=True,
@@ -199,7 +199,8 @@ class Host:
         for process in self._started:
             process.collect()
 
-    def _inside(self, command: Sequence[str]) -> tuple[str, ...]:
+    def inside(self, command: Sequence[str]) -> tuple[str, ...]:
+        """Return the command that runs another one in the host."""
         flags = ("--net", "--mount", "--uts", "--pid")
         return ("nsenter", f"--target={self.pid}", *flags, "--", "env", "-C", "/tmp", *command)
 
@@ -224,6 +225,11 @@ class Network:
         self._ip("link", "add", "bridge", "type", "bridge")
         self._ip("addr", "add", f"{BRIDGE_ADDRESS}/24", "dev", "bridge")
         self._ip("link", "set", "bridge", "up")
+
+    @property
+    def switch_pid(self) -> int:
+        """A process that is in the bridge's namespace."""
+        return self._switch.pid
 
     def address(self, name: str) -> str:
         """Return the address of a host."""

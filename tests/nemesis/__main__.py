@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.nemesis.doubles.lives import FAULTS_A_LIFE, Tally, live
+from tests.nemesis.hosts.run import against_hosts
 from tests.nemesis.real.run import against_a_stack
 from tests.nemesis.report import spread, table
 
@@ -39,7 +40,7 @@ def tell_of_doubles(told: dict[str, Any]) -> None:
 
 
 def tell_of_stack(told: dict[str, Any]) -> None:
-    """Print what a run against a real stack came to."""
+    """Print what a run against a real stack or hosts came to."""
     print(table(told["faults"]))
     print(f"jobs {told['jobs']}, attempts {told['attempts']}, looks {told['looks']}")
     print(f"equal to the undisturbed ones to the bit: {told['equal_to_the_bit']}")
@@ -58,6 +59,7 @@ def main() -> int:
     parser.add_argument(
         "--doubles", type=int, help="so many faults against the loop's doubles instead"
     )
+    parser.add_argument("--hosts", action="store_true", help="a cluster on hosts instead")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("nemesis"), help="of the stack")
     parser.add_argument("--shapes", nargs="*", default=[], help="of jobs, as train sample; all")
@@ -66,10 +68,13 @@ def main() -> int:
     if asked.doubles is not None:
         told = against_doubles(asked.doubles, asked.seed)
         tell_of_doubles(told)
+    elif asked.hosts:
+        told = against_hosts(asked.minutes, asked.seed)
+        tell_of_stack(told)
     else:
         told = against_a_stack(asked.folder.resolve(), asked.minutes, asked.seed, asked.shapes)
         tell_of_stack(told)
-    kind = "stack" if asked.doubles is None else "doubles"
+    kind = "doubles" if asked.doubles is not None else "hosts" if asked.hosts else "stack"
     asked.out.write_text(json.dumps({"seed": asked.seed, kind: told}, indent=1))
     return 1 if told["violations"] else 0
 

@@ -10,10 +10,10 @@ from contextlib import suppress
 import psutil
 
 from orchestrator.artifacts.samples.shards import SampleShards
-from orchestrator.jobs.processes import REGISTERED_PROCESS
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.store.keys import JobPaths
+from tests.nemesis.place import registered
 from tests.nemesis.plan import PlannedFault
 from tests.nemesis.real.home import Home
 from tests.nemesis.real.proxy import MODES
@@ -49,14 +49,11 @@ def _killed(name: str) -> Fault:
 def _note_victim(home: Home, watch: Watch, pid: int, name: str) -> None:
     """Note whose attempt a process is, so that it is seen when that is told."""
     records = RecordStore(home.store)
-    for job_id in records.queued_ids():
-        record = records.read(job_id).record
-        if record.state is not JobState.RUNNING:
-            continue
-        folder = JobPaths(job_id).attempt(record.attempt).processes
-        for info in home.store.list_objects(folder):
-            if REGISTERED_PROCESS.decode(home.store.get(info.key).body).pid == pid:
-                watch.victims.append(Victim(job_id, record.attempt, name, time.monotonic()))
+    for one in registered(home.store):
+        record = records.read(one.job_id).record
+        is_current = record.state is JobState.RUNNING and record.attempt == one.attempt
+        if is_current and one.ref.pid == pid:
+            watch.victims.append(Victim(one.job_id, one.attempt, name, time.monotonic()))
 
 
 def _stopped(name: str, most_s: float = 25.0) -> Fault:

@@ -1,41 +1,30 @@
 """A stack in a folder of its own, and who runs on it."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import psutil
 
 from orchestrator.cluster.process_search import ProcessRef
 from orchestrator.jobs.lease_view import read_lease
-from orchestrator.jobs.processes import REGISTERED_PROCESS
-from orchestrator.jobs.records import RecordStore
 from orchestrator.stack import store_guard
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder, load_state
-from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.store.s3_store import open_store
+from tests.nemesis.place import Answer, answer_of, registered
 from tests.nemesis.real.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[3]
 DISK = "1500m"  # of the stack's folder, where it can be made to have an end
 _FOREIGN = ("AWS_", "DDPMCTL_", "MLFLOW_", "RAY_")
-
-
-class Answer(NamedTuple):
-    """What a verb came to; no exit code where it was killed."""
-
-    exit_code: int | None
-    value: Any
-    stderr: str
 
 
 @dataclass(frozen=True)
@@ -121,17 +110,7 @@ class Home:
 
     def verb(self, *words: str, timeout_s: float = 300.0) -> Answer:
         """Run a verb with `-o json`; one that takes too long is killed."""
-        process = self.start_verb(*words, "-o", "json")
-        try:
-            out, err = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, err = process.communicate()
-            return Answer(None, None, err)
-        value = None
-        with suppress(ValueError):
-            value = json.loads(out) if out.strip() else None
-        return Answer(process.returncode, value, err)
+        return answer_of(self.start_verb(*words, "-o", "json"), timeout_s)
 
     def parts(self) -> list[Part]:
         """Return the processes of the stack and of the jobs that run on it."""
@@ -148,16 +127,20 @@ class Home:
 
     def processes(self, job_id: str = "") -> list[ProcessRef]:
         """Return the living processes of the current attempts of jobs that have some, or of one."""
-        records = RecordStore(self.store)
-        found: list[ProcessRef] = []
-        for one in [job_id] if job_id else records.queued_ids():
-            for number in range(1, records.read(one).record.attempt + 1):
-                folder = JobPaths(one).attempt(number).processes
-                for info in self.store.list_objects(folder):
-                    ref = REGISTERED_PROCESS.decode(self.store.get(info.key).body)
-                    if ref.identity.find() is not None:
-                        found.append(ref)
-        return found
+        found = [one.ref for one in registered(self.store, job_id)]
+        return [ref for ref in found if ref.identity.find() is not None]
+
+    def within_reach(self, refs: Sequence[ProcessRef]) -> list[ProcessRef]:
+        """All of them: it is one machine."""
+        return list(refs)
+
+    def steps_told(self, run_id: str) -> list[int]:
+        """Return the steps of all values of the loss that MLflow has of a run."""
+        assert self.info is not None
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(self.info.environment["MLFLOW_TRACKING_URI"])
+        return [one.step for one in client.get_metric_history(run_id, "loss")]
 
 
 def _mount_limited(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from orchestrator.stack.files import StackFolder
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking.lines import MetricsLine, decode_lines, segments
+from tests.nemesis.place import Place
 from tests.nemesis.plan import PlannedFault, planned_faults
 from tests.nemesis.real.faults import FAULTS
 from tests.nemesis.real.home import Home
@@ -44,14 +45,14 @@ def against_a_stack(
     home = Home(folder)
     try:
         home.up()
-        references = _references(home, shapes)
+        references = run_undisturbed(home, shapes)
         return _disturbed(home, shapes, references, minutes, seed)
     finally:
         print(f"down: {home.down().exit_code}", flush=True)
         shutil.rmtree(StackFolder((folder / "home").resolve()).sockets, ignore_errors=True)
 
 
-def _references(home: Home, shapes: Sequence[Shape]) -> dict[str, object]:
+def run_undisturbed(home: Place, shapes: Sequence[Shape]) -> dict[str, object]:
     """Run each shape undisturbed, or take over what an earlier run left."""
     found: dict[str, object] = {}
     for shape in shapes:
@@ -79,9 +80,9 @@ def _disturbed(
     workload.stop()
     print("no more faults", flush=True)
     home.up()
-    _wait_for_all(home, workload)
+    wait_for_all(workload)
     watch.stop()
-    told = _compare(home, watch, workload, references)
+    told = compare(workload, shapes, references)
     faults["a verb that asks killed"] = workload.verbs_killed
     return {"faults": dict(faults), **told}
 
@@ -106,25 +107,34 @@ def _strike(home: Home, watch: Watch, minutes: float, seed: int) -> Counter[str]
 def _struck(home: Home, watch: Watch, planned: PlannedFault) -> bool:
     try:
         return FAULTS[planned.kind][1](home, watch, planned)
-    except StoreError:  # it looked for a victim while another fault kept the store from answering
+    except (StoreError, JobNotFoundError):
+        # It looked for a victim while the store did not answer, or a job's `submit` was killed.
         return False
 
 
-def _wait_for_all(home: Home, workload: Workload) -> None:
-    deadline = time.monotonic() + ENDS_WITHIN_S
+def wait_for_all(workload: Workload) -> None:
+    """Wait until all jobs have ended, or should have."""
+    store, deadline = workload.home.store, time.monotonic() + ENDS_WITHIN_S
     while time.monotonic() < deadline:
-        live = set(RecordStore(home.store).queued_ids())
+        live = set(RecordStore(store).queued_ids())
         if not live & set(workload.jobs) and not workload.watch.repairs:
             return
         time.sleep(1)
 
 
-def _compare(
-    home: Home, watch: Watch, workload: Workload, references: dict[str, object]
+def compare(
+    workload: Workload, shapes: Sequence[Shape], references: Mapping[str, object]
 ) -> dict[str, Any]:
-    """Look at how each job ended, and at its bits."""
-    records, attempts = RecordStore(home.store), 0
-    shapes = {shape.name: shape for shape in SHAPES}
+    """Look at how each job ended, at its bits, and at what is left.
+
+    Args:
+        workload: Its jobs, which have ended.
+        shapes: That they may have.
+        references: The result of each shape, by its name.
+    """
+    store, watch = workload.home.store, workload.watch
+    records, attempts = RecordStore(store), 0
+    by_name = {shape.name: shape for shape in shapes}
     equal, redone, there = 0, 0, list[str]()
     for job_id, name in workload.jobs.items():
         try:
@@ -134,11 +144,11 @@ def _compare(
             continue
         there.append(job_id)
         attempts += record.attempt
-        redone += _steps_redone(home.store, job_id, record.attempt)
+        redone += _steps_redone(store, job_id, record.attempt)
         if record.state not in workload.ends[job_id]:
             watch.say(f"{job_id} is {record.state}: {record.message}")
         if record.state is JobState.SUCCEEDED:
-            result = shapes[name].result(home.store, job_id)
+            result = by_name[name].result(store, job_id)
             equal += result == references[name]
             if result != references[name]:
                 watch.say(f"{job_id}: {result}, not {references[name]}")

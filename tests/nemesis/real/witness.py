@@ -12,7 +12,7 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.troubles import read_troubles
 from orchestrator.lifecycle.state import JobState
 from orchestrator.store import keys
-from tests.nemesis.real.home import Home
+from tests.nemesis.place import Place
 from tests.nemesis.real.shapes import LOG_EVERY, STEPS
 
 UNTRUE_AT_MOST_S = 30.0
@@ -45,7 +45,7 @@ class Watch:
         looks: How often it looked.
     """
 
-    home: Home
+    home: Place
     violations: list[str] = field(default_factory=list)
     truth_s: dict[str, list[float]] = field(default_factory=dict)
     untrue_s: list[float] = field(default_factory=list)
@@ -96,7 +96,8 @@ class Watch:
             is_told = shown.stale or shown.stalled or shown.has_trouble
             is_untrue, limit_s = not alive and not is_told, UNTRUE_AT_MOST_S
         else:
-            is_untrue = bool(alive) and not shown.state.has_processes and not shown.stale
+            is_stray = bool(self.home.within_reach(alive))
+            is_untrue = is_stray and not shown.state.has_processes and not shown.stale
             limit_s = ENDS_WITHIN_S
         if not is_untrue:
             if (since := self._since.pop(job, None)) is not None:
@@ -150,14 +151,10 @@ def _look_at_job(watch: Watch, records: RecordStore, job_id: str) -> None:
 
 def _check_run(watch: Watch, job_id: str) -> None:
     """Look at a training's run in MLflow: each value once."""
-    assert watch.home.info is not None
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(watch.home.info.environment["MLFLOW_TRACKING_URI"])
     run_id = job_status(watch.home.store, job_id).run_id
     if run_id is None:
         watch.say(f"{job_id} has no run")
         return
-    told = Counter(one.step for one in client.get_metric_history(run_id, "loss"))
+    told = Counter(watch.home.steps_told(run_id))
     if told != Counter(range(LOG_EVERY, STEPS + 1, LOG_EVERY)):
         watch.say(f"{job_id}: MLflow has the steps {sorted(told.elements())}")

@@ -10,7 +10,7 @@ from orchestrator.client.status import job_status
 from orchestrator.errors import JobNotFoundError, StoreError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
-from tests.nemesis.real.home import Home
+from tests.nemesis.place import Place
 from tests.nemesis.real.witness import Watch
 
 LIVE_AT_ONCE = 4
@@ -21,7 +21,7 @@ class Workload:
     """Submits, cancels and takes up again; knows how each job is to end.
 
     Args:
-        home: The stack.
+        home: Where they run.
         watch: Told what should never be.
         seed: Of the order in which things are asked for.
         shapes: Names of the shapes of jobs.
@@ -32,7 +32,7 @@ class Workload:
         verbs_killed: Verbs that were killed in the middle and called again.
     """
 
-    home: Home
+    home: Place
     watch: Watch
     seed: int
     shapes: Sequence[str]
