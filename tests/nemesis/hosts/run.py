@@ -19,7 +19,7 @@ from tests.nemesis.real.run import compare, run_undisturbed, wait_for_all
 from tests.nemesis.real.witness import Watch
 from tests.nemesis.real.workload import Workload
 
-EVERY_S = 4.0
+EVERY_S = 3.0
 SETTLES_S = 3.0  # before what ended is started anew
 
 
@@ -71,13 +71,14 @@ def _strike(hosts: Hosts, watch: Watch, minutes: float, seed: int) -> Counter[st
     """Have faults strike until the time is up; what they ended is started anew after each."""
     weights = {kind: weight for kind, (weight, _) in FAULTS.items()}
     plan, faults = planned_faults(seed, weights, EVERY_S), Counter[str]()
-    end = time.monotonic() + 60 * minutes
+    began = time.monotonic()
+    end = began + 60 * minutes
     while time.monotonic() < end:
         planned = next(plan)
         time.sleep(planned.after_s)
         if _struck(hosts, watch, planned):
             faults[planned.kind] += 1
-            print(f"{planned.number} {planned.kind}", flush=True)
+            print(f"{time.monotonic() - began:.0f} s: {planned.number} {planned.kind}", flush=True)
             time.sleep(SETTLES_S)
         if not hosts.run_again():
             watch.say(f"after fault {planned.number}, {planned.kind}: the cluster never ran again")
