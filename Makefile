@@ -52,12 +52,12 @@ test-hosts: setup
 
 # Random faults against a real stack in the folder nemesis/ (docs/nemesis.md). Writes nemesis.json.
 nemesis: setup
-	$(BIN)/python -m tests.nemesis --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
+	$(BIN)/python -m tests.nemesis --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) --every $(or $(EVERY),5)
 
 # Random faults against a cluster on hosts made of namespaces, which need root (docs/nemesis.md).
 # Writes nemesis.json.
 nemesis-hosts: setup
-	$(BIN)/python -m tests.nemesis --hosts --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
+	$(BIN)/python -m tests.nemesis --hosts --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1) --every $(or $(EVERY),3)
 
 # Random faults against the orchestrator's loop with time, Ray and processes simulated (docs/nemesis.md);
 # 10,000 faults take some six minutes of one core. Writes nemesis.json.

@@ -61,6 +61,7 @@ def main() -> int:
     )
     parser.add_argument("--hosts", action="store_true", help="a cluster on hosts instead")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between two, on average")
     parser.add_argument("--folder", type=Path, default=Path("nemesis"), help="of the stack")
     parser.add_argument("--shapes", nargs="*", default=[], help="of jobs, as train sample; all")
     parser.add_argument("--out", type=Path, default=Path("nemesis.json"))
@@ -69,10 +70,12 @@ def main() -> int:
         told = against_doubles(asked.doubles, asked.seed)
         tell_of_doubles(told)
     elif asked.hosts:
-        told = against_hosts(asked.minutes, asked.seed)
+        told = against_hosts(asked.minutes, asked.seed, asked.every)
         tell_of_stack(told)
     else:
-        told = against_a_stack(asked.folder.resolve(), asked.minutes, asked.seed, asked.shapes)
+        told = against_a_stack(
+            asked.folder.resolve(), asked.minutes, asked.seed, asked.every, asked.shapes
+        )
         tell_of_stack(told)
     kind = "doubles" if asked.doubles is not None else "hosts" if asked.hosts else "stack"
     asked.out.write_text(json.dumps({"seed": asked.seed, kind: told}, indent=1))

@@ -4,12 +4,13 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from orchestrator.errors import StoreError
+from orchestrator.errors import JobNotFoundError, StoreError
 from tests.hosts.namespaces import why_not
 from tests.nemesis.hosts.faults import FAULTS
 from tests.nemesis.hosts.home import Hosts
@@ -19,16 +20,17 @@ from tests.nemesis.real.run import compare, run_undisturbed, wait_for_all
 from tests.nemesis.real.witness import Watch
 from tests.nemesis.real.workload import Workload
 
-EVERY_S = 3.0
+_WEIGHTS = {kind: weight for kind, (weight, _) in FAULTS.items()}
 SETTLES_S = 3.0  # before what ended is started anew
 
 
-def against_hosts(minutes: float, seed: int) -> dict[str, Any]:
+def against_hosts(minutes: float, seed: int, every_s: float) -> dict[str, Any]:
     """Disturb a cluster on hosts for some minutes, and return what came of it.
 
     Args:
         minutes: Of faults.
         seed: Of faults and jobs.
+        every_s: Mean of the seconds between two faults.
 
     Raises:
         SystemExit: Hosts cannot be made here.
@@ -40,7 +42,7 @@ def against_hosts(minutes: float, seed: int) -> dict[str, Any]:
     hosts = Hosts(folder)
     try:
         hosts.up()
-        told = _disturbed(hosts, minutes, seed)
+        told = _disturbed(hosts, minutes, seed, every_s)
     finally:
         hosts.close()
     if not told["violations"]:
@@ -48,14 +50,14 @@ def against_hosts(minutes: float, seed: int) -> dict[str, Any]:
     return told
 
 
-def _disturbed(hosts: Hosts, minutes: float, seed: int) -> dict[str, Any]:
+def _disturbed(hosts: Hosts, minutes: float, seed: int, every_s: float) -> dict[str, Any]:
     write_files(hosts)
     references = run_undisturbed(hosts, SHAPES)
     watch = Watch(hosts)
     workload = Workload(hosts, watch, seed, [shape.name for shape in SHAPES])
     watch.start()
     workload.start()
-    faults = _strike(hosts, watch, minutes, seed)
+    faults = _strike(hosts, watch, minutes, planned_faults(seed, _WEIGHTS, every_s))
     workload.stop()
     print("no more faults", flush=True)
     if not hosts.run_again():
@@ -67,11 +69,11 @@ def _disturbed(hosts: Hosts, minutes: float, seed: int) -> dict[str, Any]:
     return {"faults": dict(faults), **told}
 
 
-def _strike(hosts: Hosts, watch: Watch, minutes: float, seed: int) -> Counter[str]:
+def _strike(
+    hosts: Hosts, watch: Watch, minutes: float, plan: Iterator[PlannedFault]
+) -> Counter[str]:
     """Have faults strike until the time is up; what they ended is started anew after each."""
-    weights = {kind: weight for kind, (weight, _) in FAULTS.items()}
-    plan, faults = planned_faults(seed, weights, EVERY_S), Counter[str]()
-    began = time.monotonic()
+    faults, began = Counter[str](), time.monotonic()
     end = began + 60 * minutes
     while time.monotonic() < end:
         planned = next(plan)
@@ -90,5 +92,5 @@ def _struck(hosts: Hosts, watch: Watch, planned: PlannedFault) -> bool:
     """Have a fault strike; false where it has no victim, or its victim went before it."""
     try:
         return FAULTS[planned.kind][1](hosts, watch, planned)
-    except (StoreError, psutil.NoSuchProcess):
+    except (StoreError, JobNotFoundError, psutil.NoSuchProcess):
         return False

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from tests.nemesis.real.witness import Watch, look_at_the_end
 from tests.nemesis.real.workload import Workload
 from tests.nemesis.report import spread
 
-EVERY_S = 5.0
 UP_EVERY_S = 12.0
 ENDS_WITHIN_S = 420.0
+_WEIGHTS = {kind: weight for kind, (weight, _) in FAULTS.items()}
 
 
 def against_a_stack(
-    folder: Path, minutes: float, seed: int, names: Sequence[str] = ()
+    folder: Path, minutes: float, seed: int, every_s: float, names: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Disturb a stack for some minutes, and return what came of it.
 
@@ -37,6 +37,7 @@ def against_a_stack(
         folder: Of the stack; what an earlier run left there is used.
         minutes: Of faults.
         seed: Of faults and jobs.
+        every_s: Mean of the seconds between two faults.
         names: Of the shapes of jobs; all, if empty.
     """
     shapes = [shape for shape in SHAPES if not names or shape.name in names]
@@ -46,7 +47,7 @@ def against_a_stack(
     try:
         home.up()
         references = run_undisturbed(home, shapes)
-        return _disturbed(home, shapes, references, minutes, seed)
+        return _disturbed(home, shapes, references, minutes, seed, every_s)
     finally:
         print(f"down: {home.down().exit_code}", flush=True)
         shutil.rmtree(StackFolder((folder / "home").resolve()).sockets, ignore_errors=True)
@@ -71,12 +72,13 @@ def _disturbed(
     references: dict[str, object],
     minutes: float,
     seed: int,
+    every_s: float,
 ) -> dict[str, Any]:
     watch = Watch(home)
     workload = Workload(home, watch, seed, [shape.name for shape in shapes])
     watch.start()
     workload.start()
-    faults = _strike(home, watch, minutes, seed)
+    faults = _strike(home, watch, minutes, planned_faults(seed, _WEIGHTS, every_s))
     workload.stop()
     print("no more faults", flush=True)
     home.up()
@@ -87,11 +89,9 @@ def _disturbed(
     return {"faults": dict(faults), **told}
 
 
-def _strike(home: Home, watch: Watch, minutes: float, seed: int) -> Counter[str]:
+def _strike(home: Home, watch: Watch, minutes: float, plan: Iterator[PlannedFault]) -> Counter[str]:
     """Have faults strike until the time is up; what they ended is started again by `up`."""
-    weights = {kind: weight for kind, (weight, _) in FAULTS.items()}
-    plan, faults = planned_faults(seed, weights, EVERY_S), Counter[str]()
-    end = time.monotonic() + 60 * minutes
+    faults, end = Counter[str](), time.monotonic() + 60 * minutes
     while time.monotonic() < end:
         planned = next(plan)
         time.sleep(planned.after_s)
