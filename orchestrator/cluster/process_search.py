@@ -9,7 +9,7 @@ say whether it runs. How long that is waited for is `FORGOTTEN_AFTER_S` in `life
 
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,13 +60,24 @@ class Sighting:
     unknown: list[ProcessRef] = field(default_factory=list)
 
 
-def nodes_to_ask(
-    refs: Iterable[ProcessRef], nodes: Iterable[Mapping[str, Any]]
-) -> dict[str, list[ProcessRef]]:
-    """Return which of Ray's nodes are asked for which processes; what is left out is gone.
+@dataclass(frozen=True)
+class Asked:
+    """Whom processes are looked for with; those in neither list are gone with their node.
+
+    Attributes:
+        by_node: The processes that each node is asked for, by the node's id.
+        nobody: Those of unknown nodes, where no node is up that could be asked.
+    """
+
+    by_node: dict[str, list[ProcessRef]]
+    nobody: list[ProcessRef] = field(default_factory=list)
+
+
+def nodes_to_ask(refs: Iterable[ProcessRef], nodes: Iterable[Mapping[str, Any]]) -> Asked:
+    """Return which of Ray's nodes are asked for which processes.
 
     A process is looked for on its own node, and is gone with it. One that noted none, or one that
-    this Ray never knew, since it was started anew, may run on any.
+    this Ray never knew, since it was started anew, may run on any, and on one that is yet to come.
 
     Args:
         refs: The processes.
@@ -74,21 +85,21 @@ def nodes_to_ask(
     """
     known = {node["NodeID"]: bool(node["Alive"]) for node in nodes}
     alive = [node_id for node_id, is_alive in known.items() if is_alive]
-    asked: dict[str, list[ProcessRef]] = {}
+    asked = Asked({})
     for ref in refs:
+        if ref.node_id not in known and not alive:
+            asked.nobody.append(ref)
         for node_id in [ref.node_id] if ref.node_id in known else alive:
             if known[node_id]:
-                asked.setdefault(node_id, []).append(ref)
+                asked.by_node.setdefault(node_id, []).append(ref)
     return asked
 
 
-def sighted(
-    asked: Mapping[str, Sequence[ProcessRef]], answers: Mapping[str, NodeAnswer | None]
-) -> Sighting:
+def sighted(asked: Asked, answers: Mapping[str, NodeAnswer | None]) -> Sighting:
     """Return what the answers of nodes prove.
 
     Args:
-        asked: Which node was asked for which, as `nodes_to_ask` says.
+        asked: Which node was asked for which.
         answers: What each said; None where it did not answer. Such a node is asked again in the
             next loop, until Ray says that it is dead.
     """
@@ -96,7 +107,7 @@ def sighted(
     silent: dict[ProcessRef, None] = {}
     strange: dict[ProcessRef, None] = {}
     gone: set[ProcessRef] = set()
-    for node_id, refs in asked.items():
+    for node_id, refs in asked.by_node.items():
         answer = answers.get(node_id)
         if answer is None:
             silent.update(dict.fromkeys(refs))
@@ -106,7 +117,7 @@ def sighted(
         strange.update(dict.fromkeys(ref for ref in refs if ref.boot_id != answer.boot_id))
     maybe = [ref for ref in silent if ref not in running and ref not in gone]
     unknown = [r for r in strange if r not in running and r not in gone and r not in silent]
-    return Sighting([*running, *maybe], unknown)
+    return Sighting([*running, *maybe], [*unknown, *asked.nobody])
 
 
 def local_processes(processes: list[ProcessRef], kill: bool) -> NodeAnswer:

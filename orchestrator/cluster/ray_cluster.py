@@ -168,12 +168,10 @@ class RayCluster:
             ask.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
             ).remote(there, kill): node_id
-            for node_id, there in asked.items()
+            for node_id, there in asked.by_node.items()
         }
-        if not pending:
-            return Sighting([])
-        # All together have that long: the loop that asks holds a lease.
-        ray.wait(list(pending), num_returns=len(pending), timeout=_ANSWER_S)
+        if pending:  # all together have that long: the loop that asks holds a lease
+            ray.wait(list(pending), num_returns=len(pending), timeout=_ANSWER_S)
         answers: dict[str, NodeAnswer | None] = {}
         for answer, node_id in pending.items():
             try:

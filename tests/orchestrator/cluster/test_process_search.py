@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.cluster.process_identity import boot_id
 from orchestrator.cluster.process_search import (
+    Asked,
     NodeAnswer,
     ProcessRef,
     Sighting,
@@ -28,13 +29,13 @@ def process(node_id: str, boot: str = "boot") -> ProcessRef:
 def test_a_process_is_looked_for_on_its_own_node_and_not_on_one_of_the_same_name() -> None:
     """The other one knows nothing of it: its word that it is gone started a job twice."""
     one, two = process("n1"), process("n2")
-    assert nodes_to_ask([one, two], [node("n1"), node("n2")]) == {"n1": [one], "n2": [two]}
+    assert nodes_to_ask([one, two], [node("n1"), node("n2")]) == Asked({"n1": [one], "n2": [two]})
 
 
 def test_a_process_is_gone_with_its_node_and_no_sooner() -> None:
     """A node that cannot be asked is asked again until Ray calls it dead."""
     mine = process("n1")
-    assert nodes_to_ask([mine], [node("n1", alive=False), node("n2")]) == {}
+    assert nodes_to_ask([mine], [node("n1", alive=False), node("n2")]) == Asked({})
     asked = nodes_to_ask([mine], [node("n1")])
     assert sighted(asked, {"n1": None}) == Sighting([mine])
     assert sighted(asked, {"n1": NodeAnswer("boot", [])}) == Sighting([])
@@ -44,7 +45,16 @@ def test_a_process_of_a_node_that_this_ray_never_knew_is_looked_for_everywhere()
     """After Ray was started anew all nodes have new ids, and what ran there may run still."""
     both = [process("n0"), process("")]
     nodes = [node("n1"), node("n2"), node("n3", alive=False)]
-    assert nodes_to_ask(both, nodes) == {"n1": both, "n2": both}
+    assert nodes_to_ask(both, nodes) == Asked({"n1": both, "n2": both})
+
+
+@pytest.mark.parametrize("nodes", [[], [node("n1", alive=False)]])
+def test_a_process_of_an_unknown_node_is_not_gone_where_no_node_is_up(
+    nodes: list[dict[str, Any]],
+) -> None:
+    """A head without nodes was started anew a moment ago; what ran before may run on."""
+    both = [process("n0"), process("")]
+    assert sighted(nodes_to_ask(both, nodes), {}) == Sighting([], both)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class AskedCluster(FakeCluster):
             node: None
             if node in self.silent
             else NodeAnswer(self.boots[node], [ref for ref in there if ref.pid in self.running])
-            for node, there in asked.items()
+            for node, there in asked.by_node.items()
         }
         return sighted(asked, answers)
 
