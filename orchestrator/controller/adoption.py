@@ -14,6 +14,7 @@ from itertools import islice
 
 from orchestrator.cluster.code_version import release
 from orchestrator.controller.group_steps import LiveGroup
+from orchestrator.controller.unread import UnreadJob, is_on_its_way_out
 from orchestrator.errors import (
     BadInputError,
     ConditionFailedError,
@@ -27,6 +28,7 @@ from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import read_submitted
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import JobRecord
+from orchestrator.specs.asked import Submitted
 from orchestrator.specs.envelope import Origin
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
@@ -79,6 +81,10 @@ class Adopter:
         met, self._num_unknown = self._num_unknown > 0, 0
         return met
 
+    def look_again(self, job_id: str) -> None:
+        """Look at a job in the next round, though it could not be read a moment ago."""
+        self._unreadable.pop(job_id, None)
+
     def round(self, job_ids: Collection[str]) -> AbstractContextManager[None]:
         """Adopt of these what can be; who is not among them has been, or has ended."""
         return self._troubles.round(frozenset(job_ids).__contains__)
@@ -88,7 +94,7 @@ class Adopter:
         job_ids: Iterable[str],
         between: Callable[[], None] = lambda: None,
         at_most: int | None = None,
-    ) -> Iterator[LiveJob | LiveGroup]:
+    ) -> Iterator[LiveJob | LiveGroup | UnreadJob]:
         """Yield the jobs and groups that could be read and claimed.
 
         Args:
@@ -104,12 +110,12 @@ class Adopter:
             with ThreadPoolExecutor(min(_THREADS, len(some))) as pool:
                 yield from [job for job in pool.map(self._adopt, some) if job is not None]
 
-    def _adopt(self, job_id: str) -> LiveJob | LiveGroup | None:
+    def _adopt(self, job_id: str) -> LiveJob | LiveGroup | UnreadJob | None:
         """Return the job, if it could be read and claimed; what is amiss with it stays with it."""
         self._unreadable[job_id] = time.monotonic() + _LOOK_AGAIN_AFTER_S
         return self._troubles.serve(job_id, lambda: self._read(job_id))
 
-    def _read(self, job_id: str) -> LiveJob | LiveGroup | None:
+    def _read(self, job_id: str) -> LiveJob | LiveGroup | UnreadJob | None:
         try:
             adopted = self._adopted(job_id)
         except StoreError:  # of the moment, so it is tried at once; what is damaged stays damaged
@@ -124,9 +130,9 @@ class Adopter:
         del self._unreadable[job_id]
         return adopted
 
-    def _adopted(self, job_id: str) -> LiveJob | LiveGroup | None:
+    def _adopted(self, job_id: str) -> LiveJob | LiveGroup | UnreadJob | None:
         try:
-            asked, current = read_submitted(self._records, job_id), self._records.read(job_id)
+            asked, current = self._asked(job_id), self._records.read(job_id)
         except JobNotFoundError:
             drop_orphan(self._records.store, Mark.QUEUE, job_id)
             return None
@@ -138,8 +144,19 @@ class Adopter:
         except ConditionFailedError:
             return None  # read again in the next round
         self._records.tell_last_move(current.record)
-        if isinstance(asked.spec, GroupJob):
-            return LiveGroup(asked.spec, current)
         # One that ended unseen goes into the index with what its attempt said last.
         said = read_heartbeat(self._records.store, current.record)
+        if asked is None:
+            return UnreadJob(current, said)
+        if isinstance(asked.spec, GroupJob):
+            return LiveGroup(asked.spec, current)
         return LiveJob(asked.spec, current, said, asked.origin)
+
+    def _asked(self, job_id: str) -> Submitted | None:
+        """Return what was asked; None if that cannot be read and decides nothing any more."""
+        try:
+            return read_submitted(self._records, job_id)
+        except BadInputError:
+            if not is_on_its_way_out(self._records.read(job_id).record):
+                raise
+            return None

@@ -185,9 +185,29 @@ class AttemptControl:
         if isinstance(step, Submit | Terminate | Kill):
             self._press(step, current.record, view)
             return current
-        moved = self._records.move(current, self._moved(step, current.record, spec, view))
+        return self._moved_on(current, self._moved(step, current.record, spec, view))
+
+    def end(self, current: VersionedRecord, said: Heartbeat | None) -> VersionedRecord:
+        """Take the step that follows for a job that is STOPPING and whose spec cannot be read.
+
+        Raises:
+            ConditionFailedError: Somebody else moved the record.
+            RayUnavailableError: Ray does not answer.
+        """
+        view = self._view(current.record, said)
+        step = next_step(current.record, view.facts, None)
+        if step is None:
+            return current
+        if isinstance(step, Submit | Terminate | Kill):
+            self._press(step, current.record, view)
+            return current
+        return self._moved_on(current, self._released(current.record, view, view.said))
+
+    def _moved_on(self, current: VersionedRecord, record: JobRecord) -> VersionedRecord:
+        """Write a record that moved, and forget the processes of an attempt that is over."""
+        moved = self._records.move(current, record)
         if not moved.record.state.has_processes:
-            attempt = JobPaths(record.job_id).attempt(record.attempt)
+            attempt = JobPaths(record.job_id).attempt(current.record.attempt)
             self._known_processes.pop(attempt.processes, None)
             self._looks.pop(attempt.processes, None)
         return moved
@@ -276,7 +296,7 @@ class AttemptControl:
             case Fail(reason, message):
                 return self._failed(record, spec, reason, message, view)
             case _:
-                return self._released(record, spec, view)
+                return self._released(record, view, self._progress(spec, record, view))
 
     def _progress(self, spec: Job, record: JobRecord, view: "_View") -> int:
         """Return what is committed, by the store: what an attempt commits last it may never say."""
@@ -302,13 +322,13 @@ class AttemptControl:
             return stopping(record, now, reason, text, JobState.QUEUED)
         return stopping(record, now, reason, text, JobState.FAILED)
 
-    def _released(self, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
+    def _released(self, record: JobRecord, view: "_View", progress: int) -> JobRecord:
         if record.reason in MAY_BE_THE_NODES_END:
             record = self._blame_nodes(record, record.reason, view)  # Ray knows by now
         facts = view.facts
         in_grace = facts.in_state_s - facts.outcome_age_s <= record.stop_grace_s
         ended = released(record, facts.outcome, at=self._store.now(), in_grace=in_grace)
-        return ended.with_attempt(progress=self._progress(spec, record, view))
+        return ended.with_attempt(progress=progress)
 
     def _blame_nodes(self, record: JobRecord, reason: Reason, view: "_View") -> JobRecord:
         """Return the record with why its attempt ended, and by which nodes' fault."""

@@ -29,6 +29,7 @@ from orchestrator.controller.requests import handle_request
 from orchestrator.controller.rounds import START, Rounds
 from orchestrator.controller.settling import Settler
 from orchestrator.controller.smoke_gate import cancels_of_smoke
+from orchestrator.controller.unread import UnreadControl, UnreadJob
 from orchestrator.errors import ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests, request_keys
@@ -77,6 +78,7 @@ class Controller:
         self._rounds = Rounds(store)
         self._adopter = Adopter(self._records, Troubles(store, "adoption"))
         self._groups = GroupControl(store, self._records)
+        self._unread = UnreadControl(store, self._records, self._control)
         self._curves = CurveControl(store, self._records, lease.renew)
         self._index = JobIndex(store)
         self._board = NodeBoard(store)
@@ -116,6 +118,7 @@ class Controller:
             if job.record.state.has_processes:
                 self._lease.renew()
                 self._guarded("attempt", job, self._follow)
+        self._unread.follow()
         self._groups.follow({i: Seen(job.record, job.said) for i, job in self._jobs.items()})
         self._lease.renew()
         self._curves.follow(self._jobs)
@@ -156,11 +159,14 @@ class Controller:
             self._index.drop(job.record.job_id)
             if isinstance(job, LiveGroup):
                 self._groups.adopt(job)
+            elif isinstance(job, UnreadJob):
+                self._unread.adopt(job)
             else:
                 self._jobs[job.record.job_id] = job
 
-    def _known(self, job_id: str) -> LiveJob | LiveGroup | None:
-        return self._jobs.get(job_id) or self._groups.live.get(job_id)
+    def _known(self, job_id: str) -> LiveJob | LiveGroup | UnreadJob | None:
+        held = self._jobs, self._groups.live, self._unread.live
+        return next((jobs[job_id] for jobs in held if job_id in jobs), None)
 
     def _guarded(self, what: str, job: LiveJob, action: Callable[[LiveJob], None]) -> bool:
         """Act on one job so that its trouble does not hold up the others; tell whether it went."""
@@ -176,7 +182,7 @@ class Controller:
             return False
         return True
 
-    def _refresh(self, job: LiveJob | LiveGroup) -> VersionedRecord:
+    def _refresh(self, job: LiveJob | LiveGroup | UnreadJob) -> VersionedRecord:
         """Read a record anew of which nobody knows whether its last write was done."""
         if job.is_stale:
             job.current = self._records.read_told(job.record.job_id)
@@ -218,8 +224,10 @@ class Controller:
             post_request(self._store, smoke)
         if job:
             job.current = current
-        elif not current.record.state.has_ended:
-            self._adopt([request.job_id])
+        else:  # also one that could not be read: by its record it may come to its end now
+            self._adopter.look_again(request.job_id)
+            if not current.record.state.has_ended:
+                self._adopt([request.job_id])
         self._store.delete(request.key)
 
     def _take_deleted(self, request: Request) -> None:
@@ -343,7 +351,8 @@ class Controller:
 
     def _write_index(self) -> None:
         """Write the index, and only then take the ended jobs' marks out of the queue."""
-        known: list[LiveJob | LiveGroup] = [*self._groups.live.values(), *self._jobs.values()]
+        groups, unread = self._groups.live.values(), self._unread.live.values()
+        known: list[LiveJob | LiveGroup | UnreadJob] = [*groups, *unread, *self._jobs.values()]
         ended = [job for job in known if job.record.state.has_ended]
         for job in ended:
             self._index.end(index_entry(job.record, job.said))
@@ -358,16 +367,17 @@ class Controller:
                 continue
             self._rounds.serve("index", job.record.job_id, partial(self._let_go, job))
 
-    def _let_go(self, job: LiveJob | LiveGroup) -> None:
+    def _let_go(self, job: LiveJob | LiveGroup | UnreadJob) -> None:
         drop_mark(self._store, Mark.QUEUE, job.record.job_id)
         self._forget(job.record.job_id)
 
     def _forget(self, job_id: str) -> None:
         self._jobs.pop(job_id, None)
         self._groups.let_go(job_id)
+        self._unread.let_go(job_id)
         self._curves.let_go(job_id)
 
-    def _entry(self, job: LiveJob | LiveGroup) -> IndexEntry:
+    def _entry(self, job: LiveJob | LiveGroup | UnreadJob) -> IndexEntry:
         is_queued = job.record.state is JobState.QUEUED
         position = self._positions.get(job.record.job_id) if is_queued else None
         outlook = self._outlooks.get(job.record.job_id, "") if is_queued else ""

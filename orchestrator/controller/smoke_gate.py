@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.controller.adoption import LiveJob
-from orchestrator.errors import JobNotFoundError
+from orchestrator.errors import JobNotFoundError, StoredFormError
 from orchestrator.jobs.inbox import Request, Verb
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobRecord, JobState, Reason
@@ -71,7 +71,7 @@ def cancels_of_smoke(
         return
     try:
         smoke_id = records.stored_spec(asked.job_id).origin.waits_for_smoke
-    except JobNotFoundError:  # somebody deletes it
+    except (JobNotFoundError, StoredFormError):  # somebody deletes it, or it is damaged
         return
     if _goes_too(smoke_id, asked.job_id, live):
         yield replace(asked, job_id=smoke_id, attempt=live[smoke_id].record.attempt)
