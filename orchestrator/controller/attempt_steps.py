@@ -1,40 +1,33 @@
 """Takes an attempt from its beginning to its end: start, submit, preempt, stop, end, release."""
 
-import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 from orchestrator.cluster.entrypoints import python_entrypoint
-from orchestrator.cluster.process_search import ProcessRef, Sighting
 from orchestrator.cluster.ray_cluster import Cluster
 from orchestrator.controller.admission import (
     resolve_resources,
     unseen_by_smoke,
     with_accelerator,
 )
+from orchestrator.controller.attempt_view import AttemptSight, AttemptView, submission_id
 from orchestrator.controller.committed import committed_units
-from orchestrator.errors import RayUnavailableError
-from orchestrator.jobs.heartbeat import OUTCOME, Heartbeat
-from orchestrator.jobs.processes import REGISTERED_PROCESS
+from orchestrator.jobs.heartbeat import Heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.allowance import paused
 from orchestrator.lifecycle.attempts import (
     begun,
-    gpu_hours,
     moved_away,
     preempted,
     released,
     stopping,
 )
-from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.retry import Restart
 from orchestrator.lifecycle.state import JobRecord, JobState, Placement, Reason
 from orchestrator.lifecycle.steps import (
     MAY_BE_THE_NODES_END,
-    DriverStatus,
-    Facts,
     Fail,
     Kill,
     Requeue,
@@ -51,19 +44,10 @@ from orchestrator.lifecycle.steps import (
 from orchestrator.scheduling.nodes import NodeCapacity
 from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
-from orchestrator.store.keys import AttemptPaths, JobPaths
+from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
 STOP_GRACE_S = 30.0
-_HEARD_WITHIN_S = 6.0  # two heartbeats
-_LOOK_EVERY_S = 15.0  # half of what a wrong word may stand
-
-logger = logging.getLogger(__name__)
-
-
-def submission_id(record: JobRecord) -> str:
-    """Return the Ray Job's id of a record's current attempt."""
-    return f"{record.job_id}.{record.attempt}"
 
 
 class AttemptControl:
@@ -79,9 +63,7 @@ class AttemptControl:
         self._store = store
         self._cluster = cluster
         self._records = records
-        # By attempt's folder and key; what is there once stays as it is, once it knows its node.
-        self._known_processes: dict[str, dict[str, ProcessRef]] = {}
-        self._looks: dict[str, _Look] = {}  # by attempt's folder
+        self._sight = AttemptSight(store, cluster)
 
     def start(
         self,
@@ -164,8 +146,7 @@ class AttemptControl:
 
     def workers_there(self, record: JobRecord) -> Mapping[str, int]:
         """Return the workers of the current attempt that were there when followed last, by node."""
-        folder = JobPaths(record.job_id).attempt(record.attempt).processes
-        known = self._known_processes.get(folder, {}).values()
+        known = self._sight.known(record)
         return Counter(process.node_id for process in known if process.role != "driver")
 
     def follow(
@@ -178,7 +159,7 @@ class AttemptControl:
             RayUnavailableError: Ray does not answer.
         """
         record = current.record
-        view = self._view(record, said)
+        view = self._sight.look(record, said)
         step = next_step(current.record, view.facts, spec.max_runtime_s, spec.max_gpu_hours)
         if step is None:
             return current
@@ -194,7 +175,7 @@ class AttemptControl:
             ConditionFailedError: Somebody else moved the record.
             RayUnavailableError: Ray does not answer.
         """
-        view = self._view(current.record, said)
+        view = self._sight.look(current.record, said)
         step = next_step(current.record, view.facts, None)
         if step is None:
             return current
@@ -207,71 +188,10 @@ class AttemptControl:
         """Write a record that moved, and forget the processes of an attempt that is over."""
         moved = self._records.move(current, record)
         if not moved.record.state.has_processes:
-            attempt = JobPaths(record.job_id).attempt(current.record.attempt)
-            self._known_processes.pop(attempt.processes, None)
-            self._looks.pop(attempt.processes, None)
+            self._sight.forget(current.record)
         return moved
 
-    def _view(self, record: JobRecord, said: Heartbeat | None) -> "_View":
-        paths = JobPaths(record.job_id).attempt(record.attempt)
-        now = self._store.now()
-        found = OUTCOME.read(self._store, paths.outcome)
-        outcome = found[0] if found else None
-        processes = self._processes(paths)
-        ray, message = self._ray_status(record)
-        silent_s = (now - _heard_of(record, said)).total_seconds()
-        is_well = record.state is JobState.RUNNING and ray is DriverStatus.RUNNING and not found
-        may_be_old = is_well and silent_s <= _HEARD_WITHIN_S
-        seen = self._look(paths.processes, processes, may_be_old=may_be_old)
-        facts = Facts(
-            ray=ray,
-            outcome=outcome,
-            outcome_age_s=found[1].age.total_seconds() if found else 0.0,
-            phase=said.phase if said else None,
-            has_begun=bool(processes),
-            driver_runs=any(process.role == "driver" for process in seen.running),
-            num_running=len(seen.running),
-            num_unknown=len(seen.unknown),
-            running_s=(now - record.attempts[-1].started_at).total_seconds(),
-            in_state_s=(now - record.changed_at).total_seconds(),
-            silent_s=silent_s,
-            ray_message=message,
-            gpu_hours=gpu_hours(record, now),
-        )
-        return _View(facts, seen.running, _committed(outcome, said))
-
-    def _look(self, folder: str, processes: list[ProcessRef], *, may_be_old: bool) -> Sighting:
-        """Look for the processes of an attempt.
-
-        On another machine that is a task of Ray's, for which a busy node starts a process each
-        time: so while all is said to be well, a look of some seconds ago will do.
-        """
-        now, last = self._store.now(), self._looks.get(folder)
-        if may_be_old and last is not None and last.will_do(now, processes):
-            return last.found
-        found = self._cluster.alive(processes)
-        self._looks[folder] = _Look(now, found)
-        return found
-
-    def _ray_status(self, record: JobRecord) -> tuple[DriverStatus | None, str]:
-        try:
-            status = self._cluster.status(submission_id(record))
-            ended = status.has_ended
-            message = self._cluster.message(submission_id(record)) if ended else ""
-        except RayUnavailableError as error:
-            logger.warning("job=%s status unknown: %s", record.job_id, error)
-            return None, ""
-        return status, " ".join(message.split())[:300]
-
-    def _processes(self, paths: AttemptPaths) -> list[ProcessRef]:
-        keys = [info.key for info in self._store.list_objects(paths.processes)]
-        known = self._known_processes.setdefault(paths.processes, {})
-        for key in keys:
-            if key not in known or not known[key].node_id:
-                known[key] = REGISTERED_PROCESS.decode(self._store.get(key).body, key)
-        return [known[key] for key in keys]
-
-    def _press(self, step: Submit | Terminate | Kill, record: JobRecord, view: "_View") -> None:
+    def _press(self, step: Submit | Terminate | Kill, record: JobRecord, view: AttemptView) -> None:
         match step:
             case Submit():
                 self.submit(record)
@@ -280,7 +200,7 @@ class AttemptControl:
             case Kill():
                 self._cluster.kill(view.running)
 
-    def _moved(self, step: Step, record: JobRecord, spec: Job, view: "_View") -> JobRecord:
+    def _moved(self, step: Step, record: JobRecord, spec: Job, view: AttemptView) -> JobRecord:
         now = self._store.now()
         match step:
             case Run():
@@ -298,12 +218,12 @@ class AttemptControl:
             case _:
                 return self._released(record, view, self._progress(spec, record, view))
 
-    def _progress(self, spec: Job, record: JobRecord, view: "_View") -> int:
+    def _progress(self, spec: Job, record: JobRecord, view: AttemptView) -> int:
         """Return what is committed, by the store: what an attempt commits last it may never say."""
         return max(view.said, committed_units(self._store, JobPaths(record.job_id), spec))
 
     def _failed(
-        self, record: JobRecord, spec: Job, reason: Reason, message: str, view: "_View"
+        self, record: JobRecord, spec: Job, reason: Reason, message: str, view: AttemptView
     ) -> JobRecord:
         """Return the record on its way to another attempt or to FAILED, as the policy decides."""
         now = self._store.now()
@@ -322,7 +242,7 @@ class AttemptControl:
             return stopping(record, now, reason, text, JobState.QUEUED)
         return stopping(record, now, reason, text, JobState.FAILED)
 
-    def _released(self, record: JobRecord, view: "_View", progress: int) -> JobRecord:
+    def _released(self, record: JobRecord, view: AttemptView, progress: int) -> JobRecord:
         if record.reason in MAY_BE_THE_NODES_END:
             record = self._blame_nodes(record, record.reason, view)  # Ray knows by now
         facts = view.facts
@@ -330,7 +250,7 @@ class AttemptControl:
         ended = released(record, facts.outcome, at=self._store.now(), in_grace=in_grace)
         return ended.with_attempt(progress=progress)
 
-    def _blame_nodes(self, record: JobRecord, reason: Reason, view: "_View") -> JobRecord:
+    def _blame_nodes(self, record: JobRecord, reason: Reason, view: AttemptView) -> JobRecord:
         """Return the record with why its attempt ended, and by which nodes' fault."""
         nodes, alive = record.attempts[-1].node_ids, [n.node_id for n in self._cluster.nodes()]
         reason = with_lost_nodes(reason, nodes, alive)
@@ -338,41 +258,3 @@ class AttemptControl:
         known = nodes if view.facts.has_begun else ()
         blamed = blamed_nodes(reason, view.facts.outcome, known, alive)
         return replace(record, reason=reason).with_attempt(reason=reason, failed_node_ids=blamed)
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What a look for the processes of an attempt found, and when."""
-
-    at: datetime
-    found: Sighting
-
-    def will_do(self, now: datetime, processes: Collection[ProcessRef]) -> bool:
-        """Tell whether it found all of some processes, and not long ago."""
-        is_new = (now - self.at).total_seconds() < _LOOK_EVERY_S
-        return is_new and set(processes) == set(self.found.running)
-
-
-@dataclass(frozen=True)
-class _View:
-    """What was seen of an attempt.
-
-    Attributes:
-        facts: For the decision.
-        running: Its processes that are alive.
-        said: Units that it said are committed.
-    """
-
-    facts: Facts
-    running: list[ProcessRef]
-    said: int
-
-
-def _heard_of(record: JobRecord, said: Heartbeat | None) -> datetime:
-    at = said.at if said else None
-    return max(record.changed_at, at) if at else record.changed_at
-
-
-def _committed(outcome: Outcome | None, said: Heartbeat | None) -> int:
-    at_last = outcome.progress if outcome is not None else 0
-    return max(at_last, said.committed if said else 0)
