@@ -14,7 +14,7 @@ from orchestrator.controller.adoption import LiveJob
 from orchestrator.errors import JobNotFoundError
 from orchestrator.jobs.curve import BEST, CurvePoint, best_point, curve_steps, read_curve
 from orchestrator.jobs.inbox import Request, Verb, post_request
-from orchestrator.jobs.records import Event, RecordStore
+from orchestrator.jobs.records import CLOCKS_APART, Event, RecordStore
 from orchestrator.jobs.submissions import create_job, read_spec
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.curves import is_called_off, is_evaluated, steps_to_begin
@@ -112,11 +112,15 @@ class CurveControl:
         for child_id, child in new.items():
             if create_job(self._records, child_id, child):
                 self._unseen.add(child_id)
-                if child_id == ids.evaluate_id:
-                    message = f"step {step} is evaluated by {child_id}"
-                    event = Event(at=self._store.now(), message=message, attempt=job.record.attempt)
-                    self._records.append_event(job_id, event)
+        self._tell_once(job, step, ids.evaluate_id)
         self._begun[job_id].add(step)
+
+    def _tell_once(self, job: LiveJob, step: int, evaluate_id: str) -> None:
+        """Write the event of an evaluation, also for somebody who made it and died before that."""
+        made = self._records.read(evaluate_id).record
+        message = f"step {step} is evaluated by {evaluate_id}"
+        event = Event(at=self._store.now(), message=message, attempt=job.record.attempt)
+        self._records.tell_once(job.record.job_id, event, made.submitted_at - CLOCKS_APART)
 
     def _call_off(self, job: LiveJob, live: Mapping[str, LiveJob]) -> bool:
         """Ask that a training's evaluations are cancelled; tell whether all were asked."""

@@ -7,7 +7,6 @@ orchestrator that dies between two of them goes on from what the store holds.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import partial
 
 from orchestrator.errors import ConditionFailedError, JobNotFoundError
@@ -15,7 +14,7 @@ from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
 from orchestrator.jobs.index import index_entry
 from orchestrator.jobs.progress import GROUP_PROGRESS, ChildEntry, GroupProgress, planned_entry
-from orchestrator.jobs.records import Event, RecordStore, VersionedRecord
+from orchestrator.jobs.records import CLOCKS_APART, Event, RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import create_job
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.groups import (
@@ -32,7 +31,6 @@ from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 
 MAX_STARTS_A_LOOP = 16
-_CLOCKS_APART = timedelta(seconds=2)  # an object's time has whole seconds
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ class GroupControl:
         for step, child in own:
             if child.submitted_at == newest:
                 told = self._created(group, step, child.job_id)
-                self._records.tell_once(record.job_id, told, newest - _CLOCKS_APART)
+                self._records.tell_once(record.job_id, told, newest - CLOCKS_APART)
         if record.message:
             told = Event(at=self._store.now(), message=record.message, attempt=record.attempt)
             self._records.tell_once(record.job_id, told, record.changed_at)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from orchestrator.errors import (
     BadInputError,
@@ -20,6 +20,8 @@ from orchestrator.store.objects import ObjectStore, StoredObject
 
 logger = logging.getLogger(__name__)
 
+CLOCKS_APART = timedelta(seconds=2)
+"""How far two times of one moment may differ: an object's time has whole seconds."""
 _SPEC_FIELDS = ("kind", "name", "queue", "priority")
 
 
