@@ -20,8 +20,9 @@ from orchestrator.errors import BadInputError
 @click.command("delete")
 @click.argument("job", cls=JobArgument)
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@click.option("--force", is_flag=True, help="Also where the job's record cannot be read.")
 @output_option
-def delete_command(job: str, yes: bool, output: Output) -> None:
+def delete_command(job: str, yes: bool, force: bool, output: Output) -> None:
     """Remove an ended job and all that it wrote; JOB is an id, or a name (its newest job).
 
     The jobs of a pipeline or a sweep go with it, and the evaluations of a training's checkpoints,
@@ -31,14 +32,14 @@ def delete_command(job: str, yes: bool, output: Output) -> None:
     """
     around = surroundings(output.say, Start.AGAIN)
     store = around.store
-    job_id, *members = find_deletable(store, job)
+    job_id, *members = find_deletable(store, job, force=force)
     named = f"{job_id} and its {counted(len(members), 'job')}" if members else job_id
     if not yes and sys.stdin.isatty() and not click.confirm(f"delete {named}?", err=True):
         raise BadInputError(f"{job_id} was not deleted")
     if live := [one for one in members if not job_status(store, one).state.has_ended]:
         ensure_running(around, output.say)
         end_evaluations(store, live)
-    removed = delete_job(store, job_id)
+    removed = delete_job(store, job_id, force=force)
     told = {"job_id": job_id, "jobs": members, **asdict(removed)}
     output.result(told, f"{named} deleted: {_text(removed)}")
 

@@ -64,10 +64,18 @@ def find_deletable(
     store: ObjectStore,
     job: str,
     references: Callable[[ObjectStore, Sequence[str]], list[str]] = references_to,
+    *,
+    force: bool = False,
 ) -> list[str]:
     """Return the id of a job, given by id or name, and after it the ids of the jobs that go too.
 
     Evaluations of a training's checkpoints may still live: see `end_evaluations`.
+
+    Args:
+        store: Where the jobs are.
+        job: An id, or a name.
+        references: Returns what refers to one of some jobs.
+        force: Whether it goes also where its record cannot be read, see `record_to_delete`.
 
     Raises:
         JobNotFoundError: There is none.
@@ -76,7 +84,7 @@ def find_deletable(
     # A job that was deleted by half has no spec any more, only a record.
     has_record = job != LAST and store.exists(JobPaths(check_name("job", job)).record)
     job_id = job if has_record else find_job_id(store, job)
-    record = record_to_delete(store, job_id).record
+    record = record_to_delete(store, job_id, force=force).record
     members = _family(store, record)
     ids = [member.job_id for member in members]
     if record.deleted_at is not None:
@@ -155,13 +163,18 @@ def _existing(records: RecordStore, job_id: str) -> JobRecord | None:
         return None
 
 
-def delete_job(store: ObjectStore, job_id: str) -> Removed:
+def delete_job(store: ObjectStore, job_id: str, *, force: bool = False) -> Removed:
     """Remove everything of an ended job, and of its jobs if it is a group; return what that was.
+
+    Args:
+        store: Where it is.
+        job_id: The job.
+        force: As for `find_deletable`.
 
     Raises:
         OrchestratorError: It was retried in between.
     """
-    job, record = JobPaths(job_id), _marked(store, job_id)
+    job, record = JobPaths(job_id), _marked(store, job_id, force=force)
     removed = Removed()
     for child in _children(store, record):
         removed += delete_job(store, child.job_id)
@@ -178,9 +191,9 @@ def delete_job(store: ObjectStore, job_id: str) -> Removed:
     return removed
 
 
-def _marked(store: ObjectStore, job_id: str) -> JobRecord:
+def _marked(store: ObjectStore, job_id: str, *, force: bool) -> JobRecord:
     """Write into the record that the job goes, so that no retry brings it back."""
-    current = record_to_delete(store, job_id)
+    current = record_to_delete(store, job_id, force=force)
     if current.record.deleted_at is not None:
         return current.record
     if not current.record.state.has_ended:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 
 from orchestrator.errors import (
     BadInputError,
@@ -20,6 +21,8 @@ from orchestrator.store.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
 
+SILENT_FOR_S = 120.0
+"""A driver that is at work shows how far it is every few seconds."""
 NOTE = "(which cannot be read, but names it)"
 
 
@@ -48,23 +51,51 @@ def unlisted(store: ObjectStore, listed: Iterable[str], names: Iterable[str]) ->
     return [f"the job {job_id} {NOTE}" for job_id in others if _hides(store, job_id, wanted)]
 
 
-def record_to_delete(store: ObjectStore, job_id: str) -> VersionedRecord:
-    """Return a job's record; an ended one where its spec is torn, so that nobody can have begun it.
+def record_to_delete(store: ObjectStore, job_id: str, *, force: bool = False) -> VersionedRecord:
+    """Return a job's record; an ended one in the place of one that cannot be read, if it may go.
+
+    It may where the spec is torn and there is no record, so that nobody can have begun the job,
+    and where a user insists and nothing of the job has been written of late.
+
+    Args:
+        store: Where the job is.
+        job_id: The job.
+        force: Whether the user insists.
 
     Raises:
         JobNotFoundError: There is no such job.
-        BadInputError: Its record is damaged, or a newer version wrote it.
+        BadInputError: Its record is damaged, or a newer version wrote it; it may be at work.
     """
     try:
         return RecordStore(store).read(job_id)
-    except StoredFormError:
+    except StoredFormError as error:
         job = JobPaths(job_id)
-        if store.exists(job.record) or _is_json(_body(store, job.spec)):
-            raise
+        if force:
+            _check_silent(store, job_id)
+        elif store.exists(job.record) or _is_json(_body(store, job.spec)):
+            raise StoredFormError(
+                f"{error}; once nothing of it runs any more, "
+                f"`ddpmctl delete --force {job_id}` removes it all the same"
+            ) from error
+    return VersionedRecord(_ended(store, job_id), _etag(store, job.record))
+
+
+def _check_silent(store: ObjectStore, job_id: str) -> None:
+    written = [info.modified_at for info in store.list_objects(JobPaths(job_id).folder)]
+    silent_s = (store.now() - max(written)).total_seconds()
+    if silent_s < SILENT_FOR_S:
+        raise BadInputError(
+            f"something of job {job_id} was written {silent_s:.0f} s ago, so it may be at work; "
+            f"it can be deleted once it has been silent for {SILENT_FOR_S:.0f} s"
+        )
+
+
+def _ended(store: ObjectStore, job_id: str) -> JobRecord:
+    """Return what is taken for the record of a job of which at most the kind is known."""
     now = store.now()
-    ended = JobRecord(
+    return JobRecord(
         job_id=job_id,
-        kind="",
+        kind=_kind(_body(store, JobPaths(job_id).spec)),
         name=job_id,
         queue="",
         priority=0,
@@ -72,7 +103,20 @@ def record_to_delete(store: ObjectStore, job_id: str) -> VersionedRecord:
         submitted_at=now,
         changed_at=now,
     )
-    return VersionedRecord(ended, "")
+
+
+def _kind(spec: bytes) -> str:
+    with suppress(ValueError):
+        value = json.loads(spec)
+        return str(value.get("kind", "")) if isinstance(value, dict) else ""
+    return ""
+
+
+def _etag(store: ObjectStore, key: str) -> str:
+    try:
+        return store.get(key).etag
+    except ObjectNotFoundError:
+        return ""
 
 
 def _is_json(body: bytes) -> bool:

@@ -453,3 +453,25 @@ def test_a_job_that_was_torn_before_anybody_saw_it_can_be_deleted() -> None:
     assert keys_of(world.store, "torn") == []
     with pytest.raises(BadInputError, match="a newer version wrote it"):
         find_deletable(world.store, "newer")
+
+
+@pytest.mark.parametrize("torn", [b"{torn", b'{"format_version": 99}'])
+def test_a_job_whose_record_cannot_be_read_goes_where_a_user_insists(
+    store: MemoryStore, torn: bytes
+) -> None:
+    """Nobody can say whether it has ended: it has to be silent, as no job at work is."""
+    record = JobPaths("old").record
+    store.put(record, torn)
+    with pytest.raises(BadInputError, match="`ddpmctl delete --force old` removes it all the same"):
+        find_deletable(store, "old")
+    with pytest.raises(BadInputError, match="was written 0 s ago, so it may be at work"):
+        find_deletable(store, "old", force=True)
+    store.advance(121)
+    assert find_deletable(store, "old", force=True) == ["old"]
+    assert store.get(record).body == torn
+    with suppress(StoreUnavailableError):  # it dies in the middle, and is called again
+        delete_job(FaultyStore(store, fail_at=12, dead=True), "old", force=True)
+    assert keys_of(store, "old")
+    assert find_deletable(store, "old") == ["old"]
+    delete_job(store, "old")
+    assert keys_of(store, "old") == []
