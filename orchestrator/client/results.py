@@ -26,6 +26,12 @@ from orchestrator.store.objects import ObjectStore
 
 NOT_BEGUN = "not begun"
 _MOST_NAMED = 2
+_OF_A_CHAIN = frozenset(
+    (
+        *("method", "eta", "spacing", "variance", "guidance_scale", "guidance_interval"),
+        *("clip_denoised", "keep_epsilon", "trajectory"),
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,10 +262,16 @@ def _origin(records: RecordStore, job_id: str) -> _Origin:
     alike = trained.model_copy(update={"name": "x", "training": replace(trained.training, seed=0)})
     return replace(
         of_set,
-        settings={"family": trained.model.family, **settings},
+        settings=settings_of(trained.model.family, settings),
         recipe=alike.spec_hash,
         training_s=_seconds_of(records, training),
     )
+
+
+def settings_of(family: str, settings: Mapping[str, object]) -> Mapping[str, object]:
+    """Return how a set was drawn: the settings of a reverse chain only of a family with one."""
+    meant = {k: v for k, v in settings.items() if family == "ddpm" or k not in _OF_A_CHAIN}
+    return {"family": family, **meant}
 
 
 def _seconds_of(records: RecordStore, job_id: str) -> float | None:

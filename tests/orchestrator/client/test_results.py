@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.client.results import Evaluations, read_evaluations
+from ddpm.config import SamplingConfig
+from orchestrator.client.results import Evaluations, read_evaluations, settings_of
 from orchestrator.errors import BadInputError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
@@ -119,3 +120,11 @@ def test_a_training_stands_for_the_evaluations_of_its_checkpoints() -> None:
     store.put(JobPaths("u").spec, train_job("u").model_dump_json().encode())
     with pytest.raises(BadInputError, match=r"u is a train job; give .* evaluation.metrics"):
         read_evaluations(store, ["u"])
+
+
+def test_a_family_without_a_reverse_chain_has_no_settings_of_one() -> None:
+    """A comparison said of a GAN's set that it was drawn by ancestral sampling."""
+    asked = dataclasses.asdict(SamplingConfig(num_steps=1))
+    assert settings_of("ddpm", asked) == {"family": "ddpm", **asked}
+    gan = ["family", "num_steps", "labels", "seed", "microbatch_size", "precision", "compile"]
+    assert list(settings_of("gan", asked)) == gan
