@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from orchestrator.cluster.process_search import Sighting
-from orchestrator.controller import loop
+from orchestrator.controller import answering
 from tests.nemesis.__main__ import against_doubles
 from tests.nemesis.doubles.cluster import SimulatedCluster
 from tests.nemesis.doubles.faults import FAULTS
@@ -53,7 +53,7 @@ def test_a_loop_that_moves_on_too_early_is_seen(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_loop_that_forgets_requests_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleted jobs stay listed, cancels are never heard."""
-    monkeypatch.setattr(loop, "read_requests", lambda _: [])
+    monkeypatch.setattr(answering, "read_requests", lambda _: [])
     tally = Tally()
     live(3, 25, tally)
     assert any("inbox" in line for line in tally.violations[3])

@@ -10,7 +10,7 @@ from orchestrator.attempts.attempt import Attempt
 from orchestrator.attempts.running import must_stop
 from orchestrator.client.status import job_status, list_jobs, request
 from orchestrator.client.submit import submit_job, submit_with_smoke
-from orchestrator.controller import loop
+from orchestrator.controller import answering
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.controller.lease import Lease
 from orchestrator.controller.models import ModelFinder, ModelResolution
@@ -414,13 +414,13 @@ def test_trouble_with_one_job_or_request_holds_up_no_other(
         return handle(records, current, *rest)
 
     monkeypatch.setattr(AttemptControl, "follow", odd_follow)
-    monkeypatch.setattr(loop, "handle_request", odd_handle)
+    monkeypatch.setattr(answering, "handle_request", odd_handle)
     request(world.store, odd, Verb.CANCEL)
     world.begin(other)
     world.step()
     assert (world.state(odd), world.state(other)) == ("STARTING", "RUNNING")
     assert list(world.store.list_objects(keys.INBOX))  # the trouble may pass
-    world.store.advance(loop.DROP_REQUEST_AFTER.total_seconds())
+    world.store.advance(answering.DROP_REQUEST_AFTER.total_seconds())
     world.step()
     assert not list(world.store.list_objects(keys.INBOX))
 
