@@ -23,7 +23,7 @@ from orchestrator.lifecycle.state import ENDED, GROUP_KINDS, JobState
 from orchestrator.scheduling.explanation import Explanation, explain
 from orchestrator.scheduling.matching import own_labels
 from orchestrator.scheduling.waiting import NodeRoom
-from orchestrator.store.keys import check_name
+from orchestrator.store.names import check_name
 from orchestrator.store.objects import ObjectStore
 
 _SHOWN_NODES = 8

@@ -32,7 +32,8 @@ from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import Output, leaves
 from orchestrator.specs.on_the_way import evaluation_ids
 from orchestrator.store import keys
-from orchestrator.store.keys import JobPaths, check_name
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.names import check_name
 from orchestrator.store.objects import ObjectInfo, ObjectStore
 
 _THREADS = 16

@@ -12,7 +12,7 @@ from orchestrator.specs.envelope import Asked
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import Job
 from orchestrator.specs.smoke import behind_smoke_tests
-from orchestrator.store.keys import check_name, made_id
+from orchestrator.store.names import check_name, made_id
 from orchestrator.store.objects import ObjectStore
 
 

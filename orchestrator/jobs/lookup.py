@@ -10,7 +10,8 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.stored_parts import GROUP_PARTS
 from orchestrator.store import keys
-from orchestrator.store.keys import MADE_ID, SMOKE_ENDING, JobPaths, check_name, stem_of
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.names import MADE_ID, SMOKE_ENDING, check_name, stem_of
 from orchestrator.store.objects import ObjectStore
 
 LAST = "@last"

@@ -15,7 +15,7 @@ from orchestrator.errors import BadInputError
 from orchestrator.specs.job import Job, SampleJob, TrainJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.specs.yaml_nodes import Location
-from orchestrator.store.keys import check_name
+from orchestrator.store.names import check_name
 
 MAX_STEPS = 999_999_999  # keys of checkpoints have nine digits
 MAX_TIMESTEPS = 1_000_000

@@ -18,7 +18,7 @@ from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import stored_job
 from orchestrator.specs.located_errors import validated
 from orchestrator.specs.sections import Closed, Name, NotifySpec
-from orchestrator.store.keys import part_id
+from orchestrator.store.names import part_id
 
 
 class GroupTracking(Closed):

@@ -21,7 +21,7 @@ from orchestrator.specs.matrix import runs
 from orchestrator.specs.model_fit import fitted
 from orchestrator.specs.sections import Closed, Name, NotifySpec, Retry
 from orchestrator.specs.yaml_nodes import Location
-from orchestrator.store.keys import MAX_NAME_LENGTH
+from orchestrator.store.names import MAX_NAME_LENGTH
 
 MAX_STEPS = 128
 _INHERITED = ("queue", "priority", "preemptible", "retry")

@@ -16,7 +16,8 @@ from orchestrator.specs.measuring import MetricsSpec
 from orchestrator.specs.resources import SampleResources
 from orchestrator.specs.resources import WorkerRange as Workers
 from orchestrator.specs.sections import ModelRef, RunSpec, SampleTrackingSpec
-from orchestrator.store.keys import MAX_NAME_LENGTH, JobPaths, part_id, shortened
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.names import MAX_NAME_LENGTH, part_id, shortened
 
 PRIORITY = 0
 MAX_WORKERS = 4

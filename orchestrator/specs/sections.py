@@ -20,7 +20,7 @@ from pydantic import (
 
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.specs.located_errors import FieldsError
-from orchestrator.store.keys import MAX_NAME_LENGTH
+from orchestrator.store.names import MAX_NAME_LENGTH
 
 _WORD = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Name = Annotated[str, StringConstraints(pattern=_WORD, max_length=MAX_NAME_LENGTH)]

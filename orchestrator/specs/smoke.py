@@ -11,7 +11,7 @@ from orchestrator.specs.asked import Submitted
 from orchestrator.specs.envelope import Asked, Origin
 from orchestrator.specs.group import Child, GroupJob
 from orchestrator.specs.job import Job
-from orchestrator.store.keys import MAX_JOB_ID_LENGTH, MAX_NAME_LENGTH, SMOKE_ENDING, shortened
+from orchestrator.store.names import MAX_JOB_ID_LENGTH, MAX_NAME_LENGTH, SMOKE_ENDING, shortened
 
 MAX_RUNTIME_S = 900.0
 

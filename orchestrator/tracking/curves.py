@@ -15,7 +15,7 @@ from orchestrator.jobs.tracked_run import tracked_run
 from orchestrator.lifecycle.curves import evaluated_steps
 from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.stored_parts import CURVE_PARTS, CurveParts
-from orchestrator.store.keys import part_id
+from orchestrator.store.names import part_id
 from orchestrator.store.objects import ObjectStore
 from orchestrator.tracking import tags
 from orchestrator.tracking.lines import ModelLine

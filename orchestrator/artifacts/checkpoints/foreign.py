@@ -18,7 +18,8 @@ from orchestrator.errors import BadInputError, JobNotFoundError
 from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
-from orchestrator.store.keys import JobPaths, check_name
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.names import check_name
 from orchestrator.store.objects import ObjectStore
 
 IMPORTED = "imported-"

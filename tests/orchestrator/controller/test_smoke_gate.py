@@ -42,7 +42,8 @@ from orchestrator.specs.resources import TrainResources
 from orchestrator.specs.sections import DatasetSpec, ModelRef
 from orchestrator.specs.smoke import smoke_job, smoke_job_id
 from orchestrator.store import keys
-from orchestrator.store.keys import MAX_JOB_ID_LENGTH, JobPaths, check_name
+from orchestrator.store.keys import JobPaths
+from orchestrator.store.names import MAX_JOB_ID_LENGTH, check_name
 from orchestrator.training.smoke import smoke_training
 from tests.orchestrator.sampling.test_drawing import sampler
 from tests.support.cluster import FakeCluster

@@ -15,7 +15,7 @@ from orchestrator.jobs.submissions import read_submission
 from orchestrator.specs.files import JobFile, load_job_file
 from orchestrator.specs.group import GroupJob
 from orchestrator.specs.job import SampleJob, TrainJob
-from orchestrator.store.keys import check_name
+from orchestrator.store.names import check_name
 from tests.support.fakes import MemoryStore
 from tests.support.odd_texts import ODD_TEXTS
 
