@@ -34,10 +34,10 @@ class Place(Protocol):
     def verb(self, *words: str, timeout_s: float = 300.0) -> Answer:
         """Run a verb with `-o json`; one that takes too long is killed."""
 
-    def processes(self, job_id: str = "") -> list[ProcessRef]:
+    def processes(self, job_id: str = "") -> "list[Registered]":
         """Return the living processes of jobs that have some, or of one."""
 
-    def within_reach(self, refs: Sequence[ProcessRef]) -> list[ProcessRef]:
+    def within_reach(self, processes: "Sequence[Registered]") -> "list[Registered]":
         """Return those that somebody could end now; none on a host that is off the network."""
 
     def steps_told(self, run_id: str) -> list[int]:

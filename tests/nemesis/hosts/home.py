@@ -19,7 +19,7 @@ from orchestrator.store.objects import ObjectStore
 from orchestrator.store.s3_store import open_store
 from tests.hosts.cluster import HEAD, QUICK_TO_NOTICE, STORE, WORKERS, Cluster
 from tests.hosts.user import CLI, DDPMCTL
-from tests.nemesis.place import Answer, answer_of, registered
+from tests.nemesis.place import Answer, Registered, answer_of, registered
 
 BACK_FOR_S = 60.0  # who was cut off and is back is told of it, and ends, within this
 _NETWORK_NAMESPACE = 0x40000000
@@ -94,15 +94,16 @@ class Hosts:
             self.cluster.network.join(name)
             self._away.comes_back(name, time.monotonic())
 
-    def processes(self, job_id: str = "") -> list[ProcessRef]:
+    def processes(self, job_id: str = "") -> list[Registered]:
         """Return the living processes of jobs that have some, or of one."""
-        refs = [one.ref for one in registered(self.store, job_id)]
-        return [ref for ref, process in zip(refs, found_of(refs), strict=True) if process]
+        all_of_them = list(registered(self.store, job_id))
+        living = found_of([one.ref for one in all_of_them])
+        return [one for one, process in zip(all_of_them, living, strict=True) if process]
 
-    def within_reach(self, refs: Sequence[ProcessRef]) -> list[ProcessRef]:
+    def within_reach(self, processes: Sequence[Registered]) -> list[Registered]:
         """Return those on hosts that were on the network all the time of late."""
         away = self._away.names(time.monotonic())
-        return [ref for ref in refs if ref.host not in away]
+        return [one for one in processes if one.ref.host not in away]
 
     def steps_told(self, run_id: str) -> list[int]:
         """Return the steps of all values of the loss that MLflow has of a run."""

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.cluster.process_search import ProcessRef
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.stack import store_guard
 from orchestrator.stack.embedded import Stack, StackInfo
 from orchestrator.stack.files import StackFolder, load_state
 from orchestrator.store.objects import ObjectStore
 from orchestrator.store.s3_store import open_store
-from tests.nemesis.place import Answer, answer_of, registered
+from tests.nemesis.place import Answer, Registered, answer_of, registered
 from tests.nemesis.real.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -122,17 +121,16 @@ class Home:
             lease = read_lease(self.store)
             if lease is not None and psutil.pid_exists(lease.holder.pid):
                 found.append(Part("orchestrator", lease.holder.pid))
-            found += [Part(ref.role.partition("-")[0], ref.pid) for ref in self.processes()]
+            found += [Part(one.ref.role.partition("-")[0], one.ref.pid) for one in self.processes()]
         return found
 
-    def processes(self, job_id: str = "") -> list[ProcessRef]:
-        """Return the living processes of the current attempts of jobs that have some, or of one."""
-        found = [one.ref for one in registered(self.store, job_id)]
-        return [ref for ref in found if ref.identity.find() is not None]
+    def processes(self, job_id: str = "") -> list[Registered]:
+        """Return the living processes of jobs that have some, or of one."""
+        return [one for one in registered(self.store, job_id) if one.ref.identity.find()]
 
-    def within_reach(self, refs: Sequence[ProcessRef]) -> list[ProcessRef]:
+    def within_reach(self, processes: Sequence[Registered]) -> list[Registered]:
         """All of them: it is one machine."""
-        return list(refs)
+        return list(processes)
 
     def steps_told(self, run_id: str) -> list[int]:
         """Return the steps of all values of the loss that MLflow has of a run."""

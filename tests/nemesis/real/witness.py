@@ -96,16 +96,18 @@ class Watch:
             is_told = shown.stale or shown.stalled or shown.has_trouble
             is_untrue, limit_s = not alive and not is_told, UNTRUE_AT_MOST_S
         else:
-            is_stray = bool(self.home.within_reach(alive))
-            is_untrue = is_stray and not shown.state.has_processes and not shown.stale
-            limit_s = ENDS_WITHIN_S
+            strays = self.home.within_reach(alive)
+            is_untrue = bool(strays) and not shown.state.has_processes and not shown.stale
+            # Of an attempt that began since, the list hears with the orchestrator's next round.
+            is_new = all(one.attempt > shown.attempt for one in strays)
+            limit_s = UNTRUE_AT_MOST_S if is_new else ENDS_WITHIN_S
         if not is_untrue:
             if (since := self._since.pop(job, None)) is not None:
                 self.untrue_s.append(began - since)
             return
         since = self._since.setdefault(job, began)
         if began - since > limit_s:
-            roles = [(ref.role, ref.pid) for ref in alive]
+            roles = [(one.attempt, one.ref.role, one.ref.pid) for one in alive]
             self.say(f"{job}: shown {shown.state} of attempt {shown.attempt}, alive {roles}")
 
     def _settle_victims(self, shown: ListedJob, now: float) -> None:
@@ -135,8 +137,8 @@ def look_at_the_end(watch: Watch, job_ids: list[str]) -> None:
 def _look_at_job(watch: Watch, records: RecordStore, job_id: str) -> None:
     """Look at one job's processes, history, leftovers and run."""
     record = records.read(job_id).record
-    for ref in watch.home.processes(job_id):
-        watch.say(f"{ref.role} of {job_id} lives: {ref.pid}")
+    for one in watch.home.processes(job_id):
+        watch.say(f"{one.ref.role} of {job_id} lives: {one.ref.pid}")
     moves = [JobState(event.state) for event in records.events(job_id) if event.state]
     if moves[-1] is not record.state or moves.count(JobState.STARTING) != record.attempt:
         watch.say(f"{job_id}: {record.state}, {record.attempt} attempts, but {moves}")
