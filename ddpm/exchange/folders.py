@@ -17,18 +17,10 @@ from torch import Tensor
 from ddpm.compute import ComputeDecision
 from ddpm.config import ConfigError, DiffusionConfig, TrainingConfig, UNetConfig
 from ddpm.errors import ForeignModelError
-from ddpm.exchange.configs import (
-    DIFFUSERS_VERSION,
-    SCHEDULER,
-    UNET,
-    check_groups,
-    diffusion_here,
-    scheduler_there,
-    unet_here,
-    unet_there,
-)
 from ddpm.exchange.names import weights_here, weights_there
+from ddpm.exchange.networks import DIFFUSERS_VERSION, UNET, check_groups, unet_here, unet_there
 from ddpm.exchange.readme import readme
+from ddpm.exchange.schedulers import SCHEDULER, diffusion_here, scheduler_there
 from ddpm.network.build import build_network
 from ddpm.network.unet import UNet
 from ddpm.training.checkpoint import EMA_FILE, MODEL_FILE, STATE_FILE, CheckpointInfo, load_model

@@ -7,14 +7,8 @@ import pytest
 
 from ddpm.config import DiffusionConfig, UNetConfig
 from ddpm.errors import ForeignModelError
-from ddpm.exchange.configs import (
-    betas_there,
-    check_groups,
-    diffusion_here,
-    scheduler_there,
-    unet_here,
-    unet_there,
-)
+from ddpm.exchange.networks import check_groups, unet_here, unet_there
+from ddpm.exchange.schedulers import betas_there, diffusion_here, scheduler_there
 from ddpm.network.unet import UNet
 from ddpm.process.schedule import build_schedule
 

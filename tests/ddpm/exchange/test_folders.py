@@ -10,8 +10,8 @@ import torch
 
 from ddpm.config import DiffusionConfig
 from ddpm.errors import ForeignModelError
-from ddpm.exchange.configs import scheduler_there
 from ddpm.exchange.folders import OWN_FILE, read_folder, write_checkpoint, write_folder
+from ddpm.exchange.schedulers import scheduler_there
 from ddpm.network.unet import timestep_embedding
 from ddpm.process.schedule import build_schedule
 from ddpm.training.checkpoint import load_model

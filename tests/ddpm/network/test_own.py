@@ -10,7 +10,7 @@ import torch
 from ddpm.compute import ComputeDecision, Workload, decide_compute
 from ddpm.config import ConfigError, DiffusionConfig, OwnConfig, TrainingConfig
 from ddpm.errors import CheckpointFormatError, ForeignModelError
-from ddpm.exchange.configs import unet_there
+from ddpm.exchange.networks import unet_there
 from ddpm.network.own import NetworkShape, full_settings, identity_of, installed_networks
 from ddpm.network.own_trial import try_network
 from ddpm.training.checkpoint import load_model, load_state, save_state
