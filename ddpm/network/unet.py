@@ -11,13 +11,21 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from ddpm.config import NUM_AUGMENTATIONS, UNetConfig, num_groups
-from ddpm.network.convolution import Conv2d
-from ddpm.network.dropout import Dropout
+from ddpm.config import NUM_AUGMENTATIONS, UNetConfig
+from ddpm.network.blocks import (
+    DownLevel,
+    Downsample,
+    ResidualBlock,
+    SelfAttention,
+    Stage,
+    UpLevel,
+    Upsample,
+    conv,
+    norm,
+)
 from ddpm.network.generative import GenerativeNetwork
-from ddpm.network.layers import attention, group_norm, group_norm_silu
+from ddpm.network.layers import group_norm_silu
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -34,171 +42,6 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     exponents = torch.arange(half, dtype=torch.float32, device=t.device) / max(half - 1, 1)
     angles = t[:, None].float() * torch.exp(-math.log(10_000.0) * exponents)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def _group_norm(channels: int, eps: float) -> nn.GroupNorm:
-    return nn.GroupNorm(num_groups(channels), channels, eps=eps)
-
-
-def _conv(in_channels: int, out_channels: int, kernel_size: int = 3) -> Conv2d:
-    return Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, the timestep embedding added between them, and a shortcut."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        embedding_channels: int,
-        dropout: float,
-        norm_eps: float,
-    ) -> None:
-        super().__init__()
-        self.norm1 = _group_norm(in_channels, norm_eps)
-        self.conv1 = _conv(in_channels, out_channels)
-        self.embedding = nn.Linear(embedding_channels, out_channels)
-        self.norm2 = _group_norm(out_channels, norm_eps)
-        self.dropout = Dropout(dropout)
-        self.conv2 = _conv(out_channels, out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            self.shortcut = _conv(in_channels, out_channels, kernel_size=1)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map x (B, C_in, H, W) and the activated embedding (B, E) to (B, C_out, H, W)."""
-        h: Tensor = self.conv1(group_norm_silu(x, self.norm1))
-        h = h + self.embedding(embedding)[:, :, None, None]
-        h = self.conv2(self.dropout(group_norm_silu(h, self.norm2)))
-        shortcut: Tensor = self.shortcut(x)
-        return shortcut + h
-
-
-class SelfAttention(nn.Module):
-    """Attention of every pixel of a feature map to every other, with a residual."""
-
-    def __init__(self, channels: int, num_heads: int, norm_eps: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.norm = _group_norm(channels, norm_eps)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.projection = nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        channels, height, width = x.shape[1:]
-        # (B, H*W, C), a view in channels_last.
-        pixels = group_norm(x, self.norm).flatten(2).transpose(1, 2)
-        qkv = self.qkv(pixels).unflatten(2, (3, self.num_heads, channels // self.num_heads))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, H*W, C/heads)
-        attended = attention(q, k, v)
-        attended = self.projection(attended.transpose(1, 2).flatten(2))
-        residual: Tensor = attended.transpose(1, 2).unflatten(2, (height, width))
-        return x + residual
-
-
-class Downsample(nn.Module):
-    """Halves height and width with a strided convolution, padded on the right and below."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H/2, W/2)."""
-        halved: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return halved
-
-
-class Upsample(nn.Module):
-    """Doubles height and width by repeating pixels, then convolves."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = _conv(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
-        doubled: Tensor = self.conv(_repeated(x))
-        return doubled
-
-
-def _repeated(x: Tensor) -> Tensor:
-    """Repeat each pixel of (B, C, H, W) in both directions."""
-    if x.device.type == "cpu":
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
-    # The gradient of torch's own, where it is deterministic, takes longer than the convolutions.
-    return _repeated_view(x)
-
-
-def _repeated_view(x: Tensor) -> Tensor:
-    """Repeat as `_repeated`; the gradient is a sum."""
-    batch, channels, height, width = x.shape
-    pixels = x.permute(0, 2, 3, 1)[:, :, None, :, None]
-    pixels = pixels.expand(batch, height, 2, width, 2, channels)
-    return pixels.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
-
-
-class _Stage(nn.Module):
-    """A residual block and, at resolutions that have it, self-attention."""
-
-    def __init__(self, block: ResidualBlock, attention: SelfAttention | None) -> None:
-        super().__init__()
-        self.block = block
-        self.attention = attention
-        self.is_recomputed = False
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        if not (self.is_recomputed and torch.is_grad_enabled()):
-            return self._computed(x, embedding)
-        # Dropout has keys of its own, so no generator's state has to be kept.
-        again: Tensor = checkpoint(
-            self._computed, x, embedding, use_reentrant=False, preserve_rng_state=False
-        )
-        return again
-
-    def _computed(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h: Tensor = self.block(x, embedding)
-        if self.attention is not None:
-            h = self.attention(h)
-        return h
-
-
-class _DownLevel(nn.Module):
-    """The stages of one resolution on the way down, and the step to the next one."""
-
-    def __init__(self, stages: list[_Stage], downsample: Downsample | None) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
-        """Return what each stage and the step gave: the skip connections, the newest last."""
-        outputs = []
-        for stage in self.stages:
-            x = stage(x, embedding)
-            outputs.append(x)
-        if self.downsample is not None:
-            outputs.append(self.downsample(x))
-        return outputs
-
-
-class _UpLevel(nn.Module):
-    """The stages of one resolution on the way up, and the step to the next one."""
-
-    def __init__(self, stages: list[_Stage], upsample: Upsample | None) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-        self.upsample = upsample
-
-    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        """Go up one level; each stage takes the newest of the skip connections off the list."""
-        for stage in self.stages:
-            x = stage(torch.cat([x, skips.pop()], dim=1), embedding)
-        if self.upsample is not None:
-            x = self.upsample(x)
-        return x
 
 
 class UNet(GenerativeNetwork):
@@ -264,14 +107,14 @@ class UNet(GenerativeNetwork):
         if config.augmentation:
             weight = torch.empty(embedding_channels, NUM_AUGMENTATIONS)
             self.augment_embedding = nn.Parameter(weight)
-        self.conv_in = _conv(self.image_shape[0], width)
+        self.conv_in = conv(self.image_shape[0], width)
         skips = self._build_down()
         deepest = skips[-1]
-        self.middle1 = _Stage(self._block(deepest, deepest), self._attention(deepest))
-        self.middle2 = _Stage(self._block(deepest, deepest), None)
+        self.middle1 = Stage(self._block(deepest, deepest), self._attention(deepest))
+        self.middle2 = Stage(self._block(deepest, deepest), None)
         self._build_up(skips)
-        self.norm_out = _group_norm(width, config.norm_eps)
-        self.conv_out = _conv(width, self.out_channels)
+        self.norm_out = norm(width, config.norm_eps)
+        self.conv_out = conv(width, self.out_channels)
 
     def _block(self, in_channels: int, out_channels: int) -> ResidualBlock:
         config = self.config
@@ -282,12 +125,12 @@ class UNet(GenerativeNetwork):
     def _attention(self, channels: int) -> SelfAttention:
         return SelfAttention(channels, self.config.num_heads_of(channels), self.config.norm_eps)
 
-    def _stage(self, in_channels: int, out_channels: int, level: int) -> _Stage:
+    def _stage(self, in_channels: int, out_channels: int, level: int) -> Stage:
         config = self.config
         attention = None
         if self.image_shape[1] >> level in config.attention_resolutions:
             attention = self._attention(out_channels)
-        return _Stage(self._block(in_channels, out_channels), attention)
+        return Stage(self._block(in_channels, out_channels), attention)
 
     def _build_down(self) -> list[int]:
         """Build the way down and return the channels of every skip connection, in order."""
@@ -302,7 +145,7 @@ class UNet(GenerativeNetwork):
                 channels = config.channels * multiplier
                 skips.append(channels)
             is_last = level == len(config.channel_multipliers) - 1
-            self.down.append(_DownLevel(stages, None if is_last else Downsample(channels)))
+            self.down.append(DownLevel(stages, None if is_last else Downsample(channels)))
             if not is_last:
                 skips.append(channels)
         return skips
@@ -319,12 +162,12 @@ class UNet(GenerativeNetwork):
             for _ in range(config.num_res_blocks + 1):
                 stages.append(self._stage(channels + remaining.pop(), width, level))
                 channels = width
-            self.up.append(_UpLevel(stages, None if level == 0 else Upsample(width)))
+            self.up.append(UpLevel(stages, None if level == 0 else Upsample(width)))
 
     def recompute_activations(self, asked: bool) -> None:
         """Have each stage keep its input alone, and compute the rest again for the gradient."""
         for module in self.modules():
-            if isinstance(module, _Stage):
+            if isinstance(module, Stage):
                 module.is_recomputed = asked
 
     def embed(

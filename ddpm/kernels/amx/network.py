@@ -20,8 +20,9 @@ from ddpm.kernels.amx.maps import (
     tiles_of_images,
 )
 from ddpm.kernels.amx.program import Program
+from ddpm.network.blocks import ResidualBlock, SelfAttention
 from ddpm.network.dropout import Dropout
-from ddpm.network.unet import ResidualBlock, SelfAttention, UNet
+from ddpm.network.unet import UNet
 
 # Of the images of a batch, blocks of 16 may have a half more than there are.
 _MAX_FILL = 1.5

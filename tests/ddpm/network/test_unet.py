@@ -6,14 +6,8 @@ import pytest
 import torch
 
 from ddpm.config import ConfigError, UNetConfig
-from ddpm.network.unet import (
-    Downsample,
-    SelfAttention,
-    UNet,
-    _repeated,
-    _repeated_view,
-    timestep_embedding,
-)
+from ddpm.network.blocks import Downsample, SelfAttention, repeated, repeated_view
+from ddpm.network.unet import UNet, timestep_embedding
 from ddpm.settings.network import num_groups
 
 TINY = UNetConfig(channels=16, channel_multipliers=(1, 2), num_res_blocks=1, dropout=0.0)
@@ -129,7 +123,7 @@ def test_pixels_repeated_by_a_view_are_those_of_interpolate() -> None:
     """GPUs take the view, whose gradient is deterministic without sorting."""
     x = torch.randn(2, 6, 3, 5, generator=torch.Generator().manual_seed(0))
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-    doubled, expected = _repeated_view(x), _repeated(x)
+    doubled, expected = repeated_view(x), repeated(x)
     assert torch.equal(doubled, expected)
     assert doubled.is_contiguous(memory_format=torch.channels_last)
     grad = torch.randn(doubled.shape, generator=torch.Generator().manual_seed(1))
