@@ -23,7 +23,8 @@ from ddpm.exchange.readme import readme
 from ddpm.exchange.schedulers import SCHEDULER, diffusion_here, scheduler_there
 from ddpm.network.build import build_network
 from ddpm.network.unet import UNet
-from ddpm.training.checkpoint import EMA_FILE, MODEL_FILE, STATE_FILE, CheckpointInfo, load_model
+from ddpm.training.checkpoint import EMA_FILE, MODEL_FILE, load_model
+from ddpm.training.checkpoint_info import STATE_FILE, CheckpointInfo
 
 OWN_FILE = "ddpmctl.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ddpm.training.checkpoint import CheckpointInfo
+from ddpm.training.checkpoint_info import CheckpointInfo
 
 _PLAIN = """\
 ```python

@@ -6,7 +6,8 @@ import torch
 
 from ddpm.config import differing_weights
 from ddpm.errors import CheckpointFormatError
-from ddpm.training.checkpoint import STATE_FILE, CheckpointInfo, load_model
+from ddpm.training.checkpoint import load_model
+from ddpm.training.checkpoint_info import STATE_FILE, CheckpointInfo
 from ddpm.training.loop import TrainState
 
 _LABELS = "label_embedding."

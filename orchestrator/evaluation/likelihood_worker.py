@@ -12,7 +12,8 @@ from ddpm.errors import CheckpointFormatError
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.bound_sums import BoundSums, measure_bound
 from ddpm.process.gaussian import GaussianDiffusion
-from ddpm.training.checkpoint import CheckpointInfo, load_model
+from ddpm.training.checkpoint import load_model
+from ddpm.training.checkpoint_info import CheckpointInfo
 from ddpm.training.data import ImageDataset, to_float
 from orchestrator.artifacts.checkpoints.own_code import network_change, network_decision
 from orchestrator.artifacts.checkpoints.resolve import fetch_model

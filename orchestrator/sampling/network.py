@@ -16,7 +16,7 @@ from ddpm.config import SamplingConfig
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.guidance import guided
-from ddpm.training.checkpoint import CheckpointInfo
+from ddpm.training.checkpoint_info import CheckpointInfo
 from orchestrator.artifacts.checkpoints.resolve import code_sha256
 from orchestrator.artifacts.samples.decisions import SetDecisions
 from orchestrator.artifacts.samples.labels import NO_CLASS, LabelRule

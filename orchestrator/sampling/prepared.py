@@ -16,7 +16,8 @@ from ddpm.errors import CheckpointFormatError
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.gaussian import Denoiser, GaussianDiffusion
 from ddpm.process.steps import plan_steps, settled
-from ddpm.training.checkpoint import CheckpointInfo, load_model
+from ddpm.training.checkpoint import load_model
+from ddpm.training.checkpoint_info import CheckpointInfo
 from orchestrator.artifacts.checkpoints.own_code import network_change, network_decision
 from orchestrator.artifacts.checkpoints.resolve import fetch_model
 from orchestrator.artifacts.samples.commits import origin_of

@@ -14,7 +14,8 @@ from ddpm.config import SamplingConfig
 from ddpm.network.generative import GenerativeNetwork
 from ddpm.process.steps import settled
 from ddpm.settings.sampling import Method
-from ddpm.training.checkpoint import CheckpointInfo, load_model
+from ddpm.training.checkpoint import load_model
+from ddpm.training.checkpoint_info import CheckpointInfo
 from orchestrator.artifacts.samples.encoding import Pixels
 from orchestrator.artifacts.samples.labels import make_rule
 from orchestrator.attempts.compute import kernel_folder

@@ -2,7 +2,8 @@
 
 from ddpm.compute import ComputeDecision
 from ddpm.errors import CheckpointFormatError
-from ddpm.training.checkpoint import load_state, read_info
+from ddpm.training.checkpoint import load_state
+from ddpm.training.checkpoint_info import read_info
 from ddpm.training.initial import start_from
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.checkpoints.resolve import fetch_model

@@ -19,9 +19,9 @@ from ddpm.training.checkpoint import (
     StateSnapshot,
     load_model,
     load_state,
-    read_info,
     save_state,
 )
+from ddpm.training.checkpoint_info import read_info
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
 
