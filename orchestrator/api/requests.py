@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from orchestrator.errors import BadInputError
-from orchestrator.specs import evaluate, job, likelihood
+from orchestrator.specs import evaluate, likelihood, sample, train
 from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.files import JobFile, job_file_of
 from orchestrator.specs.kinds import checked_job
@@ -38,7 +38,7 @@ class _Asked(BaseModel):
         return made
 
 
-class TrainJob(_Asked, job.TrainJob):
+class TrainJob(_Asked, train.TrainJob):
     """A training, as `kind: train` of a job file.
 
     A section is a mapping, or an object such as `ddpm.config.TrainingConfig`.
@@ -47,7 +47,7 @@ class TrainJob(_Asked, job.TrainJob):
     kind: Literal["train"] = "train"
 
 
-class SampleJob(_Asked, job.SampleJob):
+class SampleJob(_Asked, sample.SampleJob):
     """A sample set, as `kind: sample` of a job file."""
 
     kind: Literal["sample"] = "sample"

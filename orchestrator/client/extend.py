@@ -8,7 +8,7 @@ from orchestrator.lifecycle.state import JobRecord, JobState
 from orchestrator.specs.again import job_file_again
 from orchestrator.specs.extension import ALL, obstacles
 from orchestrator.specs.files import JobFile
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 

@@ -25,10 +25,11 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.specs.checks import Gives, Remark
 from orchestrator.specs.extension import goes_on, obstacles
-from orchestrator.specs.job import Job, TrainJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import Output, leaves
 from orchestrator.specs.model_fit import steps_fault
 from orchestrator.specs.sections import ModelRef
+from orchestrator.specs.train import TrainJob
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore

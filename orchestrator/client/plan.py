@@ -23,12 +23,14 @@ from orchestrator.client.plan_forms import (
 from orchestrator.lifecycle.curves import evaluated_steps
 from orchestrator.specs.files import JobFile
 from orchestrator.specs.group import Child, GroupJob
-from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.on_the_way import PRIORITY, drawing_of
 from orchestrator.specs.prepare import PrepareJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.objects import ObjectStore
 
 _OPEN_VARIANCE = "the model's for all its timesteps, fixed_small for fewer"

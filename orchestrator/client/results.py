@@ -18,8 +18,10 @@ from orchestrator.lifecycle.curves import evaluated_steps
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.on_the_way import evaluation_at, metrics_of
+from orchestrator.specs.sample import SampleJob
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.codec import Codec
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore

@@ -6,8 +6,9 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.datasets.cutting import PLAN, PREPARATION_NAME
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.jobs.units import plan_shards
-from orchestrator.specs.job import Job, SampleJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.kinds import JOB_KINDS, Output
+from orchestrator.specs.sample import SampleJob
 from orchestrator.store.keys import JobPaths, PreparationPaths
 from orchestrator.store.objects import ObjectStore
 

@@ -19,9 +19,9 @@ from orchestrator.jobs.submissions import create_job, read_spec
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.curves import is_called_off, is_evaluated, steps_to_begin
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.measuring import MetricsSpec
 from orchestrator.specs.on_the_way import evaluation_at, jobs_at, metrics_of
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 

@@ -45,7 +45,7 @@ from orchestrator.lifecycle.state import Placement, Reason
 from orchestrator.sampling.origin import tell_origin
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.setup import StoreSetup
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.tracking import tags
 from orchestrator.tracking.writer import MetricWriter
 

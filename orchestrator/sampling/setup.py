@@ -11,7 +11,7 @@ from orchestrator.attempts.address import AttemptAddress
 from orchestrator.fleet.work import PreparedWorker
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.lifecycle.model import ResolvedModel
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.store.s3_store import open_store
 
 

@@ -20,7 +20,7 @@ from orchestrator.sampling.drawing import DrawnShard, ShardSampler, UnfinishedSh
 from orchestrator.sampling.partials import load_partial, save_partial
 from orchestrator.sampling.setup import StoreSetup
 from orchestrator.sampling.smoke import smoke_drawing
-from orchestrator.specs.job import SMOKE_STEPS
+from orchestrator.specs.sample import SMOKE_STEPS
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 from orchestrator.store.outages import Backoff, outlast_outage

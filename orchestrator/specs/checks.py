@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from ddpm.config import UNetConfig
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
-from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.job import Job
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
+from orchestrator.specs.train import TrainJob
 from orchestrator.specs.yaml_nodes import Location
 from orchestrator.store.names import check_name
 

@@ -6,7 +6,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 from orchestrator.specs.yaml_nodes import Location
 
 ALL = "all"

@@ -9,9 +9,10 @@ from ddpm.config import ConfigError, UNetConfig
 from orchestrator.counts import counted
 from orchestrator.errors import BadInputError
 from orchestrator.specs.checks import Gives, Remark
-from orchestrator.specs.job import Job, TrainJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.measuring import MetricsSpec
+from orchestrator.specs.train import TrainJob
 
 _MANY_PIXELS = 4096
 _FEW_IMAGES = 200

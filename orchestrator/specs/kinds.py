@@ -13,11 +13,13 @@ from typing import Any
 from orchestrator.errors import BadInputError
 from orchestrator.specs.document import Document, load_document
 from orchestrator.specs.evaluate import EvaluateJob
-from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.located_errors import validated
 from orchestrator.specs.microbatches import with_fitting_microbatch
 from orchestrator.specs.prepare import PrepareJob
+from orchestrator.specs.sample import SampleJob
+from orchestrator.specs.train import TrainJob
 
 
 class Input(StrEnum):

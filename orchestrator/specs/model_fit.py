@@ -10,9 +10,11 @@ from ddpm.config import ConfigError, SamplingConfig, differing_weights
 from orchestrator.counts import counted
 from orchestrator.specs.checks import Gives
 from orchestrator.specs.extension import goes_on
-from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.likelihood import LikelihoodJob
 from orchestrator.specs.located_errors import FieldsError
+from orchestrator.specs.sample import SampleJob
+from orchestrator.specs.train import TrainJob
 
 _STEPS = ("sampling", "num_steps")
 

@@ -11,11 +11,13 @@ from orchestrator.specs.asked import Submitted
 from orchestrator.specs.envelope import Origin
 from orchestrator.specs.evaluate import EvaluateJob, SetRef
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import Job, SampleJob, TrainJob
+from orchestrator.specs.job import Job
 from orchestrator.specs.measuring import MetricsSpec
 from orchestrator.specs.resources import SampleResources
 from orchestrator.specs.resources import WorkerRange as Workers
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef, RunSpec, SampleTrackingSpec
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.names import MAX_NAME_LENGTH, part_id, shortened
 

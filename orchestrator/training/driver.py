@@ -21,7 +21,7 @@ from orchestrator.cluster.ray_private import start_autoscaling_coordinator
 from orchestrator.counts import counted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Placement
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 from orchestrator.training.board import AttemptBoard, BoardReader
 from orchestrator.training.entry import train_in_group
 from orchestrator.training.lone_worker import train_alone

@@ -15,7 +15,7 @@ from orchestrator.jobs.submissions import read_spec
 from orchestrator.lifecycle.model import ResolvedModel
 from orchestrator.lifecycle.state import Placement
 from orchestrator.specs.extension import ALL, obstacles
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 from orchestrator.training.decisions import FIXED_TRAINING, HAS_TRAINED
 
 _OF_THE_ATTEMPT = frozenset({"format_version", "attempt", HAS_TRAINED})

@@ -25,7 +25,7 @@ from orchestrator.artifacts.images import film_strip, image_grid
 from orchestrator.artifacts.samples.labels import by_class, make_rule
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.jobs.held_out_bound import HELD_OUT_BOUND, HeldOutBound, ImageTerms
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 from orchestrator.tracking import tags
 from orchestrator.tracking.writer import MetricWriter
 

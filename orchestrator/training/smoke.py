@@ -25,7 +25,7 @@ from orchestrator.attempts.attempt import Attempt
 from orchestrator.attempts.smoke import smoke_part
 from orchestrator.errors import CheckpointError
 from orchestrator.jobs.decisions import Decisions
-from orchestrator.specs.job import SMOKE_STEPS
+from orchestrator.specs.sample import SMOKE_STEPS
 from orchestrator.store.outages import Backoff, outlast_outage
 from orchestrator.training.report import AveragedModel
 

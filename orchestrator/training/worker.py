@@ -37,8 +37,8 @@ from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.descent import ancestors
 from orchestrator.lifecycle.curves import is_evaluated
 from orchestrator.lifecycle.phase import Phase
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.on_the_way import evaluation_at
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.s3_store import open_store
 from orchestrator.tracking import tags
 from orchestrator.tracking.system import SystemMetrics

@@ -27,9 +27,9 @@ from orchestrator.jobs.processes import REGISTERED_PROCESS, RegisteredProcess
 from orchestrator.jobs.units import Shard
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.sampling.drawing import DrawnShard
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.resources import TrainResources
 from orchestrator.specs.sections import DatasetSpec
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.s3_store import open_store
 from tests.benchmarks.bench_many_jobs import seaweed

@@ -36,8 +36,8 @@ from orchestrator.fleet.pool import PoolPlan, WorkerPool
 from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.network import build_denoiser, build_diffusion
-from orchestrator.specs.job import SampleJob
 from orchestrator.specs.kinds import stored_job
+from orchestrator.specs.sample import SampleJob
 from orchestrator.stack.embedded import Stack
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.s3_store import open_store

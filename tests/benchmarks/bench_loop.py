@@ -25,9 +25,9 @@ from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import Controller
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.resources import TrainResources
 from orchestrator.specs.sections import DatasetSpec
+from orchestrator.specs.train import TrainJob
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectInfo, StoredObject

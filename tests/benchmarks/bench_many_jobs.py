@@ -31,9 +31,9 @@ from orchestrator.controller.loop import Controller
 from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobState
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.resources import TrainResources
 from orchestrator.specs.sections import DatasetSpec
+from orchestrator.specs.train import TrainJob
 from orchestrator.stack.files import StackFolder, StackState, load_secrets
 from orchestrator.stack.launch import Launcher
 from orchestrator.stack.parts import BUCKET, REGION, STORE_URI

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ddpm.compute import DeviceKind
 from ddpm.config import UNetConfig
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.kinds import load_spec
+from orchestrator.specs.train import TrainJob
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_IMAGES = 1024

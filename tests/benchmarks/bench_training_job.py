@@ -38,9 +38,9 @@ from orchestrator.client.submit import submit_job
 from orchestrator.jobs.inbox import Verb
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.kinds import load_spec
 from orchestrator.specs.sections import CheckpointSpec
+from orchestrator.specs.train import TrainJob
 from orchestrator.stack.embedded import Stack
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore

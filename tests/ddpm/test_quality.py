@@ -12,8 +12,9 @@ from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.sampling import draw, to_uint8
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import TrainState, train_steps
-from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.kinds import load_spec
+from orchestrator.specs.sample import SampleJob
+from orchestrator.specs.train import TrainJob
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 NEIGHBOURS = 5

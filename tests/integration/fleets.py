@@ -35,8 +35,8 @@ from orchestrator.lifecycle.state import (
     Placement,
     Reason,
 )
-from orchestrator.specs.job import SampleJob
 from orchestrator.specs.resources import SampleResources, WorkerRange
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore

@@ -17,7 +17,7 @@ from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.network import build_denoiser, build_diffusion
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.stack.embedded import StackInfo
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore

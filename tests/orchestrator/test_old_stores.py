@@ -28,7 +28,7 @@ from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.prepared import PreparedSampler
 from orchestrator.sampling.setup import StoreSetup
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 from tests.support.world import World

@@ -33,7 +33,7 @@ from orchestrator.sampling.partial_keys import newest_partials
 from orchestrator.sampling.prepared import PreparedSampler
 from orchestrator.sampling.setup import StoreSetup
 from orchestrator.sampling.worker import SampleWorker
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore

@@ -21,7 +21,7 @@ from orchestrator.artifacts.samples.manifest import SetReader, put_manifest
 from orchestrator.artifacts.samples.shards import SampleShards
 from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.units import Shard, plan_shards
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore

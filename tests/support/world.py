@@ -12,9 +12,9 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobRecord
 from orchestrator.lifecycle.steps import DriverStatus
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.resources import TrainResources
 from orchestrator.specs.sections import DatasetSpec
+from orchestrator.specs.train import TrainJob
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from tests.support.cluster import FakeCluster

@@ -20,7 +20,7 @@ from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec
 from orchestrator.jobs.units import Shard, ShardPlan, plan_shards
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectStore
 

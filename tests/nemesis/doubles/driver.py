@@ -26,7 +26,7 @@ from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase
 from orchestrator.lifecycle.state import Reason
 from orchestrator.lifecycle.steps import DriverStatus
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.lines import MetricsLine, encode_line, segments
 from tests.nemesis.doubles.actors import Actor, Chance

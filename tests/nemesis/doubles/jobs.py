@@ -9,7 +9,8 @@ from ddpm.config import SamplingConfig
 from orchestrator.lifecycle.retry import BUDGETS, RetryBudget, RetryPolicy
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import Job, SampleJob
+from orchestrator.specs.job import Job
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from tests.support.world import train_job
 

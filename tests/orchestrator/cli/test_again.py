@@ -14,7 +14,7 @@ from orchestrator.jobs.submissions import read_submitted
 from orchestrator.specs.again import job_file_again
 from orchestrator.specs.files import load_job_file
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 from tests.support.fakes import MemoryStore
 from tests.support.verbs import Verbs
 

@@ -7,7 +7,7 @@ from orchestrator.client import asking
 from orchestrator.client.submit import submit_job
 from orchestrator.controller.models import ModelFinder, ModelResolution
 from orchestrator.errors import BadInputError
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from tests.support.verbs import Verbs
 from tests.support.world import World, train_job

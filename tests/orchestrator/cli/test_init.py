@@ -7,7 +7,7 @@ import pytest
 from orchestrator.cli.init import init_command, job_text
 from orchestrator.errors import BadInputError
 from orchestrator.specs.files import load_job_file
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 from tests.support.fakes import MemoryStore
 from tests.support.verbs import Verbs
 

@@ -12,8 +12,8 @@ from orchestrator.client.prepare import check_sources
 from orchestrator.errors import BadInputError, DatasetError
 from orchestrator.specs.evaluate import EvaluateJob, SetRef
 from orchestrator.specs.files import load_job_file, load_submission
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.sections import DatasetSpec
+from orchestrator.specs.train import TrainJob
 from tests.support.fakes import MemoryStore
 
 TRAIN = """kind: train

@@ -35,7 +35,7 @@ from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobState
 from orchestrator.specs.group import Child, GroupJob
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths

@@ -10,8 +10,8 @@ from orchestrator.client.plan import plan_of
 from orchestrator.client.plan_forms import TrainingPlan
 from orchestrator.client.prepare import prepared
 from orchestrator.errors import BadInputError
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.kinds import stored_job
+from orchestrator.specs.train import TrainJob
 from tests.orchestrator.client.test_prepare import load
 from tests.support.fakes import MemoryStore
 from tests.support.own_networks import forget, install, install_example

@@ -18,8 +18,9 @@ from orchestrator.errors import BadInputError
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.files import JobFile, load_job_file
-from orchestrator.specs.job import SampleJob, TrainJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 from tests.support.foreign_models import write_small_folder

@@ -19,7 +19,7 @@ from orchestrator.client.stored_datasets import (
 )
 from orchestrator.client.submit import submit_job
 from orchestrator.errors import BadInputError, DatasetError, OrchestratorError
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
 

@@ -27,10 +27,11 @@ from orchestrator.jobs.submissions import read_submitted
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Reason
 from orchestrator.specs.envelope import Asked
-from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.measuring import EvaluationSpec, MetricsSpec
 from orchestrator.specs.on_the_way import evaluation_at
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import CheckpointSpec
+from orchestrator.specs.train import TrainJob
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import FaultyStore

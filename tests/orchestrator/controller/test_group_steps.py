@@ -32,8 +32,9 @@ from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import Reason
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import SampleJob, TrainJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
+from orchestrator.specs.train import TrainJob
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import FaultyStore, MemoryStore

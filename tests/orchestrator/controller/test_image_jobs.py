@@ -4,7 +4,7 @@ from orchestrator.client.submit import submit_job
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.evaluate import EvaluateJob, SetRef
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from tests.support.world import World, train_job
 

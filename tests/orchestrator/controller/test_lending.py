@@ -23,8 +23,8 @@ from orchestrator.lifecycle.state import (
 )
 from orchestrator.scheduling.requests import Loan
 from orchestrator.scheduling.snapshot import Snapshot
-from orchestrator.specs.job import SampleJob
 from orchestrator.specs.resources import SampleResources, TrainResources, WorkerRange
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.models import model_of

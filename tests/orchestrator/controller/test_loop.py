@@ -21,8 +21,8 @@ from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState, Reason
-from orchestrator.specs.job import SampleJob
 from orchestrator.specs.resources import TrainResources
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths

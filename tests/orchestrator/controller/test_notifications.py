@@ -14,8 +14,8 @@ from orchestrator.controller.notifications import notify_all
 from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.sections import DatasetSpec, NotifySpec
+from orchestrator.specs.train import TrainJob
 from tests.support.fakes import MemoryStore
 
 

@@ -22,9 +22,9 @@ from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState
 from orchestrator.specs.files import load_job_file, load_submission
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.prepare import PrepareJob
 from orchestrator.specs.sections import DatasetSpec, SourceSpec
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.keys import JobPaths
 from tests.orchestrator.controller.test_image_jobs import evaluation, sample_job
 from tests.support.world import World

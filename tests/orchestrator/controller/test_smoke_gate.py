@@ -36,11 +36,12 @@ from orchestrator.lifecycle.steps import DriverStatus
 from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.smoke import smoke_drawing
 from orchestrator.scheduling.nodes import NodeCapacity
-from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.kinds import stored_job
 from orchestrator.specs.resources import TrainResources
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import DatasetSpec, ModelRef
 from orchestrator.specs.smoke import smoke_job, smoke_job_id
+from orchestrator.specs.train import TrainJob
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.names import MAX_JOB_ID_LENGTH, check_name

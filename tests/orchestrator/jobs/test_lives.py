@@ -16,7 +16,7 @@ from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.state import JobState, Reason
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths

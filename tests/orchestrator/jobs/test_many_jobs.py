@@ -26,8 +26,8 @@ from orchestrator.jobs.index import (
 from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.sections import DatasetSpec, NotifySpec
+from orchestrator.specs.train import TrainJob
 from orchestrator.store import keys
 from orchestrator.store.keys import JobPaths
 from orchestrator.tracking.carrier import TrackingCarrier

@@ -23,7 +23,7 @@ from orchestrator.sampling.drawing import DrawnShard
 from orchestrator.sampling.network import recorded_sampling
 from orchestrator.sampling.prepared import LoadedModel, PreparedSampler, propose
 from orchestrator.sampling.setup import StoreSetup
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from tests.support.compiled_worker import MODEL_JOB, put_model
 from tests.support.fakes import MemoryStore

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.errors import BadInputError
 from orchestrator.specs.files import JobFile, load_job_file
 from orchestrator.specs.image_checks import ImagesSeen, remarks_on_images
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 
 TRAIN = """\
 kind: train

@@ -9,7 +9,8 @@ from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryPolicy
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob, child_id, stored_submission
-from orchestrator.specs.job import SampleJob, TrainJob
+from orchestrator.specs.sample import SampleJob
+from orchestrator.specs.train import TrainJob
 
 PIPELINE = """\
 kind: pipeline

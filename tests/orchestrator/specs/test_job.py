@@ -7,9 +7,10 @@ import pytest
 from ddpm.config import UNetConfig
 from orchestrator.errors import BadInputError
 from orchestrator.lifecycle.retry import RetryBudget
-from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.kinds import load_spec, stored_job
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
+from orchestrator.specs.train import TrainJob
 
 GOOD = """\
 kind: train

@@ -12,8 +12,9 @@ from orchestrator.errors import BadInputError
 from orchestrator.specs.evaluate import EvaluateJob
 from orchestrator.specs.files import load_job_file, load_submission
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import SampleJob, TrainJob
 from orchestrator.specs.kinds import load_spec, stored_job
+from orchestrator.specs.sample import SampleJob
+from orchestrator.specs.train import TrainJob
 
 JOBS = Path(__file__).resolve().parents[3] / "jobs"
 FILES = sorted(JOBS.glob("*.yaml"))

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import BadInputError
 from orchestrator.specs.files import load_submission
-from orchestrator.specs.job import TrainJob
+from orchestrator.specs.train import TrainJob
 
 TRAIN = """\
 kind: train

@@ -14,7 +14,8 @@ from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_submission
 from orchestrator.specs.files import JobFile, load_job_file
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import SampleJob, TrainJob
+from orchestrator.specs.sample import SampleJob
+from orchestrator.specs.train import TrainJob
 from orchestrator.store.names import check_name
 from tests.support.fakes import MemoryStore
 from tests.support.odd_texts import ODD_TEXTS

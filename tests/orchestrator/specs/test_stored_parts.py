@@ -7,8 +7,8 @@ import pytest
 from orchestrator.errors import StoredFormError
 from orchestrator.specs.files import load_submission
 from orchestrator.specs.group import GroupJob
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.stored_parts import CURVE_PARTS, GROUP_PARTS, CurveParts
+from orchestrator.specs.train import TrainJob
 
 JOBS = Path(__file__).resolve().parents[3] / "jobs"
 

@@ -13,8 +13,8 @@ from ddpm.process.gaussian import GaussianDiffusion
 from ddpm.process.sampling import draw, to_uint8
 from ddpm.training.loop import TrainState
 from orchestrator.artifacts.images import image_grid
-from orchestrator.specs.job import TrainJob
 from orchestrator.specs.kinds import stored_job
+from orchestrator.specs.train import TrainJob
 from orchestrator.training.report import AveragedModel, bound_text, log_samples
 from tests.support.small_training import small_state
 

@@ -32,7 +32,7 @@ from orchestrator.jobs.decisions import Decisions
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.units import Shard, plan_shards
 from orchestrator.lifecycle.state import JobState
-from orchestrator.specs.job import SampleJob
+from orchestrator.specs.sample import SampleJob
 from orchestrator.specs.sections import ModelRef
 from orchestrator.store.keys import JobPaths
 from tests.support.fakes import MemoryStore
