@@ -8,54 +8,42 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 
 from ddpm.bits import BITS_VERSION, bits_version_of
-from ddpm.compute import ComputeDecision, Workload, decide_compute
-from ddpm.training.checkpoint import StateSnapshot, load_state
+from ddpm.compute import ComputeDecision
+from ddpm.training.checkpoint import load_state
 from ddpm.training.data import ImageDataset
 from ddpm.training.loop import StepMetrics, TrainState, train_steps
 from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
-from orchestrator.artifacts.checkpoints.commit import CheckpointCommit
-from orchestrator.artifacts.checkpoints.mlflow_files import write_mlflow_files
 from orchestrator.artifacts.checkpoints.own_code import (
     network_change,
-    network_decision,
-    network_told,
-    package_of,
 )
-from orchestrator.artifacts.checkpoints.saver import BackgroundSaver
 from orchestrator.artifacts.datasets.refs import DatasetRef, describe
 from orchestrator.attempts.address import AttemptAddress
 from orchestrator.attempts.attempt import Attempt, register_process
-from orchestrator.attempts.compute import kernel_folder, set_up_process, threads_of
+from orchestrator.attempts.compute import set_up_process
 from orchestrator.attempts.log_shipper import LogShipper
 from orchestrator.cluster.cache import cache_folder
-from orchestrator.cluster.code_version import code_version, git_commit
-from orchestrator.jobs.curve import is_settled
 from orchestrator.jobs.decisions import Decisions
-from orchestrator.jobs.descent import ancestors
-from orchestrator.lifecycle.curves import is_evaluated
 from orchestrator.lifecycle.phase import Phase
-from orchestrator.specs.on_the_way import evaluation_at
 from orchestrator.specs.train import TrainJob
 from orchestrator.store.s3_store import open_store
-from orchestrator.tracking import tags
 from orchestrator.tracking.system import SystemMetrics
 from orchestrator.tracking.writer import MetricWriter
 from orchestrator.training.board import BoardClient, SendReport
-from orchestrator.training.decisions import FIXED_TRAINING, MICROBATCH, TrainingDecisions
-from orchestrator.training.images import opened_images, shuffle_decision
+from orchestrator.training.decisions import FIXED_TRAINING, TrainingDecisions
+from orchestrator.training.images import opened_images
 from orchestrator.training.inheritance import Inheritance
+from orchestrator.training.proposal import placement_of, proposal
 from orchestrator.training.report import final_report, log_samples
+from orchestrator.training.run_description import describe_run
+from orchestrator.training.saving import StateSaver
 from orchestrator.training.smoke import smoke_training
 from orchestrator.training.window import Window
 
 logger = logging.getLogger(__name__)
 
-_WORTH_COMPILING_STEPS = 5000
 _TELL_LOSS_EVERY_S = 10.0
-_RECOMPUTED = "activation_checkpointing computes the stages of the network one by one"
 
 
 def train_loop(address: AttemptAddress, send: SendReport, *, rank: int, world_size: int) -> None:
@@ -102,7 +90,6 @@ class TrainingWorker:
         self._board = board
         self._scores: dict[str, float] = {}
         self._told_at = 0.0
-        self._saving_step = 0
         self._checkpoints = CheckpointStore(attempt.store, attempt.job_paths)
         model = attempt.record.model
         self._inheritance = Inheritance(attempt, attempt.spec, model) if model else None
@@ -150,7 +137,7 @@ class TrainingWorker:
                 MetricWriter(self._attempt.store, self._attempt.paths)
             )
             resources.enter_context(SystemMetrics(metrics.log_system))
-            self._describe_run(metrics, dataset, compute)
+            describe_run(self._attempt, self._spec, metrics, dataset, compute, self._world_size)
             self._lead(state, train_set, metrics, decided)
             if state.step >= self._spec.training.num_steps:
                 self._board.say(phase=Phase.EVALUATING)
@@ -159,29 +146,15 @@ class TrainingWorker:
 
     def _decided(self, dataset: DatasetRef) -> Decisions:
         """Decide what changes bits, or take over what an earlier attempt decided."""
-        placement = self._attempt.record.placement
-        assert placement is not None  # noqa: S101 - a started record has one
         if self._inheritance is not None and self._inheritance.is_whole:
+            placement = placement_of(self._attempt)
             return self._fixed(self._inheritance.decisions(self._world_size, placement))
         size = self._decisions.proposed_size
-        proposal = self._proposal(size)
-        labelled = bool(self._spec.model.num_classes)
-        return self._fixed(
-            {
-                "compute": proposal.to_json(),
-                "num_workers": self._world_size,
-                MICROBATCH: size,
-                "bits_version": BITS_VERSION,
-                "code_sha256": code_version(),
-                **shuffle_decision(self._attempt.store, self._spec.dataset, dataset),
-                **({"class_names": list(dataset.class_names)} if labelled else {}),
-                **network_decision(self._spec.model),
-            }
-        )
+        return self._fixed(proposal(self._attempt, self._spec, dataset, size, self._world_size))
 
-    def _fixed(self, proposal: Mapping[str, object]) -> Decisions:
+    def _fixed(self, proposed: Mapping[str, object]) -> Decisions:
         """Return what holds: this proposal, or that of an earlier attempt which took a step."""
-        decided = self._decisions.fix(proposal)
+        decided = self._decisions.fix(proposed)
         fixed = FIXED_TRAINING.of(decided.values)
         if self._rank == 0 and (told := self._decisions.told(fixed)):
             self._attempt.tell(told)
@@ -193,29 +166,6 @@ class TrainingWorker:
         if self._rank == 0 and (change := network_change(decided.values, self._spec.model)):
             self._attempt.tell(f"the first attempt computed with {change}: bits may differ")
         return decided
-
-    def _proposal(self, size: int) -> ComputeDecision:
-        """Decide how this machine would compute, with so many images of a worker at a time."""
-        placement, training = self._attempt.record.placement, self._spec.training
-        is_unet = self._spec.model.family == "ddpm"
-        assert placement is not None  # noqa: S101 - a started record has one
-        work = Workload(
-            network=self._spec.model,
-            diffusion=self._spec.diffusion,
-            images_per_pass=size,
-            num_passes=training.global_batch_size // self._world_size // size,
-            is_recomputed=training.activation_checkpointing,
-            compile_hindrance=_compile_hindrance(self._spec),
-        )
-        return decide_compute(
-            work,
-            precision=training.precision if is_unet else "float32",  # the others are small
-            compile_request=training.compile,
-            num_threads=threads_of(placement.cpus_per_worker),
-            worth_compiling=training.num_steps >= _WORTH_COMPILING_STEPS,
-            kernel_folder=kernel_folder(),
-            device_kind="cuda" if placement.gpus_per_worker else "cpu",
-        )
 
     def _restore(self, state: TrainState) -> None:
         """Load the newest whole checkpoint; all ranks load the one that the first rank found."""
@@ -266,12 +216,7 @@ class TrainingWorker:
         metrics: MetricWriter,
         decided: Decisions,
     ) -> None:
-        saver = BackgroundSaver(
-            self._checkpoints,
-            self._attempt.number,
-            before_commit=lambda: self._before_commit(metrics),
-            after_commit=self._after_commit,
-        )
+        saver = StateSaver(self._attempt, self._spec, self._checkpoints, self._board, metrics)
         window = Window(self._spec.training.global_batch_size)
         with saver:
             saved = state.step
@@ -284,13 +229,13 @@ class TrainingWorker:
                     self._say_scores({"loss": values["loss"]})
                     self._tell_loss(measured)
                 if self._is_due(measured.step, self._spec.checkpoints.every_steps, state):
-                    self._save(saver, state, decided)
+                    saver.save(state, decided)
                     saved = state.step
                 if self._is_due(measured.step, self._spec.tracking.sample_every_steps, state):
                     log_samples(self._spec, state, metrics)
             if state.step > saved:
                 self._board.say(phase=Phase.SAVING)
-                self._save(saver, state, decided)
+                saver.save(state, decided)
 
     def _say_scores(self, scores: Mapping[str, float]) -> None:
         self._scores |= scores
@@ -307,82 +252,6 @@ class TrainingWorker:
     def _is_due(step: int, every_steps: int, state: TrainState) -> bool:
         """Tell whether something is due now: the state stands at the step only at a pause."""
         return bool(every_steps) and step % every_steps == 0 and state.step == step
-
-    def _save(self, saver: BackgroundSaver, state: TrainState, decided: Decisions) -> None:
-        snapshot = StateSnapshot.take(state, decided.values)
-        step, is_last = state.step, state.step >= self._spec.training.num_steps
-        may_be_best = self._is_evaluated(step) and self._spec.checkpoints.keep_best is not None
-
-        def write(folder: Path) -> None:
-            self._saving_step = step
-            snapshot.write(folder)
-            if is_last or may_be_best:  # that which is registered
-                write_mlflow_files(folder, state.model.image_shape, package_of(decided.values))
-
-        saver.submit(state.step, write, {"decisions": decided.values})
-
-    def _is_evaluated(self, step: int) -> bool:
-        """Tell whether samples of the checkpoint of a step will be compared with real images."""
-        metrics = self._spec.evaluation.metrics
-        total = self._spec.training.num_steps
-        return metrics is not None and is_evaluated(step, metrics.every_steps, total)
-
-    def _before_commit(self, metrics: MetricWriter) -> None:
-        metrics.flush()
-        if self._is_evaluated(self._saving_step):
-            # However long the orchestrator takes to see it, the checkpoint is there to be drawn
-            # from: what evaluates it lets go of it. An attempt may come by a step again whose
-            # evaluation has ended: nobody would let go of it then.
-            job_id = self._attempt.record.job_id
-            at = evaluation_at(job_id, self._spec.name, self._saving_step)
-            self._checkpoints.refer(at.step, at.sample_id)
-            if is_settled(
-                self._attempt.store,
-                job_id,
-                at.step,
-                sample_id=at.sample_id,
-                evaluate_id=at.evaluate_id,
-            ):
-                self._checkpoints.let_go(at.step, at.sample_id)
-
-    def _after_commit(self, commit: CheckpointCommit) -> None:
-        self._board.say(committed=commit.step)
-        self._checkpoints.retain(self._spec.checkpoints.keep)
-
-    def _describe_run(
-        self, metrics: MetricWriter, dataset: DatasetRef, compute: ComputeDecision
-    ) -> None:
-        metrics.log_params(self._spec.model_dump(mode="json"))
-        metrics.log_dataset(
-            Path(self._spec.dataset.source).name or "dataset",
-            digest=dataset.sha256,
-            source=self._spec.dataset.source,
-            profile=dataset.profile,
-        )
-        commit = git_commit()
-        descent = [str(one) for one in ancestors(self._attempt.store, self._attempt.record.model)]
-        metrics.log_tags(
-            {
-                **({tags.INIT: descent[0]} if descent else {}),
-                **({tags.DESCENT: " < ".join(descent)} if descent else {}),
-                **({"mlflow.source.git.commit": commit} if commit else {}),
-                tags.ATTEMPT: str(self._attempt.number),
-                tags.CODE_SHA256: code_version(),
-                tags.NUM_WORKERS: str(self._world_size),
-                tags.DEVICE: compute.device_kind,
-                tags.PRECISION: compute.precision,
-                tags.COMPILED: str(compute.compiled),
-                tags.KERNELS: compute.kernels,
-                **({tags.NETWORK: told} if (told := network_told(self._spec.model)) else {}),
-            }
-        )
-
-
-def _compile_hindrance(spec: TrainJob) -> str:
-    """Return why the network is not compiled; "" if it may be."""
-    if spec.model.family != "ddpm":
-        return f"the networks of a {spec.model.family} are small"
-    return _RECOMPUTED if spec.training.activation_checkpointing else ""
 
 
 def _from_first_rank(value: int, world_size: int) -> int:
