@@ -29,6 +29,7 @@ def silent_address() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_a_silent_ray_is_given_up_and_not_asked_again_at_once(
     silent_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def labelled_set() -> ImageDataset:
     return ImageDataset(images, np.arange(64), labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", ["fixed_large", "learned"])
 def test_training_learns_the_classes_and_goes_on_to_the_same_bits(
     variance: str, tmp_path: Path

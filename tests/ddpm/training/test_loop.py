@@ -250,6 +250,7 @@ def test_loss_that_is_not_finite_ends_the_run() -> None:
         _train(state, 8)
 
 
+@pytest.mark.slow
 def test_uncompiled_training_imports_no_compiler() -> None:
     """The optimizers of torch, and its modules moved off "meta", would: a second of a start."""
     code = (

@@ -86,6 +86,7 @@ def test_process_outlives_nobody_and_belongs_to_its_own_session(start: Start, ma
     assert leader.find() is None
 
 
+@pytest.mark.slow
 def test_child_that_left_the_session_is_ended_too(start: Start, mark: str) -> None:
     """A job's driver that survived its Ray head would go on writing to the store."""
     leader = start(STRAY)

@@ -194,6 +194,7 @@ def test_without_keep_best_an_evaluated_checkpoint_goes_like_any_other(
     assert kept(world) == [6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_an_orchestrator_that_dies_anywhere_doubles_and_forgets_nothing(
     tmp_path: Path, after: bool, monkeypatch: pytest.MonkeyPatch

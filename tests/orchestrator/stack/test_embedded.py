@@ -99,6 +99,7 @@ def test_deep_folders_have_short_socket_paths(tmp_path: Path) -> None:
     assert deep.sockets != StackFolder(tmp_path / ("y" * 200) / ".ddpmctl").sockets
 
 
+@pytest.mark.slow
 def test_remembered_port_is_kept_unless_it_was_taken() -> None:
     """Somebody else may have started a server on it meanwhile."""
     ports = choose_ports(["a", "b"], {})

@@ -93,12 +93,14 @@ def store_at(server: ForgetfulServer) -> S3Store:
     return S3Store(cast("Any", client), "b", "")
 
 
+@pytest.mark.slow
 def test_a_put_that_is_sent_again_is_done_not_turned_away(server: ForgetfulServer) -> None:
     """A request of a user was told to be somebody else's, and a group lost an event."""
     assert store_at(server).put("k", b"mine", if_absent=True) == '"1"'
     assert server.loses == 0
 
 
+@pytest.mark.slow
 def test_what_another_one_wrote_is_theirs(server: ForgetfulServer) -> None:
     """A put that met another body was turned away indeed, sent again or not."""
     server.other = b"theirs"

@@ -76,6 +76,7 @@ def test_training_in_blocks_goes_on_to_the_bit_on_any_node(
     assert weights_of(store, "t7", 7) == weights_of(store, "whole", 7)
 
 
+@pytest.mark.slow
 def test_set_that_fits_is_shuffled_in_full_whatever_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: MemoryStore
 ) -> None:

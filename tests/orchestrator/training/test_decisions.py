@@ -56,6 +56,7 @@ def decided(store: MemoryStore, job_id: str) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_each_attempt_without_memory_halves_the_images_of_a_pass(
     tmp_path: Path, room: list[int]
 ) -> None:
@@ -81,6 +82,7 @@ def test_each_attempt_without_memory_halves_the_images_of_a_pass(
     assert weights_of(store, "t", 4) == weights_of(store, "asked", 4)
 
 
+@pytest.mark.slow
 def test_what_has_trained_stays_as_it_was_split(tmp_path: Path, room: list[int]) -> None:
     """Later trouble with memory is another attempt's to cure: other parts would give other bits."""
     store = MemoryStore()

@@ -56,6 +56,7 @@ def extend(patch: pytest.MonkeyPatch, store: MemoryStore, *arguments: str) -> Sa
     return Verbs(patch, store)(extend_command, arguments)
 
 
+@pytest.mark.slow
 def test_an_extended_training_has_the_bits_of_one_that_ran_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: MemoryStore
 ) -> None:
