@@ -1,4 +1,4 @@
-"""What the cluster's autoscaler may start, by the settings of the head: Ray itself tells nobody.
+"""What the cluster's autoscaler may start, by the settings of the head: Ray itself does not say.
 
 Open Ray keeps the configuration of its autoscaler to that process (2.60: nothing reports a
 `ClusterConfig` to the GCS), so whoever sets the cluster up says it once more.

@@ -49,9 +49,9 @@ def release() -> str:
     return f"{package_version()}+{code_version()[:12]}"
 
 
-def code_of(told: str) -> str:
+def code_of(version: str) -> str:
     """Return the beginning of the code's hash out of what `release` returned; "" without."""
-    return told.partition("+")[2]
+    return version.partition("+")[2]
 
 
 def package_version() -> str:

@@ -14,7 +14,7 @@ SETTINGS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 class Address(Protocol):
-    """What psutil tells of one address of an interface."""
+    """What psutil says of one address of an interface."""
 
     @property
     def address(self) -> str:

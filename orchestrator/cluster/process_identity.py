@@ -1,10 +1,10 @@
 """Which process it was: its node, its machine's start, its pid and when it was born.
 
 A pid is given away again, two machines or containers bear one host's name, and a machine starts
-anew; together these four name a process for good. When it was born is told by a clock that nobody
+anew; together these four name a process for good. When it was born is said by a clock that nobody
 sets.
 
-psutil tells seconds since the epoch, counted from the wall clock: setting that, as after a machine
+psutil gives seconds since the epoch, counted from the wall clock: setting that, as after a machine
 was suspended, would make every running process look like another one.
 """
 
@@ -21,12 +21,12 @@ BIRTH_TOLERANCE_S = 0.005  # half a tick of the kernel's clock
 @functools.cache
 def boot_id() -> str:
     """Return what names this start of the machine, and in a container that of the container."""
-    found = []
+    parts = []
     with suppress(OSError):
-        found.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip())
     with suppress(OSError):
-        found.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(found)
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
 
 
 def born_s(process: psutil.Process) -> float:
@@ -50,7 +50,7 @@ def is_as_old(process: psutil.Process, seconds: float) -> bool:
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process, told apart from every other one.
+    """A process, distinguished from every other one.
 
     Attributes:
         pid: Its number.

@@ -30,7 +30,7 @@ class ProcessRef:
 
     @property
     def identity(self) -> ProcessIdentity:
-        """What tells it apart from every other process."""
+        """What no other process ever is."""
         return ProcessIdentity(self.pid, self.born_s, self.boot_id, self.node_id)
 
 
@@ -81,7 +81,7 @@ def nodes_to_ask(refs: Iterable[ProcessRef], nodes: Iterable[Mapping[str, Any]])
 
     Args:
         refs: The processes.
-        nodes: As `ray.nodes` tells of them, the dead ones too.
+        nodes: As `ray.nodes` lists them, the dead ones too.
     """
     known = {node["NodeID"]: bool(node["Alive"]) for node in nodes}
     alive = [node_id for node_id, is_alive in known.items() if is_alive]

@@ -114,7 +114,7 @@ class RayCluster:
     def wish(self, store_uri: str, bundles: Sequence[Bundle]) -> None:
         """Tell the autoscaler all that the jobs of a store use or would use.
 
-        Nobody waits for that: a wish that is lost is told again.
+        Nobody waits for that: a wish that is lost is made again.
         """
         import ray
 
@@ -187,8 +187,8 @@ def draining_nodes() -> dict[str, float | None]:
     Whoever drains a node gives the end by a clock of his own: where that cannot be, since it lies
     in the past, nobody knows it, and it is None.
     """
-    now_s, told = time.time(), draining_deadlines_ms()
-    left = {node_id: deadline_ms / 1000 - now_s for node_id, deadline_ms in told.items()}
+    now_s, deadlines_ms = time.time(), draining_deadlines_ms()
+    left = {node_id: deadline_ms / 1000 - now_s for node_id, deadline_ms in deadlines_ms.items()}
     return {node_id: seconds if seconds > 0 else None for node_id, seconds in left.items()}
 
 
@@ -196,7 +196,7 @@ def node_capacity(node: Mapping[str, Any], free: Mapping[str, float]) -> NodeCap
     """Return what a node has.
 
     Args:
-        node: As `ray.nodes` tells of it.
+        node: As `ray.nodes` lists it.
         free: What of its resources nobody holds, by their names.
     """
     total, labels = node["Resources"], dict(node.get("Labels") or {})

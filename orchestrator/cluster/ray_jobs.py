@@ -50,7 +50,7 @@ class RayJobs:
         metadata: Mapping[str, str],
         runtime_env: Mapping[str, object] | None = None,
     ) -> bool:
-        """Submit a job; tell whether it is new (an id is used once and for all)."""
+        """Submit a job; return whether it is new (an id is used once and for all)."""
         with self._translated() as client:
             try:
                 client.submit_job(

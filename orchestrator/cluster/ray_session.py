@@ -16,10 +16,10 @@ def ray_session() -> str | None:
         url = urlsplit(os.environ.get("RAY_ADDRESS", ""))
         asked = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}/api/version"
         answer = ask(asked, headers=_token_headers(), timeout_s=_TIMEOUT_S)
-        found = json.loads(answer.body) if answer.status == 200 else {}
+        session = json.loads(answer.body) if answer.status == 200 else {}
     except (OSError, ValueError):
         return None
-    return found.get("session_name") if isinstance(found, dict) else None
+    return session.get("session_name") if isinstance(session, dict) else None
 
 
 def _token_headers() -> dict[str, str]:

@@ -96,10 +96,10 @@ class AttemptSight:
         """
         now, last = self._store.now(), self._looks.get(folder)
         if may_be_old and last is not None and last.will_do(now, processes):
-            return last.found
-        found = self._cluster.alive(processes)
-        self._looks[folder] = _Look(now, found)
-        return found
+            return last.sighting
+        sighting = self._cluster.alive(processes)
+        self._looks[folder] = _Look(now, sighting)
+        return sighting
 
     def _ray_status(self, record: JobRecord) -> tuple[DriverStatus | None, str]:
         try:
@@ -131,15 +131,15 @@ class AttemptSight:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a look for the processes of an attempt found, and when."""
+    """What a look for the processes of an attempt came to, and when."""
 
     at: datetime
-    found: Sighting
+    sighting: Sighting
 
     def will_do(self, now: datetime, processes: Collection[ProcessRef]) -> bool:
-        """Return whether it found all of some processes, and not long ago."""
+        """Return whether it saw all of some processes, and not long ago."""
         is_new = (now - self.at).total_seconds() < _LOOK_EVERY_S
-        return is_new and set(processes) == set(self.found.running)
+        return is_new and set(processes) == set(self.sighting.running)
 
 
 def submission_id(record: JobRecord) -> str:

@@ -80,7 +80,7 @@ class CurveControl:
         self._held.discard(job_id)
 
     def _follow(self, job: LiveJob, live: Mapping[str, LiveJob]) -> bool:
-        """Make what is due, or end what was made; tell whether nothing is left to do for now."""
+        """Make what is due, or end what was made; return whether nothing is left to do for now."""
         if is_called_off(job.record):
             return self._call_off(job, live) and self._forget(job)
         seen = (job.record.state, float(job.said.committed) if job.said else 0.0)
@@ -123,7 +123,7 @@ class CurveControl:
         self._records.tell_once(job.record.job_id, event, made.submitted_at - CLOCKS_APART)
 
     def _call_off(self, job: LiveJob, live: Mapping[str, LiveJob]) -> bool:
-        """Ask that a training's evaluations are cancelled; tell whether all were asked."""
+        """Ask that a training's evaluations are cancelled; return whether all were asked."""
         asked = True
         for child in _children(job.record.job_id, live):
             if child.record.state.has_ended or is_called_off(child.record):

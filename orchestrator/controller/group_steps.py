@@ -130,11 +130,11 @@ class GroupControl:
         newest = max((child.submitted_at for _, child in own), default=None)
         for step, child in own:
             if child.submitted_at == newest:
-                told = self._created(group, step, child.job_id)
-                self._records.tell_once(record.job_id, told, newest - CLOCKS_APART)
+                event = self._created(group, step, child.job_id)
+                self._records.tell_once(record.job_id, event, newest - CLOCKS_APART)
         if record.message:
-            told = Event(at=self._store.now(), message=record.message, attempt=record.attempt)
-            self._records.tell_once(record.job_id, told, record.changed_at)
+            event = Event(at=self._store.now(), message=record.message, attempt=record.attempt)
+            self._records.tell_once(record.job_id, event, record.changed_at)
 
     def _created(self, group: LiveGroup, step: str, job_id: str) -> Event:
         message = f"{step} is in the queue as {job_id}"
@@ -181,8 +181,8 @@ class GroupControl:
             group.current = self._records.move(group.current, record)
             return
         group.current = self._records.write(group.current, record)
-        told = Event(at=self._store.now(), message=record.message, attempt=record.attempt)
-        self._records.append_event(record.job_id, told)
+        event = Event(at=self._store.now(), message=record.message, attempt=record.attempt)
+        self._records.append_event(record.job_id, event)
 
     def _cancel(self, group: LiveGroup, views: Sequence[ChildView]) -> None:
         for view in views:
@@ -204,8 +204,8 @@ class GroupControl:
         )
         del group.seen[child.job_id]
         if create_job(self._records, child.job_id, Submitted(child.spec, origin=origin)):
-            told = self._created(group, child.step, child.job_id)
-            self._records.append_event(group.record.job_id, told)
+            event = self._created(group, child.step, child.job_id)
+            self._records.append_event(group.record.job_id, event)
 
     def _ask(self, record: JobRecord, verb: Verb, grace_s: float = DEFAULT_GRACE_S) -> None:
         """Put a request into the inbox: it is done in the next loop, as if a user had asked."""

@@ -59,16 +59,16 @@ class Lease:
         )
 
     def acquire(self) -> bool:
-        """Take the lease if nobody holds it; tell whether this orchestrator holds it now."""
-        found = LEASE.read(self._store, keys.LEASE)
+        """Take the lease if nobody holds it; return whether this orchestrator holds it now."""
+        standing = LEASE.read(self._store, keys.LEASE)
         fence = 0
-        if found is not None:
-            holder, stored = found
+        if standing is not None:
+            holder, stored = standing
             fence = holder.fence
             if stored.age.total_seconds() <= self._term_s and not _is_over(holder):
                 return False
         try:
-            self._put(fence + 1, found[1].etag if found else None)
+            self._put(fence + 1, standing[1].etag if standing else None)
         except ConditionFailedError:
             return False
         return True

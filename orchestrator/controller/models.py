@@ -78,20 +78,22 @@ class _Memo:
     """What is answered without a look until a time comes."""
 
     def __init__(self) -> None:
-        self._told: dict[ModelRef | None, tuple[ModelResolution, datetime]] = {}
+        self._answers: dict[ModelRef | None, tuple[ModelResolution, datetime]] = {}
 
     def get(self, ref: ModelRef | None, now: datetime) -> ModelResolution | None:
         """Return what is said of a model now; None if it has to be looked for."""
-        told, until = self._told.get(ref, (None, now))
-        if told is not None and now >= until:
-            del self._told[ref]
+        answer, until = self._answers.get(ref, (None, now))
+        if answer is not None and now >= until:
+            del self._answers[ref]
             return None
-        return told
+        return answer
 
-    def keep(self, ref: ModelRef | None, told: ModelResolution, until: datetime) -> ModelResolution:
+    def keep(
+        self, ref: ModelRef | None, answer: ModelResolution, until: datetime
+    ) -> ModelResolution:
         """Say this until then, and return it."""
-        self._told[ref] = (told, until)
-        return told
+        self._answers[ref] = (answer, until)
+        return answer
 
 
 _ALL_REGISTERED = None  # what is said of each model that MLflow has to be asked for
@@ -133,11 +135,11 @@ class ModelFinder:
         Raises:
             BadInputError: There is no such job, or it ended without a checkpoint.
         """
-        told = self._memo.get(ref, now)
-        if told is None and ref.registered is not None:
-            told = self._memo.get(_ALL_REGISTERED, now)
-        if told is not None:
-            return told
+        answer = self._memo.get(ref, now)
+        if answer is None and ref.registered is not None:
+            answer = self._memo.get(_ALL_REGISTERED, now)
+        if answer is not None:
+            return answer
         try:
             return self._found(ref, now)
         except TimeoutError:

@@ -59,8 +59,8 @@ def node_entries(
             for node_id, count in record.placement.workers_by_node.items():
                 workers.setdefault(node_id, {})[record.job_id] = count
         for node_id in record.avoided_nodes:
-            told = AvoidedBy(job_id=record.job_id, why=_why_avoided(record, node_id))
-            avoided.setdefault(node_id, []).append(told)
+            avoider = AvoidedBy(job_id=record.job_id, why=_why_avoided(record, node_id))
+            avoided.setdefault(node_id, []).append(avoider)
     entries = [
         _entry(node, workers.get(node.node_id, {}), avoided.get(node.node_id, ())) for node in nodes
     ]

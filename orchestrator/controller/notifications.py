@@ -1,7 +1,7 @@
 """Posts the end of a job to an address that the job names by the name of a variable.
 
 The address itself is read where the orchestrator runs and is never logged or stored. A post that
-fails is tried again, so an end may arrive twice; its id tells.
+fails is tried again, so an end may arrive twice; its id is the same.
 """
 
 import ipaddress
@@ -69,7 +69,7 @@ def _serve(store: ObjectStore, marked: Marked) -> None:
 
 
 def _is_told(store: ObjectStore, marked: Marked) -> bool:
-    """Post the end of a job that has ended; tell whether nothing is left to do."""
+    """Post the end of a job that has ended; return whether nothing is left to do."""
     try:
         return _notify(store, marked.job_id)
     except (JobNotFoundError, BadInputError) as error:

@@ -65,15 +65,15 @@ class Settler:
         if job.record.state is not JobState.QUEUED or job.waits_for_job in self._live:
             return  # it still lives: nothing to read
         try:
-            found = settle_dataset(
+            waits_for = settle_dataset(
                 self._store, job.record.job_id, job.spec, asked.job, job.origin.smoke_of
             )
         except BadInputError as error:
             self._fail(job, Reason.BAD_INPUT, str(error))
             return
-        job.has_dataset, job.waits_for_job = found is None, found
-        job.waits_for = f"the end of job {found}" if found else None
-        self._tell(job, f"waits for {job.waits_for}" if found else "", job.record.reason)
+        job.has_dataset, job.waits_for_job = waits_for is None, waits_for
+        job.waits_for = f"the end of job {waits_for}" if waits_for else None
+        self._tell(job, f"waits for {job.waits_for}" if waits_for else "", job.record.reason)
 
     def _find_model(self, job: LiveJob) -> None:
         """Resolve the checkpoint that a sample job draws from, once, or say what it waits for."""
@@ -83,21 +83,21 @@ class Settler:
         if job.waits_for_job in self._live:
             return  # it still lives: nothing to read
         try:
-            found = self._models.find(ref, self._store.now())
+            resolution = self._models.find(ref, self._store.now())
         except BadInputError as error:
             self._fail(job, Reason.BAD_INPUT, str(error))
             return
-        model = found.model
+        model = resolution.model
         if model is not None and not hold_model(self._store, model, job.record.job_id):
             job.waits_for = "its checkpoint, which was deleted at this very moment"
             return
-        job.waits_for, job.waits_for_job = found.waits_for, found.waits_for_job
+        job.waits_for, job.waits_for_job = resolution.waits_for, resolution.waits_for_job
         if model is not None:
             job.current = self._records.write(
                 job.current, replace(job.record, model=model, reason=None, message="")
             )
         else:
-            self._tell(job, f"waits for {found.waits_for}", Reason.WAITING_FOR_MODEL)
+            self._tell(job, f"waits for {resolution.waits_for}", Reason.WAITING_FOR_MODEL)
 
     def _await_images(self, job: LiveJob) -> None:
         """Hold a job back until the sample sets that it reads have been drawn."""

@@ -1,4 +1,4 @@
-"""The actor that draws shards: one thread draws, a few upload, and one call tells the driver.
+"""The actor that draws shards: one thread draws, a few upload, and one call reports to the driver.
 
 `exchange` is the only conversation: it brings orders and comes back when there is news, or after a
 while. So the driver holds one call a worker, and a worker never waits for the driver or the store

@@ -62,7 +62,7 @@ def _ignore(message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FleetHooks:
-    """What the fleet asks and tells outside.
+    """What the fleet asks and reports outside.
 
     Attributes:
         decide: Fixes, once for the job, what the first worker proposes.

@@ -61,7 +61,7 @@ class PoolPlan:
 
 
 class WorkerPool:
-    """Starts actors, carries calls to them, and tells which are dead."""
+    """Starts actors, carries calls to them, and says which are dead."""
 
     def __init__(self, setup: WorkerSetup, plan: PoolPlan) -> None:
         self.workers: list[PoolWorker] = []

@@ -43,7 +43,7 @@ class ShardEvent:
 
 
 class Watch:
-    """What the drawing thread is told, and what it shows to the others of its process."""
+    """What the drawing thread is asked to do, and what it shows to the others of its process."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()

@@ -58,7 +58,7 @@ class PoolWorker:
 
 
 class Workers(Protocol):
-    """Starts workers, carries calls to them, and tells which are dead."""
+    """Starts workers, carries calls to them, and says which are dead."""
 
     @property
     def workers(self) -> list[PoolWorker]:

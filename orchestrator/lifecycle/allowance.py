@@ -91,7 +91,7 @@ class Usage:
         if self.counted_until is None or ended_at > self.counted_until:
             return True
         is_late = ended_at > self.counted_until - LATE
-        # An account of before there were names tells nobody apart.
+        # An account of before there were names distinguishes nobody.
         return is_late and bool(self.recent) and self.recent.get(name) != ended_at
 
     def used(self, records: Iterable[JobRecord], now: datetime) -> dict[str, float]:

@@ -36,7 +36,7 @@ def failed_ranks(error: BaseException) -> tuple[int, ...]:
 
 
 def headline(error: BaseException) -> str:
-    """Return the line that tells most of what went wrong, without what Ray wraps it in."""
+    """Return the line that says most of what went wrong, without what Ray wraps it in."""
     root = _explaining(error)[1]
     lines = [line.strip() for line in str(root).strip().splitlines() if line.strip()]
     text = lines[-1] if lines else type(root).__name__

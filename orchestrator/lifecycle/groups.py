@@ -85,35 +85,35 @@ def next_records(
         unit: What they are called.
         now: The store's time.
     """
-    told = summary(group, children, unit)
+    progress = summary(group, children, unit)
     match group.state:
         case JobState.QUEUED:
-            return [_begun(group, told, now)]
+            return [_begun(group, progress, now)]
         case JobState.STARTING:
             has_begun = any(c.record and c.record.state is not JobState.QUEUED for c in children)
             if has_begun or not _goes_on(group, children):
-                return [group.moved_to(JobState.RUNNING, at=now, message=told)]
+                return [group.moved_to(JobState.RUNNING, at=now, message=progress)]
             return []
         case JobState.RUNNING:
             return _while_running(group, children, unit, now)
         case JobState.STOPPING:
             return [] if any(c.lives for c in children) else [_released(group, now)]
         case _:
-            return _revived(group, children, told, now)
+            return _revived(group, children, progress, now)
 
 
-def _begun(group: JobRecord, told: str, now: datetime) -> JobRecord:
+def _begun(group: JobRecord, progress: str, now: datetime) -> JobRecord:
     """Return the record of a group in a new round; a round is to it what an attempt is to a job."""
-    starting = group.moved_to(JobState.STARTING, at=now, message=told)
+    starting = group.moved_to(JobState.STARTING, at=now, message=progress)
     return replace(starting, attempt=group.attempt + 1)
 
 
 def _while_running(
     group: JobRecord, children: Sequence[ChildView], unit: str, now: datetime
 ) -> list[JobRecord]:
-    told = summary(group, children, unit)
+    progress = summary(group, children, unit)
     if all(child.succeeded for child in children):
-        return [group.moved_to(JobState.SUCCEEDED, at=now, message=told)]
+        return [group.moved_to(JobState.SUCCEEDED, at=now, message=progress)]
     if not _goes_on(group, children):
         target, reason, message = _verdict(children, _count(children, unit))
         stopping = group.moved_to(
@@ -124,7 +124,7 @@ def _while_running(
             stop_target=target,
         )
         return [stopping, _released(stopping, now)]
-    return [replace(group, message=told)] if group.message != told else []
+    return [replace(group, message=progress)] if group.message != progress else []
 
 
 def _released(group: JobRecord, now: datetime) -> JobRecord:
@@ -133,7 +133,7 @@ def _released(group: JobRecord, now: datetime) -> JobRecord:
 
 
 def _revived(
-    group: JobRecord, children: Sequence[ChildView], told: str, now: datetime
+    group: JobRecord, children: Sequence[ChildView], progress: str, now: datetime
 ) -> list[JobRecord]:
     """Return the records of an ended group of which a child lives again, by a user's own word."""
     living = [child for child in children if child.lives]
@@ -142,7 +142,7 @@ def _revived(
     reason = living[0].record.reason if living[0].record else None
     message = f"{_named(living)} {does(len(living), 'were')} taken up again"
     again = group.moved_to(JobState.QUEUED, at=now, reason=reason, message=message)
-    return [again, _begun(again, told, now)]
+    return [again, _begun(again, progress, now)]
 
 
 def _goes_on(group: JobRecord, children: Sequence[ChildView]) -> bool:

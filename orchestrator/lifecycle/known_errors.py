@@ -40,7 +40,7 @@ class Cause:
 
     Attributes:
         reason: Why the attempt ended.
-        is_echo: Whether it only tells that another rank is gone, and explains nothing by itself.
+        is_echo: Whether it only says that another rank is gone, and explains nothing by itself.
         blames_node: Whether the node of the rank that met it may be at fault.
     """
 

@@ -266,7 +266,7 @@ def with_lost_nodes(reason: Reason, nodes: Sequence[str], alive: Collection[str]
     """Return why an attempt ended: NODE_LOST for what broke with its node.
 
     Args:
-        reason: Why, as far as its processes can tell.
+        reason: Why, as far as its processes can say.
         nodes: The nodes that it was placed on.
         alive: The nodes that the cluster has now.
     """

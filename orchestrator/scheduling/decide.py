@@ -75,8 +75,8 @@ def kept_for(snapshot: Snapshot, queue: str, now: float) -> list[Reservation]:
     """
     walked = _Round(snapshot, now)
     walked.walk(_line(snapshot, now))
-    found = (walked.nodes.reservation, walked.quotas.reservation(queue))
-    return [reservation for reservation in found if reservation is not None]
+    reservations = (walked.nodes.reservation, walked.quotas.reservation(queue))
+    return [reservation for reservation in reservations if reservation is not None]
 
 
 def asks_of(

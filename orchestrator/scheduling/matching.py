@@ -35,7 +35,7 @@ def why_unsuited(job: JobRequest, node: NodeCapacity) -> str:
 def own_labels(labels: Mapping[str, str]) -> list[str]:
     """Return as "key=value" the labels that somebody gave a node, and where it stands.
 
-    Ray gives every node labels that tell it from others and nobody chooses by.
+    Ray gives every node labels that distinguish it and nobody chooses by.
     """
     shown = {
         key: value

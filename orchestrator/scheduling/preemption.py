@@ -186,19 +186,19 @@ class _Search:
     def _joint_bundles(self, victims: Sequence[RunningJob], deficit: int) -> Iterator[_Bundle]:
         """Yield the bundles of two or more jobs of one node, the largest first."""
         gain = 0
-        found: list[_Bundle] = []
+        bundles: list[_Bundle] = []
         evicted = 0
         for victim in victims:
             more = self.room.change(self.held[victim.job_id], 1)
             evicted += 1
             gain += more
             if more > 0 and evicted > 1:
-                found.append(_Bundle(tuple(victims[:evicted]), gain))
+                bundles.append(_Bundle(tuple(victims[:evicted]), gain))
             if gain >= deficit:
                 break
         for victim in victims[:evicted]:
             self.room.change(self.held[victim.job_id], -1)
-        return iter(found)
+        return iter(bundles)
 
     def _spare_the_unneeded(self) -> None:
         for victim in sorted(self.chosen, key=_rank, reverse=True):
