@@ -111,10 +111,10 @@ def diff_command(job: str, other: str, output: Output) -> None:
     store = surroundings(output.say).store
     ids = [find_job_id(store, one) for one in (job, other)]
     one, two = (read_submitted(RecordStore(store), job_id).spec for job_id in ids)
-    found = fields_that_differ(one, two)
-    width = max((len(key) for key in found), default=0)
-    lines = [f"{key:<{width}}  {_shown(a)} -> {_shown(b)}" for key, (a, b) in found.items()]
-    value = {"jobs": ids, "settings": {key: list(pair) for key, pair in found.items()}}
+    differences = fields_that_differ(one, two)
+    width = max((len(key) for key in differences), default=0)
+    lines = [f"{key:<{width}}  {_shown(a)} -> {_shown(b)}" for key, (a, b) in differences.items()]
+    value = {"jobs": ids, "settings": {key: list(pair) for key, pair in differences.items()}}
     output.result(value, "\n".join(lines) or f"{ids[0]} and {ids[1]} have the same settings")
 
 

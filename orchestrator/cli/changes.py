@@ -84,11 +84,11 @@ def cancel_command(
         if live:
             ensure_running(around, output.say)
         ends = [_end_of(store, job_id, grace_s, is_live=job_id in live) for job_id in ids]
-    found: list[JobStatus] = [status for status, _, _ in ends]
+    statuses: list[JobStatus] = [status for status, _, _ in ends]
     is_one = len(jobs) == 1 and not name
-    output.result(found[0] if is_one else found, "\n".join(told for _, told, _ in ends))
+    output.result(statuses[0] if is_one else statuses, "\n".join(text for _, text, _ in ends))
     if is_one:
-        output.hint(next_step(found[0]))
+        output.hint(next_step(statuses[0]))
     sys.exit(0 if all(is_right for _, _, is_right in ends) else 1)
 
 

@@ -33,15 +33,15 @@ def compare_command(jobs: tuple[str, ...], over_seeds: bool, output: Output) -> 
     JOB is an evaluation, a group that has some, or a training with evaluation.metrics. What has
     no result yet is named on standard error.
     """
-    found = read_evaluations(surroundings(output.say).store, jobs)
+    evaluations = read_evaluations(surroundings(output.say).store, jobs)
     together = seeds.over_seeds if over_seeds else list[Evaluated]
-    if found.missing:
-        output.say(found.missing_text)
-    table = comparison_table(together(by_short_names(found.rows)))
-    told = called(found.rows)
+    if evaluations.missing:
+        output.say(evaluations.missing_text)
+    table = comparison_table(together(by_short_names(evaluations.rows)))
+    names = called(evaluations.rows)
     output.result(
-        [dataclasses.asdict(row) for row in together(found.rows)],
-        f"{table}\n{told}" if told else table,
+        [dataclasses.asdict(row) for row in together(evaluations.rows)],
+        f"{table}\n{names}" if names else table,
     )
 
 
@@ -97,11 +97,11 @@ def _of_many(rows: Sequence[Evaluated]) -> Table:
 
 
 def _legend(rows: Sequence[Evaluated]) -> list[str]:
-    found = [metric for row in rows for metric in row.metrics.values()]
+    metrics = [metric for row in rows for metric in row.metrics.values()]
     extractors = sorted({row.extractor for row in rows})
-    k = sorted({str(metric.k) for metric in found if metric.k is not None})
-    n = sorted({metric.num_samples for metric in found})
-    floors = sorted({metric.floor_images for metric in found})
+    k = sorted({str(metric.k) for metric in metrics if metric.k is not None})
+    n = sorted({metric.num_samples for metric in metrics})
+    floors = sorted({metric.floor_images for metric in metrics})
     classifiers = sorted({row.classifier for row in rows if row.classifier})
     message = f"features: {', '.join(extractors)}; k = {', '.join(k)}; n = {_span(n)}"
     num_sets = sorted({row.num_sets for row in rows})

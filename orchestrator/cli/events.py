@@ -66,8 +66,8 @@ class _Wanted:
 
     def of(self, events: Sequence[Event]) -> Sequence[Event]:
         """Return those that are shown."""
-        found = [e for e in events if self._since is None or e.at >= self._since]
-        return found[-self._limit :] if self._limit else found
+        shown = [e for e in events if self._since is None or e.at >= self._since]
+        return shown[-self._limit :] if self._limit else shown
 
 
 def _of_one(output: Output, store: ObjectStore, job_id: str, stay: bool, wanted: _Wanted) -> None:
@@ -80,9 +80,9 @@ def _of_one(output: Output, store: ObjectStore, job_id: str, stay: bool, wanted:
     def look() -> tuple[Sequence[Event], bool]:
         nonlocal seen
         ended = records.read(job_id).record.state.has_ended
-        found = records.events(job_id, after=seen)
-        shown = wanted.of(found) if not seen else found
-        seen = found[-1].number if found else seen
+        new = records.events(job_id, after=seen)
+        shown = wanted.of(new) if not seen else new
+        seen = new[-1].number if new else seen
         return shown, ended
 
     for event in _looks(output, look, stay):
@@ -113,14 +113,14 @@ def _looks(
     """Yield what each look finds; a store that does not answer is waited for where one stays."""
     while True:
         try:
-            found, ended = look()
+            events, ended = look()
         except StoreError as error:
             if not stay:
                 raise
             output.say(f"waiting: {error}")
             time.sleep(_PAUSE_AFTER_ERROR_S)
             continue
-        yield from found
+        yield from events
         if not stay or ended:
             return
         time.sleep(POLL_EVERY_S)

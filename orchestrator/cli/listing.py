@@ -79,10 +79,10 @@ class Duration(click.ParamType[timedelta]):
         """Return the duration that a text means."""
         if isinstance(value, timedelta):
             return value
-        found = _DURATION.fullmatch(str(value).strip())
-        if found is None:
+        match = _DURATION.fullmatch(str(value).strip())
+        if match is None:
             self.fail(f"{value!r} is no duration; write it as 30s, 15m, 2h or 7d", param, ctx)
-        return timedelta(seconds=float(found[1]) * _UNITS_S[found[2]])
+        return timedelta(seconds=float(match[1]) * _UNITS_S[match[2]])
 
 
 @click.command("list")
@@ -134,7 +134,7 @@ def list_command(
 
 
 def none_of(there: Sequence[ListedJob], wanted: Wanted) -> str:
-    """Say that nothing was found, and what there is where no job has the kind or the queue."""
+    """Say that no job matches, and what there is where no job has the kind or the queue."""
     asked = {"kind": wanted.kinds, "queue": {wanted.queue} if wanted.queue else set()}
     for what, names in asked.items():
         known = {getattr(job, what) for job in there}
@@ -194,7 +194,7 @@ def _with_children(
 ) -> Iterator[tuple[str, ListedJob]]:
     yield indent, job
     of_job = sorted(children.get(job.job_id, []), key=lambda one: (one.submitted_at, one.job_id))
-    # What a training made tells of itself in its own curve, once it has ended.
+    # The ended evaluations of a training stand in its own curve.
     shows_all = everything or (job.kind in GROUP_KINDS and not job.state.has_ended)
     for child in of_job:
         if shows_all or not child.state.has_ended:

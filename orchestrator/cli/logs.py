@@ -54,8 +54,8 @@ class _Shown:
 
     def of(self, lines: Sequence[LogLine]) -> Sequence[LogLine]:
         """Return the lines of a first look that are shown."""
-        found = [line for line in lines if self.takes(line)]
-        return found if self.tail is None else found[max(0, len(found) - self.tail) :]
+        shown = [line for line in lines if self.takes(line)]
+        return shown if self.tail is None else shown[max(0, len(shown) - self.tail) :]
 
 
 @click.command("logs")

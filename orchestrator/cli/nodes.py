@@ -17,18 +17,18 @@ _ID_LENGTH = 12
 def nodes_command(output: Output) -> None:
     """Show the cluster's nodes: what they have, what is free, who is on them, who avoids them."""
     store = surroundings(output.say).store
-    found, lease = read_nodes(store), read_lease(store)
+    listed, lease = read_nodes(store), read_lease(store)
     confirmed = lease is not None and lease.is_fresh
-    value: dict[str, object] = {"confirmed": confirmed, "at": found.at, "nodes": found.nodes}
-    output.result(value, _describe(found, confirmed=confirmed))
+    value: dict[str, object] = {"confirmed": confirmed, "at": listed.at, "nodes": listed.nodes}
+    output.result(value, _describe(listed, confirmed=confirmed))
 
 
-def _describe(found: NodeList, *, confirmed: bool) -> str:
-    lines = [line for node in found.nodes for line in _lines(node)]
-    if not found.nodes:
+def _describe(listed: NodeList, *, confirmed: bool) -> str:
+    lines = [line for node in listed.nodes for line in _lines(node)]
+    if not listed.nodes:
         lines = ["the cluster has no node at the moment"]
     if not confirmed:
-        lines.append(f"as of {found.at:%Y-%m-%d %H:%M:%S}: no orchestrator looks now")
+        lines.append(f"as of {listed.at:%Y-%m-%d %H:%M:%S}: no orchestrator looks now")
     return "\n".join(lines)
 
 

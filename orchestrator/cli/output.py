@@ -131,5 +131,5 @@ def _flush() -> None:
 
 
 def exit_code_of(state: str) -> int:
-    """Return the exit code that tells a job's state; 101 if it has not ended."""
+    """Return the exit code that stands for a job's state; 101 if it has not ended."""
     return _EXIT_BY_STATE.get(state, EXIT_NOT_ENDED)

@@ -144,6 +144,6 @@ def _children_line(status: JobStatus) -> str:
     """Return how far a group is, with the pace of the child at work if there is but one."""
     live = [c for c in status.children if c.state in AT_WORK]
     if len(live) == 1:
-        told = progress_text(live[0]) or live[0].state
-        return f"{progress_text(status)}; {live[0].step} {told}"
+        progress = progress_text(live[0]) or live[0].state
+        return f"{progress_text(status)}; {live[0].step} {progress}"
     return f"{progress_text(status)}; {len(live)} at work" if live else progress_text(status)

@@ -1,4 +1,4 @@
-"""The verbs that tell what job files hold: `schema` and `explain-field`."""
+"""The verbs that show what job files hold: `schema` and `explain-field`."""
 
 import difflib
 from dataclasses import asdict
@@ -42,9 +42,9 @@ def explain_field_command(key: str, kind: str | None, output: Output) -> None:
       ddpmctl explain-field sampling --kind sample
       ddpmctl explain-field ema_decay
     """
-    found = _find(key, {name: _docs(name) for name in ([kind] if kind else _KINDS)})
-    value = [{"kinds": kinds, **asdict(doc)} for doc, kinds in found.items()]
-    output.result(value, "\n".join(_text(doc, kinds) for doc, kinds in found.items()))
+    matches = _find(key, {name: _docs(name) for name in ([kind] if kind else _KINDS)})
+    value = [{"kinds": kinds, **asdict(doc)} for doc, kinds in matches.items()]
+    output.result(value, "\n".join(_text(doc, kinds) for doc, kinds in matches.items()))
 
 
 def _docs(kind: str) -> list[FieldDoc]:
@@ -56,13 +56,13 @@ def _find(key: str, by_kind: dict[str, list[FieldDoc]]) -> dict[FieldDoc, list[s
     """Return the field and what stands right below it, each with the kinds that have it so."""
     known = {doc.key for docs in by_kind.values() for doc in docs}
     at = _place(key, known)
-    found: dict[FieldDoc, list[str]] = {}
+    kinds_of: dict[FieldDoc, list[str]] = {}
     for kind, docs in by_kind.items():
         for doc in docs:
             above = doc.key.rpartition(".")[0]
             if doc.key == at or above == at:
-                found.setdefault(doc, []).append(kind)
-    return found
+                kinds_of.setdefault(doc, []).append(kind)
+    return kinds_of
 
 
 def _place(key: str, known: set[str]) -> str:

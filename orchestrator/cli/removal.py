@@ -40,8 +40,8 @@ def delete_command(job: str, yes: bool, force: bool, output: Output) -> None:
         ensure_running(around, output.say)
         end_evaluations(store, live)
     removed = delete_job(store, job_id, force=force)
-    told = {"job_id": job_id, "jobs": members, **asdict(removed)}
-    output.result(told, f"{named} deleted: {_text(removed)}")
+    value = {"job_id": job_id, "jobs": members, **asdict(removed)}
+    output.result(value, f"{named} deleted: {_text(removed)}")
 
 
 @click.command("gc")

@@ -32,10 +32,10 @@ def report_command(jobs: tuple[str, ...], path: Path, output: Output) -> None:
     JOB is an evaluation, a group that has some, or a training with evaluation.metrics.
     """
     store = surroundings(output.say).store
-    found = read_evaluations(store, jobs)
-    if found.missing:
-        output.say(found.missing_text)
-    text = report_page(store, found.rows, datetime.now(UTC), found.missing_text)
+    evaluations = read_evaluations(store, jobs)
+    if evaluations.missing:
+        output.say(evaluations.missing_text)
+    text = report_page(store, evaluations.rows, datetime.now(UTC), evaluations.missing_text)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

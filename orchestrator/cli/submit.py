@@ -116,7 +116,7 @@ def _tell(
         for one in submissions
     ]
     # The status costs seven requests, which the text does not need.
-    found = [job_status(store, one.job_id) for one in submissions] if output.as_json else [None]
+    statuses = [job_status(store, one.job_id) for one in submissions] if output.as_json else [None]
     outlook = [line for job_file in ready for line in outlook_of(store, job_file.spec)]
     if output.as_json:
         for line in outlook:
@@ -126,7 +126,7 @@ def _tell(
     lines += [f"  follow it: ddpmctl wait {submissions[-1].job_id}"]
     lines += [f"  its run:   {page}"] if page else []
     text = "\n".join(lines)
-    output.result(found if how.several else found[0], text)
+    output.result(statuses if how.several else statuses[0], text)
 
 
 def _ready(

@@ -110,10 +110,10 @@ class Column:
 
 def progress_column(jobs: Sequence[ListedJob], keep: int) -> Column:
     """Return how far jobs are; where room is short, without their pace and bits per dimension."""
-    told = [progress_text(job) for job in jobs]
-    parts = [text.split(", ") for text in told]
+    whole = [progress_text(job) for job in jobs]
+    parts = [text.split(", ") for text in whole]
     short = [", ".join(p[:1] + [one for one in p[1:] if one.startswith("loss ")]) for p in parts]
-    return Column("PROGRESS", keep, told, short)
+    return Column("PROGRESS", keep, whole, short)
 
 
 def table(columns: Sequence[Column], states: Sequence[JobState], width: int | None) -> str:

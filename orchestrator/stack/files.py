@@ -122,12 +122,12 @@ def load_secrets(folder: StackFolder) -> StackSecrets:
     if not (folder.secrets / KEY_FILE).exists():
         write_certificates(folder.secrets)
     try:
-        found = StackSecrets(**json.loads(path.read_bytes()))
+        loaded = StackSecrets(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise StackError(f"cannot read {path}: {error}; remove it to have a new one") from error
     if not folder.ray_token.exists():
-        write_private(folder.ray_token, found.ray_token.encode())
-    return found
+        write_private(folder.ray_token, loaded.ray_token.encode())
+    return loaded
 
 
 @dataclass
@@ -151,11 +151,11 @@ def load_state(folder: StackFolder) -> StackState:
     Processes that a lost file named are still found by their mark.
     """
     try:
-        found: dict[str, Any] = json.loads(folder.state.read_bytes())
+        stored: dict[str, Any] = json.loads(folder.state.read_bytes())
         return StackState(
-            ports={str(name): int(port) for name, port in found["ports"].items()},
-            leaders={name: ProcessIdentity(**one) for name, one in found["leaders"].items()},
-            settings={str(name): str(digest) for name, digest in found["settings"].items()},
+            ports={str(name): int(port) for name, port in stored["ports"].items()},
+            leaders={name: ProcessIdentity(**one) for name, one in stored["leaders"].items()},
+            settings={str(name): str(digest) for name, digest in stored["settings"].items()},
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return StackState()

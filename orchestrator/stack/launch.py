@@ -55,7 +55,7 @@ class Launcher:
         self._stopped.set()
 
     def bring_up(self, part: Part) -> bool:
-        """Have a part do its work, and tell whether it had to be started.
+        """Have a part do its work; return whether it had to be started.
 
         Raises:
             PortTakenError: Other ports may help.
@@ -71,7 +71,7 @@ class Launcher:
         return True
 
     def end(self, name: str) -> bool:
-        """End all processes of a part, and tell whether there were any.
+        """End all processes of a part; return whether there were any.
 
         Raises:
             StackError: One does not end.

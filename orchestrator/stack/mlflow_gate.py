@@ -95,10 +95,10 @@ def _cookie_name(scope: Message) -> str:
 
 def _cookie(header: str, name: str) -> str:
     try:
-        found = SimpleCookie(header).get(name)
+        cookie = SimpleCookie(header).get(name)
     except CookieError:
         return ""
-    return found.value if found else ""
+    return cookie.value if cookie else ""
 
 
 async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:

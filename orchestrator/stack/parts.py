@@ -54,9 +54,9 @@ class Part:
         """Differs from that of a running process if it must be started again to agree."""
         # The interpreter's path is left out: another shell may spell it differently.
         # A proxy's exceptions are: they are the shell's, and our loopback is always among them.
-        told_settings = {k: v for k, v in self.settings.items() if k.lower() != "no_proxy"}
-        told = json.dumps([self.command[1:], sorted(told_settings.items())])
-        return hashlib.sha256(told.encode()).hexdigest()
+        settings = {k: v for k, v in self.settings.items() if k.lower() != "no_proxy"}
+        described = json.dumps([self.command[1:], sorted(settings.items())])
+        return hashlib.sha256(described.encode()).hexdigest()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -70,7 +70,7 @@ def inherited_environment(home: Path) -> dict[str, str]:
     The folder of this interpreter's programs comes first in PATH, so that jobs run with it.
 
     Args:
-        home: What HOME is where neither the environment nor passwd tells; MLflow needs one.
+        home: What HOME is where neither the environment nor passwd has one; MLflow needs one.
     """
     kept = {
         name: value

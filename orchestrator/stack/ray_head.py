@@ -123,8 +123,8 @@ def _sizes(num_cpus: int | None, num_gpus: int | None) -> list[str]:
 
 
 def _drop_old_sessions(sessions: Path) -> None:
-    found = sorted(p for p in sessions.glob("session_2*") if p.is_dir() and not p.is_symlink())
-    for session in found[: -_KEPT_SESSIONS + 1]:
+    folders = sorted(p for p in sessions.glob("session_2*") if p.is_dir() and not p.is_symlink())
+    for session in folders[: -_KEPT_SESSIONS + 1]:
         shutil.rmtree(session, ignore_errors=True)
 
 

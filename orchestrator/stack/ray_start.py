@@ -1,7 +1,8 @@
 """`ray start`, with patience: `python -m orchestrator.stack.ray_start start --head ...`.
 
 Ray ends a head whose raylet is not in its table after 30 s; on a busy machine that takes longer,
-and no setting of Ray's changes it. Here looking a node up waits itself, as long as it is told.
+and no setting of Ray's changes it. Here the look-up of a node waits itself, as
+long as PATIENCE_VARIABLE says.
 """
 
 import os

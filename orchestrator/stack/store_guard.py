@@ -59,7 +59,7 @@ class StoreGuard:
             self._child.terminate()
 
     def _run_once(self) -> tuple[bool, int]:
-        """Run the store to its end; tell whether it met a full disk and was stopped for it."""
+        """Run the store to its end; return whether it met a full disk and was stopped for it."""
         with subprocess.Popen(
             self._command,
             stdout=subprocess.PIPE,

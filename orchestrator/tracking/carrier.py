@@ -53,7 +53,7 @@ class CarryResult:
 
     Attributes:
         done: MLflow knows everything there will ever be, unless the job is retried.
-        run_id: The job's run; None while there is nothing to tell.
+        run_id: The job's run; None while there is nothing to log.
         experiment_id: The run's experiment; None likewise.
     """
 
@@ -105,7 +105,7 @@ class TrackingCarrier:
         try:
             return carry.run(time.monotonic() + budget_s)
         except RunMissingError as error:
-            # MLflow lost the run; the store has all of it, so the next call tells it again.
+            # MLflow lost the run; the store has all of it, so the next call logs it again.
             logger.warning("job=%s begins a new run: %s", job_id, error)
             carry.forget_run()
             return CarryResult(done=False)
@@ -258,7 +258,7 @@ class _Carry:
         self._save(replace(cursor, params=cursor.params | set(new)))
 
     def _set_status(self) -> bool:
-        """Bring the run's status to the job's state and tell whether the job has ended."""
+        """Bring the run's status to the job's state; return whether the job has ended."""
         state = self._record.state
         status = _STATUS.get(state, "RUNNING")
         if status == self._cursor.status:

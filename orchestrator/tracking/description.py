@@ -23,8 +23,8 @@ def description(spec: Mapping[str, object], record: JobRecord, results: str = ""
         "part of": f"{record.parent}, as {record.step}" if record.parent else "",
         "submitted by": record.owner,
     }
-    told = ["", results] if results else []
-    lines = [f"**{_plain(record.kind)}** `{record.job_id}`", *told, ""]
+    result_lines = ["", results] if results else []
+    lines = [f"**{_plain(record.kind)}** `{record.job_id}`", *result_lines, ""]
     lines += [f"- {name}: `{_plain(text)}`" for name, text in facts.items() if text]
     verbs = [f"ddpmctl status {record.job_id}", f"ddpmctl resubmit {record.job_id} --set ..."]
     return "\n".join([*lines, "", _FENCE, *verbs, _FENCE])
@@ -33,8 +33,8 @@ def description(spec: Mapping[str, object], record: JobRecord, results: str = ""
 def _model(spec: Mapping[str, object]) -> str:
     """Return whose weights a job reads, or how wide a network it trains is."""
     for name in ("job", "registered", "checkpoint"):
-        if found := _of(spec, "model", name):
-            return f"{name} {found}"
+        if value := _of(spec, "model", name):
+            return f"{name} {value}"
     channels = _of(spec, "model", "channels")
     return f"{channels} channels" if channels else ""
 
@@ -42,8 +42,8 @@ def _model(spec: Mapping[str, object]) -> str:
 def _init(spec: Mapping[str, object]) -> str:
     """Return what a training starts from."""
     for name in ("job", "registered", "checkpoint"):
-        if found := _of(spec, "init", name):
-            return f"{_of(spec, 'init', 'weights')} of {name} {found}"
+        if value := _of(spec, "init", name):
+            return f"{_of(spec, 'init', 'weights')} of {name} {value}"
     return ""
 
 

@@ -111,7 +111,7 @@ TrackingLine = Annotated[
 # A group's children have runs of their own, and what has nothing to do with the images drawn would
 # hide what has; an address to notify is nobody's business there.
 _NO_PARAMS = frozenset({"children", "retry", "notify"})
-# JSON has no infinities and no NaN, and a loss that is one of them has to be told.
+# JSON has no infinities and no NaN, and a loss that is one of them has to be recorded.
 _LINE: TypeAdapter[TrackingLine] = TypeAdapter(
     TrackingLine, config=ConfigDict(ser_json_inf_nan="strings")
 )

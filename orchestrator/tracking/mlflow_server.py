@@ -49,29 +49,29 @@ class MlflowServer:
     def experiment(self, name: str) -> str:
         """Return the id of an experiment, made if absent."""
         with self._translated():
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(name)
+            if experiment is None:
                 kind = {KIND_TAG: KIND}
                 return str(self._client.create_experiment(name, tags=kind))
-            if found.lifecycle_stage == "deleted":
+            if experiment.lifecycle_stage == "deleted":
                 raise TrackingError(
                     f"experiment {name!r} was deleted in MLflow: restore it there with "
-                    f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+                    f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`"
                 )
-            if KIND_TAG not in found.tags:
-                self._client.set_experiment_tag(found.experiment_id, KIND_TAG, KIND)
-        return str(found.experiment_id)
+            if KIND_TAG not in experiment.tags:
+                self._client.set_experiment_tag(experiment.experiment_id, KIND_TAG, KIND)
+        return str(experiment.experiment_id)
 
     def find_run(self, experiment_id: str, job_id: str) -> str | None:
         """Return the id of the oldest run of a job, or None."""
         with self._translated():
-            found = self._client.search_runs(
+            runs = self._client.search_runs(
                 [experiment_id],
                 filter_string=f"tags.`{tags.JOB}` = '{job_id}'",
                 max_results=1,
                 order_by=["attributes.start_time ASC"],
             )
-        return str(found[0].info.run_id) if found else None
+        return str(runs[0].info.run_id) if runs else None
 
     def create_run(self, experiment_id: str, job_id: str, start_ms: int) -> str:
         """Make the run of a job and return its id."""
@@ -185,8 +185,8 @@ class MlflowServer:
         try:
             yield
         except self._errors as error:
-            told = without_secrets(str(error), self._uri)
-            text = " ".join(told.split()).partition(" (Caused by")[0][:250]
+            message = without_secrets(str(error), self._uri)
+            text = " ".join(message.split()).partition(" (Caused by")[0][:250]
             code = getattr(error, "error_code", "")
             if code == "RESOURCE_DOES_NOT_EXIST":
                 raise missing(f"MLflow at {self._shown_uri} does not know it: {text}") from error
@@ -199,7 +199,7 @@ class MlflowServer:
 
 
 def _marks(job_id: str, line: ModelLine) -> dict[str, str]:
-    """Return the tags by which a version is found again."""
+    """Return the tags that identify a version."""
     return {tags.JOB: job_id, tags.TRAINING_STEP: str(line.step)}
 
 

@@ -70,9 +70,9 @@ def without_secrets(text: str, uri: str) -> str:
     return text.replace(uri.rstrip("/"), shown_uri(uri).rstrip("/"))
 
 
-def _no_answer(uri: str, told: str) -> TrackingError:
+def _no_answer(uri: str, message: str) -> TrackingError:
     return TrackingError(
-        f"MLflow at {shown_uri(uri)} does not answer: {without_secrets(told, uri)}"
+        f"MLflow at {shown_uri(uri)} does not answer: {without_secrets(message, uri)}"
     )
 
 
@@ -89,7 +89,7 @@ def registered_versions(job_id: str) -> list[str]:
     from mlflow.tracking import MlflowClient
 
     try:
-        found = MlflowClient(uri).search_model_versions(f"tags.`{tags.JOB}` = '{job_id}'")
+        versions = MlflowClient(uri).search_model_versions(f"tags.`{tags.JOB}` = '{job_id}'")
     except MlflowException as error:
         raise _no_answer(uri, error.message) from error
-    return sorted(f"{version.name}/{version.version}" for version in found)
+    return sorted(f"{version.name}/{version.version}" for version in versions)

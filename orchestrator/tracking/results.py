@@ -1,4 +1,4 @@
-"""What a group's own run in MLflow tells of its children once they have ended."""
+"""What a group's own run in MLflow shows of its children once they have ended."""
 
 from collections.abc import Mapping, Sequence
 
@@ -56,8 +56,8 @@ def result_metrics(store: ObjectStore, record: JobRecord) -> list[MetricValue]:
         if name in child.scores
     ]
     won = {name: best.scores[name] for name in _SCORES if name in best.scores}
-    told = {**won, "job": float(_number(best, children.index(best)))}
-    return values + [MetricValue(f"best/{name}", value, at_ms, 0) for name, value in told.items()]
+    logged = {**won, "job": float(_number(best, children.index(best)))}
+    return values + [MetricValue(f"best/{name}", value, at_ms, 0) for name, value in logged.items()]
 
 
 def _number(child: ChildEntry, place: int) -> int:

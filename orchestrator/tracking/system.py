@@ -38,7 +38,7 @@ def _sample_gpus() -> dict[str, float]:
         try:
             values[f"{name}_utilization_percentage"] = float(torch.cuda.utilization(index))
         except (ModuleNotFoundError, RuntimeError):
-            continue  # needs nvidia-ml-py and a driver that tells
+            continue  # needs nvidia-ml-py and a driver that reports it
     return values
 
 

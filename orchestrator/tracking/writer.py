@@ -210,7 +210,7 @@ class MetricWriter:
         except StoreUnavailableError as late:
             if kind is None:
                 raise
-            logger.warning("%s", late)  # the error on its way tells more
+            logger.warning("%s", late)  # the error on its way says more
 
     def _wake(self) -> None:
         with self._changed:
