@@ -99,8 +99,8 @@ class SamplingConfig:
             some = all(count > 0 for count in labels.values())
             require(some, "labels", labels, "numbers of images greater than 0, by class")
         require(scale >= 0.0, "guidance_scale", scale, "0 or more; 1 is no guidance")
-        is_told = labels != "none" or scale == 1.0
-        require(is_told, "guidance_scale", scale, "1 with labels none")
+        can_guide = labels != "none" or scale == 1.0
+        require(can_guide, "guidance_scale", scale, "1 with labels none")
         if interval is not None:
             is_some = 0.0 <= interval[0] < interval[1] <= 1.0
             require(is_some, "guidance_interval", interval, "[lowest, highest] within [0, 1]")

@@ -179,8 +179,8 @@ def delete_job(store: ObjectStore, job_id: str, *, force: bool = False) -> Remov
     removed = Removed()
     for child in _children(store, record):
         removed += delete_job(store, child.job_id)
-    told = Request(job_id=job_id, verb=Verb.DELETE, attempt=record.attempt, at=store.now())
-    post_request(store, told)
+    request = Request(job_id=job_id, verb=Verb.DELETE, attempt=record.attempt, at=store.now())
+    post_request(store, request)
     drop_all_marks(store, job_id)
     remove_objects(store, store.list_objects(keys.trouble(job_id, "")))
     last = (job.spec, job.record)

@@ -66,8 +66,8 @@ def ensure_orchestrator(
     deadline = time.monotonic() + (patience_s() if within_s is None else within_s)
     acts = not restarted and before is not None and _acts(store, before, session, deadline)
     if before is not None and acts and not _is_to_be_replaced(before):
-        if told := _other_version(before):
-            say(told)
+        if warning := _other_version(before):
+            say(warning)
         return False
     say("starting the orchestrator on the Ray cluster")
     jobs = RayJobs(answer_within_s=min(60.0, max(1.0, deadline - time.monotonic())))

@@ -42,8 +42,8 @@ def extension(store: ObjectStore, job_id: str, num_steps: int) -> JobFile:
     ]
     file = job_file_again(submitted, job_id, settings)
     if isinstance(file.spec, TrainJob):
-        for _, told in obstacles(old, file.spec, taken):
-            raise BadInputError(f"{job_id} cannot be extended: {told}")
+        for _, obstacle in obstacles(old, file.spec, taken):
+            raise BadInputError(f"{job_id} cannot be extended: {obstacle}")
     return file
 
 

@@ -50,14 +50,14 @@ def references_to(
     jobs = list_jobs(store, everything=True)
     names = going | {job.name for job in jobs if job.job_id in going}
 
-    def told(other: IndexEntry) -> str | None:
-        return _told(store, other, going, names)
+    def name_of(other: IndexEntry) -> str | None:
+        return _named(store, other, going, names)
 
     others = [job for job in jobs if job.kind in JOB_KINDS and job.job_id not in going]
     groups = [job for job in jobs if job.kind in GROUP_KINDS and job.job_id not in going]
     with ThreadPoolExecutor(_THREADS) as pool:
-        named = [text for text in pool.map(told, others) if text]
-        planned = [text for text in pool.map(told, groups) if text]
+        named = [text for text in pool.map(name_of, others) if text]
+        planned = [text for text in pool.map(name_of, groups) if text]
     hidden = unlisted(store, {*going, *(job.job_id for job in jobs)}, names)
     return registered + named + hidden + list(dict.fromkeys(planned + _family(jobs, going)))
 
@@ -79,7 +79,7 @@ def _family(jobs: Sequence[IndexEntry], going: frozenset[str]) -> list[str]:
     return [f"the {job.kind} {job.job_id}" for job in kept]
 
 
-def _told(
+def _named(
     store: ObjectStore, other: IndexEntry, job_ids: frozenset[str], names: frozenset[str]
 ) -> str | None:
     """Return what a job or a group is called that needs one of these jobs; None if it does not.

@@ -51,7 +51,7 @@ class Missing:
     message: str = ""
 
     @property
-    def told(self) -> str:
+    def shown_state(self) -> str:
         """What it is: "RUNNING", or "FAILED: the reason"."""
         return f"{self.state}: {self.message}" if self.message else self.state
 
@@ -85,7 +85,7 @@ def _by_state(missing: Iterable[Missing]) -> str:
     """Return "RUNNING e3; not begun e5, e6 and 20 more"."""
     states: dict[str, list[str]] = {}
     for one in missing:
-        states.setdefault(one.told, []).append(one.job_id)
+        states.setdefault(one.shown_state, []).append(one.job_id)
     return "; ".join(f"{state} {few(ids, _MOST_NAMED)}" for state, ids in states.items())
 
 
@@ -172,7 +172,7 @@ class _Classes:
     num_held_out: int = 0
 
     @property
-    def told(self) -> str:
+    def method(self) -> str:
         """How the classes were found, and how often that is right."""
         message = f"the class of most of the {self.k} nearest training images"
         if self.accuracy is not None:
@@ -211,7 +211,7 @@ def _row(store: ObjectStore, records: RecordStore, job_id: str, result: _Result)
         nearest=nearest if store.exists(nearest) else "",
         classes=dict(zip(classes.names, classes.shares, strict=True)),
         real_classes=dict(zip(classes.names, classes.real_shares, strict=True)),
-        classifier=classes.told if classes.names else "",
+        classifier=classes.method if classes.names else "",
         cost=cost_of_jobs(store, [samples], origin.num_samples) if samples else None,
         training_cost=_training_cost(store, origin.training),
         settings=origin.settings,

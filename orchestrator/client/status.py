@@ -234,10 +234,10 @@ def _with_confirmation(store: ObjectStore, entries: list[IndexEntry]) -> list[Li
         confirmed_at = min(times)
         stale = now - confirmed_at > STALE_AFTER
         stalled = not stale and is_stalled(entry, now)
-        told = replace(entry, rate_per_s=0.0) if stalled else entry  # the pace was before
+        current = replace(entry, rate_per_s=0.0) if stalled else entry  # the pace was before
         shown.append(
             ListedJob(
-                **vars(told),
+                **vars(current),
                 stale=stale,
                 confirmed_at=confirmed_at,
                 stalled=stalled,

@@ -52,11 +52,11 @@ def references_to_dataset(store: ObjectStore, ref: DatasetRef) -> list[str]:
     jobs = [job.job_id for job in listed if reads(job.kind, Input.DATASET)]
     hidden = unlisted(store, (job.job_id for job in listed), [ref.sha256])
     with ThreadPoolExecutor(_THREADS) as pool:
-        told = pool.map(lambda job_id: _told(store, job_id, ref.sha256), jobs)
-        return labelled + [text for text in told if text] + hidden
+        references = pool.map(lambda job_id: _reference(store, job_id, ref.sha256), jobs)
+        return labelled + [text for text in references if text] + hidden
 
 
-def _told(store: ObjectStore, job_id: str, sha256: str) -> str | None:
+def _reference(store: ObjectStore, job_id: str, sha256: str) -> str | None:
     """Return what a job is called that needs a set; None if it does not."""
     try:
         return f"job {job_id}" if _pinned_by(store, job_id) == sha256 else None

@@ -38,7 +38,7 @@ _POINTING = (
     "RAY_ADDRESS",
     "RAY_AUTH_TOKEN",
 )
-_TOLD = "told-ignored.json"
+_NAMED = "told-ignored.json"
 
 
 class Start(Enum):
@@ -190,8 +190,8 @@ def use_stack(info: "StackInfo", say: Say) -> None:
 
 
 def _tell_ignored(names: Iterable[str], folder: Path, say: Say) -> None:
-    told = _told_before(folder)
-    fresh = [name for name in names if name not in told]
+    named = _named_before(folder)
+    fresh = [name for name in names if name not in named]
     if not fresh:
         return
     say(
@@ -199,11 +199,11 @@ def _tell_ignored(names: Iterable[str], folder: Path, say: Say) -> None:
         f"set, so the embedded stack in {folder} is used"
     )
     with suppress(LocalFolderError):  # then it is said again
-        write_private(folder / _TOLD, json.dumps(sorted({*told, *fresh})).encode())
+        write_private(folder / _NAMED, json.dumps(sorted({*named, *fresh})).encode())
 
 
-def _told_before(folder: Path) -> set[str]:
+def _named_before(folder: Path) -> set[str]:
     try:
-        return {str(name) for name in json.loads((folder / _TOLD).read_bytes())}
+        return {str(name) for name in json.loads((folder / _NAMED).read_bytes())}
     except (OSError, ValueError, TypeError):
         return set()

@@ -24,7 +24,7 @@ class Agreed:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._told = ""
+        self._reported = ""
         self.quotas: Mapping[str, float] = {}
         self.limits = Limits()
 
@@ -32,8 +32,8 @@ class Agreed:
         """Read them anew."""
         try:
             self.quotas, self.limits = read_quotas(self._store), read_limits(self._store)
-            self._told = ""
+            self._reported = ""
         except StoredFormError as error:
-            if self._told != str(error):
+            if self._reported != str(error):
                 logger.error("quotas and limits stay as they were: %s", error)
-            self._told = str(error)
+            self._reported = str(error)

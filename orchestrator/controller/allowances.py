@@ -27,7 +27,7 @@ class Allowances:
         self._store = store
         self._lease = lease
         self._usage: Usage | None = None
-        self._told = ""
+        self._reported = ""
 
     def follow(
         self, records: Sequence[JobRecord], limits: Mapping[str, float], now: datetime
@@ -54,7 +54,7 @@ class Allowances:
         try:
             return read_usage(self._store)
         except StoredFormError as error:
-            if self._told != str(error):
+            if self._reported != str(error):
                 logger.error("no queue is held to its GPU-hours: %s", error)
-            self._told = str(error)
+            self._reported = str(error)
             return None

@@ -73,9 +73,9 @@ def _check_origin(
 ) -> None:
     own = extractor_sha256(extractor)
     if "extractor_sha256" in arrays and str(arrays["extractor_sha256"]) != own:
-        told = str(arrays.get("extractor", "another"))
+        other = str(arrays.get("extractor", "another"))
         raise BadInputError(
-            f"statistics.file: {path} is of extractor {told} with other weights or another "
+            f"statistics.file: {path} is of extractor {other} with other weights or another "
             f"preprocessing than {extractor.name} here; distances between two extractors mean "
             "nothing"
         )

@@ -187,8 +187,8 @@ class PrepareAttempt:
         """Write down which set came of it: its images and, where it has some, its labels."""
         store, source = self.attempt.store, self.spec.dataset.source
         labelled = ref.sha256 if ref.class_names else ""
-        told = PreparedSet(sha256=ref.images, labelled_sha256=labelled, source=source)
-        store.put(self.attempt.job_paths.dataset, PREPARED_SET.encode(told))
+        prepared = PreparedSet(sha256=ref.images, labelled_sha256=labelled, source=source)
+        store.put(self.attempt.job_paths.dataset, PREPARED_SET.encode(prepared))
         self.metrics.log_dataset(
             source.rstrip("/").rpartition("/")[2] or "dataset",
             digest=ref.sha256,

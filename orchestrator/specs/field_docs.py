@@ -52,8 +52,8 @@ def field_docs(model: Any, above: str = "", instance: Any = None) -> Iterator[Fi
     for name, annotation in fields_of(model).items():
         has, value = _default(structure_of(model), name, instance)
         key, inner = f"{above}{name}", structure_of(annotation)
-        told = None if not has else shown(value)
-        yield FieldDoc(key, type_text(annotation), told, meaning(model, name), inner is not None)
+        default = None if not has else shown(value)
+        yield FieldDoc(key, type_text(annotation), default, meaning(model, name), inner is not None)
         if inner is not None:
             # Where a word may stand for keys, as `auto`, the default may be no instance of them.
             yield from field_docs(inner, f"{key}.", value if isinstance(value, inner) else None)
@@ -90,8 +90,8 @@ def shown(value: Any) -> str:
 def meaning(model: Any, name: str) -> str:
     """Return what the docstrings of a model, or of what it is made from, say of a field."""
     for owner in inspect.getmro(structure_of(model)):
-        if told := own_meanings(owner).get(name):
-            return re.sub(r"\bNone\b", "none", told)
+        if words := own_meanings(owner).get(name):
+            return re.sub(r"\bNone\b", "none", words)
     inner = structure_of(fields_of(model)[name])
     return inspect.cleandoc(inner.__doc__).splitlines()[0] if inner and inner.__doc__ else ""
 

@@ -75,13 +75,13 @@ class JobFile:
         Raises:
             BadInputError: A job cannot work.
         """
-        told = dict.fromkeys(self.warnings)
+        warnings = dict.fromkeys(self.warnings)
         for step, job in self.jobs():
             for remark in look(step, job, self.parts[step].gives):
                 if remark.is_fatal:
                     raise self.fault(step, remark.places, remark.message)
-                told[self._located(step, remark.places, remark.message)] = None
-        return replace(self, warnings=tuple(told))
+                warnings[self._located(step, remark.places, remark.message)] = None
+        return replace(self, warnings=tuple(warnings))
 
     def _located(self, step: str, places: Sequence[Location], message: str) -> str:
         part = self.parts[step]

@@ -55,8 +55,8 @@ def located_error(
 ) -> BadInputError:
     """Return the first fault of a job file as one line; further faults are counted."""
     # A default that was not made, since another field is at fault, is no fault by itself.
-    told = error.errors(include_url=False)
-    faults = [fault for fault in told if fault["type"] != "default_factory_not_called"]
+    problems = error.errors(include_url=False)
+    faults = [fault for fault in problems if fault["type"] != "default_factory_not_called"]
     # A misspelt key often makes another one missing: name the misspelling.
     faults.sort(key=lambda fault: fault["type"] not in _UNKNOWN_KEY)
     fault = faults[0]
@@ -141,8 +141,8 @@ def _requirement(fault: Any, words: Sequence[str]) -> str:
         return f"{_LIMITS[kind].format(**context)}, not {_shown(value)}"
     if kind == "literal_error":
         return _choice([context["expected"], *words], value)
-    if told := _of_text(kind, value, context):
-        return told
+    if message := _of_text(kind, value, context):
+        return message
     if kind == "too_short":
         return "must not be empty"
     if kind == "too_long":

@@ -44,14 +44,16 @@ def _fitted(spec: Job, trained: TrainJob, named: str, gives: Gives) -> Job:
 def _sampling(spec: SampleJob, trained: TrainJob, named: str, gives: Gives) -> SampleJob:
     """A VAE or GAN draws in one step, whatever the default of a DDPM is."""
     if trained.model.family == "ddpm" or gives(_STEPS):
-        if told := steps_fault(spec.sampling, trained, named):
-            raise FieldsError((("model",), _STEPS), told)
+        if message := steps_fault(spec.sampling, trained, named):
+            raise FieldsError((("model",), _STEPS), message)
         return spec
     try:
         sampling = replace(spec.sampling, num_steps=1)
     except ConfigError as error:
-        told = f"the model is a {trained.model.family}, which draws in one step: sampling.{error}"
-        raise FieldsError((("sampling", "method"), _STEPS), told) from error
+        message = (
+            f"the model is a {trained.model.family}, which draws in one step: sampling.{error}"
+        )
+        raise FieldsError((("sampling", "method"), _STEPS), message) from error
     return spec.model_copy(update={"sampling": sampling})
 
 

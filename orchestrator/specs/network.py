@@ -15,7 +15,7 @@ from orchestrator.specs.located_errors import FieldsError
 
 _MODEL = "model"
 _UNET, _OWN = "<unet>", "<own>"  # in angle brackets, as no key of a job file is
-_TOLD = "A network of an installed package, with its settings beside its name."
+_DESCRIPTION = "A network of an installed package, with its settings beside its name."
 
 
 def _kind(value: Any) -> str:
@@ -40,7 +40,7 @@ def _schema(source: Any, handler: Callable[[Any], CoreSchema]) -> CoreSchema:
 
 
 def _json_schema(schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-    named = {"type": "string", "description": _TOLD}
+    named = {"type": "string", "description": _DESCRIPTION}
     classes = {
         "description": "Classes that the network is conditioned on; auto: those of the data set.",
         "anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}],

@@ -53,10 +53,10 @@ def _retry_table() -> str:
     numbers = list(fields_of(RetryBudget))
     lines = [f"| cause | {' | '.join(f'`.{n}`' for n in numbers)} | |", "|---" * 6 + "|"]
     policy = RetryPolicy()
-    for key, told in causes.items():
+    for key, effect in causes.items():
         budget = getattr(policy, key.removeprefix(_RETRY))
         values = " | ".join(shown(getattr(budget, number)) for number in numbers)
-        lines.append(f"| `{key}` | {values} | {told} |")
+        lines.append(f"| `{key}` | {values} | {effect} |")
     rest = [doc for doc in field_docs(RetryPolicy, _RETRY) if doc.key.count(".") == 1]
     rest = [doc for doc in rest if not doc.is_group] + list(field_docs(RetryBudget, "retry.CAUSE."))
     return "\n".join([*lines, "", _HEAD, *(_row(doc) for doc in rest)])

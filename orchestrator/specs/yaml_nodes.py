@@ -136,7 +136,7 @@ def _parser() -> YAML:
 def _in_words(error: MarkedYAMLError, source: str) -> BadInputError:
     problem = error.problem or ""
     mark = error.problem_mark
-    if any(told in problem for told in _WHERE_IT_OPENED) and error.context_mark is not None:
+    if any(phrase in problem for phrase in _WHERE_IT_OPENED) and error.context_mark is not None:
         mark = error.context_mark
     line = mark.line + 1 if mark else 1
     for pattern, words in _IN_WORDS:

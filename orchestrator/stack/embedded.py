@@ -286,16 +286,16 @@ def store_access(secrets: StackSecrets, ports: Mapping[str, int]) -> dict[str, s
 
 def _wait_for_lock(descriptor: int, path: Path, on_progress: Progress) -> None:
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
-    has_told = False
+    has_said = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise StackError(f"another `up` or `down` holds {path}; try again") from None
-            if not has_told:
+            if not has_said:
                 on_progress("waiting for another `up` or `down` of this stack")
-                has_told = True
+                has_said = True
             time.sleep(_LOCK_POLL_S)
         else:
             return

@@ -59,12 +59,12 @@ class S3Fault:
         answer = error.response
         metadata = answer.get("ResponseMetadata", {})
         headers = metadata.get("HTTPHeaders", {})
-        told = answer.get("Error", {})
+        details = answer.get("Error", {})
         return cls(
-            str(told.get("Code", "")),
+            str(details.get("Code", "")),
             str(metadata.get("HTTPStatusCode", "")),
             str(getattr(error, "operation_name", "")),
-            headers.get("x-amz-bucket-region") or told.get("Region"),
+            headers.get("x-amz-bucket-region") or details.get("Region"),
             bool(metadata.get("RetryAttempts")),
         )
 

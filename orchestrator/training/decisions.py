@@ -102,7 +102,7 @@ class TrainingDecisions:
         is_as_asked = size == self._asked
         return self._training if is_as_asked else replace(self._training, microbatch_size=size)
 
-    def told(self, fixed: FixedTraining) -> str:
+    def remark(self, fixed: FixedTraining) -> str:
         """Return the line about parts that this attempt is the first to try; "" for none."""
         size = fixed.microbatch_size or self._asked
         if size == self._asked or fixed.has_trained is not False:

@@ -52,8 +52,8 @@ class Inheritance:
             raise BadInputError(f"init: {error}") from error
         if not isinstance(old, TrainJob):
             raise BadInputError(f"init.job: {self._model.job_id} is no training")
-        for _, told in obstacles(old, self._spec, self._model.step):
-            raise BadInputError(f"init: cannot go on from {self._model.job_id}: {told}")
+        for _, obstacle in obstacles(old, self._spec, self._model.step):
+            raise BadInputError(f"init: cannot go on from {self._model.job_id}: {obstacle}")
         folder = fetch_model(self._attempt.store, self._model).folder
         decided = read_info(folder).fixed
         fixed = FIXED_TRAINING.of(decided)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ddpm.compute import ComputeDecision
-from orchestrator.artifacts.checkpoints.own_code import network_told
+from orchestrator.artifacts.checkpoints.own_code import network_named
 from orchestrator.artifacts.datasets.refs import DatasetRef
 from orchestrator.attempts.attempt import Attempt
 from orchestrator.cluster.code_version import code_version, git_commit
@@ -38,7 +38,7 @@ def describe_run(
         source=spec.dataset.source,
         profile=dataset.profile,
     )
-    commit, network = git_commit(), network_told(spec.model)
+    commit, network = git_commit(), network_named(spec.model)
     descent = [str(one) for one in ancestors(attempt.store, attempt.record.model)]
     metrics.log_tags(
         {

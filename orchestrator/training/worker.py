@@ -156,8 +156,8 @@ class TrainingWorker:
         """Return what holds: this proposal, or that of an earlier attempt which took a step."""
         decided = self._decisions.fix(proposed)
         fixed = FIXED_TRAINING.of(decided.values)
-        if self._rank == 0 and (told := self._decisions.told(fixed)):
-            self._attempt.tell(told)
+        if self._rank == 0 and (remark := self._decisions.remark(fixed)):
+            self._attempt.tell(remark)
         if self._rank == 0 and bits_version_of(vars(fixed)) != BITS_VERSION:
             self._attempt.tell(
                 "the first attempt ran code that computes other bits "
@@ -179,9 +179,9 @@ class TrainingWorker:
         if commit is not None:
             load_state(state, self._checkpoints.fetch(commit, cache).folder)
         elif self._inheritance is not None:
-            told = self._inheritance.give(state)
+            remark = self._inheritance.give(state)
             if self._rank == 0:
-                self._attempt.tell(told)
+                self._attempt.tell(remark)
         if self._rank == 0 and self._attempt.number > 1:
             self._attempt.tell(f"goes on from step {state.step}")
 

@@ -125,8 +125,8 @@ class _Guard:
 
 
 def _trouble(status: int, error: OrchestratorError) -> Response:
-    told = el("p", str(error), class_="warn")
-    return HTMLResponse(page("That did not work", told), status)
+    message = el("p", str(error), class_="warn")
+    return HTMLResponse(page("That did not work", message), status)
 
 
 class _Pages:

@@ -77,13 +77,13 @@ def row(first: object, *cells: object, **attributes: object) -> Row:
     return Row(first, cells, attributes)
 
 
-def _row(told: Row, heads: tuple[str, ...]) -> Markup:
+def _row(row: Row, heads: tuple[str, ...]) -> Markup:
     rest = (
         el("td", cell, class_=_width(cell), data_head=head)
-        for cell, head in zip(told.cells, heads[1:], strict=True)
+        for cell, head in zip(row.cells, heads[1:], strict=True)
     )
-    head = None if isinstance(told.first, Markup) else heads[0]  # a link says what it is
-    return el("tr", el("th", told.first, scope="row", data_head=head), *rest, **told.attributes)
+    head = None if isinstance(row.first, Markup) else heads[0]  # a link says what it is
+    return el("tr", el("th", row.first, scope="row", data_head=head), *rest, **row.attributes)
 
 
 def _width(cell: object) -> str | None:

@@ -90,21 +90,25 @@ def _facts(view: JobView) -> Markup:
     return el("dl", *(joined(el("dt", key), el("dd", value)) for key, value in facts.items()))
 
 
-def _why(told: Explanation | None, at: datetime) -> Markup | None:
-    if told is None:
+def _why(explanation: Explanation | None, at: datetime) -> Markup | None:
+    if explanation is None:
         return None
     starts = ""
-    if told.estimated_start_at is not None:
-        in_s = max(0.0, told.estimated_start_at - at.timestamp())
+    if explanation.estimated_start_at is not None:
+        in_s = max(0.0, explanation.estimated_start_at - at.timestamp())
         starts = f" It starts in about {duration_text(in_s)}."
     ahead = [
-        joined(", " if number else None, job_link(j)) for number, j in enumerate(told.ahead[:8])
+        joined(", " if number else None, job_link(j))
+        for number, j in enumerate(explanation.ahead[:8])
     ]
     return el(
         "section",
         el("h2", "Why it waits"),
-        el("p", f"{told.verdict}: {told.reason}.{starts}"),
-        el("p", f"It asks for {told.asks_for}, and is number {told.position} in line."),
+        el("p", f"{explanation.verdict}: {explanation.reason}.{starts}"),
+        el(
+            "p",
+            f"It asks for {explanation.asks_for}, and is number {explanation.position} in line.",
+        ),
         el("p", "Ahead of it: ", *ahead) if ahead else None,
     )
 

@@ -20,9 +20,9 @@ def job_link(job_id: str, label: str | None = None) -> Markup:
     return el("a", label or job_id, href=f"/jobs/{job_id}", id=f"row-{job_id}", data_row=True)
 
 
-def state_badge(state: object, told: str = "") -> Markup:
+def state_badge(state: object, words: str = "") -> Markup:
     """Return a state in its colour; words, too, since colour alone tells nothing to many."""
-    return el("span", told or state, class_=f"state {state}")
+    return el("span", words or state, class_=f"state {state}")
 
 
 def bar(done: float, total: float | None, label: str) -> Markup:

@@ -64,7 +64,7 @@ class Looks:
             raise
         except OrchestratorError:
             return {}  # no orchestrator ever looked
-        return self._reasons.told(snapshot, job_ids, self._store.now().timestamp())
+        return self._reasons.of_jobs(snapshot, job_ids, self._store.now().timestamp())
 
     def status(self, job_id: str) -> JobStatus:
         """Return what a job is."""

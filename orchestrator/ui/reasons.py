@@ -22,11 +22,11 @@ class Reasons:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._told: Mapping[str, str] = {}
+        self._reasons: Mapping[str, str] = {}
         self._asked: frozenset[str] = frozenset()
         self._rests_until_s = 0.0
 
-    def told(self, snapshot: Snapshot, job_ids: Sequence[str], now: float) -> Mapping[str, str]:
+    def of_jobs(self, snapshot: Snapshot, job_ids: Sequence[str], now: float) -> Mapping[str, str]:
         """Return why jobs wait, by id.
 
         Args:
@@ -37,8 +37,8 @@ class Reasons:
         with self._lock:
             started_s = self._clock()
             if started_s >= self._rests_until_s or not self._asked.issuperset(job_ids):
-                self._told = why_they_wait(snapshot, job_ids, now)
+                self._reasons = why_they_wait(snapshot, job_ids, now)
                 self._asked = frozenset(job_ids)
                 ended_s = self._clock()
                 self._rests_until_s = ended_s + _REST * (ended_s - started_s)
-            return self._told
+            return self._reasons

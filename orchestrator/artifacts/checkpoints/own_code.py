@@ -43,7 +43,7 @@ def network_change(decisions: Mapping[str, object], model: NetworkConfig) -> str
     return f"{was}, and here it is {here}"
 
 
-def network_told(model: NetworkConfig) -> str:
+def network_named(model: NetworkConfig) -> str:
     """Return another package's network with its code, for people; "" for ours."""
     return str(_identity(model) or "")
 

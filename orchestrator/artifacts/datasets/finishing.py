@@ -80,7 +80,7 @@ def finish(
     prepared = Prepared(
         sha256=ref.sha256,
         damaged=tuple(damage.index for damage in damages),
-        line=_told(preparation, units, num_images),
+        line=_described(preparation, units, num_images),
     )
     # Before anything goes: who misses a part then finds that all is done.
     store.put(preparation.paths.result, PREPARED.encode(prepared))
@@ -203,7 +203,7 @@ def _put_once(store: ObjectStore, manifest: Manifest) -> None:
         store.put(manifest_key(manifest.sha256), MANIFEST.encode(manifest), if_absent=True)
 
 
-def _told(preparation: Preparation, units: Sequence[UnitCommit], num_images: int) -> str:
+def _described(preparation: Preparation, units: Sequence[UnitCommit], num_images: int) -> str:
     survey = preparation.source.survey
     for unit in units:
         survey.notes.update(unit.notes)

@@ -51,9 +51,9 @@ def kind_of(head: bytes) -> str | None:
     if head[_BRAND_AT : _BRAND_AT + 4] == b"ftyp":
         return _BRANDS.get(head[8:12], "a video; take its frames out as PNG")
     start = head[:_LOOKED_AT].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    for magic, told in _MAGICS:
+    for magic, kind in _MAGICS:
         if start.startswith(magic) or head.lower().startswith(magic):
-            return told
+            return kind
     if start.startswith(_PNM) and start[2:3].isspace():
         return "a PNM; convert it to PNG"
     return "zeros alone, as a copy that broke off leaves them" if not any(head) else None

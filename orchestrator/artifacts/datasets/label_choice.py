@@ -47,12 +47,12 @@ def find_labels(
         raise DatasetError(
             f"{source.name} has no labels that can be found: no folders, no labels in a "
             "dataset.json, no .cls, label array or label column; "
-            f"{_members_told(source)}give dataset.labels: {{file: PATH}}"
+            f"{_members_named(source)}give dataset.labels: {{file: PATH}}"
         )
     return labels
 
 
-def _members_told(source: Source) -> str:
+def _members_named(source: Source) -> str:
     """Return a word on the members of a WebDataset that may hold labels, each in its own way."""
     others = source.listing.others if source.listing is not None else {}
     member = next((n for n, e in others.items() if e.path != n and n.endswith(_MEMBERS)), None)

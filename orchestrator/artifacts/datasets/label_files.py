@@ -56,7 +56,7 @@ def labels_from_file(
             f"{source} names none of the images: it has {unused[0]}, and they are called {names[0]}"
         )
     labels = named_or_numbered(found, names, source)
-    return replace(labels, notes=_told(unused, source))
+    return replace(labels, notes=_notes_on(unused, source))
 
 
 def _body(place: Place, path: str) -> bytes:
@@ -85,7 +85,7 @@ def _unused(label_of: Mapping[str, str], keys: Sequence[str | None]) -> list[str
     return unused[1:] if unused and label_of[unused[0]].lower() in LABEL_HEADERS else unused
 
 
-def _told(unused: Sequence[str], source: str) -> tuple[str, ...]:
+def _notes_on(unused: Sequence[str], source: str) -> tuple[str, ...]:
     """Return a line on the rows that name no image."""
     if not unused:
         return ()

@@ -75,16 +75,16 @@ def named_or_numbered(
     Raises:
         DatasetError: An image has no class, or they are no class numbers.
     """
-    found = [value or "" for value in values]
-    told = {value for value in found if value.lower() not in _MISSING}
-    are_numbers = all(_WHOLE.fullmatch(value) for value in told if value)
-    if are_numbers and any(told):
-        found = [value if value in told else "" for value in found]
-    check_all_named(names, found, source)
-    if not are_numbers or not told:
-        return labels_from_names(found)
+    labels = [value or "" for value in values]
+    classes = {value for value in labels if value.lower() not in _MISSING}
+    are_numbers = all(_WHOLE.fullmatch(value) for value in classes if value)
+    if are_numbers and any(classes):
+        labels = [value if value in classes else "" for value in labels]
+    check_all_named(names, labels, source)
+    if not are_numbers or not classes:
+        return labels_from_names(labels)
     return labels_from_numbers(
-        np.array([int(v.partition(".")[0]) for v in found], np.int64), source
+        np.array([int(v.partition(".")[0]) for v in labels], np.int64), source
     )
 
 

@@ -41,7 +41,7 @@ from orchestrator.store.objects import ObjectStore
 
 _LABELLED = Codec(DatasetRef, "manifest of a data set", version=FORMAT_VERSION, indent=1)
 _NO_CLASS = 1 << 53  # above every class number, and exact as a float
-_ALL_TOLD = 12  # of more classes than these, some are shown
+_ALL_NAMED = 12  # of more classes than these, some are shown
 _ADVICE = "delete the data set there and submit the job again"
 
 
@@ -194,9 +194,9 @@ def fetch_labels(store: ObjectStore, ref: DatasetRef, cache: Path) -> Path | Non
 def describe_classes(ref: DatasetRef) -> str:
     """Return the counts of the classes for people: all of a few, else the range."""
     pairs = list(zip(ref.class_names, ref.class_counts, strict=True))
-    told = pairs if len(pairs) <= _ALL_TOLD else pairs[:3]
-    shown = ", ".join(f"{name} {count}" for name, count in told)
-    if len(told) == len(pairs):
+    named = pairs if len(pairs) <= _ALL_NAMED else pairs[:3]
+    shown = ", ".join(f"{name} {count}" for name, count in named)
+    if len(named) == len(pairs):
         return f"{counted(len(pairs), 'class')}: {shown}"
     least, most = min(ref.class_counts), max(ref.class_counts)
     return f"{counted(len(pairs), 'class')} of {least} to {counted(most, 'image')}: {shown}, ..."

@@ -75,12 +75,14 @@ def cache_limit(cache: Path) -> int:
     Raises:
         DatasetError: The variable that sets the limit is no number.
     """
-    told = os.environ.get(LIMIT_VARIABLE)
-    if told is not None:
+    setting = os.environ.get(LIMIT_VARIABLE)
+    if setting is not None:
         try:
-            return int(float(told) * _GIB)
+            return int(float(setting) * _GIB)
         except ValueError as error:
-            raise DatasetError(f"{LIMIT_VARIABLE} must be a number of GiB, not {told!r}") from error
+            raise DatasetError(
+                f"{LIMIT_VARIABLE} must be a number of GiB, not {setting!r}"
+            ) from error
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     return int(_SHARE_OF_DISK * (shutil.disk_usage(existing).free + _size(cache)))
 

@@ -56,9 +56,9 @@ def refuse_kind(head: bytes, name: str) -> None:
 
 def refuse_source(head: bytes, name: str) -> None:
     """Raise DatasetError for a file of data that is known by its first bytes and is not read."""
-    for magic, told in _HEADS.items():
+    for magic, problem in _HEADS.items():
         if head.startswith(magic):
-            raise DatasetError(f"{name} {told}")
+            raise DatasetError(f"{name} {problem}")
     if head[_LMDB_AT : _LMDB_AT + 4] == _LMDB_MARK:
         raise DatasetError(f"{name} {_LMDB}")
 

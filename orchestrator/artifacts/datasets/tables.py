@@ -115,8 +115,8 @@ def _opened(place: Place, path: str) -> Iterator["pq.ParquetFile"]:
         try:
             yield pq.ParquetFile(file)
         except (pa.ArrowException, OSError, ValueError) as error:
-            name, told = place.full_name(path), " ".join(str(error).split())
-            raise DatasetError(f"{name} cannot be read as Parquet: {told}") from error
+            name, cause = place.full_name(path), " ".join(str(error).split())
+            raise DatasetError(f"{name} cannot be read as Parquet: {cause}") from error
 
 
 def _fitting(schema: Any) -> list[str]:

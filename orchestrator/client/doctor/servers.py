@@ -56,8 +56,8 @@ def diagnose_mlflow() -> list[Finding]:
         remedy = "check MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD"
         return [Finding("mlflow", "credentials", False, f"{shown} refuses them", remedy)]
     if status != 200 or "experiments" not in _json(body):
-        told = without_secrets(body.decode(errors="replace"), root).encode()
-        return [_unreachable("mlflow", shown, status, told, "MLFLOW_TRACKING_URI")]
+        answer = without_secrets(body.decode(errors="replace"), root).encode()
+        return [_unreachable("mlflow", shown, status, answer, "MLFLOW_TRACKING_URI")]
     version = _get(f"{root}/version", headers, **options)[1].decode(errors="replace").strip()
     return [
         Finding("mlflow", "reachable", True, f"the server at {shown} lists its experiments"),

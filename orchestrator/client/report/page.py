@@ -89,12 +89,12 @@ def _section(title: str, body: str) -> str:
 
 
 def _called(rows: Sequence[Evaluated]) -> str:
-    told = called(rows)
-    return f"<p>{text(told[0].upper() + told[1:])}.</p>" if told else ""
+    sentence = called(rows)
+    return f"<p>{text(sentence[0].upper() + sentence[1:])}.</p>" if sentence else ""
 
 
-def _missing(told: str) -> str:
-    return f'<p role="note"><strong>Not whole: {text(told)}.</strong></p>' if told else ""
+def _missing(missing: str) -> str:
+    return f'<p role="note"><strong>Not whole: {text(missing)}.</strong></p>' if missing else ""
 
 
 def _title(rows: Sequence[Evaluated]) -> str:
@@ -107,29 +107,29 @@ def _anchor(title: str) -> str:
 
 
 def _side(figures: Iterable[str]) -> str:
-    found = "".join(figures)
-    return f'<div class="side">{found}</div>' if found else ""
+    body = "".join(figures)
+    return f'<div class="side">{body}</div>' if body else ""
 
 
 def _figure(plot: Plot, number: int) -> str:
     return f"<figure>{svg_of(plot, number)}<figcaption>{text(plot.title)}</figcaption></figure>"
 
 
-def _picture(store: ObjectStore, key: str, told: str) -> str:
+def _picture(store: ObjectStore, key: str, caption: str) -> str:
     try:
         body = store.get(key).body
     except ObjectNotFoundError:
         return ""
     data = base64.b64encode(body).decode()
     return (
-        f'<figure><img alt="{text(told)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text(told)}</figcaption></figure>"
+        f'<figure><img alt="{text(caption)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{text(caption)}</figcaption></figure>"
     )
 
 
-def _pictures(store: ObjectStore, rows: Sequence[Evaluated], name: str, told: str) -> str:
+def _pictures(store: ObjectStore, rows: Sequence[Evaluated], name: str, caption: str) -> str:
     return _side(
-        _picture(store, f"{JobPaths(samples).samples}{name}", f"{told} {samples}, seed {seed}")
+        _picture(store, f"{JobPaths(samples).samples}{name}", f"{caption} {samples}, seed {seed}")
         for samples, seed in {r.samples: r.settings.get("seed", "?") for r in rows}.items()
         if samples
     )

@@ -40,11 +40,11 @@ def means_over_seeds(rows: Sequence[Evaluated]) -> Iterator[str]:
         yield f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul>"
 
 
-def numbers(rows: Sequence[Evaluated], told: str = "with standard errors") -> Iterator[str]:
+def numbers(rows: Sequence[Evaluated], heading: str = "with standard errors") -> Iterator[str]:
     """Yield a table of the metrics for each extractor."""
     for extractor in dict.fromkeys(row.extractor for row in rows):
         of_it = [row for row in rows if row.extractor == extractor]
-        yield _of_extractor(of_it, f"By {extractor}, {told}")
+        yield _of_extractor(of_it, f"By {extractor}, {heading}")
 
 
 def _of_extractor(rows: Sequence[Evaluated], caption: str) -> str:

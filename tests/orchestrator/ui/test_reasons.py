@@ -32,13 +32,13 @@ def test_reasons_that_take_long_are_kept_for_ten_times_as_long() -> None:
     ticks: Iterator[float] = iter([0.0, 2.0, 21.9, 22.0, 22.1, 22.2, 22.3])
     reasons = Reasons(clock=lambda: next(ticks))
     waits = _waiting("a0")
-    first = reasons.told(waits, ["a0"], 1000.0)
+    first = reasons.of_jobs(waits, ["a0"], 1000.0)
     assert first["a0"].startswith("not now: ")
     fits = Cluster([node("n", 8)])
     fits.submit(job("a0", 8.0), gang("b1", 2, 8.0))
-    assert reasons.told(fits.snapshot, ["a0"], 1000.0) is first
-    assert reasons.told(fits.snapshot, ["a0"], 1000.0)["a0"].startswith("starts next: ")
-    both = reasons.told(fits.snapshot, ["a0", "b1"], 1000.0)
+    assert reasons.of_jobs(fits.snapshot, ["a0"], 1000.0) is first
+    assert reasons.of_jobs(fits.snapshot, ["a0"], 1000.0)["a0"].startswith("starts next: ")
+    both = reasons.of_jobs(fits.snapshot, ["a0", "b1"], 1000.0)
     assert both["b1"].startswith("never: ")
 
 
@@ -47,8 +47,8 @@ def test_somebody_who_was_not_asked_about_is_told_at_once() -> None:
     ticks: Iterator[float] = iter([0.0, 2.0, 3.0, 3.1])
     reasons = Reasons(clock=lambda: next(ticks))
     waits = _waiting("a0", "b1")
-    reasons.told(waits, ["a0"], 1000.0)
-    assert set(reasons.told(waits, ["b1"], 1000.0)) == {"b1"}
+    reasons.of_jobs(waits, ["a0"], 1000.0)
+    assert set(reasons.of_jobs(waits, ["b1"], 1000.0)) == {"b1"}
 
 
 def _waiting(*job_ids: str) -> Snapshot:
