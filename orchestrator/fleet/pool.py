@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -11,10 +11,11 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.ray_cluster import GB
-from orchestrator.cluster.ray_private import free_resources
 from orchestrator.counts import counted
-from orchestrator.fleet.actor import Hello, Identity, Orders, WorkerActor, WorkerReport
+from orchestrator.fleet.actor import Hello, Orders, WorkerActor, WorkerReport
 from orchestrator.fleet.drains import Drains
+from orchestrator.fleet.free_room import FreeRoom
+from orchestrator.fleet.plan import PoolPlan
 from orchestrator.fleet.work import WorkerSetup
 from orchestrator.fleet.workers import PoolWorker
 from orchestrator.jobs.decisions import Decisions
@@ -23,41 +24,9 @@ from orchestrator.lifecycle.state import Lending
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 30.0
-_LOOK_FOR_ROOM_EVERY_S = 1.0
-_LOOKS = 2
 _WITHDRAW_AFTER_S = 60.0
 _CLOSE_WITHIN_S = 5.0
 _LEAVE_WITHIN_S = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolPlan:
-    """How many workers, where, and what each needs.
-
-    Attributes:
-        nodes: For each worker that has its place: the Ray node, or "" for any.
-        max_workers: With capacity that nobody uses it grows up to these.
-        cpus: CPUs of each worker.
-        gpus: GPUs of each worker.
-        memory_gb: Memory of each worker, in GB of 10^9 bytes; 0 where it isn't counted.
-        labels: What the nodes of its workers must be labelled with, as Ray's label selectors have
-            it: one value, or "in(A,B)".
-        identity: Whom they work for; None in benchmarks without a store.
-        place_within_s: Without any worker for that long, the fleet gives up.
-        lending: What it may do with room that it was not given.
-        tell: Takes a line for the job's history.
-    """
-
-    nodes: tuple[str, ...]
-    max_workers: int
-    cpus: float
-    gpus: float = 0.0
-    memory_gb: float = 0.0
-    labels: Mapping[str, str] = field(default_factory=dict)
-    identity: Identity | None = None
-    place_within_s: float = 300.0
-    lending: Callable[[], Lending] = lambda: Lending.MORE
-    tell: Callable[[str], None] = lambda _: None
 
 
 class WorkerPool:
@@ -74,9 +43,8 @@ class WorkerPool:
         self._ranks = 0
         self._deaths = [0] * plan.max_workers
         self._free_at = [0.0] * plan.max_workers
-        self._looked_at = 0.0
         self._drains = Drains()
-        self._looks_with_room = 0
+        self._room = FreeRoom(plan)
         self._ready_at = time.monotonic()
 
     @property
@@ -116,7 +84,7 @@ class WorkerPool:
             self._start(slot, self._plan.nodes[slot], decisions)
         extra = [slot for slot in vacant if not self._has_place(slot)]
         if extra:
-            for slot in extra[: self._room_for(now)]:
+            for slot in extra[: self._room_for_more(now)]:
                 self._start(slot, "", decisions, is_extra=True)
         self._withdraw_unplaced(now)
 
@@ -127,36 +95,9 @@ class WorkerPool:
     def _is_extra(self, worker: PoolWorker) -> bool:
         return worker.is_extra or worker.slot >= len(self._plan.nodes)
 
-    def _room_for(self, now: float) -> int:
-        """Return for how many extra workers there is room that nobody uses.
-
-        It has to be seen twice, with nobody on the way: whoever waits in the queue goes first.
-        """
-        if now - self._looked_at < _LOOK_FOR_ROOM_EVERY_S:
-            return 0
-        self._looked_at = now
-        room = sum(map(self._workers_in, self._suited_room()))
-        self._looks_with_room = self._looks_with_room + 1 if room else 0
-        if self._looks_with_room < _LOOKS or any(worker.hello is None for worker in self.workers):
-            return 0
-        return room if self._plan.lending() is Lending.MORE else 0
-
-    def _suited_room(self) -> Iterator[Mapping[str, float]]:
-        """Yield what is free on each node that has the labels."""
-        free = free_resources()
-        for node_id in self._drains.nodes:
-            free.pop(node_id, None)
-        if not self._plan.labels:
-            yield from free.values()
-            return
-        for node in ray.nodes():
-            if node["Alive"] and has_labels(node["Labels"], self._plan.labels):
-                yield free.get(node["NodeID"], {})
-
-    def _workers_in(self, free: Mapping[str, float]) -> int:
-        memory = self._plan.memory_gb * GB
-        needs = {"CPU": self._plan.cpus, "GPU": self._plan.gpus, "memory": memory}
-        return min(int(free.get(name, 0.0) / need) for name, need in needs.items() if need)
+    def _room_for_more(self, now: float) -> int:
+        is_any_on_its_way = any(worker.hello is None for worker in self.workers)
+        return self._room.for_more(now, self._drains.nodes, is_any_on_its_way=is_any_on_its_way)
 
     def shrink(self) -> None:
         """Have workers leave: on nodes that are about to go, and in room that others need."""
@@ -331,19 +272,6 @@ class WorkerPool:
         for actor, _ in self._closing.values():
             ray.kill(actor)
         self._closing.clear()
-
-
-def has_labels(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
-    """Tell whether a node's labels are those that a selector of Ray's asks for.
-
-    Args:
-        labels: The node's.
-        selector: One value, or "in(A,B)", for each key.
-    """
-    return all(
-        labels.get(key) in value.removeprefix("in(").removesuffix(")").split(",")
-        for key, value in selector.items()
-    )
 
 
 def _has_room(worker: PoolWorker) -> bool:

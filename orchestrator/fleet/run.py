@@ -9,7 +9,8 @@ from orchestrator.cluster.ray_cluster import TYPE_LABEL
 from orchestrator.errors import BadInputError, JobNotFoundError, StoreError
 from orchestrator.fleet.actor import Identity
 from orchestrator.fleet.fleet import Fleet, FleetHooks
-from orchestrator.fleet.pool import PoolPlan, WorkerPool
+from orchestrator.fleet.plan import PoolPlan
+from orchestrator.fleet.pool import WorkerPool
 from orchestrator.fleet.progress import FleetProgress
 from orchestrator.fleet.table import ShardTable
 from orchestrator.fleet.work import WorkerSetup

@@ -32,7 +32,8 @@ from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.resolve import fetch_model, resolve_model
 from orchestrator.attempts.compute import set_up_process
 from orchestrator.fleet.fleet import Fleet, FleetHooks
-from orchestrator.fleet.pool import PoolPlan, WorkerPool
+from orchestrator.fleet.plan import PoolPlan
+from orchestrator.fleet.pool import WorkerPool
 from orchestrator.fleet.table import ShardTable
 from orchestrator.jobs.units import plan_shards
 from orchestrator.sampling.network import build_denoiser, build_diffusion

@@ -16,7 +16,8 @@ from orchestrator.client.ensure import Keeper
 from orchestrator.cluster.ray_jobs import RayJobs
 from orchestrator.controller.leading import end_if_stuck
 from orchestrator.errors import RayUnavailableError
-from orchestrator.fleet.pool import PoolPlan, WorkerPool
+from orchestrator.fleet.plan import PoolPlan
+from orchestrator.fleet.pool import WorkerPool
 from orchestrator.fleet.workers import PoolWorker
 from tests.support.fakes import MemoryStore
 from tests.support.pool import Desk

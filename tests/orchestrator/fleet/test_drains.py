@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from orchestrator.fleet import drains as drains_module
-from orchestrator.fleet import pool as pool_module
+from orchestrator.fleet import free_room
 from orchestrator.fleet.actor import Hello
 from orchestrator.fleet.drains import Drains
-from orchestrator.fleet.pool import PoolPlan, WorkerPool
+from orchestrator.fleet.plan import PoolPlan
+from orchestrator.fleet.pool import WorkerPool
 from orchestrator.fleet.workers import PoolWorker
 from orchestrator.jobs.decisions import Decisions
 from tests.support.pool import Desk
@@ -35,7 +36,7 @@ def test_workers_on_a_node_that_leaves_save_within_its_notice(
     told: list[str] = []
     monkeypatch.setattr("orchestrator.fleet.pool.ray.kill", lambda actor: None)
     monkeypatch.setattr(drains_module, "draining_nodes", lambda: {"b": notice_s})
-    monkeypatch.setattr(pool_module, "free_resources", lambda: {"b": {"CPU": 9.0}})
+    monkeypatch.setattr(free_room, "free_resources", lambda: {"b": {"CPU": 9.0}})
     pool = pool_on("a", "b", told=told)
     monkeypatch.setattr(PoolWorker, "is_ready", True)
     now = time.monotonic()
@@ -61,8 +62,8 @@ def test_none_is_started_again_on_a_node_that_leaves(monkeypatch: pytest.MonkeyP
     free: dict[str, dict[str, float]] = {"b": {"CPU": 9.0}}
     monkeypatch.setattr(WorkerPool, "_start", start)
     monkeypatch.setattr(drains_module, "draining_nodes", lambda: {"b": None})
-    monkeypatch.setattr(pool_module, "free_resources", lambda: dict(free))
-    monkeypatch.setattr(pool_module, "_LOOK_FOR_ROOM_EVERY_S", 0.0)
+    monkeypatch.setattr(free_room, "free_resources", lambda: dict(free))
+    monkeypatch.setattr(free_room, "LOOK_EVERY_S", 0.0)
     pool = pool_on("a", "b", told=[])
     pool.shrink()
     assert [worker.name for worker in pool.workers] == ["worker-0"]  # the other held nothing yet

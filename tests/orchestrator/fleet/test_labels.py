@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.fleet.pool import has_labels
+from orchestrator.fleet.free_room import has_labels
 from orchestrator.fleet.run import label_selector
 from orchestrator.specs.resources import SampleResources
 
