@@ -7,7 +7,7 @@ from orchestrator.client.plan_forms import GroupPlan, Plan
 from orchestrator.client.status import JobStatus, ListedJob
 from orchestrator.counts import counted
 from orchestrator.jobs.heartbeat import WorkerReport
-from orchestrator.jobs.index import IndexEntry
+from orchestrator.jobs.index_entry import IndexEntry
 from orchestrator.jobs.progress import ChildEntry
 from orchestrator.jobs.records import Event
 from orchestrator.lifecycle.cost import Cost

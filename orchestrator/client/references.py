@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from orchestrator.client.status import list_jobs
 from orchestrator.client.unreadable import NOTE, may_name, unlisted
 from orchestrator.errors import BadInputError, JobNotFoundError
-from orchestrator.jobs.index import IndexEntry
+from orchestrator.jobs.index_entry import IndexEntry
 from orchestrator.jobs.lookup import exact_job_id
 from orchestrator.jobs.records import RecordStore
 from orchestrator.jobs.submissions import read_spec, read_submission

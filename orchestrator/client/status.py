@@ -14,15 +14,8 @@ from orchestrator.jobs.decisions import read_decisions
 from orchestrator.jobs.descent import Ancestor, ancestors
 from orchestrator.jobs.heartbeat import Heartbeat, WorkerReport
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
-from orchestrator.jobs.index import (
-    Index,
-    IndexEntry,
-    index_entry,
-    read_entries,
-    read_index,
-    read_pages,
-    read_said,
-)
+from orchestrator.jobs.index import Index, read_entries, read_index, read_pages
+from orchestrator.jobs.index_entry import IndexEntry, index_entry, read_said
 from orchestrator.jobs.lease_view import read_lease
 from orchestrator.jobs.lookup import find_job_id
 from orchestrator.jobs.prices import cost_at, cost_of_jobs

@@ -22,7 +22,7 @@ from orchestrator.errors import (
     StoreError,
 )
 from orchestrator.jobs.heartbeat import Heartbeat
-from orchestrator.jobs.index import read_heartbeat
+from orchestrator.jobs.index_entry import read_heartbeat
 from orchestrator.jobs.marks import Mark, drop_mark, drop_orphan
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import read_submitted

@@ -12,7 +12,7 @@ from functools import partial
 from orchestrator.errors import ConditionFailedError, JobNotFoundError
 from orchestrator.jobs.heartbeat import HEARTBEAT, Heartbeat
 from orchestrator.jobs.inbox import DEFAULT_GRACE_S, Request, Verb, post_request
-from orchestrator.jobs.index import index_entry
+from orchestrator.jobs.index_entry import index_entry
 from orchestrator.jobs.progress import GROUP_PROGRESS, ChildEntry, GroupProgress, planned_entry
 from orchestrator.jobs.records import CLOCKS_APART, Event, RecordStore, VersionedRecord
 from orchestrator.jobs.submissions import create_job

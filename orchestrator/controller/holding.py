@@ -9,7 +9,8 @@ from orchestrator.controller.group_steps import GroupControl, LiveGroup
 from orchestrator.controller.rounds import Rounds
 from orchestrator.controller.unread import UnreadControl, UnreadJob
 from orchestrator.errors import ConditionFailedError
-from orchestrator.jobs.index import IndexEntry, JobIndex, index_entry
+from orchestrator.jobs.index import JobIndex
+from orchestrator.jobs.index_entry import IndexEntry, index_entry
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.store.objects import ObjectStore

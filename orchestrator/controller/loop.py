@@ -28,7 +28,7 @@ from orchestrator.controller.node_board import NodeBoard
 from orchestrator.controller.rounds import START, Rounds
 from orchestrator.controller.settling import Settler
 from orchestrator.jobs.heartbeat import HEARTBEAT
-from orchestrator.jobs.index import IndexEntry, index_entry
+from orchestrator.jobs.index_entry import IndexEntry, index_entry
 from orchestrator.jobs.marks import Mark, drop_mark
 from orchestrator.jobs.queue import SNAPSHOT
 from orchestrator.jobs.records import RecordStore

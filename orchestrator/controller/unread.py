@@ -11,7 +11,7 @@ from functools import partial
 from orchestrator.controller.attempt_steps import AttemptControl
 from orchestrator.errors import ConditionFailedError
 from orchestrator.jobs.heartbeat import Heartbeat
-from orchestrator.jobs.index import read_heartbeat
+from orchestrator.jobs.index_entry import read_heartbeat
 from orchestrator.jobs.records import RecordStore, VersionedRecord
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import JobRecord, JobState

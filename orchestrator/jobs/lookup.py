@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from orchestrator.counts import counted, few
 from orchestrator.errors import BadInputError, JobNotFoundError
-from orchestrator.jobs.index import IndexEntry, read_entries, read_index
+from orchestrator.jobs.index import read_entries, read_index
+from orchestrator.jobs.index_entry import IndexEntry
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import GROUP_KINDS
 from orchestrator.specs.stored_parts import GROUP_PARTS

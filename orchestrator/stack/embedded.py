@@ -4,18 +4,17 @@
 Data, ports and secrets stay in the folder from one time to the next.
 """
 
-import fcntl
 import os
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import StackError
 from orchestrator.stack.files import StackFolder, StackSecrets, StackState, load_secrets, load_state
+from orchestrator.stack.folder_lock import is_locked, locked
 from orchestrator.stack.launch import Launcher, PortTakenError, Progress
 from orchestrator.stack.limits import allow_open_files, allow_processes
 from orchestrator.stack.mlflow_server import MLFLOW_PORTS, mlflow_access, mlflow_part, mlflow_url
@@ -25,8 +24,6 @@ from orchestrator.stack.ray_head import RAY_PORTS, ray_access, ray_part, ray_url
 from orchestrator.stack.seaweed import STORE_PORTS, store_part, store_url
 
 _PORTS_OF = {"store": STORE_PORTS, "ray": RAY_PORTS, "mlflow": MLFLOW_PORTS}
-_LOCK_TIMEOUT_S = 600.0
-_LOCK_POLL_S = 0.2
 _PORT_TRIES = 3
 _FREE_BYTES = 500 * 1024**2
 _FREE_BYTES_FOR_RAY = 100 * 1024**2
@@ -108,7 +105,7 @@ class Stack:
         self._check_space()
         allow_open_files()
         allow_processes()
-        with self._locked(on_progress):
+        with locked(self._folder.lock, on_progress):
             secrets = load_secrets(self._folder)
             state = load_state(self._folder)
             for _ in range(_PORT_TRIES):
@@ -130,7 +127,7 @@ class Stack:
         """
         if not self._folder.root.is_dir():
             return ()
-        with self._locked(on_progress):
+        with locked(self._folder.lock, on_progress):
             launcher = Launcher(self._folder, load_state(self._folder), on_progress)
             # Ray first: what runs on it may still write to the others.
             ended = {"ray": launcher.end("ray")}
@@ -151,30 +148,17 @@ class Stack:
             return True
         if not self._folder.lock.exists():
             return False
-        with self._locked(on_progress):
+        with locked(self._folder.lock, on_progress):
             return self._store_answers()
 
     def is_settled(self) -> bool:
         """Tell whether all parts run and no other command starts or ends any."""
-        return all(part.is_running for part in self.status()) and not self._is_locked()
+        return all(part.is_running for part in self.status()) and not is_locked(self._folder.lock)
 
     def _store_answers(self) -> bool:
         store, *_ = self.status()
         port = load_state(self._folder).ports.get("store.s3")
         return store.is_running and port is not None and http_get(port, "/")[0] != 0
-
-    def _is_locked(self) -> bool:
-        try:
-            descriptor = os.open(self._folder.lock, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
 
     def info(self) -> StackInfo | None:
         """Return how the stack is reached, or None if it was never started here."""
@@ -225,19 +209,6 @@ class Stack:
                     f"{least // 1024**2} MiB there: make room on that file system"
                 )
 
-    @contextmanager
-    def _locked(self, on_progress: Progress) -> Iterator[None]:
-        # The kernel drops the lock with the process that holds it, so it cannot be stale.
-        try:
-            descriptor = os.open(self._folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StackError(f"cannot open {self._folder.lock}: {error.strerror}") from error
-        try:
-            _wait_for_lock(descriptor, self._folder.lock, on_progress)
-            yield
-        finally:
-            os.close(descriptor)
-
 
 def _bring_up(launcher: Launcher, parts: Sequence[Part]) -> tuple[str, ...]:
     """Bring all parts up, side by side, and return the names of those that were started."""
@@ -282,20 +253,3 @@ def store_access(secrets: StackSecrets, ports: Mapping[str, int]) -> dict[str, s
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         **without_proxy(os.environ),
     }
-
-
-def _wait_for_lock(descriptor: int, path: Path, on_progress: Progress) -> None:
-    deadline = time.monotonic() + _LOCK_TIMEOUT_S
-    has_said = False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise StackError(f"another `up` or `down` holds {path}; try again") from None
-            if not has_said:
-                on_progress("waiting for another `up` or `down` of this stack")
-                has_said = True
-            time.sleep(_LOCK_POLL_S)
-        else:
-            return

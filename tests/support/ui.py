@@ -11,7 +11,8 @@ from orchestrator.artifacts.images import encode_png
 from orchestrator.client.status import JobStatus, request
 from orchestrator.client.submit import submit_job
 from orchestrator.jobs.inbox import Verb
-from orchestrator.jobs.index import INDEX, index_entry, read_index
+from orchestrator.jobs.index import INDEX, read_index
+from orchestrator.jobs.index_entry import index_entry
 from orchestrator.jobs.records import RecordStore
 from orchestrator.lifecycle.state import JobState, Reason
 from orchestrator.store import keys

@@ -30,7 +30,8 @@ from orchestrator.errors import (
     TrackingError,
 )
 from orchestrator.jobs.inbox import Request, Verb, post_request, read_requests
-from orchestrator.jobs.index import INDEX, Index, index_entry
+from orchestrator.jobs.index import INDEX, Index
+from orchestrator.jobs.index_entry import index_entry
 from orchestrator.jobs.marks import Mark
 from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.lifecycle.state import AttemptRecord, JobState

@@ -3,7 +3,8 @@
 import json
 
 from orchestrator.jobs.heartbeat import HEARTBEAT, OUTCOME, Heartbeat, WorkerReport
-from orchestrator.jobs.index import index_entry, read_index, read_said
+from orchestrator.jobs.index import read_index
+from orchestrator.jobs.index_entry import index_entry, read_said
 from orchestrator.jobs.progress import GROUP_PROGRESS, ChildEntry, GroupProgress
 from orchestrator.lifecycle.outcome import Outcome
 from orchestrator.lifecycle.phase import Phase

@@ -15,14 +15,8 @@ from orchestrator.controller.lease import Lease
 from orchestrator.controller.loop import ADOPTED_A_LOOP, Controller
 from orchestrator.controller.notifications import WHAT, notify_all
 from orchestrator.errors import StoreUnavailableError
-from orchestrator.jobs.index import (
-    MIN_ENDED,
-    PAGE_ENTRIES,
-    IndexEntry,
-    JobIndex,
-    index_entry,
-    read_pages,
-)
+from orchestrator.jobs.index import MIN_ENDED, PAGE_ENTRIES, JobIndex, read_pages
+from orchestrator.jobs.index_entry import IndexEntry, index_entry
 from orchestrator.jobs.records import RECORD, RecordStore
 from orchestrator.jobs.troubles import Troubles
 from orchestrator.lifecycle.state import JobState

@@ -273,7 +273,7 @@ def test_second_command_waits_and_says_so(
     folder: StackFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two `up`s at once would start everything twice on the same data."""
-    monkeypatch.setattr("orchestrator.stack.embedded._LOCK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("orchestrator.stack.folder_lock._TIMEOUT_S", 0.3)
     said: list[str] = []
     with folder.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
