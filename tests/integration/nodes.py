@@ -34,7 +34,14 @@ params = RayParams(
     include_log_monitor=False,
 )
 params.dashboard_agent_listen_port = None
-node = Node(params, head=False, shutdown_at_exit=True, spawn_reaper=True)
+node = Node.__new__(Node)
+for _ in range(5):
+    try:
+        node.__init__(params, head=False, shutdown_at_exit=True, spawn_reaper=True)
+        break
+    except Exception as error:  # Ray gives a raylet half a minute, which a crowded machine may not
+        print(error, flush=True)
+        node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
 time.sleep(3600)
 """
 _HOG = """
