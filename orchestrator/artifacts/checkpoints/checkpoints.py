@@ -7,16 +7,10 @@ winner's. Readers believe nothing: they check every size and hash and fall back 
 """
 
 import logging
-import os
 import secrets
-import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock
 
 from orchestrator.artifacts.checkpoints.commit import (
     CheckpointCommit,
@@ -25,6 +19,7 @@ from orchestrator.artifacts.checkpoints.commit import (
     encode_commit,
     hash_of_files,
 )
+from orchestrator.artifacts.checkpoints.download import LocalCheckpoint, download, fetch
 from orchestrator.errors import CheckpointError, ConditionFailedError, ObjectNotFoundError
 from orchestrator.store.keys import JobPaths
 from orchestrator.store.objects import ObjectInfo, ObjectStore, StoredObject
@@ -32,15 +27,6 @@ from orchestrator.store.objects import ObjectInfo, ObjectStore, StoredObject
 logger = logging.getLogger(__name__)
 
 REHEARSED_COMMIT = "commit.json"
-_CACHE_LIFETIME_S = 24 * 3600.0
-
-
-@dataclass(frozen=True)
-class LocalCheckpoint:
-    """A checkpoint whose files lie, verified, in a local folder."""
-
-    commit: CheckpointCommit
-    folder: Path
 
 
 class CheckpointStore:
@@ -92,7 +78,7 @@ class CheckpointStore:
         key = f"{own.folder}{REHEARSED_COMMIT}"
         try:
             self._store.put(key, encode_commit(own), if_absent=True)
-            self._download(decode_commit(self._store.get(key)), back)
+            download(self._store, decode_commit(self._store.get(key)), back)
         finally:
             self._store.delete(key)
             self._delete_data(own)
@@ -142,7 +128,7 @@ class CheckpointStore:
             if (standing.folder, standing.files) == (own.folder, own.files):
                 return standing  # our own, from a put whose answer was lost
             with tempfile.TemporaryDirectory(prefix="ddpmctl-verify-") as folder:
-                self._download(standing, Path(folder))
+                download(self._store, standing, Path(folder))
         except CheckpointError as error:
             logger.warning("replacing a checkpoint that cannot be read: %s", error)
             return None
@@ -206,40 +192,8 @@ class CheckpointStore:
         return None
 
     def fetch(self, commit: CheckpointCommit, cache: Path) -> LocalCheckpoint:
-        """Return a checkpoint's files from this machine's cache, filled at the first call.
-
-        Processes of one machine may call this at once: one downloads, the others wait.
-
-        Raises:
-            CheckpointError: A file is missing, or its size or hash is not the committed one.
-        """
-        cache.mkdir(parents=True, exist_ok=True)
-        final = cache / commit.sha256
-        with FileLock(cache / f"{commit.sha256}.lock"):
-            if not final.is_dir():
-                _forget_unused(cache)
-                with tempfile.TemporaryDirectory(prefix="part-", dir=cache) as part:
-                    whole = Path(part) / "whole"
-                    whole.mkdir()
-                    self._download(commit, whole)
-                    whole.rename(final)
-            os.utime(final)
-        return LocalCheckpoint(commit, final)
-
-    def _download(self, commit: CheckpointCommit, folder: Path) -> None:
-        for file in commit.files:
-            key, path = commit.folder + file.name, folder / file.name
-            try:
-                self._store.get_file(key, path)
-            except ObjectNotFoundError as error:
-                raise CheckpointError(f"{key} is missing") from error
-            written = describe_file(path)
-            if written.size_bytes != file.size_bytes:
-                raise CheckpointError(
-                    f"{key} has {written.size_bytes} bytes instead of {file.size_bytes}"
-                )
-            if written != file:
-                raise CheckpointError(f"{key} is damaged: its SHA-256 is not the committed one")
+        """Return a checkpoint's files from this machine's cache; see `download.fetch`."""
+        return fetch(self._store, commit, cache)
 
     def refer(self, step: int, by: str) -> None:
         """Have a checkpoint kept for as long as a job that draws from it is not deleted."""
@@ -295,13 +249,3 @@ class CheckpointStore:
     def _delete_data(self, commit: CheckpointCommit) -> None:
         for file in commit.files:
             self._store.delete(commit.folder + file.name)
-
-
-def _forget_unused(cache: Path) -> None:
-    for entry in cache.iterdir():
-        try:
-            is_old = time.time() - entry.stat().st_mtime > _CACHE_LIFETIME_S
-        except FileNotFoundError:
-            continue
-        if is_old and entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore, LocalCheckpoint
+from orchestrator.artifacts.checkpoints.checkpoints import CheckpointStore
 from orchestrator.artifacts.checkpoints.commit import CheckpointCommit, decode_commit
+from orchestrator.artifacts.checkpoints.download import LocalCheckpoint
 from orchestrator.cluster.cache import cache_folder
 from orchestrator.cluster.code_version import source_files
 from orchestrator.errors import (
