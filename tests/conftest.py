@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -12,6 +13,8 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+
+from orchestrator.stack.embedded import Stack
 
 # Ray reads this once in a process, at its first use; every stack that tests start asks for tokens.
 os.environ["RAY_AUTH_MODE"] = "token"
@@ -30,3 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests against real servers first, while this process has met no other Ray."""
     integration = Path(__file__).parent / "integration"
     items.sort(key=lambda item: integration not in item.path.parents)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """End the stack of a process that died in the middle of a test."""
+    if error:
+        base = node.config._tmp_path_factory.getbasetemp()  # noqa: SLF001
+        for folder in base.glob(f"popen-{node.gateway.id}/stack*/.ddpmctl"):
+            Stack(folder).down()
